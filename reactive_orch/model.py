@@ -1,0 +1,244 @@
+"""The vocabulary: events, projections, members, generations. Values only, no I/O.
+
+Terms are those of the README and of every log line: a *replica set* is the group of *workers* that share the log;
+a worker that has joined is a *member*; each change of members or assignment makes a *generation*; the log is divided
+into *partitions*; a *projection* has one *checkpoint* per partition.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, TypeAlias, cast
+
+from reactive_orch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+MemberId = NewType("MemberId", int)
+"""One membership of one worker: drawn from a sequence, never reused; also the key of its advisory lock."""
+
+Partition: TypeAlias = int
+"""0 … partitions-1, from the hash of the aggregate's id."""
+
+Position: TypeAlias = int
+"""A place in the log: `global_position`; 0 is before the first event."""
+
+NOBODY = MemberId(0)
+"""The owner of a partition that no living member can run."""
+
+NAME_BYTES_MAX = 63
+"""PostgreSQL's limit for identifiers, kept for names that reach application_name, channels and metric labels."""
+
+
+class Event(NamedTuple):
+    """One row of the log, as handlers see it. The fields are the columns, in their order."""
+
+    global_position: int
+    partition: int
+    bounded_context: str
+    aggregate_type: str
+    aggregate_id: str
+    aggregate_version: int
+    event_id: UUID
+    event_type: str
+    event_version: int
+    payload: bytes
+    trace_id: str | None
+    correlation_id: str | None
+    causation_id: str | None
+    metadata_json: str
+    created_at: datetime
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON has no narrower type
+        """Return the payload decoded as JSON. Raises ValueError when it is not JSON."""
+        return json.loads(self.payload)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata column, decoded at each access: most handlers never look, so reading does not pay for it."""
+        return cast("dict[str, Any]", json.loads(self.metadata_json))
+
+
+class Expected(enum.Enum):
+    """What an append may demand of the aggregate's stream, besides an exact version (an int)."""
+
+    ANY = "any"
+    NO_STREAM = "no stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to append. `payload` is bytes, or anything JSON can carry."""
+
+    aggregate_type: str
+    aggregate_id: str
+    event_type: str
+    payload: Any = b""
+    bounded_context: str = "default"
+    event_version: int = 1
+    event_id: UUID | None = None
+    trace_id: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def payload_bytes(self) -> bytes:
+        """Return the payload as stored: bytes as they are, all else as compact JSON."""
+        if isinstance(self.payload, bytes):
+            return self.payload
+        return json.dumps(self.payload, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
+BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events a projection wants; None means all. Evaluated in SQL, recorded with the checkpoints."""
+
+    aggregate_types: tuple[str, ...] | None = None
+    bounded_contexts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A handler and what it is fed. Made by the `projection` decorator; calling it calls the handler."""
+
+    name: str
+    handler: EventHandler | BatchHandler
+    batch: bool = False
+    filter: Filter = Filter()
+    concurrency: int = 1
+
+    def __call__(self, events: Any, tx: Any) -> Awaitable[None]:  # noqa: ANN401 - one event or a batch, as the handler
+        """Call the handler, so that a decorated function can be tested like a plain one."""
+        return self.handler(events, tx)
+
+
+def projection(
+    name: str,
+    *,
+    batch: bool = False,
+    aggregate_types: Sequence[str] | None = None,
+    bounded_contexts: Sequence[str] | None = None,
+    concurrency: int = 1,
+) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
+    """Make an async function a projection.
+
+    The function gets `(event, tx)`, or with `batch=True` `(events, tx)`; `tx` is an asyncpg connection inside the
+    transaction that also moves the checkpoint. `concurrency` is the number of lanes (tasks) its partitions are dealt to.
+
+    Raises ConfigError for a name that is empty or longer than 63 bytes, and for a function that is not async.
+    """
+    check_name("projection", name)
+
+    def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
+        if not _is_async(handler):
+            msg = f"projection {name!r}: the handler {_name_of(handler)} is not async; write `async def`"
+            raise ConfigError(msg)
+        if concurrency < 1:
+            msg = f"projection {name!r}: concurrency must be at least 1, not {concurrency}"
+            raise ConfigError(msg)
+        wanted = Filter(_sorted(aggregate_types), _sorted(bounded_contexts))
+        return Projection(name, handler, batch, wanted, concurrency)
+
+    return decorate
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise ConfigError unless `name` has 1 to 63 bytes and only printable characters."""
+    if not 1 <= len(name.encode()) <= NAME_BYTES_MAX or not name.isprintable():
+        msg = f"{what} name {name!r}: give 1 to {NAME_BYTES_MAX} bytes of printable characters"
+        raise ConfigError(msg)
+
+
+def _is_async(handler: Callable[..., object]) -> bool:
+    # An object with an async __call__ is as good as a function.
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _name_of(handler: Callable[..., object]) -> str:
+    return str(getattr(handler, "__qualname__", None) or handler)
+
+
+def _sorted(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(sorted(set(names)))
+
+
+class MemberState(enum.Enum):
+    """Where a member is in its life; the values are those of the column."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member as a snapshot shows it."""
+
+    id: MemberId
+    state: MemberState
+    projections: frozenset[str]
+    lock_held: bool
+    """Its advisory lock is held by the backend it recorded: its process lives and is connected."""
+    lock_conclusive: bool
+    """A free lock proves death. False while the server has started after the member's connection: give it time."""
+    heartbeat_age_s: float
+    stale_after_s: float
+    acknowledged: int
+    """The last generation it has adopted."""
+
+
+Owners: TypeAlias = Mapping[str, tuple[MemberId, ...]]
+"""Projection → the owner of each partition, by index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A replica set as one statement saw it."""
+
+    generation: int
+    members: tuple[Member, ...]
+    owners: Owners
+
+
+class Reason(enum.Enum):
+    """Why a generation was made; the values are those of the column and of the telemetry attribute."""
+
+    JOIN = "join"
+    LEAVE = "leave"
+    DEATH = "death"
+    STALE = "stale"
+    CAPABILITY = "capability"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A new generation to write: valid only on top of generation `after`."""
+
+    after: int
+    reason: Reason
+    subjects: tuple[MemberId, ...]
+    admit: tuple[MemberId, ...]
+    remove: tuple[MemberId, ...]
+    owners: Owners
+    """Only the projections whose owners change."""
+    moved: int
+    """Partitions that change their owner, over all projections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One row of `checkpoints`."""
+
+    position: Position
+    epoch: int
+    parked: int = 0

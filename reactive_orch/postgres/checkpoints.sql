@@ -1,0 +1,53 @@
+-- name: swap
+-- The compare-and-swap: partitions $3 of (replica set $1, projection $2) from positions $4 and epochs $5 to positions $6.
+-- Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets fewer rows than
+-- it sent rolls back. The transaction is marked: it cannot commit before it is sealed.
+WITH sent AS (
+    SELECT s.partition, s.expected, s.epoch, s.target
+    FROM unnest($3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS s(partition, expected, epoch, target)
+), locked AS MATERIALIZED (
+    SELECT c.partition, c.position, c.epoch
+    FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
+    ORDER BY c.partition FOR NO KEY UPDATE SKIP LOCKED
+), swapped AS (
+    UPDATE reactive_orch.checkpoints c SET position = s.target
+    FROM locked l JOIN sent s ON s.partition = l.partition AND s.expected = l.position AND s.epoch = l.epoch
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = l.partition
+    RETURNING c.parked
+)
+SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS parked,
+       set_config('reactive_orch.batch', pg_current_xact_id()::text, true) AS batch
+FROM swapped s;
+
+-- name: seal
+-- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it.
+SELECT reactive_orch.seal_batch(); COMMIT;
+
+-- name: load_free
+-- The checkpoints of partitions $3 that no transaction holds.
+SELECT c.partition, c.position, c.epoch, c.parked
+FROM reactive_orch.checkpoints c
+WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
+ORDER BY c.partition FOR UPDATE SKIP LOCKED;
+
+-- name: load
+-- The same for one partition, after whoever holds its row has ended; fails after the connection's lock_timeout.
+SELECT c.partition, c.position, c.epoch, c.parked
+FROM reactive_orch.checkpoints c
+WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
+ORDER BY c.partition LIMIT 1 FOR UPDATE;
+
+-- name: filter_is_ours
+-- May a worker with filter $3 go on with this projection? A filter that a rewind has opened is everybody's.
+SELECT p.filter IS NULL OR p.filter = $3::jsonb FROM reactive_orch.projections p
+WHERE p.replica_set = $1::text AND p.name = $2::text;
+
+-- name: rewind
+-- Positions of a projection to $3 (NULL: keep them), a new epoch, and the filter open for the next worker.
+SELECT reactive_orch.rewind($1::text, $2::text, $3::bigint);
+
+-- name: positions
+-- How far each partition of each projection of a replica set has been saved.
+SELECT c.projection, c.partition, c.position FROM reactive_orch.checkpoints c
+WHERE c.replica_set = $1::text ORDER BY c.projection, c.partition;

@@ -1,0 +1,94 @@
+-- name: observe
+-- Steps one and two of the frontier: the head, then who may still write at or below it.
+SELECT head, holders, prepared FROM reactive_orch.observe_log();
+
+-- name: run_end
+-- The end of the run without gaps directly after $1, looking at no more than $3 rows up to $2; NULL when there is none.
+SELECT max(r.global_position)
+FROM (SELECT e.global_position, row_number() OVER (ORDER BY e.global_position) AS n
+      FROM reactive_orch.event_log e
+      WHERE e.global_position > $1::bigint AND e.global_position <= $2::bigint
+      ORDER BY e.global_position LIMIT $3::integer) r
+WHERE r.global_position = $1::bigint + r.n;
+
+-- name: read_window
+-- The events of partitions $1 in ($2, $3] that pass the filters $4, $5: at most $6, and none after the first $7 bytes.
+SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
+       w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
+       w.metadata::text, w.created_at
+FROM (SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.global_position ROWS UNBOUNDED PRECEDING)
+                  - octet_length(e.payload) AS bytes_before
+      FROM reactive_orch.event_log e
+      WHERE e.partition = ANY ($1::smallint[]) AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
+        AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
+        AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+      ORDER BY e.global_position LIMIT $6::integer) w
+WHERE w.bytes_before < $7::bigint
+ORDER BY w.global_position;
+
+-- name: read_stream
+-- The events of one aggregate after a version, in order.
+SELECT e.global_position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version,
+       e.event_id, e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id,
+       e.metadata::text, e.created_at
+FROM reactive_orch.event_log e
+WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text
+  AND e.aggregate_version > $4::bigint
+ORDER BY e.aggregate_version;
+
+-- name: check
+-- What the frontier relies on, and how far anybody has ever read.
+SELECT pg_is_in_recovery()                                   AS standby,
+       q.seqincrement                                        AS increment,
+       q.seqcache                                            AS cache,
+       s.sequence::text                                      AS sequence,
+       s.relation::text                                      AS relation,
+       s.partitions                                          AS partitions,
+       coalesce(pg_get_serial_sequence(s.relation::text, 'global_position')::regclass = s.sequence, false)
+                                                             AS numbered,
+       has_sequence_privilege(s.sequence, 'SELECT')          AS readable,
+       coalesce(pg_sequence_last_value(s.sequence), 0)       AS head,
+       coalesce((SELECT max(c.position) FROM reactive_orch.checkpoints c), 0) AS checkpoint
+FROM reactive_orch.log_source s JOIN pg_sequence q ON q.seqrelid = s.sequence;
+
+-- name: blockers
+-- Who holds the frontier: open transactions that may have drawn a position, the oldest first.
+SELECT l.pid, p.gid AS prepared, coalesce(a.application_name, '') AS application, coalesce(a.usename, p.owner, '') AS "user",
+       coalesce(a.state, 'prepared') AS state, coalesce(a.query, '') AS query,
+       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age_s
+FROM pg_locks l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+  AND l.pid IS DISTINCT FROM pg_backend_pid()
+ORDER BY coalesce(a.xact_start, p.prepared) NULLS LAST;
+
+-- name: lock_stream
+-- Appends without an expected version take turns per aggregate; the version is read in the next statement's snapshot.
+SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(E'\x1f', s.context, s.type, s.id), 7))
+FROM unnest($1::text[], $2::text[], $3::text[]) AS s(context, type, id)
+ORDER BY hashtextextended(concat_ws(E'\x1f', s.context, s.type, s.id), 7);
+
+-- name: stream_version
+-- The version of one aggregate's last event; 0 for no stream.
+SELECT coalesce(max(e.aggregate_version), 0)
+FROM reactive_orch.events e
+WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text;
+
+-- name: append
+-- Events in the order given, each numbered after the last of its aggregate.
+INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
+                                  event_version, payload, trace_id, correlation_id, causation_id, metadata)
+SELECT n.context, n.type, n.id,
+       coalesce((SELECT max(e.aggregate_version) FROM reactive_orch.events e
+                 WHERE e.bounded_context = n.context AND e.aggregate_type = n.type AND e.aggregate_id = n.id), 0)
+           + row_number() OVER (PARTITION BY n.context, n.type, n.id ORDER BY n.i),
+       coalesce(n.event_id, gen_random_uuid()), n.event_type, n.event_version, n.payload,
+       n.trace_id, n.correlation_id, n.causation_id, n.metadata::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::integer[], $7::bytea[], $8::text[],
+            $9::text[], $10::text[], $11::text[])
+     WITH ORDINALITY AS n(context, type, id, event_id, event_type, event_version, payload, trace_id, correlation_id,
+                          causation_id, metadata, i)
+ORDER BY n.i;

@@ -1,0 +1,59 @@
+-- name: register
+-- Record the projections and their filters; returns the names that are refused.
+SELECT reactive_orch.register_projections($1::text, $2::text[], $3::text[]);
+
+-- name: join
+-- Take the lock that says "I live" and write a waiting row; returns the member's id.
+SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interval);
+
+-- name: resume
+-- After a lost connection: take the locks of these members again and record the new backend.
+SELECT reactive_orch.resume_members($1::integer[]);
+
+-- name: heartbeat
+-- Say that these members live, by the database's clock; the ids that come back are still members.
+UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp() WHERE m.id = ANY ($1::integer[]) RETURNING m.id;
+
+-- name: observe
+-- A replica set in one snapshot: its generation, its members, who owns what.
+SELECT r.generation,
+       (SELECT coalesce(json_agg(json_build_object(
+                   'id', m.id, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
+                   'lock_conclusive', m.lock_conclusive, 'heartbeat_age_s', m.heartbeat_age_s,
+                   'stale_after_s', extract(epoch FROM m.stale_after), 'acknowledged', m.acknowledged) ORDER BY m.id), '[]')
+        FROM reactive_orch.member_status m WHERE m.replica_set = r.name)::text AS members,
+       (SELECT coalesce(json_object_agg(a.projection, a.owners), '{}')
+        FROM reactive_orch.assignments a WHERE a.replica_set = r.name)::text AS owners
+FROM reactive_orch.replica_sets r WHERE r.name = $1::text;
+
+-- name: change
+-- Write the generation after $2, whole or not at all; NULL when the replica set has moved on.
+SELECT reactive_orch.change_generation($1::text, $2::bigint, $3::text, $4::integer[], $5::text, $6::integer[],
+                                       $7::integer[], $8::text[], $9::integer[], $10::integer);
+
+-- name: acknowledge
+-- This member has adopted the generation; true for the last one, which settles it.
+SELECT reactive_orch.acknowledge($1::text, $2::integer, $3::bigint);
+
+-- name: leave
+-- Ask to be removed by the next change; a worker that was never admitted needs none.
+WITH never_admitted AS (DELETE FROM reactive_orch.members m WHERE m.id = $1::integer AND m.state = 'waiting')
+UPDATE reactive_orch.members m SET state = 'leaving' WHERE m.id = $1::integer AND m.state = 'active';
+
+-- name: unlock
+-- Give back the lock of a member that has left, so that the connection can serve others.
+SELECT pg_advisory_unlock(reactive_orch.lock_namespace(), $1::integer);
+
+-- name: generation
+-- Why a generation was made and when it was settled.
+SELECT g.number, g.reason, g.subjects, g.members, g.moved, g.created_at, g.settled_at
+FROM reactive_orch.generations g WHERE g.replica_set = $1::text AND g.number = $2::bigint;
+
+-- name: replica_sets
+-- All replica sets by name.
+SELECT r.name, r.generation FROM reactive_orch.replica_sets r ORDER BY r.name;
+
+-- name: members
+-- The members of a replica set as the status page shows them.
+SELECT m.id, m.name, m.state, m.heartbeat_age_s::float8, m.lock_held, m.acknowledged, m.joined_at
+FROM reactive_orch.member_status m WHERE m.replica_set = $1::text ORDER BY m.id;

@@ -1,0 +1,79 @@
+"""The schema's steps: numbered files, applied forward only, one migration at a time.
+
+Guarantees: the steps of one call are applied in one transaction under an advisory lock, so a second migration waits and
+then finds nothing to do, and a failed one leaves nothing behind. A step that cannot get a table's lock in time gives way
+to the running workers and is tried again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import asyncpg
+
+from reactive_orch.errors import ConfigError, Superseded
+from reactive_orch.postgres.database import load_statements, translated
+
+if TYPE_CHECKING:
+    from reactive_orch.postgres.database import AnyConnection
+
+PARTITIONS_DEFAULT = 64
+PARTITIONS_MAX = 1024
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+_STEPS = sorted((Path(__file__).parent / "schema").glob("[0-9]*.sql"))
+NEWEST = int(_STEPS[-1].name.split("_")[0])
+
+_ATTEMPTS = 10
+_PAUSE_S = 0.5
+
+
+async def migrate(connection: AnyConnection, partitions: int = PARTITIONS_DEFAULT) -> list[str]:
+    """Apply the steps that are missing and return their names.
+
+    `partitions` counts only when the log is created: a power of two up to 1024. Raises ConfigError, Unavailable, or
+    Superseded when the locks could not be had in all attempts.
+    """
+    if partitions not in {1 << n for n in range(11)}:
+        msg = f"the number of partitions must be a power of two from 1 to {PARTITIONS_MAX}, not {partitions}"
+        raise ConfigError(msg)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return await _apply_missing(connection, partitions)
+        except Superseded:
+            if attempt == _ATTEMPTS:
+                raise
+            await anyio.sleep(_PAUSE_S)
+    return []
+
+
+async def _apply_missing(connection: AnyConnection, partitions: int) -> list[str]:
+    with translated():
+        async with connection.transaction():
+            await connection.execute(_SQL.migration_lock)
+            await connection.execute(_SQL.schema)
+            await connection.execute(_SQL.schema_steps_table)
+            await connection.fetchval(_SQL.choose_partitions, str(partitions))
+            done = await connection.fetchval(_SQL.schema_version) or 0
+            missing = [step for step in _STEPS if int(step.name.split("_")[0]) > done]
+            for step in missing:
+                await connection.execute(step.read_text(encoding="utf-8"))
+                await connection.execute(_SQL.record_step, int(step.name.split("_")[0]))
+    return [step.stem for step in missing]
+
+
+async def check(connection: AnyConnection) -> None:
+    """Raise ConfigError unless the schema is there and has every step this program knows."""
+    try:
+        with translated():
+            version = await connection.fetchval(_SQL.schema_version)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, asyncpg.UndefinedTableError):
+            raise
+        version = None
+    if version is None or version < NEWEST:
+        found = "there is no schema reactive_orch" if version is None else f"the schema is at step {version}"
+        msg = f"{found} in this database and this program needs step {NEWEST}: run `python -m reactive_orch migrate`"
+        raise ConfigError(msg)

@@ -1,0 +1,378 @@
+-- The log, the checkpoints, the replica sets. Applied once by `migrate`, never edited afterwards.
+-- The setting reactive_orch.partitions is the number of partitions, given by whoever migrates.
+
+-- ------------------------------------------------------------------ the log
+
+DO $$
+BEGIN
+    EXECUTE format($ddl$
+        CREATE TABLE reactive_orch.events (
+            global_position   bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            bounded_context   text        NOT NULL DEFAULT 'default',
+            aggregate_type    text        NOT NULL,
+            aggregate_id      text        NOT NULL,
+            aggregate_version bigint      NOT NULL CHECK (aggregate_version > 0),
+            event_id          uuid        NOT NULL DEFAULT gen_random_uuid() UNIQUE,
+            event_type        text        NOT NULL,
+            event_version     integer     NOT NULL DEFAULT 1,
+            payload           bytea       NOT NULL DEFAULT '',
+            trace_id          text,
+            correlation_id    text,
+            causation_id      text,
+            metadata          jsonb       NOT NULL DEFAULT '{}',
+            created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+            partition         smallint    NOT NULL GENERATED ALWAYS AS
+                ((hashtextextended(aggregate_id, 0) & %s)::smallint) STORED,
+            UNIQUE (bounded_context, aggregate_type, aggregate_id, aggregate_version)
+        )$ddl$, current_setting('reactive_orch.partitions')::integer - 1);
+END
+$$;
+
+-- A window read asks for some partitions and a range of positions.
+CREATE INDEX events_partition_position ON reactive_orch.events (partition, global_position);
+
+-- Which relation is the log, which sequence numbers it, into how many partitions it is divided. One row: a foreign
+-- event table is attached by changing it together with the view event_log, so that no runtime SQL is a template.
+CREATE TABLE reactive_orch.log_source (
+    relation   regclass NOT NULL,
+    sequence   regclass NOT NULL,
+    partitions integer  NOT NULL CHECK (partitions BETWEEN 1 AND 1024 AND partitions & (partitions - 1) = 0)
+);
+CREATE UNIQUE INDEX log_source_one_row ON reactive_orch.log_source ((true));
+
+INSERT INTO reactive_orch.log_source
+VALUES ('reactive_orch.events', pg_get_serial_sequence('reactive_orch.events', 'global_position')::regclass,
+        current_setting('reactive_orch.partitions')::integer);
+
+CREATE VIEW reactive_orch.event_log AS
+SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
+       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+FROM reactive_orch.events;
+
+-- Every notification of this package leaves through here: NOTIFY is a hint, and one place can switch it off.
+CREATE FUNCTION reactive_orch.notify(channel text, payload text) RETURNS void
+LANGUAGE sql AS $$ SELECT pg_notify(channel, payload) $$;
+
+-- Wakes the readers. SECURITY DEFINER with a fixed search_path: a role that may only INSERT must be able to append.
+-- Whether anybody sleeps is not asked yet: here is the place where the bell's "armed until" will be looked at.
+CREATE FUNCTION reactive_orch.ring() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM reactive_orch.notify('reactive_orch_events', '');
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER ring AFTER INSERT ON reactive_orch.events
+FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.ring();
+
+-- Steps one and two of the frontier, in this order whatever a planner thinks: the head, then who may still write at or
+-- below it. A transaction takes the table's RowExclusiveLock before it draws a position and keeps it to its end, so a
+-- position up to the head belongs to one that is listed here or has ended. The rows are read later, in a statement
+-- (and so a snapshot) of their own. A prepared transaction has no pid; its virtual transaction is a new one.
+CREATE FUNCTION reactive_orch.observe_log(OUT head bigint, OUT holders text[], OUT prepared text[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
+
+    SELECT coalesce(array_agg(l.virtualtransaction), '{}'),
+           coalesce(array_agg(l.virtualtransaction) FILTER (WHERE l.pid IS NULL), '{}')
+    INTO holders, prepared
+    FROM pg_locks l
+    WHERE l.locktype = 'relation'
+      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+      AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+      AND l.mode = 'RowExclusiveLock'
+      AND l.granted
+      AND l.pid IS DISTINCT FROM pg_backend_pid();
+END
+$$;
+
+-- ---------------------------------------------------------- the checkpoints
+
+-- A projection of a replica set and the filter its checkpoints were made with. NULL: the next worker records its own.
+CREATE TABLE reactive_orch.projections (
+    replica_set text        NOT NULL,
+    name        text        NOT NULL,
+    filter      jsonb,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (replica_set, name)
+);
+
+-- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share.
+CREATE TABLE reactive_orch.checkpoints (
+    replica_set text     NOT NULL,
+    projection  text     NOT NULL,
+    partition   smallint NOT NULL,
+    position    bigint   NOT NULL DEFAULT 0 CHECK (position >= 0),
+    epoch       bigint   NOT NULL DEFAULT 0,
+    parked      integer  NOT NULL DEFAULT 0 CHECK (parked >= 0),
+    PRIMARY KEY (replica_set, projection, partition)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
+
+-- A batch commits only when the runtime has sealed it. A handler that sends COMMIT on its own would otherwise commit
+-- the swap of a batch it has half handled, and the other half would be lost.
+CREATE FUNCTION reactive_orch.refuse_unsealed_batch() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('reactive_orch.batch', true) <> ''
+       AND current_setting('reactive_orch.sealed', true) IS DISTINCT FROM 'on' THEN
+        RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE CONSTRAINT TRIGGER batch_is_sealed AFTER UPDATE ON reactive_orch.checkpoints
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse_unsealed_batch();
+
+-- The last statement before COMMIT: still the transaction the swap was made in?
+CREATE FUNCTION reactive_orch.seal_batch() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('reactive_orch.batch', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text THEN
+        RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
+    END IF;
+    PERFORM set_config('reactive_orch.sealed', 'on', true);
+END
+$$;
+
+-- Positions back (or forward) while workers run. The epoch is raised, so that no batch begun before can commit, even
+-- when a position returns to an old value; the filter is forgotten, so that the next worker to load may record its own.
+-- position_to NULL keeps the positions: only the filter is opened. Returns the number of partitions.
+CREATE FUNCTION reactive_orch.rewind(in_replica_set text, in_projection text, position_to bigint) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    partitions integer;
+BEGIN
+    PERFORM FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection
+    ORDER BY c.partition FOR NO KEY UPDATE;
+
+    UPDATE reactive_orch.checkpoints c SET position = coalesce(position_to, c.position), epoch = c.epoch + 1
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection;
+    GET DIAGNOSTICS partitions = ROW_COUNT;
+
+    UPDATE reactive_orch.projections p SET filter = NULL WHERE p.replica_set = in_replica_set AND p.name = in_projection;
+    PERFORM reactive_orch.notify('reactive_orch_events', '');
+    RETURN partitions;
+END
+$$;
+
+-- --------------------------------------------------------- the replica sets
+
+CREATE TABLE reactive_orch.replica_sets (
+    name       text   PRIMARY KEY,
+    generation bigint NOT NULL DEFAULT 0
+);
+
+-- Ids are the keys of advisory locks, under the namespace below; drawn once, never again.
+CREATE SEQUENCE reactive_orch.member_ids AS integer;
+
+CREATE FUNCTION reactive_orch.lock_namespace() RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 1919906403 $$;  -- the bytes of "rorc"
+
+CREATE TABLE reactive_orch.members (
+    id            integer     PRIMARY KEY,
+    replica_set   text        NOT NULL,
+    state         text        NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'active', 'leaving')),
+    name          text        NOT NULL,
+    projections   text[]      NOT NULL,
+    backend_pid   integer     NOT NULL,
+    backend_start timestamptz NOT NULL,
+    joined_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    stale_after   interval    NOT NULL,
+    acknowledged  bigint      NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+CREATE INDEX members_replica_set ON reactive_orch.members (replica_set);
+
+CREATE TABLE reactive_orch.generations (
+    replica_set text        NOT NULL,
+    number      bigint      NOT NULL,
+    reason      text        NOT NULL CHECK (reason IN ('join', 'leave', 'death', 'stale', 'capability')),
+    subjects    integer[]   NOT NULL,
+    members     integer[]   NOT NULL,
+    moved       integer     NOT NULL,
+    traceparent text,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    settled_at  timestamptz,
+    PRIMARY KEY (replica_set, number)
+);
+
+-- owners[p + 1] is the member that handles partition p, 0 for nobody.
+CREATE TABLE reactive_orch.assignments (
+    replica_set text      NOT NULL,
+    projection  text      NOT NULL,
+    owners      integer[] NOT NULL,
+    PRIMARY KEY (replica_set, projection)
+);
+
+-- The members and what tells the living from the dead. A free lock proves nothing while the server has started after
+-- the member's recorded connection: every lock was lost then, and the member may be on its way back.
+CREATE VIEW reactive_orch.member_status AS
+SELECT m.*,
+       l.pid IS NOT NULL                                         AS lock_held,
+       m.backend_start >= pg_postmaster_start_time()             AS lock_conclusive,
+       extract(epoch FROM clock_timestamp() - m.heartbeat_at)    AS heartbeat_age_s,
+       m.state = 'leaving'
+           OR clock_timestamp() - m.heartbeat_at > m.stale_after
+           OR (l.pid IS NULL AND m.backend_start >= pg_postmaster_start_time()) AS gone
+FROM reactive_orch.members m
+LEFT JOIN pg_locks l
+       ON l.locktype = 'advisory'
+      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+      AND l.classid = reactive_orch.lock_namespace()::oid
+      AND l.objid = m.id::oid
+      AND l.objsubid = 2
+      AND l.mode = 'ExclusiveLock'
+      AND l.granted
+      AND l.pid = m.backend_pid;
+
+-- A worker's projections and their filters, before it joins. One whose recorded filter differs is refused: its
+-- checkpoints say nothing about the events that the old filter left out. A filter that a rewind has opened becomes this
+-- worker's; the epoch is raised then, so that a worker which still runs with the old one cannot commit another batch.
+-- Returns the refused.
+CREATE FUNCTION reactive_orch.register_projections(in_replica_set text, in_names text[], in_filters text[])
+RETURNS text[]
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO reactive_orch.replica_sets (name) VALUES (in_replica_set) ON CONFLICT DO NOTHING;
+    INSERT INTO reactive_orch.projections (replica_set, name, filter)
+    SELECT in_replica_set, w.name, w.filter::jsonb
+    FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name
+    ON CONFLICT DO NOTHING;
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition)
+    SELECT in_replica_set, w.name, g.partition
+    FROM unnest(in_names) AS w(name),
+         generate_series(0, (SELECT s.partitions - 1 FROM reactive_orch.log_source s)) AS g(partition)
+    ORDER BY w.name, g.partition
+    ON CONFLICT DO NOTHING;
+
+    WITH opened AS (
+        UPDATE reactive_orch.projections p SET filter = w.filter::jsonb
+        FROM unnest(in_names, in_filters) AS w(name, filter)
+        WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.filter IS NULL
+        RETURNING p.name
+    ) UPDATE reactive_orch.checkpoints c SET epoch = c.epoch + 1
+    FROM opened o WHERE c.replica_set = in_replica_set AND c.projection = o.name;
+
+    RETURN ARRAY(SELECT w.name FROM unnest(in_names, in_filters) AS w(name, filter)
+                 JOIN reactive_orch.projections p ON p.replica_set = in_replica_set AND p.name = w.name
+                 WHERE p.filter <> w.filter::jsonb ORDER BY w.name);
+END
+$$;
+
+-- A worker asks to be admitted: takes its lock ("I live"), then writes its row. Never the other way round: a row
+-- without its lock is a dead member.
+CREATE FUNCTION reactive_orch.join_replica_set(
+    in_replica_set text, in_name text, in_projections text[], in_stale_after interval)
+RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    member integer := nextval('reactive_orch.member_ids');
+BEGIN
+    PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), member);
+    INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
+    SELECT member, in_replica_set, in_name, in_projections, a.pid, a.backend_start, in_stale_after
+    FROM pg_stat_get_activity(pg_backend_pid()) a;
+    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+    RETURN member;
+END
+$$;
+
+-- A worker that lost its connection and has a new one takes its locks again, under the same ids, and records the new
+-- backend. Its old backend may not have noticed yet and still hold them: it is ended. Returns the ids whose rows are
+-- still there; for the others the worker was removed meanwhile.
+CREATE FUNCTION reactive_orch.resume_members(in_ids integer[]) RETURNS integer[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    resumed integer[];
+BEGIN
+    PERFORM pg_terminate_backend(a.pid)
+    FROM reactive_orch.members m JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_start
+    WHERE m.id = ANY (in_ids) AND a.pid <> pg_backend_pid();
+    PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), i) FROM unnest(in_ids) AS i ORDER BY i;
+
+    WITH kept AS (
+        UPDATE reactive_orch.members m
+        SET backend_pid = a.pid, backend_start = a.backend_start, heartbeat_at = clock_timestamp()
+        FROM pg_stat_get_activity(pg_backend_pid()) a
+        WHERE m.id = ANY (in_ids) RETURNING m.id
+    ) SELECT coalesce(array_agg(kept.id), '{}') INTO resumed FROM kept;
+    RETURN resumed;
+END
+$$;
+
+-- The only writer of generations. Optimistic: whoever computed the change did so from generation in_after and holds no
+-- lock meanwhile; here, in one statement, it is checked again and written whole or not at all. NULL: read again.
+-- in_owners has the owners of all in_projections one after the other.
+CREATE FUNCTION reactive_orch.change_generation(
+    in_replica_set text, in_after bigint, in_reason text, in_subjects integer[], in_traceparent text,
+    in_admit integer[], in_remove integer[], in_projections text[], in_owners integer[], in_moved integer)
+RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    width integer;
+BEGIN
+    PERFORM FROM reactive_orch.replica_sets r
+    WHERE r.name = in_replica_set AND r.generation = in_after FOR NO KEY UPDATE;
+    IF NOT FOUND
+       OR EXISTS (SELECT FROM reactive_orch.member_status m WHERE m.id = ANY (in_remove) AND NOT m.gone)
+       OR (SELECT count(*) FROM reactive_orch.members m WHERE m.id = ANY (in_admit) AND m.state = 'waiting')
+          <> cardinality(in_admit)
+    THEN
+        RETURN NULL;
+    END IF;
+
+    DELETE FROM reactive_orch.members m WHERE m.id = ANY (in_remove);
+    UPDATE reactive_orch.members m SET state = 'active' WHERE m.id = ANY (in_admit);
+    UPDATE reactive_orch.replica_sets r SET generation = in_after + 1 WHERE r.name = in_replica_set;
+
+    SELECT s.partitions INTO width FROM reactive_orch.log_source s;
+    INSERT INTO reactive_orch.assignments (replica_set, projection, owners)
+    SELECT in_replica_set, p.name, in_owners[(p.i - 1) * width + 1 : p.i * width]
+    FROM unnest(in_projections) WITH ORDINALITY AS p(name, i)
+    ON CONFLICT (replica_set, projection) DO UPDATE SET owners = excluded.owners;
+
+    INSERT INTO reactive_orch.generations (replica_set, number, reason, subjects, members, moved, traceparent)
+    SELECT in_replica_set, in_after + 1, in_reason, in_subjects,
+           ARRAY(SELECT m.id FROM reactive_orch.members m
+                 WHERE m.replica_set = in_replica_set AND m.state = 'active' ORDER BY m.id),
+           in_moved, in_traceparent;
+    DELETE FROM reactive_orch.generations g WHERE g.replica_set = in_replica_set AND g.number <= in_after - 1000;
+
+    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+    RETURN in_after + 1;
+END
+$$;
+
+-- A member has adopted a generation. Under the replica set's row, since two last ones must see each other; the last one
+-- settles it. True for that one only.
+CREATE FUNCTION reactive_orch.acknowledge(in_replica_set text, in_member integer, in_generation bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM reactive_orch.replica_sets r
+    WHERE r.name = in_replica_set AND r.generation = in_generation FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE reactive_orch.members m SET acknowledged = in_generation WHERE m.id = in_member;
+    UPDATE reactive_orch.generations g SET settled_at = clock_timestamp()
+    WHERE g.replica_set = in_replica_set AND g.number = in_generation AND g.settled_at IS NULL
+      AND NOT EXISTS (SELECT FROM reactive_orch.members m
+                      WHERE m.replica_set = in_replica_set AND m.state = 'active' AND m.acknowledged < in_generation);
+    RETURN FOUND;
+END
+$$;
+
+-- --------------------------------------------------------------- the demo
+
+-- What the built-in projection shows. Keyed by partition too, so that two workers never wait for each other's rows.
+CREATE TABLE reactive_orch.event_counts (
+    event_type text     NOT NULL,
+    partition  smallint NOT NULL,
+    events     bigint   NOT NULL,
+    PRIMARY KEY (event_type, partition)
+) WITH (fillfactor = 50);
