@@ -32,6 +32,18 @@ class Superseded(ReactiveOrchError):
     """A checkpoint or the generation moved on: drop the work in hand, reload, go on."""
 
 
+class HandlerFailed(ReactiveOrchError):
+    """One attempt of a handler failed and its batch was rolled back: policy decides what comes next.
+
+    `index` is that of the failing event in its batch, None when the handler took the whole batch at once.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        """Keep which event failed."""
+        super().__init__(message)
+        self.index = index
+
+
 class ProjectionFailed(ReactiveOrchError):
     """A handler failed for good (exit code 1).
 

@@ -208,6 +208,10 @@ class Snapshot:
     generation: int
     members: tuple[Member, ...]
     owners: Owners
+    reason: Reason | None = None
+    """Why this generation was made; None before the first."""
+    subjects: tuple[MemberId, ...] = ()
+    """Who joined, left or was removed."""
 
 
 class Reason(enum.Enum):
@@ -242,3 +246,52 @@ class Checkpoint:
     position: Position
     epoch: int
     parked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one read asks for: the events of `partitions` at positions in (low, high], at most `limit` of them."""
+
+    partitions: tuple[Partition, ...]
+    low: Position
+    high: Position
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One row of the compare-and-swap: move the partition's checkpoint from `expected` to `target`."""
+
+    partition: Partition
+    expected: Checkpoint
+    target: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """What the start and every reconnect must know of the log."""
+
+    partitions: int
+    head: Position
+    checkpoint: Position
+    """The greatest checkpoint of any projection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocker:
+    """A transaction the frontier waits for: it may have drawn a position and has not ended."""
+
+    pid: int | None
+    prepared: str | None
+    """The name given to PREPARE TRANSACTION; such a one has no pid."""
+    application: str
+    user: str
+    age_s: float
+    state: str
+    query: str
+    """What it ran last; empty without the right to see it. May hold data: shown to operators, never exported."""
+
+    def __str__(self) -> str:
+        """Return it in the words of a log line, without the query."""
+        who = f"prepared transaction {self.prepared!r}" if self.pid is None else f"pid {self.pid}"
+        return f"{who} of {self.user} ({self.application or 'no application name'}), {self.state}, open for {self.age_s:.1f} s"

@@ -34,19 +34,15 @@ def assign(
 
     Raises ValueError when `owners` has another number of partitions.
     """
-    nobody = (NOBODY,) * partitions
-    shares = {name: _share(owners.get(name, nobody), _capable(members, name)) for name in sorted(set(projections))}
+    today = {name: _today(owners, name, partitions) for name in sorted(set(projections))}
+    shares = {name: _share(now, _capable(members, name)) for name, now in today.items()}
     load = _certain_load(members, shares.values())
-    return {
-        name: _deal(owners.get(name, nobody), _quotas(share, load), partitions) for name, share in shares.items()
-    }
+    return {name: _deal(today[name], _quotas(share, load)) for name, share in shares.items()}
 
 
 def moved(before: Owners, after: Owners) -> int:
     """Return how many partitions change their owner; a projection that is missing on one side has NOBODY there."""
-    return sum(
-        _differences(before.get(name, ()), after.get(name, ())) for name in sorted(before.keys() | after.keys())
-    )
+    return sum(_differences(before.get(name, ()), after.get(name, ())) for name in sorted(before.keys() | after.keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,14 @@ class _Share:
         """Return the members whose extra is beyond question, because it saves a move and there is one for each."""
         above = self.above()
         return above if len(above) <= self.extras else []
+
+
+def _today(owners: Owners, projection: str, partitions: int) -> tuple[MemberId, ...]:
+    today = owners.get(projection, (NOBODY,) * partitions)
+    if len(today) != partitions:
+        msg = f"projection {projection!r} has owners for {len(today)} partitions, not {partitions}"
+        raise ValueError(msg)
+    return today
 
 
 def _capable(members: Mapping[MemberId, frozenset[str]], projection: str) -> list[MemberId]:
@@ -111,11 +115,11 @@ def _quotas(share: _Share, load: dict[MemberId, int]) -> dict[MemberId, int]:
     return quotas
 
 
-def _deal(today: tuple[MemberId, ...], quotas: Mapping[MemberId, int], partitions: int) -> tuple[MemberId, ...]:
+def _deal(today: tuple[MemberId, ...], quotas: Mapping[MemberId, int]) -> tuple[MemberId, ...]:
     """Let every owner keep its first partitions up to its quota and give all others to the members with room left."""
     room = dict(quotas)
     kept = []
-    for _, owner in zip(range(partitions), today, strict=True):
+    for owner in today:
         keeps = room.get(owner, 0) > 0
         kept.append(owner if keeps else NOBODY)
         if keeps:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Position
 
 PENDING_MAX = 64
-"""How many heads wait at once. It bounds work per observation, not safety: a head that is not kept is observed again."""
+"""How many heads wait at once. It bounds the work of an observation, not safety: the next one brings a new head."""
 
 
 @dataclass(frozen=True, slots=True)

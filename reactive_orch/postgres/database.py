@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Superseded, Unavailable
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection  # generic in its stubs only
 
 AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -90,7 +96,7 @@ def translated() -> Iterator[None]:
         raise Superseded(_one_line(error)) from error
     except asyncpg.TargetServerAttributeNotMatched as error:
         raise Standby(_STANDBY) from error
-    except (asyncpg.ClientConfigurationError, ValueError) as error:
+    except asyncpg.ClientConfigurationError as error:
         msg = f"the database URL cannot be used: {_one_line(error)}"
         raise ConfigError(msg) from error
     except (*_LOST, *_REFUSED) as error:
@@ -122,6 +128,7 @@ class Database:
         self.url = url
         self.label = label
         self.incarnation = 0
+        self.on_lost: list[Callable[[], None]] = []
         idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
         processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
         self._processing = self._pool("work", connections_max, processing_settings, handler_timeout_s)
@@ -153,11 +160,13 @@ class Database:
         """Note that a connection made in this incarnation was lost: from here on nothing remembered is valid."""
         if incarnation == self.incarnation:
             self.incarnation += 1
+            for forget in self.on_lost:
+                forget()
 
     async def connect(self, kind: str) -> asyncpg.Connection[asyncpg.Record]:
         """Open a connection of its own, outside the pools. Raises Unavailable or ConfigError."""
         with translated():
-            connection = await asyncpg.connect(
+            connection: _Connection = await asyncpg.connect(
                 self.url, command_timeout=10.0, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
             )
         return connection
@@ -173,7 +182,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _borrow(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[AnyConnection]:
         incarnation = self.incarnation
-        connection: AnyConnection | None = None
+        connection: PoolConnectionProxy[asyncpg.Record] | None = None
         try:
             with translated():
                 connection = await pool.acquire()
@@ -199,7 +208,7 @@ class Database:
                 pool.terminate()
 
 
-async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: AnyConnection) -> None:
+async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: PoolConnectionProxy[asyncpg.Record]) -> None:
     # Still in a transaction: whoever borrowed it was cancelled or failed half-way, so its state is unknown.
     if connection.is_closed() or connection.is_in_transaction():
         connection.terminate()
@@ -211,17 +220,25 @@ async def _keep_session(_connection: object) -> None:
     """Spare each batch the pool's reset, a round trip: what a batch sets is local to its transaction."""
 
 
-class BatchConnection(asyncpg.Connection[asyncpg.Record]):
-    """A connection that can be inside a batch: what is put off to the batch's end is kept on it.
-
-    `put_off` is None outside a batch; inside, `append` adds to it instead of writing at once.
-    """
+@dataclass(slots=True)
+class BatchMarks:
+    """What is put off to the end of the batch that a connection is in."""
 
     put_off: list[Any] | None = None
+    """Appends of the handlers; None outside a batch."""
     sealed_commit: str | None = None
+    """What to send instead of the next COMMIT."""
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+
+class BatchConnection(_Connection):
+    """A connection that can be inside a batch."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - asyncpg's own
+        super().__init__(*args, **kwargs)
+        self.marks = BatchMarks()
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ANN401, ASYNC109 - asyncpg's
         """Execute as asyncpg does; the COMMIT of a batch is sent together with the statement that seals it."""
-        if self.sealed_commit is not None and query == "COMMIT;":
-            query, self.sealed_commit = self.sealed_commit, None
+        if self.marks.sealed_commit is not None and query == "COMMIT;":
+            query, self.marks.sealed_commit = self.marks.sealed_commit, None
         return await super().execute(query, *args, timeout=timeout)

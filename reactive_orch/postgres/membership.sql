@@ -16,7 +16,7 @@ UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp() WHERE m.id =
 
 -- name: observe
 -- A replica set in one snapshot: its generation, its members, who owns what.
-SELECT r.generation,
+SELECT r.generation, g.reason, g.subjects,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
                    'lock_conclusive', m.lock_conclusive, 'heartbeat_age_s', m.heartbeat_age_s,
@@ -24,7 +24,9 @@ SELECT r.generation,
         FROM reactive_orch.member_status m WHERE m.replica_set = r.name)::text AS members,
        (SELECT coalesce(json_object_agg(a.projection, a.owners), '{}')
         FROM reactive_orch.assignments a WHERE a.replica_set = r.name)::text AS owners
-FROM reactive_orch.replica_sets r WHERE r.name = $1::text;
+FROM reactive_orch.replica_sets r
+LEFT JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
+WHERE r.name = $1::text;
 
 -- name: change
 -- Write the generation after $2, whole or not at all; NULL when the replica set has moved on.

@@ -265,7 +265,8 @@ END
 $$;
 
 -- A worker asks to be admitted: takes its lock ("I live"), then writes its row. Never the other way round: a row
--- without its lock is a dead member.
+-- without its lock is a dead member. Nobody is notified: the joiner makes the change that admits it, and the heartbeats
+-- of the others cover one that dies in between.
 CREATE FUNCTION reactive_orch.join_replica_set(
     in_replica_set text, in_name text, in_projections text[], in_stale_after interval)
 RETURNS integer
@@ -277,7 +278,6 @@ BEGIN
     INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
     SELECT member, in_replica_set, in_name, in_projections, a.pid, a.backend_start, in_stale_after
     FROM pg_stat_get_activity(pg_backend_pid()) a;
-    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
     RETURN member;
 END
 $$;

@@ -1,0 +1,1 @@
+"""Real PostgreSQL servers, real worker processes."""

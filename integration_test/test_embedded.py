@@ -1,0 +1,137 @@
+"""The embedded server, as its users meet it: several processes at once, crashes, restarts, missing pieces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from reactive_orch.errors import ConfigError, Unavailable
+from reactive_orch.postgres import embedded, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_START = """
+import pathlib, sys
+from reactive_orch.postgres import embedded
+print(embedded.start(pathlib.Path(sys.argv[1])), flush=True)
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A place for a data directory that does not exist yet. Not pytest's: it is closed to root's system user."""
+    parent = Path(tempfile.mkdtemp(dir="/tmp"))
+    parent.chmod(0o755)
+    yield parent / "postgres"
+    embedded.stop(parent / "postgres")
+    shutil.rmtree(parent)
+
+
+def _starter(directory: Path, *, then: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _START + then, str(directory)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _server_pid(directory: Path) -> int:
+    return int((directory / "postmaster.pid").read_text().splitlines()[0])
+
+
+async def _value(uri: str, sql: str) -> object:
+    connection = await asyncpg.connect(uri)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+async def test_four_processes_at_once_on_an_empty_directory_share_one_server(directory: Path) -> None:
+    starters = [_starter(directory) for _ in range(4)]
+    uris = {starter.communicate()[0].strip() for starter in starters}
+    assert [starter.returncode for starter in starters] == [0] * 4
+    assert uris == {embedded.start(directory)}
+    assert await _value(uris.pop(), "select 1") == 1
+
+
+async def test_it_outlives_a_killed_starter(directory: Path) -> None:
+    starter = _starter(directory, then="sys.stdin.read()")
+    assert starter.stdout is not None
+    uri = starter.stdout.readline().strip()
+    pid = _server_pid(directory)
+    starter.kill()
+    starter.communicate()
+    assert embedded.start(directory) == uri
+    assert _server_pid(directory) == pid
+
+
+async def test_data_survive_a_restart(directory: Path) -> None:
+    await _value(embedded.start(directory), "create table kept as select 7 as seven")
+    assert embedded.stop(directory)
+    assert not embedded.stop(directory)
+    assert await _value(embedded.start(directory), "select seven from kept") == 7
+
+
+async def test_it_recovers_from_a_crash_although_its_pid_is_now_somebody_else(directory: Path) -> None:
+    await _value(embedded.start(directory), "create table kept as select 7 as seven")
+    _crash(directory)
+    pid_file = directory / "postmaster.pid"
+    _, *rest = pid_file.read_text().splitlines(keepends=True)
+    somebody = subprocess.Popen(["sleep", "60"], user=directory.stat().st_uid)  # noqa: S607
+    pid_file.write_text("".join([f"{somebody.pid}\n", *rest]))
+    try:
+        assert await _value(embedded.start(directory), "select seven from kept") == 7
+    finally:
+        somebody.kill()
+        somebody.wait()
+
+
+def _crash(directory: Path) -> None:
+    os.kill(_server_pid(directory), signal.SIGKILL)
+    while embedded.is_running(directory):
+        pass
+
+
+async def test_nobody_else_reaches_it(directory: Path) -> None:
+    uri = embedded.start(directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert await _value(uri, "show listen_addresses") == ""
+    assert await _value(uri, "show unix_socket_directories") == "."
+
+
+def test_a_missing_extra_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_WHEEL", "no_such_wheel")
+    with pytest.raises(ConfigError, match=r"^[^\n]*install reactive_orch\[embedded\] or give --database-url$"):
+        embedded.start(directory)
+
+
+def test_a_server_that_does_not_start_says_why(directory: Path) -> None:
+    embedded.start(directory)
+    embedded.stop(directory)
+    with (directory / "postgresql.conf").open("a") as file:
+        file.write("shared_buffers = 'nonsense'\n")
+    with pytest.raises(Unavailable, match=r"^[^\n]*does not start: [^\n]*FATAL: [^\n]*$"):
+        embedded.start(directory)
+
+
+def test_a_path_too_long_for_a_socket_is_refused(directory: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has 1.. bytes, at most 103"):
+        embedded.start(directory.with_name("x" * 100))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_root_is_told_of_a_place_its_server_cannot_reach(directory: Path) -> None:
+    closed = directory.with_name("closed")
+    closed.mkdir(mode=0o700)
+    with pytest.raises(ConfigError, match=f"{closed} is closed to its system user"):
+        embedded.start(closed / "postgres")
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700

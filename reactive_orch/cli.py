@@ -1,0 +1,276 @@
+"""The command line: the composition root and the only reader of the environment.
+
+    python -m reactive_orch --replica-set NAME …     run a worker
+    python -m reactive_orch migrate|append|status|rewind …
+
+Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database not reachable at start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import anyio
+
+from reactive_orch import commands
+from reactive_orch.config import Config, database_url, database_url_of_parts, shown
+from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
+from reactive_orch.model import Projection, check_name
+from reactive_orch.runtime.node import Node
+from reactive_orch.runtime.worker import State, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from anyio.abc import TaskStatus
+
+EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
+
+_logger = logging.getLogger("reactive_orch")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; what went wrong is said in one line on standard error."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parse(arguments)
+        anyio.run(_run, options)
+    except BaseException as error:
+        return _explain(_telling(error))
+    return 0
+
+
+def _telling(error: BaseException) -> BaseException:
+    """Return the one error to show out of a group of them: ours before others, the first before the rest."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_telling(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, ReactiveOrchError)), leaves[0])
+
+
+def _explain(error: BaseException) -> int:
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else EXIT_FAILED
+        case KeyboardInterrupt():
+            return EXIT_FAILED
+        case ConfigError() | Standby():
+            code, text = EXIT_CONFIG, str(error)
+        case Unavailable():
+            code, text = EXIT_UNREACHABLE, f"the database cannot be reached: {error}"
+        case ReactiveOrchError():
+            code, text = EXIT_FAILED, str(error)
+        case _:
+            code, text = EXIT_FAILED, _unexpected(error)
+    print(f"reactive_orch: {text}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+    return code
+
+
+def _unexpected(error: BaseException) -> str:
+    if sys.flags.dev_mode:
+        traceback.print_exception(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"unexpected {type(error).__name__}{where}: {error} (python -X dev shows the whole traceback)"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its complaint in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"reactive_orch: {message} (--help shows the options)", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_CONFIG)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    if arguments and arguments[0] in commands.COMMANDS:
+        command = commands.COMMANDS[arguments[0]]
+        parser = _Parser(prog=f"python -m reactive_orch {arguments[0]}", description=command.description)
+        command.add_arguments(parser)
+        _add_database(parser)
+        options = parser.parse_args(arguments[1:])
+        options.command = command
+        return options
+    options = _worker_parser().parse_args(arguments)
+    options.command = None
+    return options
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--database-url",
+        metavar="ADDRESS",
+        help="postgresql://… or key=value words; otherwise DATABASE_URL, otherwise POSTGRES_HOST, _PORT, _USER, "
+        "_PASSWORD, _DB, otherwise the embedded server",
+    )
+
+
+def _worker_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m reactive_orch",
+        description="Run one worker of a replica set: the same command, started again anywhere, shares the work.",
+        epilog="Other commands: "
+        + "; ".join(f"{name} ({command.description})" for name, command in commands.COMMANDS.items())
+        + ". Each has its own --help.",
+    )
+    parser.add_argument("--replica-set", required=True, metavar="NAME", help="the workers of one name share the log")
+    parser.add_argument(
+        "--projection",
+        action="append",
+        default=[],
+        metavar="MODULE[:ATTR]",
+        help="what to run; a module means all its projections; repeatable (default: a demo that counts events)",
+    )
+    _add_database(parser)
+    defaults = Config(database_url="")
+    parser.add_argument("--batch", type=int, default=defaults.batch_events, metavar="EVENTS", help="events per batch")
+    parser.add_argument("--heartbeat", type=float, default=defaults.heartbeat_s, metavar="SECONDS")
+    parser.add_argument("--stale-after", type=float, default=defaults.stale_after_s, metavar="SECONDS")
+    parser.add_argument("--retries", type=int, default=defaults.retries, metavar="N", help="of a failing event")
+    parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
+    parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
+    parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")
+    return parser
+
+
+async def _run(options: argparse.Namespace) -> None:
+    if options.command is not None:
+        url, _ = await _database(options, os.environ)
+        await options.command.run(options, url)
+        return
+    async with anyio.create_task_group() as tasks:
+        stop = _Stop(tasks.cancel_scope.cancel)
+        await tasks.start(_heed_signals, stop)
+        await _serve(options, stop)
+        tasks.cancel_scope.cancel()
+
+
+class _Stop:
+    """What the first signal does: cancel what is being started, later ask the worker to leave."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+
+async def _heed_signals(stop: _Stop, *, task_status: TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        asked = False
+        async for _ in signals:
+            if asked:
+                # At once: batches in flight are rolled back by the server, the free lock tells the others.
+                os._exit(EXIT_FAILED)
+            asked = True
+            stop.act()
+
+
+async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
+    check_name("replica-set", options.replica_set)
+    host, port = _http_address(options.http)
+    projections = _projections(options.projection)
+    url, embedded = await _database(options, os.environ)
+    config = Config(
+        database_url=url,
+        batch_events=options.batch,
+        heartbeat_s=options.heartbeat,
+        stale_after_s=options.stale_after,
+        retries=options.retries,
+    )
+    _log_to_stderr()
+    if options.migrate or embedded:
+        await commands.migrate(url)
+    async with Node(config) as node:
+        worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
+        from reactive_orch.http.server import serving  # noqa: PLC0415 - aiohttp takes long to import
+
+        async with serving(lambda: _health(node, worker), host, port) as base:
+            _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
+            stop.act = worker.stop
+            await worker.run()
+
+
+def _health(node: Node, worker: Worker) -> tuple[bool, Mapping[str, Any]]:
+    well = worker.state in {State.SERVING, State.STANDBY, State.REBALANCING} and node.session.connected
+    return well, {
+        "status": worker.state.value,
+        "replica_set": worker.replica_set,
+        "worker": worker.member,
+        "generation": worker.generation,
+        "partitions": {name: len(held) for name, held in worker.partitions.items()},
+        "events_handled": dict(worker.events_handled),
+        "settled_position": node.tail.settled,
+        "frontier_held_s": round(node.tail.held_s, 3),
+    }
+
+
+def _say_hello(url: str, *, embedded: bool, worker: Worker, projections: Sequence[Projection], base: str) -> None:
+    _logger.info("database %s%s", shown(url), " (embedded)" if embedded else "")
+    _logger.info("replica set %s, projections %s", worker.replica_set, ", ".join(p.name for p in projections))
+    _logger.info("health %s/healthz", base)
+
+
+async def _database(options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[str, bool]:
+    """Return the database's URI, and whether it is the embedded server's."""
+    given = options.database_url or environment.get("DATABASE_URL")
+    if given:
+        return database_url(given), False
+    parts = database_url_of_parts(environment)
+    if parts is not None:
+        return parts, False
+    from reactive_orch.postgres import embedded  # noqa: PLC0415 - only a first run needs it
+
+    return await anyio.to_thread.run_sync(embedded.start), True
+
+
+def _http_address(text: str | None) -> tuple[str, int | None]:
+    if text is None:
+        return "127.0.0.1", None
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the greatest port
+        msg = f"--http {text!r}: give HOST:PORT, for instance 0.0.0.0:8080"
+        raise ConfigError(msg)
+    return host.strip("[]"), int(port)
+
+
+def _projections(names: Sequence[str]) -> list[Projection]:
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds strings
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - the console script lacks what `python -m` has
+    found = [projection for name in names or ["reactive_orch.demo"] for projection in _projections_of(name)]
+    unique = {id(projection): projection for projection in found}  # a module and one of its attributes may overlap
+    return list(unique.values())
+
+
+def _projections_of(name: str) -> list[Projection]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ReactiveOrchError:
+        raise
+    except Exception as error:
+        msg = f"--projection {name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+        raise ConfigError(msg) from error
+    if attribute:
+        one = getattr(module, attribute, None)
+        if not isinstance(one, Projection):
+            msg = f"--projection {name}: {module_name} has no projection {attribute!r}"
+            raise ConfigError(msg)
+        return [one]
+    found = [value for value in vars(module).values() if isinstance(value, Projection)]
+    if not found:
+        msg = f"--projection {name}: the module holds no projection (a function under @projection(...))"
+        raise ConfigError(msg)
+    return found
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.INFO)

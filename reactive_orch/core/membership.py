@@ -1,0 +1,67 @@
+"""From a snapshot of a replica set: the change it needs, and what one worker has to do.
+
+Level-triggered: the same snapshot always gives the same answer, and a snapshot that needs nothing gives no change. So
+it does not matter who looks, how often, or how many wake-ups were lost; all that look at the same facts agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reactive_orch.core.assignment import assign, moved
+from reactive_orch.model import Change, Member, MemberId, MemberState, Partition, Reason, Snapshot
+
+
+def plan_change(snapshot: Snapshot, partitions: int, *, trust_locks: bool) -> Change | None:
+    """Return the generation to write next, or None when the replica set is as it should be.
+
+    Everything pending goes into one change: all that wait are admitted, all that are gone removed. `trust_locks` False
+    leaves members whose lock is free to their heartbeats: who has just lost its own connection may have seen the
+    server end everybody's.
+    """
+    gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, trust_locks=trust_locks))}
+    staying = [m for m in snapshot.members if m.id not in gone]
+    admit = tuple(m.id for m in staying if m.state is MemberState.WAITING)
+    capable = {m.id: m.projections for m in staying}
+    projections = sorted(set(snapshot.owners).union(*capable.values()))
+    target = assign(snapshot.owners, capable, projections, partitions)
+    owners = {name: row for name, row in target.items() if row != snapshot.owners.get(name)}
+    if not (gone or admit or owners):
+        return None
+    reason = min(gone.values(), key=_RANK.index, default=Reason.JOIN if admit else Reason.CAPABILITY)
+    return Change(
+        after=snapshot.generation,
+        reason=reason,
+        subjects=tuple(sorted((*admit, *gone))),
+        admit=admit,
+        remove=tuple(sorted(gone)),
+        owners=owners,
+        moved=moved(snapshot.owners, {**snapshot.owners, **target}),
+    )
+
+
+_RANK = (Reason.DEATH, Reason.STALE, Reason.LEAVE)
+"""Of several reasons the gravest is recorded."""
+
+
+def _gone(member: Member, *, trust_locks: bool) -> Reason | None:
+    if member.state is MemberState.LEAVING:
+        return Reason.LEAVE
+    if trust_locks and not member.lock_held and member.lock_conclusive:
+        return Reason.DEATH
+    if member.heartbeat_age_s > member.stale_after_s:
+        return Reason.STALE
+    return None
+
+
+def find(snapshot: Snapshot, me: MemberId) -> Member | None:
+    """Return the member, None when it has been removed."""
+    return next((member for member in snapshot.members if member.id == me), None)
+
+
+def share(snapshot: Snapshot, me: MemberId) -> Mapping[str, frozenset[Partition]]:
+    """Return projection → the partitions that this member is to handle."""
+    return {
+        name: frozenset(partition for partition, owner in enumerate(row) if owner == me)
+        for name, row in snapshot.owners.items()
+    }

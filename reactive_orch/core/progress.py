@@ -1,0 +1,146 @@
+"""How far one lane has read and saved: which window to read next, which checkpoints to swap, when to save lazily.
+
+Two positions per partition: `saved`, the checkpoint's row as last loaded or swapped, and `read_to`, up to where the log
+is known to hold nothing more for this partition. Between the two there is no event for the partition, so `read_to`
+may run ahead of `saved` and be saved lazily. A window covers a partition only if it begins at or before the
+partition's `read_to`: otherwise events between the two would be skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reactive_orch.model import Checkpoint, Event, Partition, Position, Swap, Window
+
+SPAN_MAX = 1 << 48
+"""Doubling empty windows ends here: wider than any log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events to handle in one transaction, and the swaps that go with them."""
+
+    events: Sequence[Event]
+    swaps: tuple[Swap, ...]
+
+
+@dataclass(slots=True)
+class Progress:
+    """The partitions of one lane."""
+
+    batch_events: int
+    partitions_total: int
+    saved: dict[Partition, Checkpoint] = field(default_factory=dict)
+    read_to: dict[Partition, Position] = field(default_factory=dict)
+    _stretch: int = 1
+    """By how much the window is wider than batch size ÷ share: doubled by each window that brings few events."""
+
+    @property
+    def partitions(self) -> frozenset[Partition]:
+        """The partitions this lane holds."""
+        return frozenset(self.saved)
+
+    @property
+    def low(self) -> Position | None:
+        """Up to where all partitions have been read; None without partitions."""
+        return min(self.read_to.values(), default=None)
+
+    def take(self, checkpoints: Mapping[Partition, Checkpoint]) -> None:
+        """Begin with partitions where their checkpoints stand."""
+        self.saved.update(checkpoints)
+        self.read_to.update((partition, row.position) for partition, row in checkpoints.items())
+
+    def drop(self, partitions: Iterable[Partition]) -> None:
+        """Forget partitions."""
+        for partition in partitions:
+            self.saved.pop(partition, None)
+            self.read_to.pop(partition, None)
+
+    def move(self, partitions: Collection[Partition], other: Progress) -> None:
+        """Hand partitions to another lane as they stand, unsaved reading included."""
+        for partition in partitions:
+            other.saved[partition] = self.saved[partition]
+            other.read_to[partition] = self.read_to[partition]
+        self.drop(partitions)
+
+    def window(self, settled: Position, limit: int) -> Window | None:
+        """Return what to read next, or None when all partitions have been read up to the settled position."""
+        low = self.low
+        if low is None or low >= settled:
+            return None
+        high = min(settled, low + self._span())
+        behind = sorted(partition for partition, read_to in self.read_to.items() if read_to < high)
+        return Window(tuple(behind), low, high, limit)
+
+    def _span(self) -> int:
+        share = max(len(self.saved), 1)
+        return min(max(self.batch_events * self.partitions_total // share, 1) * self._stretch, SPAN_MAX)
+
+    def plan(self, window: Window, events: Sequence[Event], end: Position) -> Batch:
+        """Return what of a window's events is to be handled, now that it has been read up to `end`.
+
+        Partitions dropped (or taken anew, further back) since the window was made are left out, and so are
+        events that a partition already has behind it.
+        """
+        covered = self._covered(window)
+        mine = [e for e in events if e.partition in covered and e.global_position > self.read_to[e.partition]]
+        touched = sorted({event.partition for event in mine})
+        return Batch(mine, tuple(Swap(p, self.saved[p], end) for p in touched))
+
+    def passed(self, window: Window, end: Position, batch: Batch | None = None) -> None:
+        """Note that the window has been read up to `end` and its batch, if there was one, has been committed."""
+        for partition in self._covered(window):
+            self.read_to[partition] = max(self.read_to[partition], end)
+        self.swapped(batch.swaps if batch else ())
+        if end < window.high:
+            self._stretch = max(self._stretch // 2, 1)
+        elif len(batch.events if batch else ()) * 2 < self.batch_events and self._span() <= end - window.low < SPAN_MAX:
+            self._stretch *= 2
+
+    def _covered(self, window: Window) -> frozenset[Partition]:
+        return frozenset(p for p in window.partitions if self.read_to.get(p, -1) >= window.low)
+
+    def swapped(self, swaps: Iterable[Swap]) -> None:
+        """Note that these swaps have been committed."""
+        for swap in swaps:
+            if swap.partition in self.saved:
+                self.saved[swap.partition] = Checkpoint(swap.target, swap.expected.epoch, swap.expected.parked)
+
+    def unsaved(self, partitions: Iterable[Partition]) -> tuple[Swap, ...]:
+        """Return the swaps that save what has been read of these partitions without finding an event."""
+        return tuple(
+            Swap(partition, self.saved[partition], self.read_to[partition])
+            for partition in sorted(partitions)
+            if partition in self.saved and self.read_to[partition] > self.saved[partition].position
+        )
+
+
+@dataclass(slots=True)
+class Trouble:
+    """How a lane narrows a failing batch down to the failing event, and counts that event's attempts.
+
+    The events before the failing one are committed as a batch of their own; then it runs alone. A batch handler does
+    not tell which event failed: its batch is halved, then goes one by one.
+    """
+
+    until: Position = 0
+    limit: int = 0
+    attempts: int = 0
+
+    def limit_of(self, low: Position, batch_events: int) -> int:
+        """Return how many events the next batch may have."""
+        return self.limit if low < self.until else batch_events
+
+    def failed(self, events: Sequence[Event], failing: int | None) -> None:
+        """Note a failed attempt; `failing` is the index of the event that failed, None when unknown."""
+        last = events[-1 if failing is None else failing]
+        alone = len(events) == 1
+        self.attempts = self.attempts + 1 if alone and self.until == last.global_position else int(alone)
+        self.until = last.global_position
+        self.limit = max((len(events) // 2) if failing is None else failing, 1)
+
+    def succeeded(self) -> None:
+        """Note a committed batch: inside the trouble the next events go one by one."""
+        self.limit = 1
+        self.attempts = 0

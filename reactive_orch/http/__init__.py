@@ -1,0 +1,1 @@
+"""The pages an operator or a probe reads: the only importer of aiohttp."""

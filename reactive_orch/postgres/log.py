@@ -1,0 +1,165 @@
+"""The event log: observe its head, read windows, append.
+
+Guarantees: an append is checked against the version it expects and fails as Conflict, leaving the caller's transaction
+to the caller. Decides nothing about how far the log may be read: `core.frontier` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from reactive_orch.errors import Conflict, UnsafeLog
+from reactive_orch.model import Blocker, Event, Expected, Filter, LogState, NewEvent, Position, Window
+from reactive_orch.postgres.database import load_statements, translated
+
+if TYPE_CHECKING:
+    from reactive_orch.postgres.database import AnyConnection
+
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""Payload bytes of one window read, so that large events cannot fill the memory; one event is always read."""
+
+RUN_ROWS_MAX = 1000
+"""How far one look follows the run without gaps while writers hold the frontier."""
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+async def check(connection: AnyConnection) -> LogState:
+    """Return the state of the log. Raises UnsafeLog when it breaks a rule that the frontier relies on."""
+    with translated():
+        row = await connection.fetchrow(_SQL.check)
+    if row is None:
+        msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
+        raise UnsafeLog(msg)
+    complaint = _complaint(dict(row))
+    if complaint:
+        raise UnsafeLog(complaint)
+    return LogState(partitions=row["partitions"], head=row["head"], checkpoint=row["checkpoint"])
+
+
+def _complaint(row: Mapping[str, Any]) -> str | None:
+    sequence, relation = row["sequence"], row["relation"]
+    rules = {
+        "the server is a standby: the log can only be read on the primary": row["standby"],
+        f"sequence {sequence} has CACHE {row['cache']}: positions would not follow the order of writing; "
+        f"run ALTER SEQUENCE {sequence} CACHE 1": row["cache"] != 1,
+        f"sequence {sequence} has INCREMENT {row['increment']}: run ALTER SEQUENCE {sequence} INCREMENT 1": row[
+            "increment"
+        ]
+        != 1,
+        f"{relation}.global_position is not numbered by {sequence}: "
+        "it must be an identity or serial column of that sequence": not row["numbered"],
+        f"sequence {sequence} cannot be read: GRANT SELECT ON SEQUENCE {sequence} to this user": not row["readable"],
+        f"a checkpoint stands at position {row['checkpoint']}, beyond the end of the log at {row['head']}: "
+        "this database was restored to an older state, or its sequence was set back; nothing is read. "
+        "Rewind the projections (python -m reactive_orch rewind) or set the sequence forward": row["checkpoint"]
+        > row["head"],
+    }
+    return next((text for text, broken in rules.items() if broken), None)
+
+
+async def observe(connection: AnyConnection) -> tuple[Position, list[str], list[str]]:
+    """Return the head, then who may still write at or below it, and which of those are prepared transactions."""
+    with translated():
+        row = await connection.fetchrow(_SQL.observe)
+    assert row is not None, "observe_log returns one row"  # noqa: S101 - our own function
+    return row["head"], row["holders"], row["prepared"]
+
+
+async def run_end(connection: AnyConnection, settled: Position, head: Position) -> Position:
+    """Return the end of the run without gaps directly after `settled`; `settled` itself when there is none."""
+    with translated():
+        end = await connection.fetchval(_SQL.run_end, settled, head, RUN_ROWS_MAX)
+    return settled if end is None else int(end)
+
+
+async def blockers(connection: AnyConnection) -> list[Blocker]:
+    """Return who holds the frontier, the oldest transaction first."""
+    with translated():
+        rows = await connection.fetch(_SQL.blockers)
+    return [Blocker(**{**row, "age_s": row["age_s"] or 0.0}) for row in rows]
+
+
+async def read_window(connection: AnyConnection, window: Window, wanted: Filter) -> tuple[list[Event], Position]:
+    """Return the window's events in order, and the position up to which the window has been read."""
+    with translated():
+        rows = await connection.fetch(
+            _SQL.read_window,
+            window.partitions,
+            window.low,
+            window.high,
+            wanted.aggregate_types,
+            wanted.bounded_contexts,
+            window.limit,
+            BATCH_BYTES_MAX,
+        )
+    events = [Event._make(row) for row in rows]
+    cut = len(events) == window.limit or sum(len(event.payload) for event in events) >= BATCH_BYTES_MAX
+    return events, events[-1].global_position if cut else window.high
+
+
+async def read_stream(
+    connection: AnyConnection, aggregate_type: str, aggregate_id: str, *, context: str = "default", after: int = 0
+) -> list[Event]:
+    """Return the events of one aggregate with versions greater than `after`, in order."""
+    rows = await connection.fetch(_SQL.read_stream, context, aggregate_type, aggregate_id, after)
+    return [Event._make(row) for row in rows]
+
+
+async def append(connection: AnyConnection, events: Sequence[NewEvent], expected: int | Expected) -> None:
+    """Write events in order, inside the caller's transaction, each numbered after its aggregate's last.
+
+    An exact version (0 for no stream) is that of the one aggregate all events must belong to. Raises Conflict when
+    the stream has another version, ValueError when an exact version is given for several aggregates.
+    """
+    if not events:
+        return
+    streams = sorted({(e.bounded_context, e.aggregate_type, e.aggregate_id) for e in events})
+    if expected is Expected.ANY:
+        await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*streams, strict=True)))
+    else:
+        await _demand_version(connection, streams, 0 if expected is Expected.NO_STREAM else expected)
+    try:
+        await connection.execute(_SQL.append, *_columns(events))
+    except asyncpg.UniqueViolationError as error:
+        msg = f"another writer appended to {_names(streams)} at the same time, or an event_id is already taken"
+        raise Conflict(msg) from error
+
+
+async def _demand_version(connection: AnyConnection, streams: list[tuple[str, str, str]], expected: Any) -> None:  # noqa: ANN401
+    if len(streams) > 1:
+        msg = f"an exact version is that of one aggregate, but the events belong to {len(streams)}"
+        raise ValueError(msg)
+    version = await connection.fetchval(_SQL.stream_version, *streams[0])
+    if version != expected:
+        msg = f"{_names(streams)} is at version {version}, not at {expected}"
+        raise Conflict(msg)
+
+
+def _names(streams: list[tuple[str, str, str]]) -> str:
+    return ", ".join("/".join(stream) for stream in streams)
+
+
+def _columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
+    rows = [
+        (
+            e.bounded_context,
+            e.aggregate_type,
+            e.aggregate_id,
+            e.event_id,
+            e.event_type,
+            e.event_version,
+            e.payload_bytes(),
+            e.trace_id,
+            e.correlation_id,
+            e.causation_id,
+            json.dumps(dict(e.metadata)),
+        )
+        for e in events
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))

@@ -1,0 +1,161 @@
+"""Members, generations and assignments: each call is one statement, checked and written whole or not at all.
+
+Decides nothing: `core.membership` computes the change from a snapshot, the statement applies it only on top of the
+generation it was computed from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reactive_orch.model import Change, Filter, Member, MemberId, MemberState, Reason, Snapshot
+from reactive_orch.postgres.checkpoints import filter_text
+from reactive_orch.postgres.database import load_statements, translated
+
+if TYPE_CHECKING:
+    from reactive_orch.postgres.database import AnyConnection
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+class GenerationRow(NamedTuple):
+    """One row of `generations`: why it was made, by whom it is lived, when it was settled."""
+
+    number: int
+    reason: str
+    subjects: list[int]
+    members: list[int]
+    moved: int
+    created_at: datetime
+    settled_at: datetime | None
+
+
+class MemberRow(NamedTuple):
+    """One member as the status command shows it."""
+
+    id: int
+    name: str
+    state: str
+    heartbeat_age_s: float
+    lock_held: bool
+    acknowledged: int
+    joined_at: datetime
+
+
+async def register(connection: AnyConnection, replica_set: str, filters: Mapping[str, Filter]) -> frozenset[str]:
+    """Record projections with their filters; return those refused because they are recorded with another one."""
+    names = sorted(filters)
+    with translated():
+        refused = await connection.fetchval(
+            _SQL.register, replica_set, names, [filter_text(filters[name]) for name in names]
+        )
+    return frozenset(refused)
+
+
+async def join(
+    connection: AnyConnection, replica_set: str, name: str, projections: Collection[str], stale_after_s: float
+) -> MemberId:
+    """Take the lock of a new member on this connection, write its waiting row, return its id."""
+    with translated():
+        stale_after = timedelta(seconds=stale_after_s)
+        member = await connection.fetchval(_SQL.join, replica_set, name, sorted(projections), stale_after)
+    return MemberId(member)
+
+
+async def resume(connection: AnyConnection, members: Collection[MemberId]) -> frozenset[MemberId]:
+    """Take these members' locks on this new connection; return those that were not removed meanwhile."""
+    with translated():
+        return frozenset(await connection.fetchval(_SQL.resume, sorted(members)))
+
+
+async def heartbeat(connection: AnyConnection, members: Collection[MemberId]) -> frozenset[MemberId]:
+    """Say that these members live; return those that still are members."""
+    with translated():
+        return frozenset(row["id"] for row in await connection.fetch(_SQL.heartbeat, sorted(members)))
+
+
+async def leave(connection: AnyConnection, member: MemberId) -> None:
+    """Ask to be removed by the next change."""
+    with translated():
+        await connection.execute(_SQL.leave, member)
+
+
+async def unlock(connection: AnyConnection, member: MemberId) -> None:
+    """Give back the lock of a member that has left."""
+    with translated():
+        await connection.fetchval(_SQL.unlock, member)
+
+
+async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
+    """Return the replica set as one statement sees it."""
+    with translated():
+        row = await connection.fetchrow(_SQL.observe, replica_set)
+    if row is None:
+        return Snapshot(generation=0, members=(), owners={})
+    owners = {name: tuple(MemberId(i) for i in ids) for name, ids in json.loads(row["owners"]).items()}
+    return Snapshot(
+        generation=row["generation"],
+        members=tuple(_member(fields) for fields in json.loads(row["members"])),
+        owners=owners,
+        reason=row["reason"] and Reason(row["reason"]),
+        subjects=tuple(row["subjects"] or ()),
+    )
+
+
+def _member(fields: dict[str, Any]) -> Member:
+    fields["state"] = MemberState(fields["state"])
+    fields["projections"] = frozenset(fields["projections"])
+    return Member(**fields)
+
+
+async def change(connection: AnyConnection, replica_set: str, new: Change, traceparent: str | None) -> int | None:
+    """Write the generation; return its number, or None when the replica set has moved on since the snapshot."""
+    projections = sorted(new.owners)
+    with translated():
+        number = await connection.fetchval(
+            _SQL.change,
+            replica_set,
+            new.after,
+            new.reason.value,
+            new.subjects,
+            traceparent,
+            new.admit,
+            new.remove,
+            projections,
+            _flat(new.owners[name] for name in projections),
+            new.moved,
+        )
+    return None if number is None else int(number)
+
+
+def _flat(rows: Any) -> list[int]:  # noqa: ANN401 - an iterable of owner tuples
+    return [owner for row in rows for owner in row]
+
+
+async def acknowledge(connection: AnyConnection, replica_set: str, member: MemberId, generation: int) -> bool:
+    """Record that the member has adopted the generation; True for the last one, which settles it."""
+    with translated():
+        return bool(await connection.fetchval(_SQL.acknowledge, replica_set, member, generation))
+
+
+async def generation(connection: AnyConnection, replica_set: str, number: int) -> GenerationRow | None:
+    """Return why a generation was made and when it was settled."""
+    with translated():
+        row = await connection.fetchrow(_SQL.generation, replica_set, number)
+    return None if row is None else GenerationRow(*row)
+
+
+async def members(connection: AnyConnection, replica_set: str) -> Sequence[MemberRow]:
+    """Return the members of a replica set."""
+    with translated():
+        return [MemberRow(*row) for row in await connection.fetch(_SQL.members, replica_set)]
+
+
+async def replica_sets(connection: AnyConnection) -> dict[str, int]:
+    """Return all replica sets with their generations."""
+    with translated():
+        return dict(map(tuple, await connection.fetch(_SQL.replica_sets)))

@@ -1,0 +1,155 @@
+"""The membership connection: one per process, outside the pools, with nothing slow on it.
+
+It LISTENs on both channels, holds the session advisory lock of every member of this process ("I live"), and sends the
+heartbeats, which also prove that it is alive. When it is lost it is made again, with backoff: LISTEN first, then the
+locks under the same ids, then everybody is told to look, since whatever was notified meanwhile is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.model import MemberId
+from reactive_orch.postgres import membership
+from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import asyncpg
+
+EVENTS_CHANNEL = "reactive_orch_events"
+GENERATIONS_CHANNEL = "reactive_orch_generations"
+
+DISTRUST_S = 3.0
+"""After a reconnect, free locks prove nothing for this long: the server may have ended everybody's connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearers:
+    """Whom the session tells; each call only sets a signal."""
+
+    events: Callable[[], None]
+    """Something was appended."""
+    generation: Callable[[str], None]
+    """A replica set has a new generation."""
+    look: Callable[[], None]
+    """Anything may have happened: the connection was lost and is back, or members were removed."""
+
+
+class Session:
+    """The membership connection of a process and the members it stands for."""
+
+    def __init__(self, database: Database, heartbeat_s: float, hearers: Hearers) -> None:
+        """Prepare; `open` connects."""
+        self._database = database
+        self._heartbeat_s = heartbeat_s
+        self._hearers = hearers
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._incarnation = 0
+        self._one_at_a_time = anyio.Lock()
+        self._lost = anyio.Event()
+        self._reconnected_at = -DISTRUST_S
+        self.members: set[MemberId] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether notifications arrive."""
+        return self._connection is not None
+
+    @property
+    def trusts_locks(self) -> bool:
+        """Whether a free lock of another member proves its death."""
+        return self.connected and time.monotonic() - self._reconnected_at >= DISTRUST_S
+
+    async def open(self) -> None:
+        """Connect and LISTEN. Raises Unavailable or ConfigError."""
+        self._incarnation = self._database.incarnation
+        self._lost = anyio.Event()
+        connection = await self._database.connect("membership")
+        try:
+            with translated():
+                connection.add_termination_listener(lambda _: self._lost.set())
+                await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._hearers.events())
+                await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._hearers.generation(args[3]))
+            if self.members:
+                self.members &= await membership.resume(connection, self.members)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._connection = connection
+
+    async def beat_until_lost(self) -> None:
+        """Send heartbeats until the connection is lost; raises Unavailable then."""
+        while True:
+            with anyio.move_on_after(self._heartbeat_s):
+                await self._lost.wait()
+            if self._lost.is_set():
+                msg = "the membership connection was closed"
+                raise Unavailable(msg)
+            await self._beat()
+
+    async def _beat(self) -> None:
+        with contextlib.suppress(Superseded):  # a row locked by a change: the next heartbeat will do
+            async with self._alone() as connection:
+                known = frozenset(self.members)
+                removed = known - await membership.heartbeat(connection, known)
+            if removed:
+                self.members -= removed
+                self._hearers.look()
+
+    async def reopen(self) -> None:
+        """Connect again after a loss and tell everybody to look."""
+        self._drop()
+        await self.open()
+        self._reconnected_at = time.monotonic()
+        self._hearers.look()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+            self._database.lost(self._incarnation)
+
+    async def close(self) -> None:
+        """Close the connection within bounded time; the locks go with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
+                with contextlib.suppress(Exception):
+                    await connection.close(timeout=CLEANUP_TIMEOUT_S / 2)
+            connection.terminate()
+
+    async def join(self, replica_set: str, name: str, projections: Collection[str], stale_after_s: float) -> MemberId:
+        """Take a new member's lock and write its waiting row. Raises Unavailable while there is no connection."""
+        async with self._alone() as connection:
+            # Shielded: a member whose row is written and whose id nobody knows would be waited for by all.
+            with anyio.CancelScope(shield=True):
+                member = await membership.join(connection, replica_set, name, projections, stale_after_s)
+            self.members.add(member)
+        return member
+
+    async def forget(self, member: MemberId) -> None:
+        """Give back the lock of a member that has left or was removed."""
+        self.members.discard(member)
+        async with self._alone() as connection:
+            await membership.unlock(connection, member)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        async with self._one_at_a_time:
+            if self._connection is None:
+                msg = "the membership connection is down"
+                raise Unavailable(msg)
+            try:
+                yield self._connection
+            except Unavailable:
+                self._lost.set()
+                raise

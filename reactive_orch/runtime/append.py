@@ -1,0 +1,43 @@
+"""Appending from an application or from a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reactive_orch import telemetry
+from reactive_orch.model import Expected, NewEvent
+from reactive_orch.postgres import log
+
+if TYPE_CHECKING:
+    from reactive_orch.postgres.database import AnyConnection
+
+
+async def append(
+    connection: AnyConnection, events: Sequence[NewEvent], expected: int | Expected = Expected.ANY
+) -> None:
+    """Append events in order, inside the caller's transaction if it has opened one.
+
+    Each is numbered after the last of its aggregate. `expected`: `Expected.ANY`, `Expected.NO_STREAM`, or the exact
+    version of the one aggregate that all events belong to. The caller's traceparent goes into the metadata.
+
+    With the transaction a handler was given, the events are kept until the end of its batch: written at once they
+    would hold back every reader of the log until the batch ends. They are committed with it, or not at all; a
+    conflict then is an error of the batch.
+
+    Raises Conflict when the stream has another version, ValueError when an exact version is given for several
+    aggregates. A Conflict may leave the caller's transaction unusable, as any failed statement does.
+    """
+    traceparent = telemetry.current_traceparent()
+    if traceparent is not None:
+        events = [replace(e, metadata={"traceparent": traceparent, **e.metadata}) for e in events]
+    marks = getattr(connection, "marks", None)
+    if marks is not None and marks.put_off is not None:
+        marks.put_off.append((list(events), expected))
+        return
+    if connection.is_in_transaction():
+        await log.append(connection, events, expected)
+        return
+    async with connection.transaction():
+        await log.append(connection, events, expected)

@@ -1,0 +1,26 @@
+"""Waiting between attempts: exponential, with jitter, bounded."""
+
+from __future__ import annotations
+
+import random
+
+
+class Backoff:
+    """Pauses that double from `first_s` to `most_s`, each between half and the whole of it.
+
+    The jitter keeps many workers that lost the same server from coming back in step.
+    """
+
+    def __init__(self, first_s: float, most_s: float) -> None:
+        """Start at the first pause."""
+        self._first_s, self._most_s = first_s, most_s
+        self._next_s = first_s
+
+    def reset(self) -> None:
+        """Begin again at the first pause: the last attempt succeeded."""
+        self._next_s = self._first_s
+
+    def next_s(self) -> float:
+        """Return the next pause in seconds."""
+        pause_s, self._next_s = self._next_s, min(self._next_s * 2, self._most_s)
+        return pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,231 @@
+"""A lane: one task that runs batches for some partitions of one projection.
+
+    batch   wake-up or timer -> window (SQL) -> plan (core) -> swap, handle, commit
+
+What it remembers of its partitions is good only as long as every swap succeeds and no connection is lost; after any
+doubt it forgets them all, and its share loads them again from the checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from reactive_orch.core.progress import Batch, Progress, Trouble
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable
+from reactive_orch.postgres import checkpoints, log
+from reactive_orch.postgres.database import is_transient
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.signal import Signal
+
+if TYPE_CHECKING:
+    from reactive_orch.config import Config
+    from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap
+    from reactive_orch.postgres.database import AnyConnection, Database
+    from reactive_orch.runtime.tail import Tail
+
+SAVE_EVERY_S = 5.0
+"""How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
+
+_logger = logging.getLogger("reactive_orch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What every lane of one projection on one worker has in common."""
+
+    config: Config
+    database: Database
+    tail: Tail
+    replica_set: str
+    projection: Projection
+    partitions_total: int
+    changed: Callable[[], None]
+    """A lane let go of partitions, or forgot them."""
+    rests: Callable[[], None]
+    """A lane came to the end of the log."""
+
+
+class Lane:
+    """Some partitions of one projection."""
+
+    def __init__(self, work: Work) -> None:
+        """Start without partitions."""
+        self._work = work
+        self.progress = Progress(work.config.batch_events, work.partitions_total)
+        self.signal = Signal()
+        self.in_flight: frozenset[Partition] = frozenset()
+        self.events_handled = 0
+        self._leaving: set[Partition] = set()
+        self._incarnation = work.database.incarnation
+        self._trouble = Trouble()
+        self._saved_at = time.monotonic()
+        self._retry = Backoff(0.1, 30.0)
+        self._reconnect = Backoff(0.05, 5.0)
+
+    def take(self, gained: Mapping[Partition, Checkpoint]) -> None:
+        """Begin with partitions where their checkpoints stand."""
+        self.progress.take(gained)
+        self.signal.set()
+
+    def release(self, lost: Collection[Partition]) -> tuple[Swap, ...]:
+        """Let partitions go: at once those that no batch is working on, the others when it ends.
+
+        Returns the swaps that save what had been read of the former.
+        """
+        self._leaving.update(self.in_flight.intersection(lost))
+        idle = self.progress.partitions.intersection(lost) - self.in_flight
+        unsaved = self.progress.unsaved(idle)
+        self.progress.drop(idle)
+        return unsaved
+
+    def forget(self) -> None:
+        """Drop everything remembered of the database: in doubt, the checkpoints know."""
+        self.progress.drop(self.progress.partitions)
+        self._leaving.clear()
+        self._incarnation = self._work.database.incarnation
+        self._work.changed()
+
+    async def run(self) -> None:
+        """Run batches for ever. Raises ProjectionFailed when a handler has failed for good."""
+        while True:
+            try:
+                await self._step()
+                self._reconnect.reset()
+            except Superseded:
+                self.forget()
+            except Unavailable:
+                self.forget()
+                await anyio.sleep(self._reconnect.next_s())
+            except HandlerFailed as error:
+                await self._after_failure(error)
+
+    async def _step(self) -> None:
+        if self._incarnation != self._work.database.incarnation:
+            self.forget()
+        if self._save_is_due():
+            await self._save()
+        settled = self._work.tail.settled
+        window = None if settled is None else self.progress.window(settled, self._limit())
+        if window is None:
+            await self._rest()
+            return
+        async with self._work.database.processing() as connection:
+            events, end = await log.read_window(connection, window, self._work.projection.filter)
+            if self._incarnation != self._work.database.incarnation:
+                return
+            batch = self.progress.plan(window, events, end)
+            if batch.events:
+                await self._handle(connection, batch)
+            self.progress.passed(window, end, batch)
+            self._land()
+
+    async def _rest(self) -> None:
+        self._work.tail.call(self.signal)
+        self._work.rests()
+        await self.signal.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
+
+    def _limit(self) -> int:
+        return self._trouble.limit_of(self.progress.low or 0, self._work.config.batch_events)
+
+    async def _handle(self, connection: AnyConnection, batch: Batch) -> None:
+        self.in_flight = frozenset(swap.partition for swap in batch.swaps)
+        try:
+            async with checkpoints.batch(connection, self._work.replica_set, self._work.projection.name, batch.swaps):
+                await self._call(batch.events, connection)
+        except HandlerFailed as error:
+            self._trouble.failed(batch.events, error.index)
+            raise
+        finally:
+            self.in_flight = frozenset()
+        self.events_handled += len(batch.events)
+        self._trouble.succeeded()
+        self._retry.reset()
+
+    async def _call(self, events: Sequence[Event], tx: AnyConnection) -> None:
+        try:
+            with anyio.fail_after(self._work.config.handler_timeout_s) as scope:
+                if self._work.projection.batch:
+                    await self._work.projection(events, tx)
+                else:
+                    await self._call_each(events, tx, scope)
+        except HandlerFailed:
+            raise
+        except Exception as error:
+            if is_transient(error, tx):
+                raise Unavailable(str(error)) if tx.is_closed() else Superseded(str(error)) from error
+            raise HandlerFailed(_described(error)) from error
+
+    async def _call_each(self, events: Sequence[Event], tx: AnyConnection, scope: anyio.CancelScope) -> None:
+        handler: Any = self._work.projection.handler
+        started = time.monotonic()
+        for index, event in enumerate(events):
+            try:
+                await handler(event, tx)
+            except Exception as error:
+                if is_transient(error, tx):
+                    raise
+                raise HandlerFailed(_described(error), index) from error
+            if not tx.is_in_transaction():
+                msg = "the handler ended the transaction it was given"
+                raise HandlerFailed(msg, index)
+            # The time-out is that of one event; moving it costs more than looking at the clock.
+            if (now := time.monotonic()) - started > 1.0:
+                started = now
+                scope.deadline = anyio.current_time() + self._work.config.handler_timeout_s
+
+    async def _after_failure(self, error: HandlerFailed) -> None:
+        self._land()
+        if self._trouble.attempts > self._work.config.retries:
+            msg = (
+                f"projection {self._work.projection.name!r} failed at event position {self._trouble.until} "
+                f"in {self._trouble.attempts} attempts: {error}"
+            )
+            raise ProjectionFailed(msg) from error.__cause__
+        _logger.warning(
+            "projection %s: batch rolled back at or before position %d, trying again: %s",
+            self._work.projection.name,
+            self._trouble.until,
+            error,
+        )
+        await anyio.sleep(self._retry.next_s())
+
+    def _land(self) -> None:
+        if self._leaving:
+            self.progress.drop(self._leaving)
+            self._leaving.clear()
+            self._work.changed()
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= SAVE_EVERY_S
+
+    async def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        swaps = self.progress.unsaved(self.progress.partitions)
+        self.in_flight = frozenset(swap.partition for swap in swaps)
+        try:
+            await save(self._work, swaps)
+            self.progress.swapped(swaps)
+        finally:
+            self.in_flight = frozenset()
+        self._land()
+
+
+def _described(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+async def save(work: Work, swaps: Sequence[Swap]) -> None:
+    """Move checkpoints over stretches without events: a batch that handles nothing."""
+    if swaps:
+        async with (
+            work.database.coordination() as connection,
+            checkpoints.batch(connection, work.replica_set, work.projection.name, swaps),
+        ):
+            pass

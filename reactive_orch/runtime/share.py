@@ -1,0 +1,195 @@
+"""One worker's share of one projection: the partitions it is to handle, dealt to lanes.
+
+Level-triggered: `desired` says what the share should hold, and each round lets go of what it should not and loads what
+it lacks: the free checkpoints first, then the others, each as its holder ends. Partitions that stay never notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.postgres import checkpoints
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.lane import Lane, Work, save
+from reactive_orch.runtime.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyio.abc import TaskGroup
+
+    from reactive_orch.model import Checkpoint, Partition, Position
+
+FAR_BEHIND_BATCHES = 20
+"""A partition this many batches behind its lane gets the catch-up lane, so that it delays no fresh event."""
+
+_logger = logging.getLogger("reactive_orch")
+
+
+class Share:
+    """The partitions of one projection on one worker."""
+
+    def __init__(self, work: Work) -> None:
+        """Start without partitions. `work.changed` is called when the share may have settled."""
+        self.signal = Signal()
+        self._changed, self._rests = work.changed, work.rests
+        self._work = replace(work, changed=self.signal.set, rests=self._lane_rests)
+        self._lanes = [Lane(self._work) for _ in range(work.projection.concurrency)]
+        self._catch_up = Lane(self._work)
+        self._desired: frozenset[Partition] = frozenset()
+        self._saving = False
+        self._waits_for_row = False
+
+    @property
+    def name(self) -> str:
+        """The projection's name."""
+        return self._work.projection.name
+
+    @property
+    def _all_lanes(self) -> list[Lane]:
+        return [*self._lanes, self._catch_up]
+
+    @property
+    def held(self) -> frozenset[Partition]:
+        """The partitions that lanes hold now, those of a batch in flight included."""
+        return frozenset().union(*(lane.progress.partitions for lane in self._all_lanes))
+
+    @property
+    def settled(self) -> bool:
+        """Whether it holds exactly what it should."""
+        return not self._saving and self.held == self._desired
+
+    @property
+    def only_in_flight(self) -> bool:
+        """Whether all it still has to let go is in the hands of handlers."""
+        flying = frozenset().union(*(lane.in_flight for lane in self._all_lanes))
+        return not self._saving and self.held - self._desired <= flying
+
+    @property
+    def low(self) -> Position | None:
+        """Up to where all its partitions have been read; None without partitions."""
+        return min((low for lane in self._all_lanes if (low := lane.progress.low) is not None), default=None)
+
+    @property
+    def events_handled(self) -> int:
+        """Events in committed batches since the start."""
+        return sum(lane.events_handled for lane in self._all_lanes)
+
+    def set(self, desired: frozenset[Partition]) -> None:
+        """Say which partitions it should hold."""
+        if desired != self._desired:
+            self._desired = desired
+            self.signal.set()
+
+    def forget(self) -> None:
+        """Let go of everything at once, saving nothing: this worker was removed and others go on already."""
+        self._desired = frozenset()
+        for lane in self._all_lanes:
+            lane.release(lane.progress.partitions)
+
+    def wake(self) -> None:
+        """Make every lane look: what it remembers may have become invalid."""
+        for lane in self._all_lanes:
+            lane.signal.set()
+
+    async def run(self) -> None:
+        """Run the lanes and keep to `desired`, for ever."""
+        backoff = Backoff(0.05, 5.0)
+        async with anyio.create_task_group() as tasks:
+            for lane in self._all_lanes:
+                tasks.start_soon(lane.run)
+            while True:
+                try:
+                    await self._round(tasks)
+                    backoff.reset()
+                except (Unavailable, Superseded):
+                    await anyio.sleep(backoff.next_s())
+                    continue
+                self._changed()
+                await self.signal.wait()
+
+    async def _round(self, tasks: TaskGroup) -> None:
+        await self._let_go()
+        missing = self._desired - self.held
+        if missing and not self._waits_for_row:
+            await self._load_free(missing)
+            if self._desired - self.held:
+                self._waits_for_row = True
+                tasks.start_soon(self._load_next, self._desired - self.held)
+
+    async def _let_go(self) -> None:
+        lost = self.held - self._desired
+        unsaved = [swap for lane in self._all_lanes for swap in lane.release(lost)]
+        self._saving = True
+        try:
+            # Superseded: the new owner was quicker; it reads a stretch without events once more.
+            with contextlib.suppress(Superseded):
+                await save(self._work, unsaved)
+        finally:
+            self._saving = False
+
+    async def _load_free(self, missing: frozenset[Partition]) -> None:
+        incarnation = self._work.database.incarnation
+        async with self._work.database.coordination() as connection:
+            if not await checkpoints.filter_is_ours(
+                connection, self._work.replica_set, self.name, self._work.projection.filter
+            ):
+                msg = (
+                    f"projection {self.name!r} is recorded with another filter: "
+                    f"run `python -m reactive_orch rewind --replica-set {self._work.replica_set} "
+                    f"--projection {self.name} --to start|keep` and start this worker again"
+                )
+                raise ConfigError(msg)
+            gained = await checkpoints.load_free(connection, self._work.replica_set, self.name, missing)
+        self._deal(gained, incarnation)
+
+    async def _load_next(self, missing: frozenset[Partition]) -> None:
+        """Wait for one locked row, aside: what is free meanwhile does not wait with it."""
+        incarnation = self._work.database.incarnation
+        try:
+            with contextlib.suppress(Superseded, Unavailable):
+                async with self._work.database.coordination() as connection:
+                    gained = await checkpoints.load_next(connection, self._work.replica_set, self.name, missing)
+                self._deal(gained, incarnation)
+        finally:
+            self._waits_for_row = False
+            self.signal.set()
+
+    def _deal(self, gained: Mapping[Partition, Checkpoint], incarnation: int) -> None:
+        # While the rows were read, the share may have changed, and the database have been lost.
+        if incarnation != self._work.database.incarnation:
+            return
+        wanted = self._desired - self.held
+        for partition in sorted(wanted & gained.keys()):
+            row = gained[partition]
+            self._lane_for(partition, row.position).take({partition: row})
+
+    def _lane_for(self, partition: Partition, position: Position) -> Lane:
+        lane = self._lanes[partition % len(self._lanes)]
+        low = lane.progress.low
+        return self._catch_up if low is not None and position < low - self._far_behind else lane
+
+    @property
+    def _far_behind(self) -> int:
+        return FAR_BEHIND_BATCHES * self._work.config.batch_events
+
+    def _lane_rests(self) -> None:
+        self._merge_caught_up()
+        self._rests()
+
+    def _merge_caught_up(self) -> None:
+        behind = self._catch_up
+        low = behind.progress.low
+        if low is None or behind.in_flight:
+            return
+        for partition in sorted(behind.progress.partitions):
+            if self._lane_for(partition, low) is not behind:
+                lane = self._lanes[partition % len(self._lanes)]
+                behind.progress.move([partition], lane.progress)
+                lane.signal.set()

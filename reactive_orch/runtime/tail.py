@@ -1,0 +1,152 @@
+"""The settled end of the log, followed by one task per process for all its lanes.
+
+Looks only when somebody waits for more and something rang (or a fallback time has passed); while writers hold the
+frontier it looks again in 1 to 20 ms. Everything it knows belongs to one incarnation of the database: after any lost
+connection it checks the log again and starts with an empty frontier.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.core.frontier import Frontier, Observation
+from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.postgres import log
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import asyncpg
+
+    from reactive_orch.model import Blocker, Position
+    from reactive_orch.postgres.database import Database
+
+POLL_S = 2.0
+"""The fallback: how long a lost notification can go unnoticed."""
+POLL_DEAF_S = 0.2
+"""The same while no notification can arrive."""
+LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
+BLOCKED_AFTER_S, BLOCKED_REPEAT_S = 1.0, 30.0
+"""A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
+
+_logger = logging.getLogger("reactive_orch")
+
+
+class Tail:
+    """How far the log may be read."""
+
+    def __init__(self, database: Database, hears: Callable[[], bool]) -> None:
+        """Prepare; `run` follows the log. `hears` tells whether notifications arrive."""
+        self._database = database
+        self._hears = hears
+        self._frontier = Frontier()
+        self._incarnation = -1
+        self._waiting: set[Signal] = set()
+        self._demand = Signal()
+        self.bell = Signal()
+        self.blockers: list[Blocker] = []
+        self._held_since: float | None = None
+        self._report_at = 0.0
+
+    @property
+    def settled(self) -> Position | None:
+        """Every position up to here may be read; None while nothing is known of this incarnation."""
+        return self._frontier.settled if self._incarnation == self._database.incarnation else None
+
+    @property
+    def held_s(self) -> float:
+        """For how long writers have held the frontier, in seconds; 0 when it is free."""
+        return 0.0 if self._held_since is None else time.monotonic() - self._held_since
+
+    def call(self, signal: Signal) -> None:
+        """Set this signal once, at the next advance."""
+        self._waiting.add(signal)
+        self._demand.set()
+
+    def wake(self) -> None:
+        """Look at once: something rang, or nothing remembered is valid any more."""
+        self.bell.set()
+        self._demand.set()
+
+    async def run(self) -> None:
+        """Follow the log for ever. Raises UnsafeLog or another ConfigError when it may not be read."""
+        backoff = Backoff(0.05, 5.0)
+        while True:
+            incarnation = self._database.incarnation
+            try:
+                connection = await self._database.connect("tail")
+                try:
+                    await self._follow(connection, backoff)
+                finally:
+                    connection.terminate()
+            except (Unavailable, Superseded):
+                self._database.lost(incarnation)
+                await anyio.sleep(backoff.next_s())
+
+    async def _follow(self, connection: asyncpg.Connection[asyncpg.Record], backoff: Backoff) -> None:
+        looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)
+        while True:
+            if self._incarnation != self._database.incarnation:
+                await self._begin(connection)
+            else:
+                await self._look(connection)
+            backoff.reset()
+            if self._frontier.waiting:
+                await self.bell.wait(looked_again.next_s())
+            else:
+                looked_again.reset()
+                await self._sleep()
+
+    async def _begin(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
+        incarnation = self._database.incarnation
+        state = await log.check(connection)
+        # A checkpoint was written by somebody for whom everything up to it was settled.
+        self._frontier = Frontier(settled=state.checkpoint)
+        await self._look(connection)
+        self._incarnation = incarnation
+        self._announce()
+
+    async def _look(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        head, holders, prepared = await log.observe(connection)
+        before = self._frontier.settled
+        frontier = self._frontier.observe(Observation(head, frozenset(holders), frozenset(prepared)))
+        if frontier.waiting:
+            frontier = frontier.extend(await log.run_end(connection, frontier.settled, head))
+        self._frontier = frontier
+        await self._watch_holders(connection)
+        if frontier.settled > before:
+            self._announce()
+
+    def _announce(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for signal in waiting:
+            signal.set()
+
+    async def _watch_holders(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        now = time.monotonic()
+        if not self._frontier.waiting:
+            self._held_since, self.blockers, self._report_at = None, [], 0.0
+        elif self._held_since is None:
+            self._held_since, self._report_at = now, now + BLOCKED_AFTER_S
+        elif now >= self._report_at:
+            self._report_at = now + BLOCKED_REPEAT_S
+            self.blockers = await log.blockers(connection)
+            _logger.warning(
+                "the log cannot be read beyond position %d, held by %s",
+                self._frontier.settled,
+                "; ".join(map(str, self.blockers)) or "a transaction that has just ended",
+            )
+
+    async def _sleep(self) -> None:
+        if not self._waiting:
+            await self._demand.wait()
+        poll_s = POLL_S if self._hears() else POLL_DEAF_S
+        await self.bell.wait(poll_s * random.uniform(0.8, 1.0))  # noqa: S311 - so that many do not look in step
