@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
         anyio.run(_run, options)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
         return _explain(_telling(error))
     return 0
 
@@ -69,7 +70,7 @@ def _explain(error: BaseException) -> int:
             code, text = EXIT_FAILED, str(error)
         case _:
             code, text = EXIT_FAILED, _unexpected(error)
-    print(f"reactive_orch: {text}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+    print(f"reactive_orch: {text}", file=sys.stderr)
     return code
 
 
@@ -85,7 +86,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with its complaint in one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"reactive_orch: {message} (--help shows the options)", file=sys.stderr)  # noqa: T201
+        print(f"reactive_orch: {message} (--help shows the options)", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
 
 
@@ -188,7 +189,7 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
         await commands.migrate(url)
     async with Node(config) as node:
         worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
-        from reactive_orch.http.server import serving  # noqa: PLC0415 - aiohttp takes long to import
+        from reactive_orch.http.server import serving
 
         async with serving(lambda: _health(node, worker), host, port) as base:
             _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
@@ -224,7 +225,7 @@ async def _database(options: argparse.Namespace, environment: Mapping[str, str])
     parts = database_url_of_parts(environment)
     if parts is not None:
         return parts, False
-    from reactive_orch.postgres import embedded  # noqa: PLC0415 - only a first run needs it
+    from reactive_orch.postgres import embedded
 
     return await anyio.to_thread.run_sync(embedded.start), True
 
@@ -233,15 +234,16 @@ def _http_address(text: str | None) -> tuple[str, int | None]:
     if text is None:
         return "127.0.0.1", None
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the greatest port
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
         msg = f"--http {text!r}: give HOST:PORT, for instance 0.0.0.0:8080"
         raise ConfigError(msg)
     return host.strip("[]"), int(port)
 
 
 def _projections(names: Sequence[str]) -> list[Projection]:
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds strings
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - the console script lacks what `python -m` has
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     found = [projection for name in names or ["reactive_orch.demo"] for projection in _projections_of(name)]
     unique = {id(projection): projection for projection in found}  # a module and one of its attributes may overlap
     return list(unique.values())

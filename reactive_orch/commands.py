@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -20,6 +19,7 @@ from reactive_orch.runtime.append import append
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 BAD_LINES_SHOWN_MAX = 20
 
@@ -133,11 +133,11 @@ _REQUIRED = ("aggregate_type", "aggregate_id", "event_type")
 _KNOWN = frozenset(field.name for field in fields(NewEvent))
 
 
-def event_of(line: Any) -> NewEvent:  # noqa: ANN401 - decoded JSON
+def event_of(line: Any) -> NewEvent:
     """Return the event that a JSON object describes, with the columns' names as keys. Raises ValueError."""
     if not isinstance(line, dict):
         msg = f"an event is a JSON object, not {json.dumps(line)[:40]}"
-        raise ValueError(msg)  # noqa: TRY004 - to the caller it is one kind of mistake
+        raise ValueError(msg)
     unknown = sorted(line.keys() - _KNOWN)
     if unknown:
         msg = f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN))}"

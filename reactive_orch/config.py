@@ -7,11 +7,14 @@ relations between values, and a database address in any of its forms becomes a U
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 from reactive_orch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,8 @@ class Config:
             ),
             (
                 self.stale_after_s < 3 * self.heartbeat_s,
-                f"--stale-after ({self.stale_after_s:g} s) must be at least three heartbeats ({3 * self.heartbeat_s:g} s): "
-                "one lost heartbeat is no death",
+                f"--stale-after ({self.stale_after_s:g} s) must be at least three heartbeats "
+                f"({3 * self.heartbeat_s:g} s): one lost heartbeat is no death",
             ),
             (not 0 <= self.retries <= 1000, f"--retries must be 0 to 1000, not {self.retries}"),
             (self.handler_timeout_s <= 0, "handler_timeout_s must be positive"),

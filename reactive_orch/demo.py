@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reactive_orch.model import Event, projection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
 _COUNT = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").rstrip().rstrip(";")
@@ -22,4 +23,4 @@ async def event_counts(events: Sequence[Event], tx: asyncpg.Connection[asyncpg.R
     types, partitions = zip(*sorted(counts), strict=True)
     await tx.execute(_COUNT, types, partitions, [counts[key] for key in sorted(counts)])
     by_type = Counter(event.event_type for event in events)
-    print(f"{len(events)} events:", ", ".join(f"{n} {name}" for name, n in sorted(by_type.items())), flush=True)  # noqa: T201 - what the demo is for
+    print(f"{len(events)} events:", ", ".join(f"{n} {name}" for name, n in sorted(by_type.items())), flush=True)

@@ -55,7 +55,7 @@ class Event(NamedTuple):
     metadata_json: str
     created_at: datetime
 
-    def json(self) -> Any:  # noqa: ANN401 - JSON has no narrower type
+    def json(self) -> Any:
         """Return the payload decoded as JSON. Raises ValueError when it is not JSON."""
         return json.loads(self.payload)
 
@@ -117,7 +117,7 @@ class Projection:
     filter: Filter = Filter()
     concurrency: int = 1
 
-    def __call__(self, events: Any, tx: Any) -> Awaitable[None]:  # noqa: ANN401 - one event or a batch, as the handler
+    def __call__(self, events: Any, tx: Any) -> Awaitable[None]:
         """Call the handler, so that a decorated function can be tested like a plain one."""
         return self.handler(events, tx)
 
@@ -133,7 +133,8 @@ def projection(
     """Make an async function a projection.
 
     The function gets `(event, tx)`, or with `batch=True` `(events, tx)`; `tx` is an asyncpg connection inside the
-    transaction that also moves the checkpoint. `concurrency` is the number of lanes (tasks) its partitions are dealt to.
+    transaction that also moves the checkpoint. `concurrency` is the number of lanes (tasks) its partitions are dealt
+    to.
 
     Raises ConfigError for a name that is empty or longer than 63 bytes, and for a function that is not async.
     """
@@ -294,4 +295,5 @@ class Blocker:
     def __str__(self) -> str:
         """Return it in the words of a log line, without the query."""
         who = f"prepared transaction {self.prepared!r}" if self.pid is None else f"pid {self.pid}"
-        return f"{who} of {self.user} ({self.application or 'no application name'}), {self.state}, open for {self.age_s:.1f} s"
+        application = self.application or "no application name"
+        return f"{who} of {self.user} ({application}), {self.state}, open for {self.age_s:.1f} s"

@@ -12,7 +12,7 @@ def current_traceparent() -> str | None:
     """Return the W3C traceparent of the caller's span, None when there is none."""
     if "opentelemetry" not in sys.modules:
         return None
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - see above
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)

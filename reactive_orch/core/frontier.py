@@ -9,7 +9,8 @@ The caller must keep the order, which is what the guarantee rests on:
 
 - the head first, the holders after it, rows later still: three statements, each with its own snapshot;
 - observations are folded in the order they were made, none begun before the rows given to `extend` were read;
-- a lost connection means a new `Frontier()`: the server may have restarted and named other transactions alike.
+- a lost connection means a new `Frontier()`: a restarted server gives prepared transactions other names, and new
+  transactions old ones.
 
 Why a settled head is safe. Take any position p <= head. It was drawn before the head was read, so the transaction T
 that drew it had the lock before the holders were read. Then either T is among the holders, or it had ended, and
@@ -105,11 +106,12 @@ class Frontier:
     def _left(self, holders: frozenset[str], seen: Observation) -> frozenset[str]:
         """Return which of a head's holders may still commit.
 
-        A holder that is gone has ended, or PREPARE TRANSACTION gave it another name. Servers that rename do it once,
-        from a live transaction to a prepared one, so as soon as a live holder is gone, each prepared transaction
-        seen now may be it. Not only the ones that are new: pg_locks is not read in one instant and can show the old
-        name and the new one together. And not at other times: a stream of unrelated prepared transactions would keep
-        the head waiting for ever, whereas its live holders can only become fewer.
+        A holder that is gone has ended, or PREPARE TRANSACTION gave it another name. (PostgreSQL 15, 16 and 18 let it
+        keep its name until the server restarts, but nothing promises that.) Only live transactions can be prepared, so
+        as soon as one of those is gone, each prepared transaction seen now may be it. Not only the ones that are new:
+        pg_locks is not read in one instant and can show the old name and the new one together. And not at other
+        times: a stream of prepared transactions would keep the head waiting for ever, whereas the live holders of a
+        head can only become fewer.
         """
         gone = holders - seen.holders
         left = holders - gone

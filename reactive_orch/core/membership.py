@@ -6,10 +6,13 @@ it does not matter who looks, how often, or how many wake-ups were lost; all tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from reactive_orch.core.assignment import assign, moved
 from reactive_orch.model import Change, Member, MemberId, MemberState, Partition, Reason, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def plan_change(snapshot: Snapshot, partitions: int, *, trust_locks: bool) -> Change | None:

@@ -8,10 +8,13 @@ partition's `read_to`: otherwise events between the two would be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from reactive_orch.model import Checkpoint, Event, Partition, Position, Swap, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 SPAN_MAX = 1 << 48
 """Doubling empty windows ends here: wider than any log."""

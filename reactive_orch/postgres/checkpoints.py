@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +27,8 @@ from reactive_orch.postgres import log
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, load_statements, translated
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+
     from asyncpg.transaction import Transaction
 
     from reactive_orch.postgres.database import AnyConnection, BatchConnection, BatchMarks
@@ -91,7 +92,7 @@ async def _swap(connection: AnyConnection, replica_set: str, projection: str, sw
         [swap.expected.epoch for swap in swaps],
         [swap.target for swap in swaps],
     )
-    assert row is not None, "an aggregate returns one row"  # noqa: S101
+    assert row is not None, "an aggregate returns one row"
     if row["swapped"] != len(swaps):
         msg = f"{len(swaps) - row['swapped']} of {len(swaps)} checkpoints of {projection} have moved or are held"
         raise Superseded(msg)

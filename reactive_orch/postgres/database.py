@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Superseded, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from asyncpg.pool import PoolConnectionProxy
+
     _Connection = asyncpg.Connection[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection  # generic in its stubs only
@@ -233,11 +235,11 @@ class BatchMarks:
 class BatchConnection(_Connection):
     """A connection that can be inside a batch."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - asyncpg's own
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.marks = BatchMarks()
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ANN401, ASYNC109 - asyncpg's
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's own
         """Execute as asyncpg does; the COMMIT of a batch is sent together with the statement that seals it."""
         if self.marks.sealed_commit is not None and query == "COMMIT;":
             query, self.marks.sealed_commit = self.marks.sealed_commit, None

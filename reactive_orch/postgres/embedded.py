@@ -76,7 +76,7 @@ def data_directory(directory: Path | None = None) -> Path:
     if os.geteuid() == 0:
         return ROOT_DIRECTORY / f"postgres-{programs.POSTGRES_MAJOR}"
     try:
-        import platformdirs  # noqa: PLC0415 - part of the extra
+        import platformdirs
     except ImportError as error:
         raise programs.not_installed() from error
     return platformdirs.user_data_path("reactive_orch", appauthor=False) / f"postgres-{programs.POSTGRES_MAJOR}"
@@ -261,7 +261,7 @@ def _run(program: Path, *arguments: object) -> None:
 
     Raises Unavailable with the last thing it said when it fails.
     """
-    done = subprocess.run(  # noqa: S603 - our own programs
+    done = subprocess.run(
         [str(program), *map(str, arguments)],
         check=False,
         cwd="/",  # the caller's may be closed to the system user
@@ -290,7 +290,7 @@ def _system_user() -> pwd.struct_passwd:
         return pwd.getpwnam(SYSTEM_USER)
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
     with contextlib.suppress(OSError):
-        subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - whether it worked is asked below
+        subprocess.run(command, check=False, capture_output=True)
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:

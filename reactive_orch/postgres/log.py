@@ -7,7 +7,6 @@ to the caller. Decides nothing about how far the log may be read: `core.frontier
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from reactive_orch.model import Blocker, Event, Expected, Filter, LogState, NewE
 from reactive_orch.postgres.database import load_statements, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from reactive_orch.postgres.database import AnyConnection
 
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -67,7 +68,7 @@ async def observe(connection: AnyConnection) -> tuple[Position, list[str], list[
     """Return the head, then who may still write at or below it, and which of those are prepared transactions."""
     with translated():
         row = await connection.fetchrow(_SQL.observe)
-    assert row is not None, "observe_log returns one row"  # noqa: S101 - our own function
+    assert row is not None, "observe_log returns one row"
     return row["head"], row["holders"], row["prepared"]
 
 
@@ -131,7 +132,7 @@ async def append(connection: AnyConnection, events: Sequence[NewEvent], expected
         raise Conflict(msg) from error
 
 
-async def _demand_version(connection: AnyConnection, streams: list[tuple[str, str, str]], expected: Any) -> None:  # noqa: ANN401
+async def _demand_version(connection: AnyConnection, streams: list[tuple[str, str, str]], expected: Any) -> None:
     if len(streams) > 1:
         msg = f"an exact version is that of one aggregate, but the events belong to {len(streams)}"
         raise ValueError(msg)

@@ -7,7 +7,6 @@ generation it was computed from.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,8 @@ from reactive_orch.postgres.checkpoints import filter_text
 from reactive_orch.postgres.database import load_statements, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
     from reactive_orch.postgres.database import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -132,7 +133,7 @@ async def change(connection: AnyConnection, replica_set: str, new: Change, trace
     return None if number is None else int(number)
 
 
-def _flat(rows: Any) -> list[int]:  # noqa: ANN401 - an iterable of owner tuples
+def _flat(rows: Any) -> list[int]:
     return [owner for row in rows for owner in row]
 
 

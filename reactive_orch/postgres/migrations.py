@@ -1,8 +1,8 @@
 """The schema's steps: numbered files, applied forward only, one migration at a time.
 
 Guarantees: the steps of one call are applied in one transaction under an advisory lock, so a second migration waits and
-then finds nothing to do, and a failed one leaves nothing behind. A step that cannot get a table's lock in time gives way
-to the running workers and is tried again.
+then finds nothing to do, and a failed one leaves nothing behind. A step that cannot get a table's lock in time gives
+way to the running workers and is tried again.
 """
 
 from __future__ import annotations

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
 from reactive_orch.errors import Superseded, Unavailable
-from reactive_orch.model import MemberId
 from reactive_orch.postgres import membership
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterator, Callable, Collection
 
     import asyncpg
+
+    from reactive_orch.model import MemberId
 
 EVENTS_CHANNEL = "reactive_orch_events"
 GENERATIONS_CHANNEL = "reactive_orch_generations"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reactive_orch.postgres.database import AnyConnection
 
 

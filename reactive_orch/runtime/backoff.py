@@ -23,4 +23,4 @@ class Backoff:
     def next_s(self) -> float:
         """Return the next pause in seconds."""
         pause_s, self._next_s = self._next_s, min(self._next_s * 2, self._most_s)
-        return pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        return pause_s * random.uniform(0.5, 1.0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,8 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.signal import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
     from reactive_orch.config import Config
     from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap
     from reactive_orch.postgres.database import AnyConnection, Database

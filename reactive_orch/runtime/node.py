@@ -10,12 +10,11 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from reactive_orch.errors import ConfigError, Unavailable
+from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.postgres import log, migrations
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import Hearers, Session
@@ -23,6 +22,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.tail import Tail
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import TracebackType
 
     from reactive_orch.config import Config
@@ -106,20 +106,19 @@ class Node:
             tasks.cancel_scope.cancel()
 
     async def _keep_session(self) -> None:
-        backoff = Backoff(0.05, 5.0)
         while True:
             try:
                 await self.session.beat_until_lost()
             except Unavailable as error:
                 _logger.warning("membership connection lost: %s", error)
-            while not await self._reopened():
-                await anyio.sleep(backoff.next_s())
-            backoff.reset()
+            await self._reopen()
             _logger.info("membership connection is back")
 
-    async def _reopened(self) -> bool:
-        try:
-            await self.session.reopen()
-        except (Unavailable, ConfigError):
-            return False
-        return True
+    async def _reopen(self) -> None:
+        backoff = Backoff(0.05, 5.0)
+        while True:
+            await anyio.sleep(backoff.next_s())
+            # ConfigError: a half-restored database, perhaps; if it stays, the tail says so and stops the process.
+            with contextlib.suppress(Unavailable, Superseded, ConfigError):
+                await self.session.reopen()
+                return

@@ -149,4 +149,4 @@ class Tail:
         if not self._waiting:
             await self._demand.wait()
         poll_s = POLL_S if self._hears() else POLL_DEAF_S
-        await self.bell.wait(poll_s * random.uniform(0.8, 1.0))  # noqa: S311 - so that many do not look in step
+        await self.bell.wait(poll_s * random.uniform(0.8, 1.0))

@@ -13,7 +13,6 @@ import enum
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -28,6 +27,8 @@ from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.signal import Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from reactive_orch.model import Change
     from reactive_orch.runtime.node import Node
 
@@ -178,7 +179,7 @@ class Worker:
                 await self._signal.wait(backoff.next_s())
                 continue
             if not again:
-                await self._signal.wait(self._node.config.heartbeat_s * random.uniform(0.8, 1.0))  # noqa: S311
+                await self._signal.wait(self._node.config.heartbeat_s * random.uniform(0.8, 1.0))
 
     async def _is_over(self) -> bool:
         if self._until_idle and not self._stopping and self._is_idle():
@@ -236,7 +237,7 @@ class Worker:
 
     async def _removed(self) -> bool:
         """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""
-        assert self.member is not None  # noqa: S101 - only a member can be removed
+        assert self.member is not None
         member, self.member, self._adopted = self.member, None, False
         if self._stopping:
             await self._node.session.forget(member)
@@ -249,7 +250,7 @@ class Worker:
 
     async def _let_go(self, state: MemberState) -> bool:
         """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
-        assert self.member is not None  # noqa: S101 - the caller has seen the member's row
+        assert self.member is not None
         self._state = State.STOPPING
         for share in self._shares.values():
             share.set(frozenset())
@@ -260,7 +261,7 @@ class Worker:
         return True
 
     async def _adopt(self, snapshot: Snapshot, acknowledged: int) -> None:
-        assert self.member is not None  # noqa: S101 - the caller has seen the member's row
+        assert self.member is not None
         if snapshot.generation != self.generation or not self._adopting:
             self._begin_adoption(snapshot, self.member)
         if not all(share.settled for share in self._shares.values()):
