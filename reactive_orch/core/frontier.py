@@ -7,15 +7,15 @@ takes RowExclusiveLock on the log before it draws and gives it back after its ou
 
 The caller must keep the order, which is what the guarantee rests on:
 
-- the head first, the holders after it, rows later still: three statements, each with its own snapshot;
+- the head first, the holders after it, the rows in a later statement, with a snapshot taken after both;
 - observations are folded in the order they were made, none begun before the rows given to `extend` were read;
 - a lost connection means a new `Frontier()`: a restarted server gives prepared transactions other names, and new
   transactions old ones.
 
 Why a settled head is safe. Take any position p <= head. It was drawn before the head was read, so the transaction T
 that drew it had the lock before the holders were read. Then either T is among the holders, or it had ended, and
-snapshots taken from then on show how. Once none of the holders is left, T has ended in the second case as in the
-first, so the rows read next show every event up to the head that will ever be there.
+snapshots taken from then on show how. Once none of the holders is left, T has ended in
+either case, so the rows read next show every event up to the head that will ever be there.
 
 Why a later head may settle before an earlier one. The argument never looks at other heads: the positions up to a later
 head include all those up to an earlier one, and whoever drew one of them and was in flight is among the later head's
@@ -40,7 +40,7 @@ PENDING_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one look at the database saw: the head, then, in a later statement, who holds the log's write lock."""
+    """What one look at the database saw: the head, then, read after it, who holds the log's write lock."""
 
     head: Position
     """The last position drawn, 0 before the first."""
