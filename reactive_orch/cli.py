@@ -70,7 +70,7 @@ def _explain(error: BaseException) -> int:
             code, text = EXIT_FAILED, str(error)
         case _:
             code, text = EXIT_FAILED, _unexpected(error)
-    print(f"reactive_orch: {text}", file=sys.stderr)
+    print(f"reactive_orch: {' '.join(text.split())}", file=sys.stderr)
     return code
 
 
@@ -99,7 +99,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         options = parser.parse_args(arguments[1:])
         options.command = command
         return options
-    options = _worker_parser().parse_args(arguments)
+    worker_parser = _worker_parser()
+    if arguments and not arguments[0].startswith("-"):
+        worker_parser.error(f"unknown command {arguments[0]!r}; there are {', '.join(commands.COMMANDS)}")
+    options = worker_parser.parse_args(arguments)
     options.command = None
     return options
 
@@ -187,14 +190,14 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
     _log_to_stderr()
     if options.migrate or embedded:
         await commands.migrate(url)
-    async with Node(config) as node:
-        worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
-        from reactive_orch.http.server import serving
+    node = Node(config)
+    worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
+    from reactive_orch.http.server import serving
 
-        async with serving(lambda: _health(node, worker), host, port) as base:
-            _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
-            stop.act = worker.stop
-            await worker.run()
+    async with serving(lambda: _health(node, worker), host, port) as base, node:
+        _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
+        stop.act = worker.stop
+        await worker.run()
 
 
 def _health(node: Node, worker: Worker) -> tuple[bool, Mapping[str, Any]]:
@@ -219,8 +222,10 @@ def _say_hello(url: str, *, embedded: bool, worker: Worker, projections: Sequenc
 
 async def _database(options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[str, bool]:
     """Return the database's URI, and whether it is the embedded server's."""
-    given = options.database_url or environment.get("DATABASE_URL")
-    if given:
+    given = options.database_url
+    if given is None:
+        given = environment.get("DATABASE_URL") or None
+    if given is not None:
         return database_url(given), False
     parts = database_url_of_parts(environment)
     if parts is not None:
@@ -255,7 +260,7 @@ def _projections_of(name: str) -> list[Projection]:
         module = importlib.import_module(module_name)
     except ReactiveOrchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         msg = f"--projection {name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         raise ConfigError(msg) from error
     if attribute:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 import anyio
@@ -14,14 +15,14 @@ import anyio
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import checkpoints, log, membership, migrations
-from reactive_orch.postgres.database import AnyConnection, Database
+from reactive_orch.postgres.database import AnyConnection, Database, translated
 from reactive_orch.runtime.append import append
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 BAD_LINES_SHOWN_MAX = 20
+EVENT_VERSION_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,19 @@ def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _append(options: argparse.Namespace, url: str) -> None:
-    if options.event_type:
+    if any(vars(options)[name] is not None for name in _REQUIRED):
         events = [_single_event(options)]
     else:
         lines = await anyio.to_thread.run_sync(sys.stdin.buffer.readlines)
         events = _parsed(lines)
     async with _connected(url) as connection:
         await migrations.check(connection)
-        async with connection.transaction():
-            await append(connection, events, options.expected)
+        try:
+            with translated():
+                await append(connection, events, options.expected)
+        except ValueError as error:
+            msg = f"append: {error}"
+            raise ConfigError(msg) from error
     print(f"appended {len(events)} event{'' if len(events) == 1 else 's'}")
 
 
@@ -95,18 +100,21 @@ def _append_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _expected(text: str) -> int | Expected:
     words = {"any": Expected.ANY, "none": Expected.NO_STREAM}
+    if text not in words and not text.isdecimal():
+        msg = f"{text!r} is neither any, none nor a version"
+        raise argparse.ArgumentTypeError(msg)
     return words[text] if text in words else int(text)
 
 
 def _single_event(options: argparse.Namespace) -> NewEvent:
-    missing = [f"--{name}" for name in ("aggregate-type", "aggregate-id") if not vars(options)[name.replace("-", "_")]]
+    missing = [f"--{name.replace('_', '-')}" for name in _REQUIRED if not vars(options)[name]]
     if missing:
-        msg = f"append --event-type needs {' and '.join(missing)} too"
+        msg = f"append of one event needs {' and '.join(missing)} too"
         raise ConfigError(msg)
     names = ("event_type", "aggregate_type", "aggregate_id", "bounded_context")
     line = {name: vars(options)[name] for name in names}
     try:
-        return event_of({**line, "payload": json.loads(options.payload)})
+        return event_of({**line, "payload": _decoded(options.payload)})
     except ValueError as error:
         msg = f"append: {error}"
         raise ConfigError(msg) from error
@@ -119,7 +127,7 @@ def _parsed(lines: Sequence[bytes]) -> list[NewEvent]:
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
-                events.append(event_of(json.loads(line)))
+                events.append(event_of(_decoded(line)))
         except (ValueError, RecursionError) as error:
             bad.append(f"line {number}: {error}")
     if bad:
@@ -137,7 +145,8 @@ def event_of(line: Any) -> NewEvent:
     """Return the event that a JSON object describes, with the columns' names as keys. Raises ValueError."""
     if not isinstance(line, dict):
         msg = f"an event is a JSON object, not {json.dumps(line)[:40]}"
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004 - to the caller it is one kind of mistake
+    line = {key: value for key, value in line.items() if value is not None or key == "payload"}
     unknown = sorted(line.keys() - _KNOWN)
     if unknown:
         msg = f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN))}"
@@ -155,12 +164,35 @@ def _check_types(line: dict[str, Any]) -> None:
     kinds = {"bounded_context": str, "event_version": int, "metadata": dict, "event_id": str}
     kinds |= dict.fromkeys(("trace_id", "correlation_id", "causation_id"), str)
     for key, kind in kinds.items():
-        if line.get(key) is not None and (not isinstance(line[key], kind) or isinstance(line[key], bool)):
+        if key in line and (not isinstance(line[key], kind) or isinstance(line[key], bool)):
             msg = f"{key} must be {'an object' if kind is dict else f'of type {kind.__name__}'}"
             raise ValueError(msg)
-    if "\x00" in json.dumps(line, ensure_ascii=False) or "\\u0000" in json.dumps(line):
+    if not 1 <= line.get("event_version", 1) <= EVENT_VERSION_MAX:
+        msg = f"event_version must be 1 to {EVENT_VERSION_MAX}"
+        raise ValueError(msg)
+    "".join(_texts(line)).encode()  # half of a surrogate pair is no text: this says so
+    if any("\x00" in text for key, value in line.items() if key != "payload" for text in _texts(value)):
         msg = "PostgreSQL's text cannot hold the character \\u0000"
         raise ValueError(msg)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value:
+            yield from _texts(part)
+        if isinstance(value, dict):
+            yield from _texts(list(value.values()))
+
+
+def _decoded(text: str | bytes) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
 
 
 async def _status(options: argparse.Namespace, url: str) -> None:
@@ -182,9 +214,8 @@ async def _print_replica_set(connection: AnyConnection, name: str, number: int |
     print(f"replica set {name}: generation {number}{await _described(connection, name, number)}")
     for member in await membership.members(connection, name):
         lives = "connected" if member.lock_held else "not connected"
-        print(
-            f"  worker {member.id} {member.state}, {lives}, heartbeat {member.heartbeat_age_s:.1f} s ago ({member.name})"
-        )
+        age = f"heartbeat {member.heartbeat_age_s:.1f} s ago"
+        print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
     for projection, saved in (await checkpoints.positions(connection, name)).items():
         print(f"  projection {projection}: saved up to {min(saved.values())} … {max(saved.values())} of {head}")
 

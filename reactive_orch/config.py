@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+PORT_MAX = 65_535
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What a process needs to know. Durations are in seconds, as the names say."""
@@ -52,10 +55,11 @@ class Config:
                 f"--heartbeat must be 0.05 to 3600 seconds, not {self.heartbeat_s:g}",
             ),
             (
-                self.stale_after_s < 3 * self.heartbeat_s,
+                not 3 * self.heartbeat_s <= self.stale_after_s,
                 f"--stale-after ({self.stale_after_s:g} s) must be at least three heartbeats "
                 f"({3 * self.heartbeat_s:g} s): one lost heartbeat is no death",
             ),
+            (self.stale_after_s > 86_400, f"--stale-after must be at most a day (86400 s), not {self.stale_after_s:g}"),
             (not 0 <= self.retries <= 1000, f"--retries must be 0 to 1000, not {self.retries}"),
             (self.handler_timeout_s <= 0, "handler_timeout_s must be positive"),
             (self.grace_s < 0, "grace_s must not be negative"),
@@ -82,13 +86,19 @@ def database_url(text: str) -> str:
 
 
 def _check_uri(text: str) -> None:
-    # With several hosts urlsplit cannot read the port; asyncpg then says what is wrong with it.
     try:
-        parts = urlsplit(text)
-        _ = parts.port if "," not in parts.netloc else None
+        hosts = urlsplit(text).netloc.rpartition("@")[2]
+        for host in hosts.split(","):  # urlsplit reads the port of a single one only
+            _check_port(re.sub(r"^\[.*?\]|^[^:]*", "", host).removeprefix(":"))
     except ValueError as error:
         msg = f"the database address is not a valid URI: {error}"
         raise ConfigError(msg) from error
+
+
+def _check_port(text: str) -> None:
+    if text and not (text.isdecimal() and 0 < int(text) <= PORT_MAX):
+        msg = f"the database's port must be a number from 1 to {PORT_MAX}, not {text!r}"
+        raise ConfigError(msg)
 
 
 _WORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
@@ -111,6 +121,8 @@ def _words(text: str) -> dict[str, str]:
 def _uri_of(words: Mapping[str, str]) -> str:
     renamed = {"dbname": "database", "hostaddr": "host"}
     parameters = {renamed.get(key, key): value for key, value in words.items() if value}
+    for port in parameters.get("port", "").split(","):
+        _check_port(port)
     timeout = parameters.pop("connect_timeout", None)
     database = parameters.pop("database", "")
     del timeout  # asyncpg does not know this word, and connecting is bounded anyway

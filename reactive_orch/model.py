@@ -186,12 +186,15 @@ class Member:
     """One member as a snapshot shows it."""
 
     id: MemberId
+    name: str
+    """Of its process; drawn anew at every start, and part of its connections' application_name."""
     state: MemberState
     projections: frozenset[str]
     lock_held: bool
     """Its advisory lock is held by the backend it recorded: its process lives and is connected."""
     lock_conclusive: bool
-    """A free lock proves death. False while the server has started after the member's connection: give it time."""
+    """Its lock is free and that proves death. Not while the server has started after the member's connection, nor while
+    another connection of its process lives: give it time."""
     heartbeat_age_s: float
     stale_after_s: float
     acknowledged: int

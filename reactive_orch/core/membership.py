@@ -62,6 +62,19 @@ def find(snapshot: Snapshot, me: MemberId) -> Member | None:
     return next((member for member in snapshot.members if member.id == me), None)
 
 
+def left_behind(snapshot: Snapshot, change: Change) -> frozenset[str]:
+    """Return the names of the processes that a change removes without their doing: their connections must end."""
+    leaving = {member.id for member in snapshot.members if member.state is MemberState.LEAVING}
+    return frozenset(m.name for m in snapshot.members if m.id in change.remove and m.id not in leaving)
+
+
+def successor(snapshot: Snapshot, me: MemberId) -> MemberId | None:
+    """Return whom this member watches: the next one in the ring of ids; None when it is alone."""
+    ring = sorted(member.id for member in snapshot.members if member.state is MemberState.ACTIVE)
+    after = [member for member in ring if member > me] + [member for member in ring if member < me]
+    return after[0] if after else None
+
+
 def share(snapshot: Snapshot, me: MemberId) -> Mapping[str, frozenset[Partition]]:
     """Return projection → the partitions that this member is to handle."""
     return {

@@ -32,6 +32,8 @@ else:
 AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 5.0
+STATEMENT_TIMEOUT_S = 6.0
+"""Of every statement of ours outside batches: just above the server's statement_timeout, for a dead network."""
 CLEANUP_TIMEOUT_S = 2.0
 """No clean-up may hang on a broken link longer than this; then the connection is terminated."""
 
@@ -72,6 +74,7 @@ _LOST = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_REFUSED_SETTINGS = (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError)
 _CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
 
@@ -98,7 +101,7 @@ def translated() -> Iterator[None]:
         raise Superseded(_one_line(error)) from error
     except asyncpg.TargetServerAttributeNotMatched as error:
         raise Standby(_STANDBY) from error
-    except asyncpg.ClientConfigurationError as error:
+    except (asyncpg.ClientConfigurationError, *_REFUSED_SETTINGS) as error:
         msg = f"the database URL cannot be used: {_one_line(error)}"
         raise ConfigError(msg) from error
     except (*_LOST, *_REFUSED) as error:
@@ -130,11 +133,14 @@ class Database:
         self.url = url
         self.label = label
         self.incarnation = 0
+        self._borrowed: set[AnyConnection] = set()
         self.on_lost: list[Callable[[], None]] = []
         idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
         processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
         self._processing = self._pool("work", connections_max, processing_settings, handler_timeout_s)
-        self._coordination = self._pool("coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, 10.0)
+        self._coordination = self._pool(
+            "coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
+        )
 
     def _pool(
         self, kind: str, size: int, settings: Mapping[str, str], timeout_s: float
@@ -165,11 +171,19 @@ class Database:
             for forget in self.on_lost:
                 forget()
 
-    async def connect(self, kind: str) -> asyncpg.Connection[asyncpg.Record]:
-        """Open a connection of its own, outside the pools. Raises Unavailable or ConfigError."""
+    def cut(self) -> None:
+        """End every pooled connection in use: the network has swallowed them, and their users would wait for long."""
+        for connection in self._borrowed:
+            connection.terminate()
+
+    async def connect(self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S) -> asyncpg.Connection[asyncpg.Record]:
+        """Open a connection of its own, outside the pools; its statements end within the time-out.
+
+        Raises Unavailable or ConfigError.
+        """
         with translated():
             connection: _Connection = await asyncpg.connect(
-                self.url, command_timeout=10.0, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
+                self.url, command_timeout=timeout_s, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
             )
         return connection
 
@@ -188,12 +202,14 @@ class Database:
         try:
             with translated():
                 connection = await pool.acquire()
+                self._borrowed.add(connection)
                 yield connection
         except Unavailable:
             self.lost(incarnation)
             raise
         finally:
             if connection is not None:
+                self._borrowed.discard(connection)
                 await _give_back(pool, connection)
 
     async def open(self) -> None:

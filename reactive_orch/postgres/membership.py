@@ -73,10 +73,32 @@ async def resume(connection: AnyConnection, members: Collection[MemberId]) -> fr
         return frozenset(await connection.fetchval(_SQL.resume, sorted(members)))
 
 
-async def heartbeat(connection: AnyConnection, members: Collection[MemberId]) -> frozenset[MemberId]:
-    """Say that these members live; return those that still are members."""
+class Beat(NamedTuple):
+    """What a heartbeat brings back of one member that is still there."""
+
+    id: MemberId
+    replica_set: str
+    generation: int
+    attention: bool
+    """Somebody is to be admitted to the replica set, or removed from it."""
+
+
+async def heartbeat(connection: AnyConnection, members: Collection[MemberId]) -> list[Beat]:
+    """Say that these members live; return what is to be known of those that still are members."""
     with translated():
-        return frozenset(row["id"] for row in await connection.fetch(_SQL.heartbeat, sorted(members)))
+        return [Beat(*row) for row in await connection.fetch(_SQL.heartbeat, sorted(members))]
+
+
+async def await_death(connection: AnyConnection, member: MemberId) -> bool:
+    """Wait for the member's lock, for a slice of 900 ms; True when it is free."""
+    with translated():
+        return bool(await connection.fetchval(_SQL.await_death, member))
+
+
+async def terminate(connection: AnyConnection, names: Collection[str]) -> int:
+    """End the backends that removed members' processes have left; return how many could not be ended."""
+    with translated():
+        return int(await connection.fetchval(_SQL.terminate, sorted(names)))
 
 
 async def leave(connection: AnyConnection, member: MemberId) -> None:

@@ -11,14 +11,30 @@ SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interv
 SELECT reactive_orch.resume_members($1::integer[]);
 
 -- name: heartbeat
--- Say that these members live, by the database's clock; the ids that come back are still members.
-UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp() WHERE m.id = ANY ($1::integer[]) RETURNING m.id;
+-- Say that these members live, by the database's clock; the ids that come back are still members. In the same look:
+-- the generation, and whether their replica set has somebody to admit or to remove.
+WITH beat AS (
+    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp() WHERE m.id = ANY ($1::integer[])
+    RETURNING m.id, m.replica_set
+)
+SELECT b.id, b.replica_set, r.generation,
+       EXISTS (SELECT FROM reactive_orch.member_status m
+               WHERE m.replica_set = b.replica_set AND (m.gone OR m.state = 'waiting')) AS attention
+FROM beat b JOIN reactive_orch.replica_sets r ON r.name = b.replica_set;
+
+-- name: await_death
+-- Wait in the ring: true when the member's lock is free, false when the slice has passed.
+SELECT reactive_orch.await_death($1::integer);
+
+-- name: terminate
+-- End what removed members have left behind; returns how many backends could not be ended.
+SELECT reactive_orch.terminate_backends($1::text[]);
 
 -- name: observe
 -- A replica set in one snapshot: its generation, its members, who owns what.
 SELECT r.generation, g.reason, g.subjects,
        (SELECT coalesce(json_agg(json_build_object(
-                   'id', m.id, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
+                   'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
                    'lock_conclusive', m.lock_conclusive, 'heartbeat_age_s', m.heartbeat_age_s,
                    'stale_after_s', extract(epoch FROM m.stale_after), 'acknowledged', m.acknowledged) ORDER BY m.id), '[]')
         FROM reactive_orch.member_status m WHERE m.replica_set = r.name)::text AS members,

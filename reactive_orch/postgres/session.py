@@ -19,7 +19,7 @@ from reactive_orch.postgres import membership
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database, translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     import asyncpg
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 EVENTS_CHANNEL = "reactive_orch_events"
 GENERATIONS_CHANNEL = "reactive_orch_generations"
+
+ANSWER_TIMEOUT_S = 3.0
+"""A heartbeat that takes longer means that the network is gone: nothing on this connection is slow."""
 
 DISTRUST_S = 3.0
 """After a reconnect, free locks prove nothing for this long: the server may have ended everybody's connection."""
@@ -57,6 +60,7 @@ class Session:
         self._one_at_a_time = anyio.Lock()
         self._lost = anyio.Event()
         self._reconnected_at = -DISTRUST_S
+        self._generations: dict[str, int] = {}
         self.members: set[MemberId] = set()
 
     @property
@@ -73,7 +77,7 @@ class Session:
         """Connect and LISTEN. Raises Unavailable or ConfigError."""
         self._incarnation = self._database.incarnation
         self._lost = anyio.Event()
-        connection = await self._database.connect("membership")
+        connection = await self._database.connect("membership", timeout_s=ANSWER_TIMEOUT_S)
         try:
             with translated():
                 connection.add_termination_listener(lambda _: self._lost.set())
@@ -100,10 +104,18 @@ class Session:
         with contextlib.suppress(Superseded):  # a row locked by a change: the next heartbeat will do
             async with self._alone() as connection:
                 known = frozenset(self.members)
-                removed = known - await membership.heartbeat(connection, known)
-            if removed:
-                self.members -= removed
-                self._hearers.look()
+                beats = await membership.heartbeat(connection, known)
+            self._heed(known, beats)
+
+    def _heed(self, known: frozenset[MemberId], beats: Sequence[membership.Beat]) -> None:
+        removed = known - {beat.id for beat in beats}
+        if removed:
+            self.members -= removed
+            self._hearers.look()
+        for beat in beats:
+            if beat.attention or self._generations.get(beat.replica_set) != beat.generation:
+                self._generations[beat.replica_set] = beat.generation
+                self._hearers.generation(beat.replica_set)
 
     async def reopen(self) -> None:
         """Connect again after a loss and tell everybody to look."""
@@ -150,6 +162,8 @@ class Session:
                 raise Unavailable(msg)
             try:
                 yield self._connection
-            except Unavailable:
+            except Unavailable as error:
                 self._lost.set()
+                if isinstance(error.__cause__, TimeoutError):
+                    self._database.cut()
                 raise

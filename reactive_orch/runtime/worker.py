@@ -25,6 +25,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Change
     from reactive_orch.runtime.node import Node
 
+LOOK_AFTER_BEATS = 5
 LEAVE_ATTEMPTS = 10
 LEAVE_TIMEOUT_S = 3.0
 """Leaving in good order must not hang on a database that is away: then the free lock tells the others."""
@@ -72,6 +74,7 @@ class Worker:
         self._projections = tuple(projections)
         self._shares: dict[str, Share] = {}
         self._signal = Signal()
+        self._watch = Watch(node.database, self._signal.set)
         self._stopping = False
         self._until_idle = until_idle
         self._target: int | None = None
@@ -113,6 +116,7 @@ class Worker:
                 async with anyio.create_task_group() as tasks:
                     for share in self._shares.values():
                         tasks.start_soon(share.run)
+                    tasks.start_soon(self._watch.run)
                     await self._live()
                     tasks.cancel_scope.cancel()
             finally:
@@ -179,7 +183,7 @@ class Worker:
                 await self._signal.wait(backoff.next_s())
                 continue
             if not again:
-                await self._signal.wait(self._node.config.heartbeat_s * random.uniform(0.8, 1.0))
+                await self._signal.wait(self._look_after_s())
 
     async def _is_over(self) -> bool:
         if self._until_idle and not self._stopping and self._is_idle():
@@ -192,6 +196,11 @@ class Worker:
             return True
         landed = all(share.settled for share in self._shares.values())
         return waited_s > self._node.config.grace_s or (self.member is None and landed)
+
+    def _look_after_s(self) -> float:
+        """Return when to look without being woken: seldom while the heartbeats look too."""
+        beats = LOOK_AFTER_BEATS if self._node.session.connected and not self._stopping else 1
+        return beats * self._node.config.heartbeat_s * random.uniform(0.8, 1.0)
 
     def _is_idle(self) -> bool:
         """Tell whether everything that was settled when this worker first looked has been handled."""
@@ -212,13 +221,14 @@ class Worker:
             return await self._join()
         new = core.plan_change(snapshot, self._node.partitions_total, trust_locks=self._node.session.trusts_locks)
         if new is not None:
-            await self._change(new)
+            await self._change(snapshot, new)
             return True
         me = core.find(snapshot, self.member)
         if me is None:
             return await self._removed()
         if self._stopping:
             return await self._let_go(me.state)
+        self._watch.set(core.successor(snapshot, self.member))
         await self._adopt(snapshot, me.acknowledged)
         return False
 
@@ -231,9 +241,14 @@ class Worker:
         )
         return True
 
-    async def _change(self, new: Change) -> None:
+    async def _change(self, snapshot: Snapshot, new: Change) -> None:
         async with self._node.database.coordination() as connection:
-            await membership.change(connection, self.replica_set, new, traceparent=None)
+            written = await membership.change(connection, self.replica_set, new, traceparent=None)
+            left_behind = core.left_behind(snapshot, new)
+            if written and left_behind:
+                spared = await membership.terminate(connection, left_behind)
+                if spared:
+                    _logger.warning("%d connections of removed workers could not be ended: no right to", spared)
 
     async def _removed(self) -> bool:
         """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""

@@ -210,15 +210,16 @@ CREATE TABLE reactive_orch.assignments (
 );
 
 -- The members and what tells the living from the dead. A free lock proves nothing while the server has started after
--- the member's recorded connection: every lock was lost then, and the member may be on its way back.
+-- the member's recorded connection (every lock was lost then), nor while its process still has its tail connection: it
+-- has lost one connection and is on its way back. A process that dies loses all of them at once.
 CREATE VIEW reactive_orch.member_status AS
 SELECT m.*,
        l.pid IS NOT NULL                                         AS lock_held,
-       m.backend_start >= pg_postmaster_start_time()             AS lock_conclusive,
+       c.conclusive                                              AS lock_conclusive,
        extract(epoch FROM clock_timestamp() - m.heartbeat_at)    AS heartbeat_age_s,
        m.state = 'leaving'
            OR clock_timestamp() - m.heartbeat_at > m.stale_after
-           OR (l.pid IS NULL AND m.backend_start >= pg_postmaster_start_time()) AS gone
+           OR (l.pid IS NULL AND c.conclusive)                   AS gone
 FROM reactive_orch.members m
 LEFT JOIN pg_locks l
        ON l.locktype = 'advisory'
@@ -228,7 +229,52 @@ LEFT JOIN pg_locks l
       AND l.objsubid = 2
       AND l.mode = 'ExclusiveLock'
       AND l.granted
-      AND l.pid = m.backend_pid;
+      AND l.pid = m.backend_pid
+CROSS JOIN LATERAL (
+    SELECT l.pid IS NULL
+       AND m.backend_start >= pg_postmaster_start_time()
+       AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = 'reactive_orch:tail:' || m.name)
+           AS conclusive
+) c;
+
+-- Waits until a member's lock is free, but no longer than a slice: true when it is. In shared mode, so that a watcher
+-- that dies while it waits does not leave the lock taken; a slice ends before deadlock_timeout (1 s), so that
+-- log_lock_waits stays silent, and with it the snapshot that would hold back vacuum.
+CREATE FUNCTION reactive_orch.await_death(in_member integer) RETURNS boolean
+LANGUAGE plpgsql SET lock_timeout = '900ms' AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(reactive_orch.lock_namespace(), in_member);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END
+$$;
+
+-- Ends the backends that removed members have left behind: those of a process that was killed in mid-query or is
+-- frozen hold rows that others wait for. Only backends of that very process: its name is drawn anew at every start.
+-- Without the right to end them the time-outs of their connections do it, later. Returns how many it could not end.
+CREATE FUNCTION reactive_orch.terminate_backends(in_names text[]) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    backend record;
+    spared  integer := 0;
+BEGIN
+    FOR backend IN
+        SELECT a.pid FROM pg_stat_activity a
+        WHERE a.application_name = ANY (ARRAY(SELECT 'reactive_orch:' || k || ':' || n
+                                              FROM unnest(in_names) AS n,
+                                                   unnest('{membership,watch,tail,coordination,work}'::text[]) AS k))
+          AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+    LOOP
+        BEGIN
+            PERFORM pg_terminate_backend(backend.pid);
+        EXCEPTION WHEN insufficient_privilege THEN
+            spared := spared + 1;
+        END;
+    END LOOP;
+    RETURN spared;
+END
+$$;
 
 -- A worker's projections and their filters, before it joins. One whose recorded filter differs is refused: its
 -- checkpoints say nothing about the events that the old filter left out. A filter that a rewind has opened becomes this
@@ -290,6 +336,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     resumed integer[];
 BEGIN
+    -- Its own process's backends have its own rights: this cannot be refused.
     PERFORM pg_terminate_backend(a.pid)
     FROM reactive_orch.members m JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_start
     WHERE m.id = ANY (in_ids) AND a.pid <> pg_backend_pid();

@@ -1,0 +1,75 @@
+"""The watch: who this member's successor in the ring is, and the news of its death, within milliseconds.
+
+It waits for the successor's lock on a connection of its own, since a session that waits in a query hears no
+notification and can send no heartbeat. A freed lock is a hint to look, nothing more: the look decides. Alone in its
+replica set a member watches nobody and has no such connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.postgres import membership
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import asyncpg
+
+    from reactive_orch.model import MemberId
+    from reactive_orch.postgres.database import Database
+
+
+class Watch:
+    """One member's watch over its successor."""
+
+    def __init__(self, database: Database, look: Callable[[], None]) -> None:
+        """Watch nobody yet; `look` is called when the successor's lock is free."""
+        self._database = database
+        self._look = look
+        self._successor: MemberId | None = None
+        self._changed = Signal()
+        self._slice = anyio.CancelScope()
+
+    def set(self, successor: MemberId | None) -> None:
+        """Watch this member from now on, None for nobody."""
+        if successor != self._successor:
+            self._successor = successor
+            self._changed.set()
+            self._slice.cancel()
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        backoff = Backoff(0.05, 5.0)
+        while True:
+            while self._successor is None:
+                await self._changed.wait()
+            incarnation = self._database.incarnation
+            try:
+                connection = await self._database.connect("watch")
+                try:
+                    backoff.reset()
+                    await self._watch(connection)
+                finally:
+                    connection.terminate()
+            except (Unavailable, Superseded):
+                self._database.lost(incarnation)
+                await anyio.sleep(backoff.next_s())
+
+    async def _watch(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        # A free lock may belong to a member that only lost a connection: it is looked at again, ever less often.
+        pause = Backoff(0.005, 0.2)
+        while self._successor is not None:
+            successor, free = self._successor, False
+            with anyio.CancelScope() as self._slice:
+                free = await membership.await_death(connection, successor)
+            if not free or successor != self._successor:
+                pause.reset()
+                continue
+            self._look()
+            await self._changed.wait(pause.next_s())
