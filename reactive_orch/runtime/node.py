@@ -10,7 +10,8 @@ import logging
 import os
 import secrets
 import socket
-from typing import TYPE_CHECKING, Self
+import time
+from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
@@ -22,12 +23,29 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.tail import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from types import TracebackType
 
     from reactive_orch.config import Config
 
 _logger = logging.getLogger("reactive_orch")
+
+
+LOOP_LOOK_S = 0.25
+LOOP_DELAY_REPORTED_S = 1.0
+
+
+class Tenant(Protocol):
+    """A worker, as its node sees it."""
+
+    replica_set: str
+
+    def wake(self) -> None:
+        """Look: anything may have changed."""
+
+    @property
+    def busy(self) -> Iterable[str]:
+        """The projections that have a batch in hand."""
 
 
 class Node:
@@ -51,30 +69,32 @@ class Node:
         self.session = Session(self.database, config.heartbeat_s, hearers)
         self.tail = Tail(self.database, lambda: self.session.connected)
         self.partitions_total = 0
-        self._wakes: dict[str, list[Callable[[], None]]] = {}
+        self.loop_delay_s = 0.0
+        """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
+        self._tenants: list[Tenant] = []
         self._stack = contextlib.AsyncExitStack()
 
     def _ring(self) -> None:
         self.tail.bell.set()
 
     def _generation(self, replica_set: str) -> None:
-        for wake in self._wakes.get(replica_set, ()):
-            wake()
+        for tenant in self._tenants:
+            if tenant.replica_set == replica_set:
+                tenant.wake()
 
     def _look(self) -> None:
         self.tail.wake()
-        for replica_set in self._wakes:
-            self._generation(replica_set)
+        for tenant in self._tenants:
+            tenant.wake()
 
     @contextlib.contextmanager
-    def attached(self, replica_set: str, wake: Callable[[], None]) -> Iterator[None]:
-        """Call `wake` whenever the replica set may have changed."""
-        wakes = self._wakes.setdefault(replica_set, [])
-        wakes.append(wake)
+    def attached(self, tenant: Tenant) -> Iterator[None]:
+        """Wake this worker whenever its replica set may have changed."""
+        self._tenants.append(tenant)
         try:
             yield
         finally:
-            wakes.remove(wake)
+            self._tenants.remove(tenant)
 
     async def __aenter__(self) -> Self:
         """Connect, check schema and log, start following both."""
@@ -102,6 +122,7 @@ class Node:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep_session)
             tasks.start_soon(self.tail.run)
+            tasks.start_soon(self._measure_loop)
             yield
             tasks.cancel_scope.cancel()
 
@@ -113,6 +134,20 @@ class Node:
                 _logger.warning("membership connection lost: %s", error)
             await self._reopen()
             _logger.info("membership connection is back")
+
+    async def _measure_loop(self) -> None:
+        while True:
+            started = time.monotonic()
+            await anyio.sleep(LOOP_LOOK_S)
+            self.loop_delay_s = max(time.monotonic() - started - LOOP_LOOK_S, 0.0)
+            if self.loop_delay_s > LOOP_DELAY_REPORTED_S:
+                busy = sorted({name for tenant in self._tenants for name in tenant.busy})
+                _logger.warning(
+                    "the event loop was blocked for %.1f s, so nothing else ran in this process: a handler does not "
+                    "await; projections with a batch in hand: %s",
+                    self.loop_delay_s,
+                    ", ".join(busy) or "none",
+                )
 
     async def _reopen(self) -> None:
         backoff = Backoff(0.05, 5.0)

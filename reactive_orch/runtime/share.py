@@ -68,8 +68,12 @@ class Share:
     @property
     def only_in_flight(self) -> bool:
         """Whether all it still has to let go is in the hands of handlers."""
-        flying = frozenset().union(*(lane.in_flight for lane in self._all_lanes))
-        return not self._saving and self.held - self._desired <= flying
+        return not self._saving and self.held - self._desired <= self.in_flight
+
+    @property
+    def in_flight(self) -> frozenset[Partition]:
+        """The partitions of batches that are being handled or saved now."""
+        return frozenset().union(*(lane.in_flight for lane in self._all_lanes))
 
     @property
     def low(self) -> Position | None:

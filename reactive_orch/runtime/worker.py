@@ -99,6 +99,11 @@ class Worker:
         """Projection → events in batches committed by this worker."""
         return {name: share.events_handled for name, share in self._shares.items()}
 
+    @property
+    def busy(self) -> list[str]:
+        """The projections that have a batch in hand."""
+        return [name for name, share in self._shares.items() if share.in_flight]
+
     def stop(self) -> None:
         """Finish the batches in flight, save, leave, and let `run` return."""
         self._stopping = True
@@ -110,7 +115,7 @@ class Worker:
         Raises ProjectionFailed or ConfigError, in an exception group. When cancelled, it leaves without waiting for
         handlers: their batches are rolled back.
         """
-        with self._node.attached(self.replica_set, self._wake):
+        with self._node.attached(self):
             try:
                 await self._register()
                 async with anyio.create_task_group() as tasks:
@@ -124,7 +129,8 @@ class Worker:
                     await self._leave_in_passing()
                 self._state = State.STOPPED
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look: anything may have changed."""
         self._signal.set()
         for share in self._shares.values():
             share.wake()
