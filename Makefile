@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test test-unit test-integration test-debug fmt clean
+.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,18 @@ test-debug: export PYTHONDEVMODE = 1
 test-debug: export PYTHONWARNINGS = error
 test-debug: install ## integration tests with asyncio's debug mode and every warning an error
 	$(BIN)/pytest integration_test $(ARGS)
+
+SECONDS ?= 60
+MINUTES ?= 30
+
+chaos: install ## a storm of faults; SEED=7 repeats one, SECONDS=60
+	$(BIN)/python -m integration_test.chaos.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+mutants: install ## planted bugs: the chaos suite must catch every one
+	$(BIN)/python -m integration_test.chaos.mutants $(ARGS)
+
+soak: install ## a long storm, its figures into bench/RESULTS.md; MINUTES=30, SEED=7
+	$(BIN)/python -m integration_test.chaos.run --minutes $(MINUTES) --report bench/RESULTS.md $(if $(SEED),--seed $(SEED))
 
 fmt: install ## format, and fix what can be fixed
 	$(BIN)/ruff format .

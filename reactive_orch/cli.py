@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,10 +23,11 @@ import anyio
 
 from reactive_orch import commands
 from reactive_orch.config import Config, database_url, database_url_of_parts, shown
+from reactive_orch.core.health import State
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
 from reactive_orch.model import Projection, check_name
 from reactive_orch.runtime.node import Node
-from reactive_orch.runtime.worker import State, Worker
+from reactive_orch.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -179,14 +181,9 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
     check_name("replica-set", options.replica_set)
     host, port = _http_address(options.http)
     projections = _projections(options.projection)
+    config = _config(options)
     url, embedded = await _database(options, os.environ)
-    config = Config(
-        database_url=url,
-        batch_events=options.batch,
-        heartbeat_s=options.heartbeat,
-        stale_after_s=options.stale_after,
-        retries=options.retries,
-    )
+    config = replace(config, database_url=url)
     _log_to_stderr()
     if options.migrate or embedded:
         await commands.migrate(url)
@@ -198,6 +195,17 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
         _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
         stop.act = worker.stop
         await worker.run()
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """Return the options, checked before anything is started for them; the database's address is still to come."""
+    return Config(
+        database_url="",
+        batch_events=options.batch,
+        heartbeat_s=options.heartbeat,
+        stale_after_s=options.stale_after,
+        retries=options.retries,
+    )
 
 
 def _health(node: Node, worker: Worker) -> tuple[bool, Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import anyio
 
-from reactive_orch.errors import ConfigError
+from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import checkpoints, log, membership, migrations
 from reactive_orch.postgres.database import AnyConnection, Database, translated
@@ -156,7 +156,7 @@ def event_of(line: Any) -> NewEvent:
             msg = f"{key} is missing or not a non-empty string"
             raise ValueError(msg)
     _check_types(line)
-    event_id = {"event_id": UUID(line["event_id"])} if line.get("event_id") else {}
+    event_id = {"event_id": UUID(line["event_id"])} if "event_id" in line else {}
     return NewEvent(**{**line, **event_id})
 
 
@@ -238,19 +238,34 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
     async with _connected(url) as connection:
         await migrations.check(connection)
         to = await _target(connection, options.to)
-        partitions = await checkpoints.rewind(connection, options.replica_set, options.projection, to)
+        proposed = await checkpoints.proposed(connection, options.replica_set, options.projection)
+        if to is None and proposed is None:
+            msg = "--to keep accepts the filter of a worker that was refused, and none was: nothing to do"
+            raise ConfigError(msg)
+        partitions = await _rewound(connection, options.replica_set, options.projection, to)
     if not partitions:
         msg = f"replica set {options.replica_set!r} has no projection {options.projection!r}"
         raise ConfigError(msg)
     where = "kept where they were" if to is None else f"set to position {to}"
-    print(f"{partitions} partitions of {options.projection} {where}; running workers have started over from there")
+    print(f"{partitions} partitions of {options.projection} {where}; running workers start over from there")
+    if proposed is not None:
+        print(f"the filter is now {proposed}; start the worker again that was refused with it")
+
+
+async def _rewound(connection: AnyConnection, replica_set: str, projection: str, to: int | None) -> int:
+    """Rewind between two batches, waiting for the slowest handler as long as it takes (with a word about it)."""
+    while True:
+        try:
+            return await checkpoints.rewind(connection, replica_set, projection, to)
+        except Superseded:
+            print("waiting for the batches in flight", file=sys.stderr)
 
 
 async def _target(connection: AnyConnection, text: str) -> int | None:
     """Return the position meant, None for keep. Raises ConfigError for one that is not settled yet."""
     if text in _WORDS:
         return _WORDS[text]
-    head, holders, _ = await log.observe(connection)
+    head, holders, *_ = await log.observe(connection)
     saved = (await log.check(connection)).checkpoint
     # Checkpoints are settled; beyond them, the head is while nobody is appending.
     settled = saved if holders else max(saved, head)

@@ -6,6 +6,7 @@ relations between values, and a database address in any of its forms becomes a U
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,6 +41,10 @@ class Config:
     """How long a stop waits for batches in flight."""
     connections_max: int = 10
     """Connections for batches, per process: that many lanes work at the same moment."""
+    rebalance_s: float = 60.0
+    """A worker that has been adopting a generation for longer says that it is not ready."""
+    trace_events: bool = False
+    """A span for each event, besides the one for its batch: for looking closely, not for every day."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError with everything that is wrong."""
@@ -55,14 +60,15 @@ class Config:
                 f"--heartbeat must be 0.05 to 3600 seconds, not {self.heartbeat_s:g}",
             ),
             (
-                not 3 * self.heartbeat_s <= self.stale_after_s,
+                not 3 * self.heartbeat_s <= self.stale_after_s + 1e-9,  # 3 * 0.1 is more than 0.3
                 f"--stale-after ({self.stale_after_s:g} s) must be at least three heartbeats "
                 f"({3 * self.heartbeat_s:g} s): one lost heartbeat is no death",
             ),
             (self.stale_after_s > 86_400, f"--stale-after must be at most a day (86400 s), not {self.stale_after_s:g}"),
             (not 0 <= self.retries <= 1000, f"--retries must be 0 to 1000, not {self.retries}"),
-            (self.handler_timeout_s <= 0, "handler_timeout_s must be positive"),
-            (self.grace_s < 0, "grace_s must not be negative"),
+            (not 0 < self.handler_timeout_s <= 86_400, "handler_timeout_s must be positive and at most a day"),
+            (not self.grace_s >= 0, "grace_s must not be negative"),
+            (self.rebalance_s <= 0, "rebalance_s must be positive"),
             (not 1 <= self.connections_max <= 1000, "connections_max must be 1 to 1000"),
         ]
 
@@ -86,19 +92,20 @@ def database_url(text: str) -> str:
 
 
 def _check_uri(text: str) -> None:
-    try:
-        hosts = urlsplit(text).netloc.rpartition("@")[2]
-        for host in hosts.split(","):  # urlsplit reads the port of a single one only
-            _check_port(re.sub(r"^\[.*?\]|^[^:]*", "", host).removeprefix(":"))
-    except ValueError as error:
-        msg = f"the database address is not a valid URI: {error}"
-        raise ConfigError(msg) from error
+    with contextlib.suppress(ValueError):
+        hosts = urlsplit(text).netloc.rpartition("@")[2].split(",")  # urlsplit reads the port of a single one only
+        if all(_is_port(re.sub(r"^\[.*?\]|^[^:]*", "", host).removeprefix(":")) for host in hosts):
+            return
+    # No part of the text is shown: it may be one of the password.
+    msg = (
+        "the database address is not a valid URI: it is written postgresql://user:password@host:5432/database, "
+        f"with a port of at most {PORT_MAX}, and special characters of the password as %XX (/ as %2F, @ as %40)"
+    )
+    raise ConfigError(msg)
 
 
-def _check_port(text: str) -> None:
-    if text and not (text.isdecimal() and 0 < int(text) <= PORT_MAX):
-        msg = f"the database's port must be a number from 1 to {PORT_MAX}, not {text!r}"
-        raise ConfigError(msg)
+def _is_port(text: str) -> bool:
+    return not text or (text.isdecimal() and 0 < int(text) <= PORT_MAX)
 
 
 _WORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
@@ -121,11 +128,14 @@ def _words(text: str) -> dict[str, str]:
 def _uri_of(words: Mapping[str, str]) -> str:
     renamed = {"dbname": "database", "hostaddr": "host"}
     parameters = {renamed.get(key, key): value for key, value in words.items() if value}
-    for port in parameters.get("port", "").split(","):
-        _check_port(port)
-    timeout = parameters.pop("connect_timeout", None)
+    ports = parameters.get("port", "")
+    if not all(map(_is_port, ports.split(","))):
+        msg = f"the database's port must be a number from 1 to {PORT_MAX}, not {ports!r}"
+        raise ConfigError(msg)
+    parameters.pop("connect_timeout", None)  # asyncpg does not know this word, and connecting is bounded anyway
+    if "host" in parameters:
+        parameters["host"] = re.sub(r"(?<![^,])[\da-fA-F]*:[^,]*:[^,]*", r"[\g<0>]", parameters["host"])  # IPv6
     database = parameters.pop("database", "")
-    del timeout  # asyncpg does not know this word, and connecting is bounded anyway
     return f"postgresql:///{quote(database, safe='')}?{urlencode(parameters, quote_via=quote)}"
 
 
@@ -141,5 +151,5 @@ def database_url_of_parts(environment: Mapping[str, str]) -> str | None:
 
 def shown(url: str) -> str:
     """Return a database URI without its password, for people to read."""
-    without = re.sub(r"(//[^:/@]*):[^@]*@", r"\1@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1…", without)
+    without = re.sub(r"(//[^:/?#@]*):[^/?#]*@", r"\1@", url)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1…", without)

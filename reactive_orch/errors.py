@@ -7,6 +7,8 @@ raised itself: they are kept as the `__cause__`.
 
 from __future__ import annotations
 
+SQLSTATE_LENGTH = 5
+
 
 class ReactiveOrchError(Exception):
     """Root of all errors of this package."""
@@ -44,6 +46,10 @@ class HandlerFailed(ReactiveOrchError):
         self.index = index
 
 
+class Refused(ReactiveOrchError):
+    """A projection is recorded with another filter; the argument is its name. The worker goes on without it."""
+
+
 class ProjectionFailed(ReactiveOrchError):
     """A handler failed for good (exit code 1).
 
@@ -53,3 +59,20 @@ class ProjectionFailed(ReactiveOrchError):
 
 class Conflict(ReactiveOrchError):
     """An append expected another version of the aggregate's stream: read it again and decide anew."""
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and text in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what may be told of an error to anybody: its SQLSTATE or its type, never its text, which holds values.
+
+    Of an error of ours it is that of its cause.
+    """
+    while isinstance(error, ReactiveOrchError) and error.__cause__ is not None:
+        error = error.__cause__
+    sqlstate = getattr(error, "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) and len(sqlstate) == SQLSTATE_LENGTH else type(error).__name__

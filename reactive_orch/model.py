@@ -89,10 +89,13 @@ class NewEvent:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def payload_bytes(self) -> bytes:
-        """Return the payload as stored: bytes as they are, all else as compact JSON."""
+        """Return the payload as stored: bytes as they are, all else as compact JSON.
+
+        Raises ValueError or TypeError for what JSON cannot carry.
+        """
         if isinstance(self.payload, bytes):
             return self.payload
-        return json.dumps(self.payload, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(self.payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
@@ -136,9 +139,14 @@ def projection(
     transaction that also moves the checkpoint. `concurrency` is the number of lanes (tasks) its partitions are dealt
     to.
 
-    Raises ConfigError for a name that is empty or longer than 63 bytes, and for a function that is not async.
+    Raises ConfigError for a name that is empty or longer than 63 bytes, for a filter that can match nothing, and for a
+    function that is not async.
     """
     check_name("projection", name)
+    for what, wanted in (("aggregate_types", aggregate_types), ("bounded_contexts", bounded_contexts)):
+        if isinstance(wanted, str) or (wanted is not None and not wanted):
+            msg = f"projection {name!r}: {what} must be a list of names, not {wanted!r}"
+            raise ConfigError(msg)
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
         if not _is_async(handler):
@@ -147,8 +155,8 @@ def projection(
         if concurrency < 1:
             msg = f"projection {name!r}: concurrency must be at least 1, not {concurrency}"
             raise ConfigError(msg)
-        wanted = Filter(_sorted(aggregate_types), _sorted(bounded_contexts))
-        return Projection(name, handler, batch, wanted, concurrency)
+        only = Filter(_sorted(aggregate_types), _sorted(bounded_contexts))
+        return Projection(name, handler, batch, only, concurrency)
 
     return decorate
 
@@ -216,6 +224,13 @@ class Snapshot:
     """Why this generation was made; None before the first."""
     subjects: tuple[MemberId, ...] = ()
     """Who joined, left or was removed."""
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """Projection → its epoch: checkpoints loaded in an older one have been rewound since."""
+    traceparent: str | None = None
+    """The root of this generation's trace."""
+    created_at: datetime | None = None
+    settled: bool = False
+    moved: int = 0
 
 
 class Reason(enum.Enum):
@@ -241,6 +256,39 @@ class Change:
     """Only the projections whose owners change."""
     moved: int
     """Partitions that change their owner, over all projections."""
+
+
+class Written(NamedTuple):
+    """What the statement that wrote a generation brings back."""
+
+    number: int
+    created_at: datetime
+    overtaken: bool
+    """The generation before was not settled yet."""
+
+
+class Adopted(NamedTuple):
+    """How a member adopted a generation: what made it look; durations from then on, None for nothing to do."""
+
+    source: str
+    total_s: float
+    finish_s: float | None
+    load_s: float | None
+    gave: int
+    took: int
+    kept: int
+
+
+class Acknowledged(NamedTuple):
+    """What an acknowledgement brings back: how late this member noticed; for the last one, a summary of all."""
+
+    notify_s: float
+    settled_at: datetime | None
+    slowest: int | None
+    kept: int | None
+    notify_max_s: float | None
+    finish_max_s: float | None
+    load_max_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

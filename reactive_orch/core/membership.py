@@ -24,7 +24,7 @@ def plan_change(snapshot: Snapshot, partitions: int, *, trust_locks: bool) -> Ch
     """
     gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, trust_locks=trust_locks))}
     staying = [m for m in snapshot.members if m.id not in gone]
-    admit = tuple(m.id for m in staying if m.state is MemberState.WAITING)
+    admit = tuple(sorted(m.id for m in staying if m.state is MemberState.WAITING))
     capable = {m.id: m.projections for m in staying}
     projections = sorted(set(snapshot.owners).union(*capable.values()))
     target = assign(snapshot.owners, capable, projections, partitions)
@@ -39,7 +39,7 @@ def plan_change(snapshot: Snapshot, partitions: int, *, trust_locks: bool) -> Ch
         admit=admit,
         remove=tuple(sorted(gone)),
         owners=owners,
-        moved=moved(snapshot.owners, {**snapshot.owners, **target}),
+        moved=moved(snapshot.owners, target),
     )
 
 

@@ -16,8 +16,9 @@ from reactive_orch.model import Checkpoint, Event, Partition, Position, Swap, Wi
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-SPAN_MAX = 1 << 48
-"""Doubling empty windows ends here: wider than any log."""
+SPAN_MAX = 1 << 22
+"""Doubling empty windows ends here: one read of so many rows, for a filter that few events pass, takes about a second,
+so it never runs into a time-out that it would meet again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Batch:
 
     events: Sequence[Event]
     swaps: tuple[Swap, ...]
+    read_to: Mapping[Partition, Position]
+    """The partitions it was planned for, and up to where each had been read then."""
 
 
 @dataclass(slots=True)
@@ -86,23 +89,24 @@ class Progress:
         Partitions dropped (or taken anew, further back) since the window was made are left out, and so are
         events that a partition already has behind it.
         """
-        covered = self._covered(window)
-        mine = [e for e in events if e.partition in covered and e.global_position > self.read_to[e.partition]]
+        covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
+        mine = [e for e in events if e.partition in covered and e.global_position > covered[e.partition]]
         touched = sorted({event.partition for event in mine})
-        return Batch(mine, tuple(Swap(p, self.saved[p], end) for p in touched))
+        return Batch(mine, tuple(Swap(p, self.saved[p], end) for p in touched), covered)
 
-    def passed(self, window: Window, end: Position, batch: Batch | None = None) -> None:
-        """Note that the window has been read up to `end` and its batch, if there was one, has been committed."""
-        for partition in self._covered(window):
-            self.read_to[partition] = max(self.read_to[partition], end)
-        self.swapped(batch.swaps if batch else ())
+    def passed(self, window: Window, end: Position, batch: Batch) -> None:
+        """Note that the window has been read up to `end` and its batch, which may be empty, has been committed.
+
+        A partition that came, or came back further behind, after the batch was planned stays where it is.
+        """
+        for partition, planned in batch.read_to.items():
+            if (now := self.read_to.get(partition, -1)) >= planned:
+                self.read_to[partition] = max(now, end)
+        self.swapped(batch.swaps)
         if end < window.high:
             self._stretch = max(self._stretch // 2, 1)
-        elif len(batch.events if batch else ()) * 2 < self.batch_events and self._span() <= end - window.low < SPAN_MAX:
+        elif len(batch.events) * 2 < self.batch_events and self._span() <= end - window.low < SPAN_MAX:
             self._stretch *= 2
-
-    def _covered(self, window: Window) -> frozenset[Partition]:
-        return frozenset(p for p in window.partitions if self.read_to.get(p, -1) >= window.low)
 
     def swapped(self, swaps: Iterable[Swap]) -> None:
         """Note that these swaps have been committed."""

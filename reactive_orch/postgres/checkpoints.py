@@ -21,10 +21,18 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import asyncpg
 
-from reactive_orch.errors import Conflict, HandlerFailed, Superseded
-from reactive_orch.model import Checkpoint, Filter, Partition, Position, Swap
+from reactive_orch.errors import HandlerFailed, Refused, Superseded, Unavailable, described
+from reactive_orch.model import Checkpoint, Filter, Partition, Position, Projection, Swap
 from reactive_orch.postgres import log
-from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, load_statements, translated
+from reactive_orch.postgres.database import (
+    CLEANUP_TIMEOUT_S,
+    drop,
+    is_closed,
+    is_conflict,
+    is_lost,
+    load_statements,
+    translated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -54,32 +62,35 @@ async def batch(
     transaction = connection.transaction()
     marks = cast("BatchConnection", connection).marks
     try:
-        await transaction.start()
-        parked = await _swap(connection, replica_set, projection, swaps)
-        marks.put_off = []
+        with translated():
+            await transaction.start()
+            parked = await _swap(connection, replica_set, projection, swaps)
+        marks.begin()
         yield parked
         await _finish(connection, transaction, marks)
     except BaseException:
-        await _roll_back(connection)
+        await _roll_back(connection, transaction)
         raise
     finally:
-        marks.put_off = marks.sealed_commit = None
+        marks.end()
 
 
 async def _finish(connection: AnyConnection, transaction: Transaction, marks: BatchMarks) -> None:
     try:
-        with translated():
-            put_off, marks.put_off = marks.put_off or [], None
-            for events, expected in put_off:
-                await log.append(connection, events, expected)
-            marks.sealed_commit = _SQL.seal
-            await transaction.commit()
+        for columns, expected in marks.take_put_off():
+            await log.append_columns(connection, columns, expected)
+        marks.sealed_commit = _SQL.seal
+        await transaction.commit()
     except asyncpg.InFailedSQLTransactionError as error:
         msg = "the handler caught a database error and went on; the database has given up its transaction"
         raise HandlerFailed(msg) from error
-    except (asyncpg.PostgresError, Conflict, ValueError) as error:
-        msg = f"the batch could not be committed: {error}"
-        raise HandlerFailed(msg) from error
+    except Exception as error:
+        # What the database says here it says to the handler's statements: a deferred constraint, a conflict.
+        if is_conflict(error):
+            raise Superseded(str(error)) from error
+        if is_lost(error, connection) or isinstance(error, OSError):
+            raise Unavailable(str(error)) from error
+        raise HandlerFailed(described(error)) from error
 
 
 async def _swap(connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]) -> int:
@@ -99,45 +110,51 @@ async def _swap(connection: AnyConnection, replica_set: str, projection: str, sw
     return int(row["parked"])
 
 
-async def _roll_back(connection: AnyConnection) -> None:
-    # asyncpg's own rollback refuses once its transaction object has failed; the server only needs the word.
+async def _roll_back(connection: AnyConnection, transaction: Transaction) -> None:
     with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
         try:
-            if connection.is_in_transaction():
-                await connection.execute("ROLLBACK;")
+            if not is_closed(connection) and connection.is_in_transaction():
+                await _say_rollback(connection, transaction)
         except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
-            connection.terminate()
+            drop(connection)
+
+
+async def _say_rollback(connection: AnyConnection, transaction: Transaction) -> None:
+    try:
+        await transaction.rollback()
+    except asyncpg.InterfaceError:  # after a COMMIT that was refused asyncpg's object is done, the server is not
+        await connection.execute("ROLLBACK;")
 
 
 async def load_free(
-    connection: AnyConnection, replica_set: str, projection: str, partitions: Collection[Partition]
+    connection: AnyConnection, replica_set: str, projection: Projection, partitions: Collection[Partition]
 ) -> dict[Partition, Checkpoint]:
-    """Return the checkpoints that no transaction holds at this moment."""
-    return await _load(connection, _SQL.load_free, replica_set, projection, partitions)
+    """Return the checkpoints that no transaction holds at this moment.
 
-
-async def load_next(
-    connection: AnyConnection, replica_set: str, projection: str, partitions: Collection[Partition]
-) -> dict[Partition, Checkpoint]:
-    """Wait until the first of these checkpoints is free and return it.
-
-    Raises Superseded when its row stayed locked for the connection's lock_timeout.
+    Raises Refused when they are recorded with another filter than the projection's.
     """
-    return await _load(connection, _SQL.load, replica_set, projection, partitions)
-
-
-async def _load(
-    connection: AnyConnection, statement: str, replica_set: str, projection: str, partitions: Collection[Partition]
-) -> dict[Partition, Checkpoint]:
     with translated():
-        rows = await connection.fetch(statement, replica_set, projection, sorted(partitions))
+        rows = await connection.fetch(
+            _SQL.load_free, replica_set, projection.name, sorted(partitions), filter_text(projection.filter)
+        )
+    if not all(row["ours"] for row in rows):
+        raise Refused(projection.name)
     return {row["partition"]: Checkpoint(row["position"], row["epoch"], row["parked"]) for row in rows}
 
 
-async def filter_is_ours(connection: AnyConnection, replica_set: str, projection: str, wanted: Filter) -> bool:
-    """Tell whether the checkpoints were made with this filter (or are open to any)."""
+async def await_free(
+    connection: AnyConnection, replica_set: str, projection: str, partitions: Collection[Partition]
+) -> None:
+    """Wait until the first of these checkpoints is free, but no longer than a slice of 300 ms."""
     with translated():
-        return bool(await connection.fetchval(_SQL.filter_is_ours, replica_set, projection, filter_text(wanted)))
+        await connection.execute(_SQL.await_free, replica_set, projection, sorted(partitions))
+
+
+async def proposed(connection: AnyConnection, replica_set: str, projection: str) -> str | None:
+    """Return the filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
+    with translated():
+        text: str | None = await connection.fetchval(_SQL.proposed, replica_set, projection)
+    return text
 
 
 async def rewind(connection: AnyConnection, replica_set: str, projection: str, to: Position | None) -> int:

@@ -25,27 +25,25 @@ FROM swapped s;
 SELECT reactive_orch.seal_batch(); COMMIT;
 
 -- name: load_free
--- The checkpoints of partitions $3 that no transaction holds.
-SELECT c.partition, c.position, c.epoch, c.parked
+-- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that
+-- goes with this filter: a row that a rewind has just moved is left out and found at the next look.
+SELECT c.partition, c.position, c.epoch, c.parked, p.filter = $4::jsonb AS ours
 FROM reactive_orch.checkpoints c
+JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.epoch = c.epoch
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
-ORDER BY c.partition FOR UPDATE SKIP LOCKED;
+ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
 
--- name: load
--- The same for one partition, after whoever holds its row has ended; fails after the connection's lock_timeout.
-SELECT c.partition, c.position, c.epoch, c.parked
-FROM reactive_orch.checkpoints c
-WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
-ORDER BY c.partition LIMIT 1 FOR UPDATE;
-
--- name: filter_is_ours
--- May a worker with filter $3 go on with this projection? A filter that a rewind has opened is everybody's.
-SELECT p.filter IS NULL OR p.filter = $3::jsonb FROM reactive_orch.projections p
-WHERE p.replica_set = $1::text AND p.name = $2::text;
+-- name: await_free
+-- Wait for the first of the partitions $3, for a slice.
+SELECT reactive_orch.await_free($1::text, $2::text, $3::smallint[]);
 
 -- name: rewind
--- Positions of a projection to $3 (NULL: keep them), a new epoch, and the filter open for the next worker.
+-- Positions of a projection to $3 (NULL: keep them), a new epoch, and the filter that was proposed.
 SELECT reactive_orch.rewind($1::text, $2::text, $3::bigint);
+
+-- name: proposed
+-- The filter that a refused worker wanted; NULL when there is none.
+SELECT p.proposed::text FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.name = $2::text;
 
 -- name: positions
 -- How far each partition of each projection of a replica set has been saved.

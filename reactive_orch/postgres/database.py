@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import anyio
 import asyncpg
@@ -69,7 +70,8 @@ _LOST = (
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory: it may get better
+    asyncpg.PostgresSystemError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
@@ -79,12 +81,33 @@ _CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
 
 
-def is_transient(error: BaseException, connection: AnyConnection) -> bool:
-    """Tell whether a handler's error says nothing about the handler: a conflict, or its connection is gone."""
-    if isinstance(error, asyncpg.QueryCanceledError):
-        return False
+def is_conflict(error: BaseException) -> bool:
+    """Tell whether an error, or one in a group of them, says that the transaction met another one: do it again."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_conflict(inner) for inner in error.exceptions)
+    return isinstance(error, _CONFLICTS)
+
+
+def is_lost(error: BaseException, connection: AnyConnection) -> bool:
+    """Tell whether an error of whoever used this connection means that the server is gone or has ended it."""
     server_ended_it = (asyncpg.OperatorInterventionError, asyncpg.IdleInTransactionSessionTimeoutError)
-    return connection.is_closed() or isinstance(error, (*_CONFLICTS, *server_ended_it))
+    return is_closed(connection) or (
+        isinstance(error, server_ended_it) and not isinstance(error, asyncpg.QueryCanceledError)
+    )
+
+
+def is_closed(connection: AnyConnection) -> bool:
+    """Tell whether a connection is gone. asyncpg refuses to say so of a borrowed one that its pool has dropped."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def drop(connection: AnyConnection) -> None:
+    """Close a connection without a word to the server."""
+    if not is_closed(connection):
+        connection.terminate()
 
 
 @contextlib.contextmanager
@@ -118,8 +141,7 @@ _STANDBY = "the server is a standby: give the address of the primary, or all hos
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Database:
@@ -133,8 +155,10 @@ class Database:
         self.url = url
         self.label = label
         self.incarnation = 0
+        self._waiters = anyio.Semaphore(COORDINATION_CONNECTIONS_MAX // 2)
         self._borrowed: set[AnyConnection] = set()
         self.on_lost: list[Callable[[], None]] = []
+        self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
         processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
         self._processing = self._pool("work", connections_max, processing_settings, handler_timeout_s)
@@ -149,6 +173,7 @@ class Database:
             self.url,
             min_size=0,
             max_size=size,
+            connect=self._connect,
             reset=_keep_session,
             command_timeout=timeout_s,
             max_inactive_connection_lifetime=60.0,
@@ -164,17 +189,16 @@ class Database:
             "server_settings": {**_COMMON_SETTINGS, **settings, "application_name": name},
         }
 
-    def lost(self, incarnation: int) -> None:
-        """Note that a connection made in this incarnation was lost: from here on nothing remembered is valid."""
-        if incarnation == self.incarnation:
-            self.incarnation += 1
-            for forget in self.on_lost:
-                forget()
+    def lost(self) -> None:
+        """Note that a connection was lost: from here on nothing remembered is valid, nor is any pooled connection."""
+        self.incarnation += 1
+        for forget in self.on_lost:
+            forget()
 
     def cut(self) -> None:
         """End every pooled connection in use: the network has swallowed them, and their users would wait for long."""
         for connection in self._borrowed:
-            connection.terminate()
+            drop(connection)
 
     async def connect(self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S) -> asyncpg.Connection[asyncpg.Record]:
         """Open a connection of its own, outside the pools; its statements end within the time-out.
@@ -191,26 +215,63 @@ class Database:
         """Borrow a connection for one batch."""
         return self._borrow(self._processing)
 
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[AnyConnection]:
+        """Borrow a coordination connection to wait for a lock; never all of them, so that the others go on."""
+        async with self._waiters, self._borrow(self._coordination) as connection:
+            yield connection
+
     def coordination(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection with short time-outs for one statement."""
         return self._borrow(self._coordination)
 
     @contextlib.asynccontextmanager
     async def _borrow(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[AnyConnection]:
+        began = time.monotonic()
+        with translated():
+            connection = await self._acquire(pool)
+        self.waited("work" if pool is self._processing else "coordination", time.monotonic() - began)
         incarnation = self.incarnation
-        connection: PoolConnectionProxy[asyncpg.Record] | None = None
+        self._borrowed.add(connection)
         try:
             with translated():
-                connection = await pool.acquire()
-                self._borrowed.add(connection)
                 yield connection
         except Unavailable:
-            self.lost(incarnation)
+            if incarnation == self.incarnation:
+                self.lost()
             raise
         finally:
-            if connection is not None:
-                self._borrowed.discard(connection)
-                await _give_back(pool, connection)
+            self._borrowed.discard(connection)
+            await _give_back(pool, connection)
+
+    async def _acquire(self, pool: asyncpg.Pool[asyncpg.Record]) -> PoolConnectionProxy[asyncpg.Record]:
+        """Take a connection of this incarnation; an older one may lead to a server that is the primary no more.
+
+        Raises Unavailable when the incarnation changes meanwhile: whoever asked did so for a reason that is gone.
+        """
+        incarnation = self.incarnation
+        while True:
+            connection = await pool.acquire()
+            born = cast("BatchConnection", connection).marks.incarnation
+            if born == incarnation == self.incarnation:
+                return connection
+            connection.terminate()
+            await _give_back(pool, connection)
+            if incarnation != self.incarnation:
+                msg = "the database was lost meanwhile"
+                raise Unavailable(msg)
+
+    async def _connect(self, *args: Any, **kwargs: Any) -> BatchConnection:
+        incarnation = self.incarnation
+        connection: BatchConnection = await asyncpg.connect(*args, **kwargs)
+        connection.marks.incarnation = incarnation
+        return connection
+
+    @property
+    def pool_counts(self) -> dict[str, tuple[int, int]]:
+        """Of each pool, how many connections are used and how many idle."""
+        pools = {"work": self._processing, "coordination": self._coordination}
+        return {name: (pool.get_size() - pool.get_idle_size(), pool.get_idle_size()) for name, pool in pools.items()}
 
     async def open(self) -> None:
         """Start the pools; they connect when first used."""
@@ -228,7 +289,7 @@ class Database:
 
 async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: PoolConnectionProxy[asyncpg.Record]) -> None:
     # Still in a transaction: whoever borrowed it was cancelled or failed half-way, so its state is unknown.
-    if connection.is_closed() or connection.is_in_transaction():
+    if not is_closed(connection) and connection.is_in_transaction():
         connection.terminate()
     with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
         await pool.release(connection)
@@ -246,6 +307,32 @@ class BatchMarks:
     """Appends of the handlers; None outside a batch."""
     sealed_commit: str | None = None
     """What to send instead of the next COMMIT."""
+    savepoints: dict[str, int] = field(default_factory=dict)
+    """How much had been put off when a savepoint was set: what came after it goes when it is rolled back."""
+    incarnation: int = 0
+    """Of the database, when this connection was made."""
+
+    def begin(self) -> None:
+        """Put appends off from now on."""
+        self.put_off, self.savepoints = [], {}
+
+    def end(self) -> None:
+        """Forget what was put off."""
+        self.put_off = self.sealed_commit = None
+
+    def take_put_off(self) -> list[Any]:
+        """Return what was put off, and put nothing off any more."""
+        taken, self.put_off = self.put_off or [], None
+        return taken
+
+    def note(self, query: str) -> None:
+        """Follow a handler's savepoints, in the words of asyncpg's own nested transactions."""
+        if self.put_off is None:
+            return
+        if query.startswith("SAVEPOINT "):
+            self.savepoints[query.removeprefix("SAVEPOINT ")] = len(self.put_off)
+        elif query.startswith("ROLLBACK TO "):
+            del self.put_off[self.savepoints.get(query.removeprefix("ROLLBACK TO "), len(self.put_off)) :]
 
 
 class BatchConnection(_Connection):
@@ -259,4 +346,5 @@ class BatchConnection(_Connection):
         """Execute as asyncpg does; the COMMIT of a batch is sent together with the statement that seals it."""
         if self.marks.sealed_commit is not None and query == "COMMIT;":
             query, self.marks.sealed_commit = self.marks.sealed_commit, None
+        self.marks.note(query)
         return await super().execute(query, *args, timeout=timeout)

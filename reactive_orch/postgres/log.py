@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
@@ -26,6 +26,8 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 
 RUN_ROWS_MAX = 1000
 """How far one look follows the run without gaps while writers hold the frontier."""
+
+Columns: TypeAlias = "tuple[Sequence[Any], ...]"
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
@@ -118,21 +120,26 @@ async def append(connection: AnyConnection, events: Sequence[NewEvent], expected
     An exact version (0 for no stream) is that of the one aggregate all events must belong to. Raises Conflict when
     the stream has another version, ValueError when an exact version is given for several aggregates.
     """
-    if not events:
+    await append_columns(connection, columns_of(events), expected)
+
+
+async def append_columns(connection: AnyConnection, columns: Columns, expected: int | Expected) -> None:
+    """Write events that are already in the form of `columns_of`."""
+    streams = sorted(set(zip(*columns[:3], strict=True)))
+    if not streams:
         return
-    streams = sorted({(e.bounded_context, e.aggregate_type, e.aggregate_id) for e in events})
-    if expected is Expected.ANY:
-        await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*streams, strict=True)))
-    else:
-        await _demand_version(connection, streams, 0 if expected is Expected.NO_STREAM else expected)
+    await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*streams, strict=True)))
+    base = None if expected is Expected.ANY else 0 if expected is Expected.NO_STREAM else expected
+    if base is not None:
+        await _demand_version(connection, streams, base)
     try:
-        await connection.execute(_SQL.append, *_columns(events))
+        await connection.execute(_SQL.append, *columns, base)
     except asyncpg.UniqueViolationError as error:
         msg = f"another writer appended to {_names(streams)} at the same time, or an event_id is already taken"
         raise Conflict(msg) from error
 
 
-async def _demand_version(connection: AnyConnection, streams: list[tuple[str, str, str]], expected: Any) -> None:
+async def _demand_version(connection: AnyConnection, streams: list[tuple[str, str, str]], expected: int) -> None:
     if len(streams) > 1:
         msg = f"an exact version is that of one aggregate, but the events belong to {len(streams)}"
         raise ValueError(msg)
@@ -146,7 +153,8 @@ def _names(streams: list[tuple[str, str, str]]) -> str:
     return ", ".join("/".join(stream) for stream in streams)
 
 
-def _columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
+def columns_of(events: Sequence[NewEvent]) -> Columns:
+    """Return the events column by column, as the statement takes them. Raises TypeError for what is not JSON."""
     rows = [
         (
             e.bounded_context,
@@ -163,4 +171,4 @@ def _columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
         )
         for e in events
     ]
-    return tuple(list(column) for column in zip(*rows, strict=True))
+    return tuple(list(column) for column in zip(*rows, strict=True)) or ((),) * 11

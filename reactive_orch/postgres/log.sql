@@ -3,12 +3,12 @@
 SELECT head, holders, prepared FROM reactive_orch.observe_log();
 
 -- name: run_end
--- The end of the run without gaps directly after $1, looking at no more than $3 rows up to $2; NULL when there is none.
+-- The end of the run without gaps directly after $1, looking at no more than $3 positions up to $2; NULL when there is none.
+-- Its n-th row is at $1 + n, so the rows beyond $1 + $3 need not be looked at, whatever the planner thinks of a LIMIT.
 SELECT max(r.global_position)
 FROM (SELECT e.global_position, row_number() OVER (ORDER BY e.global_position) AS n
       FROM reactive_orch.event_log e
-      WHERE e.global_position > $1::bigint AND e.global_position <= $2::bigint
-      ORDER BY e.global_position LIMIT $3::integer) r
+      WHERE e.global_position > $1::bigint AND e.global_position <= least($2::bigint, $1::bigint + $3::integer)) r
 WHERE r.global_position = $1::bigint + r.n;
 
 -- name: read_window
@@ -68,7 +68,7 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 ORDER BY coalesce(a.xact_start, p.prepared) NULLS LAST;
 
 -- name: lock_stream
--- Appends without an expected version take turns per aggregate; the version is read in the next statement's snapshot.
+-- Appends take turns per aggregate; its version is read in the next statement's snapshot.
 SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(E'\x1f', s.context, s.type, s.id), 7))
 FROM unnest($1::text[], $2::text[], $3::text[]) AS s(context, type, id)
 ORDER BY hashtextextended(concat_ws(E'\x1f', s.context, s.type, s.id), 7);
@@ -80,12 +80,14 @@ FROM reactive_orch.events e
 WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text;
 
 -- name: append
--- Events in the order given, each numbered after the last of its aggregate.
+-- Events in the order given, each numbered after the last of its aggregate; after version $12 if that is given: what a
+-- writer of plain SQL has committed since it was checked then is a unique violation.
 INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
                                   event_version, payload, trace_id, correlation_id, causation_id, metadata)
 SELECT n.context, n.type, n.id,
-       coalesce((SELECT max(e.aggregate_version) FROM reactive_orch.events e
-                 WHERE e.bounded_context = n.context AND e.aggregate_type = n.type AND e.aggregate_id = n.id), 0)
+       coalesce($12::bigint, (SELECT max(e.aggregate_version) FROM reactive_orch.events e
+                              WHERE e.bounded_context = n.context AND e.aggregate_type = n.type
+                                AND e.aggregate_id = n.id), 0)
            + row_number() OVER (PARTITION BY n.context, n.type, n.id ORDER BY n.i),
        coalesce(n.event_id, gen_random_uuid()), n.event_type, n.event_version, n.payload,
        n.trace_id, n.correlation_id, n.causation_id, n.metadata::jsonb

@@ -11,7 +11,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reactive_orch.model import Change, Filter, Member, MemberId, MemberState, Reason, Snapshot
+from reactive_orch.model import (
+    Acknowledged,
+    Adopted,
+    Change,
+    Filter,
+    Member,
+    MemberId,
+    MemberState,
+    Reason,
+    Snapshot,
+    Written,
+)
 from reactive_orch.postgres.checkpoints import filter_text
 from reactive_orch.postgres.database import load_statements, translated
 
@@ -31,8 +42,26 @@ class GenerationRow(NamedTuple):
     subjects: list[int]
     members: list[int]
     moved: int
+    traceparent: str | None
+    initiator: int
+    wake_source: str
+    noticed_at: datetime
     created_at: datetime
     settled_at: datetime | None
+
+
+class AdoptionRow(NamedTuple):
+    """How a member adopted a generation: when it noticed, had finished what it gave, loaded what it took."""
+
+    member: int
+    wake_source: str
+    noticed_at: datetime
+    finished_at: datetime | None
+    loaded_at: datetime | None
+    acknowledged_at: datetime
+    gave: int
+    took: int
+    kept: int
 
 
 class MemberRow(NamedTuple):
@@ -79,8 +108,12 @@ class Beat(NamedTuple):
     id: MemberId
     replica_set: str
     generation: int
+    rewinds: int
+    """Of all projections of the replica set together."""
     attention: bool
     """Somebody is to be admitted to the replica set, or removed from it."""
+    queue_usage: float
+    """How full the server's queue of notifications is, 0 to 1."""
 
 
 async def heartbeat(connection: AnyConnection, members: Collection[MemberId]) -> list[Beat]:
@@ -107,6 +140,12 @@ async def leave(connection: AnyConnection, member: MemberId) -> None:
         await connection.execute(_SQL.leave, member)
 
 
+async def give_up(connection: AnyConnection, member: MemberId, projection: str) -> None:
+    """Record that the member does not run this projection any more."""
+    with translated():
+        await connection.execute(_SQL.give_up, member, projection)
+
+
 async def unlock(connection: AnyConnection, member: MemberId) -> None:
     """Give back the lock of a member that has left."""
     with translated():
@@ -124,8 +163,13 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         generation=row["generation"],
         members=tuple(_member(fields) for fields in json.loads(row["members"])),
         owners=owners,
+        epochs=json.loads(row["epochs"]),
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),
+        traceparent=row["traceparent"],
+        created_at=row["created_at"],
+        settled=row["settled"],
+        moved=row["moved"] or 0,
     )
 
 
@@ -135,34 +179,49 @@ def _member(fields: dict[str, Any]) -> Member:
     return Member(**fields)
 
 
-async def change(connection: AnyConnection, replica_set: str, new: Change, traceparent: str | None) -> int | None:
-    """Write the generation; return its number, or None when the replica set has moved on since the snapshot."""
+class Noticed(NamedTuple):
+    """Who writes a generation, what made it look, how long ago; and the root of the trace it makes of it."""
+
+    member: MemberId
+    source: str
+    age_s: float
+    traceparent: str
+
+
+async def change(connection: AnyConnection, replica_set: str, new: Change, noticed: Noticed) -> Written | None:
+    """Write the generation; return what came of it, None when the replica set has moved on since the snapshot."""
     projections = sorted(new.owners)
     with translated():
-        number = await connection.fetchval(
+        row = await connection.fetchrow(
             _SQL.change,
             replica_set,
             new.after,
             new.reason.value,
             new.subjects,
-            traceparent,
+            noticed.traceparent,
             new.admit,
             new.remove,
             projections,
             _flat(new.owners[name] for name in projections),
             new.moved,
+            noticed.member,
+            noticed.source,
+            noticed.age_s,
         )
-    return None if number is None else int(number)
+    return None if row is None or row["number"] is None else Written(*row)
 
 
 def _flat(rows: Any) -> list[int]:
     return [owner for row in rows for owner in row]
 
 
-async def acknowledge(connection: AnyConnection, replica_set: str, member: MemberId, generation: int) -> bool:
-    """Record that the member has adopted the generation; True for the last one, which settles it."""
+async def acknowledge(
+    connection: AnyConnection, replica_set: str, member: MemberId, generation: int, adopted: Adopted
+) -> Acknowledged | None:
+    """Record that, and how, the member has adopted the generation; None when there is another one already."""
     with translated():
-        return bool(await connection.fetchval(_SQL.acknowledge, replica_set, member, generation))
+        row = await connection.fetchrow(_SQL.acknowledge, replica_set, member, generation, *adopted)
+    return None if row is None else Acknowledged(*row)
 
 
 async def generation(connection: AnyConnection, replica_set: str, number: int) -> GenerationRow | None:
@@ -170,6 +229,12 @@ async def generation(connection: AnyConnection, replica_set: str, number: int) -
     with translated():
         row = await connection.fetchrow(_SQL.generation, replica_set, number)
     return None if row is None else GenerationRow(*row)
+
+
+async def adoptions(connection: AnyConnection, replica_set: str, number: int) -> list[AdoptionRow]:
+    """Return how the members adopted a generation."""
+    with translated():
+        return [AdoptionRow(*row) for row in await connection.fetch(_SQL.adoptions, replica_set, number)]
 
 
 async def members(connection: AnyConnection, replica_set: str) -> Sequence[MemberRow]:

@@ -12,14 +12,16 @@ SELECT reactive_orch.resume_members($1::integer[]);
 
 -- name: heartbeat
 -- Say that these members live, by the database's clock; the ids that come back are still members. In the same look:
--- the generation, and whether their replica set has somebody to admit or to remove.
+-- the generation, how often projections were rewound, and whether the replica set has somebody to admit or to remove.
 WITH beat AS (
     UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp() WHERE m.id = ANY ($1::integer[])
     RETURNING m.id, m.replica_set
 )
 SELECT b.id, b.replica_set, r.generation,
+       (SELECT coalesce(sum(p.epoch), 0) FROM reactive_orch.projections p WHERE p.replica_set = b.replica_set)::bigint AS rewinds,
        EXISTS (SELECT FROM reactive_orch.member_status m
-               WHERE m.replica_set = b.replica_set AND (m.gone OR m.state = 'waiting')) AS attention
+               WHERE m.replica_set = b.replica_set AND (m.gone OR m.state = 'waiting')) AS attention,
+       pg_notification_queue_usage() AS queue_usage
 FROM beat b JOIN reactive_orch.replica_sets r ON r.name = b.replica_set;
 
 -- name: await_death
@@ -32,7 +34,9 @@ SELECT reactive_orch.terminate_backends($1::text[]);
 
 -- name: observe
 -- A replica set in one snapshot: its generation, its members, who owns what.
-SELECT r.generation, g.reason, g.subjects,
+SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at, g.settled_at IS NOT NULL AS settled,
+       (SELECT coalesce(json_object_agg(p.name, p.epoch), '{}')
+        FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
                    'lock_conclusive', m.lock_conclusive, 'heartbeat_age_s', m.heartbeat_age_s,
@@ -45,18 +49,26 @@ LEFT JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r
 WHERE r.name = $1::text;
 
 -- name: change
--- Write the generation after $2, whole or not at all; NULL when the replica set has moved on.
-SELECT reactive_orch.change_generation($1::text, $2::bigint, $3::text, $4::integer[], $5::text, $6::integer[],
-                                       $7::integer[], $8::text[], $9::integer[], $10::integer);
+-- Write the generation after $2, whole or not at all; NULLs when the replica set has moved on.
+SELECT number, created_at, overtaken
+FROM reactive_orch.change_generation($1::text, $2::bigint, $3::text, $4::integer[], $5::text, $6::integer[],
+                                     $7::integer[], $8::text[], $9::integer[], $10::integer, $11::integer, $12::text,
+                                     $13::float8);
 
 -- name: acknowledge
--- This member has adopted the generation; true for the last one, which settles it.
-SELECT reactive_orch.acknowledge($1::text, $2::integer, $3::bigint);
+-- This member has adopted the generation, and how; no row when there is another one already.
+SELECT notify_s, settled_at, slowest, kept, notify_max_s, finish_max_s, load_max_s
+FROM reactive_orch.acknowledge($1::text, $2::integer, $3::bigint, $4::text, $5::float8, $6::float8, $7::float8,
+                               $8::integer, $9::integer, $10::integer);
 
 -- name: leave
 -- Ask to be removed by the next change; a worker that was never admitted needs none.
 WITH never_admitted AS (DELETE FROM reactive_orch.members m WHERE m.id = $1::integer AND m.state = 'waiting')
 UPDATE reactive_orch.members m SET state = 'leaving' WHERE m.id = $1::integer AND m.state = 'active';
+
+-- name: give_up
+-- Member $1 no longer runs projection $2.
+SELECT reactive_orch.give_up_projection($1::integer, $2::text);
 
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.
@@ -64,8 +76,15 @@ SELECT pg_advisory_unlock(reactive_orch.lock_namespace(), $1::integer);
 
 -- name: generation
 -- Why a generation was made and when it was settled.
-SELECT g.number, g.reason, g.subjects, g.members, g.moved, g.created_at, g.settled_at
+SELECT g.number, g.reason, g.subjects, g.members, g.moved, g.traceparent, g.initiator, g.wake_source, g.noticed_at,
+       g.created_at, g.settled_at
 FROM reactive_orch.generations g WHERE g.replica_set = $1::text AND g.number = $2::bigint;
+
+-- name: adoptions
+-- How the members adopted a generation, in the order in which they noticed.
+SELECT a.member, a.wake_source, a.noticed_at, a.finished_at, a.loaded_at, a.acknowledged_at, a.gave, a.took, a.kept
+FROM reactive_orch.adoptions a WHERE a.replica_set = $1::text AND a.generation = $2::bigint
+ORDER BY a.noticed_at, a.member;
 
 -- name: replica_sets
 -- All replica sets by name.

@@ -42,7 +42,11 @@ class Hearers:
     events: Callable[[], None]
     """Something was appended."""
     generation: Callable[[str], None]
-    """A replica set has a new generation."""
+    """A replica set has a new generation, says a notification."""
+    attention: Callable[[str], None]
+    """The same, or somebody to admit or to remove, says a heartbeat."""
+    beat: Callable[[float, str], None]
+    """A heartbeat took so long, with this outcome: ok, late (a row was locked), lost."""
     look: Callable[[], None]
     """Anything may have happened: the connection was lost and is back, or members were removed."""
 
@@ -56,12 +60,16 @@ class Session:
         self._heartbeat_s = heartbeat_s
         self._hearers = hearers
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self._incarnation = 0
         self._one_at_a_time = anyio.Lock()
         self._lost = anyio.Event()
         self._reconnected_at = -DISTRUST_S
-        self._generations: dict[str, int] = {}
+        self._states: dict[str, tuple[int, int]] = {}
+        """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
+        self.since: float | None = None
+        """Since when notifications arrive, by the monotonic clock."""
+        self.queue_usage = 0.0
+        """How full the server's queue of notifications was at the last heartbeat, 0 to 1."""
 
     @property
     def connected(self) -> bool:
@@ -75,12 +83,12 @@ class Session:
 
     async def open(self) -> None:
         """Connect and LISTEN. Raises Unavailable or ConfigError."""
-        self._incarnation = self._database.incarnation
-        self._lost = anyio.Event()
+        lost = self._lost = anyio.Event()
         connection = await self._database.connect("membership", timeout_s=ANSWER_TIMEOUT_S)
         try:
             with translated():
-                connection.add_termination_listener(lambda _: self._lost.set())
+                # This connection's event: the one before may report its end only now.
+                connection.add_termination_listener(lambda _: lost.set())
                 await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._hearers.events())
                 await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._hearers.generation(args[3]))
             if self.members:
@@ -88,7 +96,7 @@ class Session:
         except BaseException:
             connection.terminate()
             raise
-        self._connection = connection
+        self._connection, self.since = connection, time.monotonic()
 
     async def beat_until_lost(self) -> None:
         """Send heartbeats until the connection is lost; raises Unavailable then."""
@@ -101,11 +109,17 @@ class Session:
             await self._beat()
 
     async def _beat(self) -> None:
-        with contextlib.suppress(Superseded):  # a row locked by a change: the next heartbeat will do
+        outcome, began = "lost", time.monotonic()
+        try:
             async with self._alone() as connection:
                 known = frozenset(self.members)
                 beats = await membership.heartbeat(connection, known)
+            outcome = "ok"
             self._heed(known, beats)
+        except Superseded:
+            outcome = "late"  # a row locked by a change: the next heartbeat will do
+        finally:
+            self._hearers.beat(time.monotonic() - began, outcome)
 
     def _heed(self, known: frozenset[MemberId], beats: Sequence[membership.Beat]) -> None:
         removed = known - {beat.id for beat in beats}
@@ -113,9 +127,11 @@ class Session:
             self.members -= removed
             self._hearers.look()
         for beat in beats:
-            if beat.attention or self._generations.get(beat.replica_set) != beat.generation:
-                self._generations[beat.replica_set] = beat.generation
-                self._hearers.generation(beat.replica_set)
+            self.queue_usage = beat.queue_usage
+            state = (beat.generation, beat.rewinds)
+            if beat.attention or self._states.get(beat.replica_set) != state:
+                self._states[beat.replica_set] = state
+                self._hearers.attention(beat.replica_set)
 
     async def reopen(self) -> None:
         """Connect again after a loss and tell everybody to look."""
@@ -127,8 +143,8 @@ class Session:
     def _drop(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
-            self._connection = None
-            self._database.lost(self._incarnation)
+            self._connection = self.since = None
+            self._database.lost()
 
     async def close(self) -> None:
         """Close the connection within bounded time; the locks go with it."""

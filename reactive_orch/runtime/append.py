@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reactive_orch import telemetry
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import log
+from reactive_orch.telemetry.metric_names import EVENTS_APPENDED
+from reactive_orch.telemetry.metrics import count
+from reactive_orch.telemetry.spans import current_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,15 +32,15 @@ async def append(
     Raises Conflict when the stream has another version, ValueError when an exact version is given for several
     aggregates. A Conflict may leave the caller's transaction unusable, as any failed statement does.
     """
-    traceparent = telemetry.current_traceparent()
+    traceparent = current_traceparent()
     if traceparent is not None:
         events = [replace(e, metadata={"traceparent": traceparent, **e.metadata}) for e in events]
     marks = getattr(connection, "marks", None)
     if marks is not None and marks.put_off is not None:
-        marks.put_off.append((list(events), expected))
-        return
-    if connection.is_in_transaction():
+        marks.put_off.append((log.columns_of(events), expected))
+    elif connection.is_in_transaction():
         await log.append(connection, events, expected)
-        return
-    async with connection.transaction():
-        await log.append(connection, events, expected)
+    else:
+        async with connection.transaction():
+            await log.append(connection, events, expected)
+    count(EVENTS_APPENDED, amount=len(events))

@@ -8,6 +8,7 @@ doubt it forgets them all, and its share loads them again from the checkpoints.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from reactive_orch.core.progress import Batch, Progress, Trouble
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, kind_of
 from reactive_orch.postgres import checkpoints, log
-from reactive_orch.postgres.database import is_transient
+from reactive_orch.postgres.database import is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.signal import Signal
+from reactive_orch.telemetry.handling import Handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 5.0
 """How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
+
+SETBACKS_MAX = 20
+"""So many conflicts or lost connections in a row inside handlers count as the handler's own failure."""
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -46,6 +51,7 @@ class Work:
     replica_set: str
     projection: Projection
     partitions_total: int
+    generation: Callable[[], int]
     changed: Callable[[], None]
     """A lane let go of partitions, or forgot them."""
     rests: Callable[[], None]
@@ -62,12 +68,18 @@ class Lane:
         self.signal = Signal()
         self.in_flight: frozenset[Partition] = frozenset()
         self.events_handled = 0
+        self.failing_since: float | None = None
+        """Since when a handler has failed without a success."""
+        self.handling = Handling(work.replica_set, work.projection.name, work.generation)
         self._leaving: set[Partition] = set()
         self._incarnation = work.database.incarnation
         self._trouble = Trouble()
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
         self._reconnect = Backoff(0.05, 5.0)
+        self._contended = Backoff(0.001, 1.0)
+        self._setbacks = 0
+        """Conflicts and lost connections in a row, in handlers. No attempts, unless there is no end of them."""
 
     def take(self, gained: Mapping[Partition, Checkpoint]) -> None:
         """Begin with partitions where their checkpoints stand."""
@@ -81,9 +93,16 @@ class Lane:
         """
         self._leaving.update(self.in_flight.intersection(lost))
         idle = self.progress.partitions.intersection(lost) - self.in_flight
-        unsaved = self.progress.unsaved(idle)
+        valid = self._incarnation == self._work.database.incarnation
+        unsaved = self.progress.unsaved(idle) if valid else ()
         self.progress.drop(idle)
         return unsaved
+
+    def rewound(self, epoch: int) -> None:
+        """Forget what was loaded before this epoch, if anything was; a batch in flight finds out by itself."""
+        if any(row.epoch < epoch for row in self.progress.saved.values()) and not self.in_flight:
+            self.forget()
+            self.signal.set()
 
     def forget(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
@@ -97,9 +116,9 @@ class Lane:
         while True:
             try:
                 await self._step()
-                self._reconnect.reset()
             except Superseded:
                 self.forget()
+                await anyio.sleep(self._contended.next_s())
             except Unavailable:
                 self.forget()
                 await anyio.sleep(self._reconnect.next_s())
@@ -117,9 +136,12 @@ class Lane:
             await self._rest()
             return
         async with self._work.database.processing() as connection:
+            began = time.perf_counter()
             events, end = await log.read_window(connection, window, self._work.projection.filter)
+            self.handling.read(time.perf_counter() - began)
             if self._incarnation != self._work.database.incarnation:
                 return
+            self._reconnect.reset()
             batch = self.progress.plan(window, events, end)
             if batch.events:
                 await self._handle(connection, batch)
@@ -137,41 +159,42 @@ class Lane:
     async def _handle(self, connection: AnyConnection, batch: Batch) -> None:
         self.in_flight = frozenset(swap.partition for swap in batch.swaps)
         try:
-            async with checkpoints.batch(connection, self._work.replica_set, self._work.projection.name, batch.swaps):
-                await self._call(batch.events, connection)
+            with self.handling.batch(batch.events):
+                async with checkpoints.batch(
+                    connection, self._work.replica_set, self._work.projection.name, batch.swaps
+                ):
+                    await self._call(batch.events, connection)
         except HandlerFailed as error:
+            self.failing_since = self.failing_since or time.monotonic()
             self._trouble.failed(batch.events, error.index)
             raise
         finally:
             self.in_flight = frozenset()
         self.events_handled += len(batch.events)
+        self.failing_since = None
         self._trouble.succeeded()
         self._retry.reset()
+        self._contended.reset()
+        self._setbacks = 0
 
     async def _call(self, events: Sequence[Event], tx: AnyConnection) -> None:
         try:
             with anyio.fail_after(self._work.config.handler_timeout_s) as scope:
                 if self._work.projection.batch:
-                    await self._work.projection(events, tx)
+                    await self._guarded(self._work.projection.handler, events, tx, None)
                 else:
                     await self._call_each(events, tx, scope)
-        except HandlerFailed:
-            raise
-        except Exception as error:
-            if is_transient(error, tx):
-                raise Unavailable(str(error)) if tx.is_closed() else Superseded(str(error)) from error
-            raise HandlerFailed(_described(error)) from error
+        except TimeoutError as error:
+            msg = f"the handler took longer than {self._work.config.handler_timeout_s:g} s"
+            raise HandlerFailed(msg) from error
 
     async def _call_each(self, events: Sequence[Event], tx: AnyConnection, scope: anyio.CancelScope) -> None:
         handler: Any = self._work.projection.handler
+        if self._work.config.trace_events:
+            handler = self.handling.traced(handler)
         started = time.monotonic()
         for index, event in enumerate(events):
-            try:
-                await handler(event, tx)
-            except Exception as error:
-                if is_transient(error, tx):
-                    raise
-                raise HandlerFailed(_described(error), index) from error
+            await self._guarded(handler, event, tx, index)
             if not tx.is_in_transaction():
                 msg = "the handler ended the transaction it was given"
                 raise HandlerFailed(msg, index)
@@ -179,6 +202,26 @@ class Lane:
             if (now := time.monotonic()) - started > 1.0:
                 started = now
                 scope.deadline = anyio.current_time() + self._work.config.handler_timeout_s
+
+    async def _guarded(self, handler: Any, events: Any, tx: AnyConnection, index: int | None) -> None:
+        """Call the handler; whatever it raises becomes ours: its failure, or a setback that is none of its doing."""
+        try:
+            await handler(events, tx)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled this task: it comes from something the handler awaited, and would end the lane silently.
+            raise HandlerFailed(described(error), index) from error
+        except Exception as error:
+            self._raise_setback(error, tx)
+            raise HandlerFailed(described(error), index) from error
+
+    def _raise_setback(self, error: Exception, tx: AnyConnection) -> None:
+        lost = is_lost(error, tx)
+        if (lost or is_conflict(error)) and self._setbacks < SETBACKS_MAX:
+            self._setbacks += 1
+            raise (Unavailable if lost else Superseded)(described(error)) from error
 
     async def _after_failure(self, error: HandlerFailed) -> None:
         self._land()
@@ -192,7 +235,12 @@ class Lane:
             "projection %s: batch rolled back at or before position %d, trying again: %s",
             self._work.projection.name,
             self._trouble.until,
-            error,
+            kind_of(error),
+            extra={
+                "event": "retrying",
+                "replica_set": self._work.replica_set,
+                "projection": self._work.projection.name,
+            },
         )
         await anyio.sleep(self._retry.next_s())
 
@@ -215,11 +263,6 @@ class Lane:
         finally:
             self.in_flight = frozenset()
         self._land()
-
-
-def _described(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 async def save(work: Work, swaps: Sequence[Swap]) -> None:

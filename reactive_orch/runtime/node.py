@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
-from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
 from reactive_orch.postgres import log, migrations
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import Hearers, Session
+from reactive_orch.runtime import gauges
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.tail import Tail
+from reactive_orch.telemetry import metric_names as m
+from reactive_orch.telemetry import spans
+from reactive_orch.telemetry.incidents import reconnected
+from reactive_orch.telemetry.metrics import count, observed, record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -40,8 +45,8 @@ class Tenant(Protocol):
 
     replica_set: str
 
-    def wake(self) -> None:
-        """Look: anything may have changed."""
+    def wake(self, source: str) -> None:
+        """Look: anything may have changed; `source` says what told, for people to see."""
 
     @property
     def busy(self) -> Iterable[str]:
@@ -65,7 +70,13 @@ class Node:
             connections_max=config.connections_max,
             handler_timeout_s=config.handler_timeout_s,
         )
-        hearers = Hearers(events=self._ring, generation=self._generation, look=self._look)
+        hearers = Hearers(
+            events=self._ring,
+            generation=self._generation,
+            attention=self._attention,
+            beat=lambda duration_s, outcome: record(m.HEARTBEAT_DURATION, duration_s, outcome),
+            look=self._look,
+        )
         self.session = Session(self.database, config.heartbeat_s, hearers)
         self.tail = Tail(self.database, lambda: self.session.connected)
         self.partitions_total = 0
@@ -75,17 +86,26 @@ class Node:
         self._stack = contextlib.AsyncExitStack()
 
     def _ring(self) -> None:
-        self.tail.bell.set()
+        count(m.NOTIFICATIONS, "events", "coalesced" if self.tail.bell.is_set else "used")
+        self.tail.bell.set("notify")
 
     def _generation(self, replica_set: str) -> None:
-        for tenant in self._tenants:
-            if tenant.replica_set == replica_set:
-                tenant.wake()
+        ours = self._wake(replica_set, "notify")
+        count(m.NOTIFICATIONS, "generations", "used" if ours else "ignored")
+
+    def _attention(self, replica_set: str) -> None:
+        self._wake(replica_set, "heartbeat")
+
+    def _wake(self, replica_set: str, source: str) -> bool:
+        concerned = [tenant for tenant in self._tenants if tenant.replica_set == replica_set]
+        for tenant in concerned:
+            tenant.wake(source)
+        return bool(concerned)
 
     def _look(self) -> None:
         self.tail.wake()
         for tenant in self._tenants:
-            tenant.wake()
+            tenant.wake("reconnect")
 
     @contextlib.contextmanager
     def attached(self, tenant: Tenant) -> Iterator[None]:
@@ -106,6 +126,9 @@ class Node:
                 self.partitions_total = (await log.check(connection)).partitions
             await self.session.open()
             stack.push_async_callback(self.session.close)
+            self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)
+            spans.bridge()
+            stack.enter_context(observed(lambda: gauges.of_process(self.database, self.session, self.tail)))
             self.database.on_lost.append(self._look)
             await stack.enter_async_context(self._background())
             self._stack = stack.pop_all()
@@ -131,15 +154,18 @@ class Node:
             try:
                 await self.session.beat_until_lost()
             except Unavailable as error:
-                _logger.warning("membership connection lost: %s", error)
+                since_ns, kind = time.time_ns(), kind_of(error)
+                _logger.warning("membership connection lost: %s", kind, extra={"event": "disconnected"})
             await self._reopen()
-            _logger.info("membership connection is back")
+            reconnected("membership", since_ns, kind)
+            _logger.info("membership connection is back", extra={"event": "reconnected"})
 
     async def _measure_loop(self) -> None:
         while True:
             started = time.monotonic()
             await anyio.sleep(LOOP_LOOK_S)
             self.loop_delay_s = max(time.monotonic() - started - LOOP_LOOK_S, 0.0)
+            record(m.LOOP_DELAY, self.loop_delay_s)
             if self.loop_delay_s > LOOP_DELAY_REPORTED_S:
                 busy = sorted({name for tenant in self._tenants for name in tenant.busy})
                 _logger.warning(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.lane import Lane, Work, save
@@ -45,6 +46,10 @@ class Share:
         self._desired: frozenset[Partition] = frozenset()
         self._saving = False
         self._waits_for_row = False
+        self.row_wait: tuple[float, Partition | None] = (0.0, None)
+        """The longest wait for a row that another worker held, since the share was last set; and one it waited for."""
+        self.refused = False
+        """The projection is recorded with another filter now: this worker cannot go on with it."""
 
     @property
     def name(self) -> str:
@@ -81,6 +86,23 @@ class Share:
         return min((low for lane in self._all_lanes if (low := lane.progress.low) is not None), default=None)
 
     @property
+    def failing_since(self) -> float | None:
+        """Since when one of its lanes has been trying a failing event, by the monotonic clock."""
+        return min((lane.failing_since for lane in self._all_lanes if lane.failing_since is not None), default=None)
+
+    def lag(self, settled: Position) -> tuple[int, float]:
+        """Return how far its slowest lane is behind the settled end of the log: in positions, and in seconds."""
+        behind = [lane for lane in self._all_lanes if (low := lane.progress.low) is not None and low < settled]
+        positions = max((settled - (lane.progress.low or 0) for lane in behind), default=0)
+        oldest = min((lane.handling.reached_at for lane in behind), default=None)
+        return positions, 0.0 if oldest is None else max(time.time() - oldest, 0.0)
+
+    def statuses(self) -> dict[str, int]:
+        """Return how many partitions are owned, awaited (held elsewhere still), and leaving (in a last batch)."""
+        held, desired = self.held, self._desired
+        return {"owned": len(held & desired), "awaited": len(desired - held), "leaving": len(held - desired)}
+
+    @property
     def events_handled(self) -> int:
         """Events in committed batches since the start."""
         return sum(lane.events_handled for lane in self._all_lanes)
@@ -88,7 +110,7 @@ class Share:
     def set(self, desired: frozenset[Partition]) -> None:
         """Say which partitions it should hold."""
         if desired != self._desired:
-            self._desired = desired
+            self._desired, self.row_wait = desired, (0.0, None)
             self.signal.set()
 
     def forget(self) -> None:
@@ -96,6 +118,11 @@ class Share:
         self._desired = frozenset()
         for lane in self._all_lanes:
             lane.release(lane.progress.partitions)
+
+    def rewound(self, epoch: int) -> None:
+        """Load again what stands at an older epoch."""
+        for lane in self._all_lanes:
+            lane.rewound(epoch)
 
     def wake(self) -> None:
         """Make every lane look: what it remembers may have become invalid."""
@@ -115,17 +142,19 @@ class Share:
                 except (Unavailable, Superseded):
                     await anyio.sleep(backoff.next_s())
                     continue
+                except Refused:
+                    self.refused = True
                 self._changed()
                 await self.signal.wait()
 
     async def _round(self, tasks: TaskGroup) -> None:
         await self._let_go()
         missing = self._desired - self.held
-        if missing and not self._waits_for_row:
+        if missing:
             await self._load_free(missing)
-            if self._desired - self.held:
-                self._waits_for_row = True
-                tasks.start_soon(self._load_next, self._desired - self.held)
+        if (locked := self._desired - self.held) and not self._waits_for_row:
+            self._waits_for_row = True
+            tasks.start_soon(self._await_free, locked)
 
     async def _let_go(self) -> None:
         lost = self.held - self._desired
@@ -141,27 +170,18 @@ class Share:
     async def _load_free(self, missing: frozenset[Partition]) -> None:
         incarnation = self._work.database.incarnation
         async with self._work.database.coordination() as connection:
-            if not await checkpoints.filter_is_ours(
-                connection, self._work.replica_set, self.name, self._work.projection.filter
-            ):
-                msg = (
-                    f"projection {self.name!r} is recorded with another filter: "
-                    f"run `python -m reactive_orch rewind --replica-set {self._work.replica_set} "
-                    f"--projection {self.name} --to start|keep` and start this worker again"
-                )
-                raise ConfigError(msg)
-            gained = await checkpoints.load_free(connection, self._work.replica_set, self.name, missing)
+            gained = await checkpoints.load_free(connection, self._work.replica_set, self._work.projection, missing)
         self._deal(gained, incarnation)
 
-    async def _load_next(self, missing: frozenset[Partition]) -> None:
-        """Wait for one locked row, aside: what is free meanwhile does not wait with it."""
-        incarnation = self._work.database.incarnation
+    async def _await_free(self, locked: frozenset[Partition]) -> None:
+        """Wait for one locked row, aside: what is free meanwhile does not wait with it. Then look again."""
+        began = time.monotonic()
         try:
             with contextlib.suppress(Superseded, Unavailable):
-                async with self._work.database.coordination() as connection:
-                    gained = await checkpoints.load_next(connection, self._work.replica_set, self.name, missing)
-                self._deal(gained, incarnation)
+                async with self._work.database.waiting() as connection:
+                    await checkpoints.await_free(connection, self._work.replica_set, self.name, locked)
         finally:
+            self.row_wait = max(self.row_wait, (time.monotonic() - began, min(locked)), key=lambda wait: wait[0])
             self._waits_for_row = False
             self.signal.set()
 

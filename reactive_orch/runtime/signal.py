@@ -11,10 +11,20 @@ class Signal:
     def __init__(self) -> None:
         """Start with the flag down."""
         self._event = anyio.Event()
+        self._first = "work"
+        self.source = "start"
+        """What ended the last wait: whoever set the flag first, or `timer`. To be seen: nothing depends on it."""
 
-    def set(self) -> None:
+    def set(self, source: str = "work") -> None:
         """Wake the waiter, now or at its next wait."""
-        self._event.set()
+        if not self._event.is_set():
+            self._first = source
+            self._event.set()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the flag is up."""
+        return self._event.is_set()
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the flag and take it down; False when the time ran out first."""
@@ -22,5 +32,6 @@ class Signal:
             with anyio.move_on_after(timeout_s):
                 await self._event.wait()
         woken = self._event.is_set()
+        self.source = self._first if woken else "timer"
         self._event = anyio.Event()
         return woken

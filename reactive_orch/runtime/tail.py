@@ -19,9 +19,12 @@ from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import log
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.signal import Signal
+from reactive_orch.telemetry.incidents import frontier_was_held
+from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
+from reactive_orch.telemetry.metrics import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import asyncpg
 
@@ -35,6 +38,9 @@ POLL_DEAF_S = 0.2
 LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 BLOCKED_AFTER_S, BLOCKED_REPEAT_S = 1.0, 30.0
 """A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
+
+UNHEARD_TIMES = 2
+"""So many finds in a row without a notification are no coincidence."""
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -54,6 +60,18 @@ class Tail:
         self.blockers: list[Blocker] = []
         self._held_since: float | None = None
         self._report_at = 0.0
+        self._unheard = 0
+
+    @property
+    def unheard(self) -> bool:
+        """Whether events are found that no notification told of."""
+        return self._unheard >= UNHEARD_TIMES
+
+    @property
+    def holders(self) -> Mapping[str, int]:
+        """How many transactions the frontier waits for, by kind."""
+        holders, prepared = self._frontier.holders, self._frontier.prepared
+        return {"running": len(holders - prepared), "prepared": len(holders & prepared)}
 
     @property
     def settled(self) -> Position | None:
@@ -79,34 +97,40 @@ class Tail:
         """Follow the log for ever. Raises UnsafeLog or another ConfigError when it may not be read."""
         backoff = Backoff(0.05, 5.0)
         while True:
-            incarnation = self._database.incarnation
             try:
                 connection = await self._database.connect("tail")
-                try:
-                    await self._follow(connection, backoff)
-                finally:
-                    connection.terminate()
-            except (Unavailable, Superseded):
-                self._database.lost(incarnation)
+            except Unavailable:
                 await anyio.sleep(backoff.next_s())
+                continue
+            try:
+                await self._follow(connection, backoff)
+            except (Unavailable, Superseded):
+                self._database.lost()
+                count(RECONNECTS, "tail")
+                await anyio.sleep(backoff.next_s())
+            finally:
+                connection.terminate()
 
     async def _follow(self, connection: asyncpg.Connection[asyncpg.Record], backoff: Backoff) -> None:
+        """Follow the log until the incarnation changes: then this connection, too, may lead to the wrong server."""
+        incarnation = self._database.incarnation
+        await self._begin(connection, incarnation)
         looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)
-        while True:
-            if self._incarnation != self._database.incarnation:
-                await self._begin(connection)
-            else:
-                await self._look(connection)
+        while incarnation == self._database.incarnation:
             backoff.reset()
+            asleep, before = not self._frontier.waiting, self._frontier.settled
             if self._frontier.waiting:
                 await self.bell.wait(looked_again.next_s())
             else:
                 looked_again.reset()
                 await self._sleep()
+            count(WAKE_UPS, "tail", self.bell.source)
+            await self._look(connection)
+            if asleep and self._frontier.settled > before:
+                self._unheard = self._unheard + 1 if self.bell.source == "timer" else 0
 
-    async def _begin(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _begin(self, connection: asyncpg.Connection[asyncpg.Record], incarnation: int) -> None:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
-        incarnation = self._database.incarnation
         state = await log.check(connection)
         # A checkpoint was written by somebody for whom everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint)
@@ -133,6 +157,8 @@ class Tail:
     async def _watch_holders(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         now = time.monotonic()
         if not self._frontier.waiting:
+            if self.held_s > BLOCKED_AFTER_S:
+                frontier_was_held(self.held_s, self.blockers, self._frontier.settled)
             self._held_since, self.blockers, self._report_at = None, [], 0.0
         elif self._held_since is None:
             self._held_since, self._report_at = now, now + BLOCKED_AFTER_S

@@ -15,6 +15,8 @@ from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.signal import Signal
+from reactive_orch.telemetry.metric_names import RECONNECTS
+from reactive_orch.telemetry.metrics import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,17 +51,20 @@ class Watch:
         while True:
             while self._successor is None:
                 await self._changed.wait()
-            incarnation = self._database.incarnation
             try:
                 connection = await self._database.connect("watch")
-                try:
-                    backoff.reset()
-                    await self._watch(connection)
-                finally:
-                    connection.terminate()
-            except (Unavailable, Superseded):
-                self._database.lost(incarnation)
+            except Unavailable:
                 await anyio.sleep(backoff.next_s())
+                continue
+            try:
+                await self._watch(connection)
+                backoff.reset()
+            except (Unavailable, Superseded):
+                self._database.lost()
+                count(RECONNECTS, "watch")
+                await anyio.sleep(backoff.next_s())
+            finally:
+                connection.terminate()
 
     async def _watch(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         # A free lock may belong to a member that only lost a connection: it is looked at again, ever less often.

@@ -8,8 +8,6 @@ between turns but the member's id and the generation it has adopted, so lost wak
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import logging
 import random
 import time
@@ -18,40 +16,33 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.core import membership as core
-from reactive_orch.errors import ConfigError, Superseded, Unavailable
-from reactive_orch.model import Filter, MemberId, MemberState, Partition, Projection, Snapshot, check_name
+from reactive_orch.core.health import Facts, State
+from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
+from reactive_orch.model import NOBODY, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
+from reactive_orch.runtime import enrolment, gauges
+from reactive_orch.runtime.adoption import Adoption, write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.runtime.watch import Watch
+from reactive_orch.telemetry.adoption import expelled
+from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
+from reactive_orch.telemetry.metrics import count, observed
+from reactive_orch.telemetry.rebalance import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reactive_orch.model import Change
     from reactive_orch.runtime.node import Node
 
 LOOK_AFTER_BEATS = 5
-LEAVE_ATTEMPTS = 10
+LOOK_OVERDUE_S = 60.0
 LEAVE_TIMEOUT_S = 3.0
 """Leaving in good order must not hang on a database that is away: then the free lock tells the others."""
 
 _logger = logging.getLogger("reactive_orch")
-
-
-class State(enum.Enum):
-    """Where a worker is in its life, as health shows it."""
-
-    STARTING = "starting"
-    JOINING = "joining"
-    REBALANCING = "rebalancing"
-    SERVING = "serving"
-    STANDBY = "standby"
-    UNAVAILABLE = "database unavailable"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
 
 
 class Worker:
@@ -66,23 +57,28 @@ class Worker:
         no projections, or two of one name.
         """
         check_name("replica-set", replica_set)
-        _check_projections(projections)
+        enrolment.check_projections(projections)
         self.replica_set = replica_set
         self.member: MemberId | None = None
         self.generation = 0
+        self.snapshot: Snapshot | None = None
+        """The replica set as it was last seen."""
         self._node = node
         self._projections = tuple(projections)
         self._shares: dict[str, Share] = {}
         self._signal = Signal()
-        self._watch = Watch(node.database, self._signal.set)
-        self._stopping = False
+        self._watch = Watch(node.database, lambda: self._signal.set("watch"))
+        self._stop_asked = anyio.Event()
         self._until_idle = until_idle
         self._target: int | None = None
         self._state = State.STARTING
+        self._looked_at = time.monotonic()
+        self._expelled = False
         self._stopping_since: float | None = None
-        self._adopting: tuple[str, float] | None = None
-        """What moves, in words, and since when; None: the present generation has still to be looked at."""
-        self._adopted = False
+        self._adoption: Adoption | None = None
+        """Of the present generation; None: it has still to be looked at."""
+        self._last_adopt: str | None = None
+        self._settled = 0
 
     @property
     def state(self) -> State:
@@ -100,14 +96,18 @@ class Worker:
         return {name: share.events_handled for name, share in self._shares.items()}
 
     @property
+    def _stopping(self) -> bool:
+        return self._stop_asked.is_set()
+
+    @property
     def busy(self) -> list[str]:
         """The projections that have a batch in hand."""
         return [name for name, share in self._shares.items() if share.in_flight]
 
     def stop(self) -> None:
         """Finish the batches in flight, save, leave, and let `run` return."""
-        self._stopping = True
-        self._signal.set()
+        self._stop_asked.set()
+        self._signal.set("stop")
 
     async def run(self) -> None:
         """Serve until `stop`, or until idle if asked for.
@@ -115,50 +115,60 @@ class Worker:
         Raises ProjectionFailed or ConfigError, in an exception group. When cancelled, it leaves without waiting for
         handlers: their batches are rolled back.
         """
-        with self._node.attached(self):
+        with self._node.attached(self), observed(self._gauges):
             try:
-                await self._register()
-                async with anyio.create_task_group() as tasks:
-                    for share in self._shares.values():
-                        tasks.start_soon(share.run)
-                    tasks.start_soon(self._watch.run)
-                    await self._live()
-                    tasks.cancel_scope.cancel()
+                if await self._registered():
+                    async with anyio.create_task_group() as tasks:
+                        for share in self._shares.values():
+                            tasks.start_soon(share.run)
+                        tasks.start_soon(self._watch.run)
+                        await self._live()
+                        tasks.cancel_scope.cancel()
             finally:
                 with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
-                    await self._leave_in_passing()
+                    member, self.member = self.member, None
+                    if member is not None:
+                        await enrolment.leave_in_passing(self._node, self.replica_set, member)
                 self._state = State.STOPPED
 
-    def wake(self) -> None:
+    async def _registered(self) -> bool:
+        """Record the projections; False when asked to stop before the database has answered."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._cancel_when_stopped, tasks.cancel_scope)
+            accepted = await enrolment.register(self._node, self.replica_set, self._projections)
+            self._shares = {projection.name: Share(self._work(projection)) for projection in accepted}
+            tasks.cancel_scope.cancel()
+        return bool(self._shares)
+
+    async def _cancel_when_stopped(self, scope: anyio.CancelScope) -> None:
+        await self._stop_asked.wait()
+        scope.cancel()
+
+    def wake(self, source: str) -> None:
         """Look: anything may have changed."""
-        self._signal.set()
+        self._signal.set(source)
         for share in self._shares.values():
             share.wake()
 
-    async def _register(self) -> None:
-        wanted = {projection.name: projection.filter for projection in self._projections}
-        refused = await self._persistently(wanted)
-        for name in sorted(refused):
-            _logger.error(
-                "projection %s is recorded with another filter and not run here; to change it: "
-                "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep",
-                name,
-                self.replica_set,
-                name,
-            )
-        if refused == wanted.keys():
-            msg = f"no projection left to run: {', '.join(sorted(refused))} recorded with another filter (see rewind)"
-            raise ConfigError(msg)
-        self._shares = {p.name: Share(self._work(p)) for p in self._projections if p.name not in refused}
+    def facts(self) -> Facts:
+        """Return what health is judged by."""
+        now, config = time.monotonic(), self._node.config
+        return Facts(
+            state=self._state,
+            age_s=now - self._looked_at,
+            age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * config.heartbeat_s,
+            rebalancing_s=self._adoption.age_s if self._adoption else 0.0,
+            rebalancing_max_s=config.rebalance_s,
+            listens=self._node.session.connected,
+            expelled=self._expelled,
+            unheard=self._node.tail.unheard,
+            frontier_held_s=self._node.tail.held_s,
+            failing_s={name: now - s.failing_since for name, s in self._shares.items() if s.failing_since is not None},
+        )
 
-    async def _persistently(self, wanted: Mapping[str, Filter]) -> frozenset[str]:
-        backoff = Backoff(0.05, 5.0)
-        while True:
-            try:
-                async with self._node.database.coordination() as connection:
-                    return await membership.register(connection, self.replica_set, wanted)
-            except (Unavailable, Superseded):
-                await anyio.sleep(backoff.next_s())
+    def _gauges(self) -> gauges.Gauges:
+        yield from gauges.of_worker(self.replica_set, self._state, self.snapshot, self._settled)
+        yield from gauges.of_shares(self.replica_set, self._shares, self._node.tail.settled)
 
     def _work(self, projection: Projection) -> Work:
         return Work(
@@ -168,28 +178,39 @@ class Worker:
             replica_set=self.replica_set,
             projection=projection,
             partitions_total=self._node.partitions_total,
-            changed=self._signal.set,
+            generation=lambda: self.generation,
+            changed=self._share_changed,
             rests=self._came_to_rest,
         )
+
+    def _share_changed(self) -> None:
+        if self._adoption is not None:
+            self._adoption.note()
+        self._signal.set()
 
     def _came_to_rest(self) -> None:
         if self._until_idle:
             self._signal.set()
 
     async def _live(self) -> None:
-        backoff = Backoff(0.05, 5.0)
+        backoff, source = Backoff(0.05, 5.0), "start"
         while not await self._is_over():
             try:
-                again = await self._turn()
+                again = await self._turn(source)
                 backoff.reset()
             except Superseded:
                 again = True
             except Unavailable as error:
                 self._enter_unavailable(error)
-                await self._signal.wait(backoff.next_s())
+                # Not on the signal: each lost connection sets it, this turn's own included.
+                with anyio.move_on_after(backoff.next_s()):
+                    await self._stop_asked.wait()
+                source = "reconnect"
                 continue
+            source = "own"
             if not again:
                 await self._signal.wait(self._look_after_s())
+                source = self._signal.source
 
     async def _is_over(self) -> bool:
         if self._until_idle and not self._stopping and self._is_idle():
@@ -215,28 +236,46 @@ class Worker:
         target = self._target
         return (
             target is not None
-            and self._adopted
+            and self._adoption is not None
+            and self._adoption.done
+            and all(share.settled for share in self._shares.values())
             and all(share.low is None or share.low >= target for share in self._shares.values())
         )
 
-    async def _turn(self) -> bool:
+    async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
+        turn = Turn(self.replica_set, self.member or NOBODY, source)
+        self._looked_at = time.monotonic()
+        count(WAKE_UPS, "turn", source)
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self.replica_set)
+        turn.observed()
+        self.snapshot = snapshot
+        self._settled = snapshot.generation if snapshot.settled else self._settled
         if self.member is None:
             return await self._join()
-        new = core.plan_change(snapshot, self._node.partitions_total, trust_locks=self._node.session.trusts_locks)
-        if new is not None:
-            await self._change(snapshot, new)
-            return True
         me = core.find(snapshot, self.member)
         if me is None:
-            return await self._removed()
+            return await self._removed(turn, snapshot)
+        if self._stopping and me.state is MemberState.WAITING:
+            # Never admitted: no generation is needed, nor any lock that somebody may sit on.
+            async with self._node.database.coordination() as connection:
+                await membership.leave(connection, self.member)
+            return True
+        # Whose own lock is free has lost its connection, perhaps as all others have.
+        trusts_locks = me.lock_held and self._node.session.trusts_locks
+        new = core.plan_change(snapshot, self._node.partitions_total, trust_locks=trusts_locks)
+        if new is not None:
+            async with self._node.database.coordination() as connection:
+                await write_generation(connection, turn, snapshot, new)
+            return True
         if self._stopping:
             return await self._let_go(me.state)
+        await self._give_up_refused(self.member)
+        for name, share in self._shares.items():
+            share.rewound(snapshot.epochs.get(name, 0))
         self._watch.set(core.successor(snapshot, self.member))
-        await self._adopt(snapshot, me.acknowledged)
-        return False
+        return await self._adopt(turn, snapshot, me.acknowledged)
 
     async def _join(self) -> bool:
         if self._stopping:
@@ -245,27 +284,22 @@ class Worker:
         self.member = await self._node.session.join(
             self.replica_set, self._node.label, self._shares.keys(), self._node.config.stale_after_s
         )
+        count(REGISTRATIONS, self.replica_set)
         return True
 
-    async def _change(self, snapshot: Snapshot, new: Change) -> None:
-        async with self._node.database.coordination() as connection:
-            written = await membership.change(connection, self.replica_set, new, traceparent=None)
-            left_behind = core.left_behind(snapshot, new)
-            if written and left_behind:
-                spared = await membership.terminate(connection, left_behind)
-                if spared:
-                    _logger.warning("%d connections of removed workers could not be ended: no right to", spared)
-
-    async def _removed(self) -> bool:
+    async def _removed(self, turn: Turn, snapshot: Snapshot) -> bool:
         """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""
         assert self.member is not None
-        member, self.member, self._adopted = self.member, None, False
+        member, self.member = self.member, None
+        self._expelled = not self._stopping
+        self._end_adoption("superseded" if self._stopping else "failed")
         if self._stopping:
             await self._node.session.forget(member)
             return False
         _logger.warning("worker %d was removed from %s by the others; joining anew", member, self.replica_set)
         for share in self._shares.values():
             share.forget()
+        expelled(turn, snapshot, self._last_adopt)
         await self._node.session.forget(member)
         return True
 
@@ -281,74 +315,52 @@ class Worker:
             await membership.leave(connection, self.member)
         return True
 
-    async def _adopt(self, snapshot: Snapshot, acknowledged: int) -> None:
-        assert self.member is not None
-        if snapshot.generation != self.generation or not self._adopting:
-            self._begin_adoption(snapshot, self.member)
+    async def _give_up_refused(self, me: MemberId) -> None:
+        """Go on without the projections whose recorded filter has changed. Raises ConfigError when none is left."""
+        refused = frozenset(name for name, share in self._shares.items() if share.refused)
+        for name in sorted(refused):
+            enrolment.say_refused(self.replica_set, name)
+            self._shares.pop(name).forget()
+            async with self._node.database.coordination() as connection:
+                await membership.give_up(connection, me, name)
+        if refused and not self._shares:
+            raise ConfigError(enrolment.nothing_left(refused))
+        if refused:
+            self._signal.set()
+
+    async def _adopt(self, turn: Turn, snapshot: Snapshot, acknowledged: int) -> bool:
+        adoption = self._adoption
+        if adoption is None or adoption.generation != snapshot.generation:
+            adoption = self._begin_adoption(turn, snapshot, resumed=acknowledged >= snapshot.generation)
         if not all(share.settled for share in self._shares.values()):
-            return
+            return False
+        adoption.note()
         if acknowledged < snapshot.generation:
             async with self._node.database.coordination() as connection:
-                await membership.acknowledge(connection, self.replica_set, self.member, snapshot.generation)
-        if not self._adopted:
-            self._finish_adoption(snapshot)
+                if not await adoption.acknowledge(connection):
+                    return True
+        if not adoption.done:
+            self._last_adopt = adoption.end("acknowledged")
+            held = adoption.report()
+            self._state, self._expelled = State.SERVING if held else State.STANDBY, False
+            self._came_to_rest()  # its lanes may have, before
+        return False
 
-    def _begin_adoption(self, snapshot: Snapshot, me: MemberId) -> None:
-        self.generation = snapshot.generation
-        self._state, self._adopted = State.REBALANCING, False
-        due = core.share(snapshot, me)
-        before = {(name, p) for name, held in self.partitions.items() for p in held}
-        after = {(name, p) for name, held in due.items() for p in held}
-        counts = f"took {len(after - before)}, gave {len(before - after)}, kept {len(after & before)} partitions"
-        self._adopting = (counts, time.monotonic())
+    def _begin_adoption(self, turn: Turn, snapshot: Snapshot, *, resumed: bool) -> Adoption:
+        self._end_adoption("superseded")
+        self.generation, self._state = snapshot.generation, State.REBALANCING
+        adoption = self._adoption = Adoption(turn, snapshot, self._shares.values(), resumed=resumed)
         for name, share in self._shares.items():
-            share.set(due.get(name, frozenset()))
+            share.set(adoption.due.get(name, frozenset()))
+        return adoption
 
-    def _finish_adoption(self, snapshot: Snapshot) -> None:
-        self._adopted = True
-        held = sum(len(partitions) for partitions in self.partitions.values())
-        self._state = State.SERVING if held else State.STANDBY
-        counts, since = self._adopting or ("", time.monotonic())
-        _logger.info(
-            "generation %d of %s (%s of %s), %d members: worker %s %s, holds %d; adopted in %.0f ms",
-            snapshot.generation,
-            self.replica_set,
-            snapshot.reason.value if snapshot.reason else "",
-            ", ".join(map(str, snapshot.subjects)),
-            len(snapshot.members),
-            self.member,
-            counts,
-            held,
-            (time.monotonic() - since) * 1000,
-        )
+    def _end_adoption(self, outcome: str) -> None:
+        adoption, self._adoption = self._adoption, None
+        if adoption is not None and not adoption.done:
+            self._last_adopt = adoption.end(outcome)
 
     def _enter_unavailable(self, error: Unavailable) -> None:
         if self._state is not State.UNAVAILABLE:
-            _logger.warning("database unavailable, trying again until it is back: %s", error)
-        self._state, self._adopted, self._adopting = State.UNAVAILABLE, False, None
-
-    async def _leave_in_passing(self) -> None:
-        """After a failure or a cancellation: one attempt to tell the others at once; a free lock tells them later."""
-        if self.member is None:
-            return
-        member, self.member = self.member, None
-        with contextlib.suppress(Unavailable, Superseded, ConfigError):
-            async with self._node.database.coordination() as connection:
-                await membership.leave(connection, member)
-                for _ in range(LEAVE_ATTEMPTS):
-                    snapshot = await membership.observe(connection, self.replica_set)
-                    new = core.plan_change(snapshot, self._node.partitions_total, trust_locks=False)
-                    if new is None or await membership.change(connection, self.replica_set, new, traceparent=None):
-                        break
-            await self._node.session.forget(member)
-
-
-def _check_projections(projections: Sequence[Projection]) -> None:
-    names = [projection.name for projection in projections]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names:
-        msg = "no projection to run"
-        raise ConfigError(msg)
-    if twice:
-        msg = f"two projections are named {', '.join(map(repr, twice))}: names must differ within a replica set"
-        raise ConfigError(msg)
+            _logger.warning("database unavailable, trying again until it is back: %s", kind_of(error))
+        self._state = State.UNAVAILABLE
+        self._end_adoption("failed")

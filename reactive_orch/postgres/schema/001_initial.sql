@@ -90,11 +90,14 @@ $$;
 
 -- ---------------------------------------------------------- the checkpoints
 
--- A projection of a replica set and the filter its checkpoints were made with. NULL: the next worker records its own.
+-- A projection of a replica set and the filter its checkpoints were made with. A worker that comes with another one is
+-- refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
 CREATE TABLE reactive_orch.projections (
     replica_set text        NOT NULL,
     name        text        NOT NULL,
-    filter      jsonb,
+    filter      jsonb       NOT NULL,
+    proposed    jsonb,
+    epoch       bigint      NOT NULL DEFAULT 0,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (replica_set, name)
 );
@@ -111,21 +114,22 @@ CREATE TABLE reactive_orch.checkpoints (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 
--- A batch commits only when the runtime has sealed it. A handler that sends COMMIT on its own would otherwise commit
--- the swap of a batch it has half handled, and the other half would be lost.
-CREATE FUNCTION reactive_orch.refuse_unsealed_batch() RETURNS trigger
+-- Checkpoints move only in a transaction that has been sealed. A handler that sends COMMIT on its own would otherwise
+-- commit the swap of a batch it has half handled, and the other half would be lost.
+CREATE FUNCTION reactive_orch.refuse_unsealed() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('reactive_orch.batch', true) <> ''
-       AND current_setting('reactive_orch.sealed', true) IS DISTINCT FROM 'on' THEN
-        RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
+    IF current_setting('reactive_orch.sealed', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+        RAISE EXCEPTION 'a handler may not end the transaction it is given, nor make all constraints immediate'
+            USING ERRCODE = 'invalid_transaction_termination',
+                  HINT = 'By hand, checkpoints are moved with reactive_orch.rewind().';
     END IF;
     RETURN NULL;
 END
 $$;
 
 CREATE CONSTRAINT TRIGGER batch_is_sealed AFTER UPDATE ON reactive_orch.checkpoints
-DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse_unsealed_batch();
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse_unsealed();
 
 -- The last statement before COMMIT: still the transaction the swap was made in?
 CREATE FUNCTION reactive_orch.seal_batch() RETURNS void
@@ -134,29 +138,46 @@ BEGIN
     IF current_setting('reactive_orch.batch', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
     END IF;
-    PERFORM set_config('reactive_orch.sealed', 'on', true);
+    PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
 END
 $$;
 
--- Positions back (or forward) while workers run. The epoch is raised, so that no batch begun before can commit, even
--- when a position returns to an old value; the filter is forgotten, so that the next worker to load may record its own.
--- position_to NULL keeps the positions: only the filter is opened. Returns the number of partitions.
+-- Positions back (or forward) while workers run, and with them the filter that was proposed, if one was. The epoch is
+-- raised, so that no batch begun before can commit, even when a position returns to an old value. position_to NULL
+-- keeps the positions. The workers look at the epochs. Returns the number of partitions.
 CREATE FUNCTION reactive_orch.rewind(in_replica_set text, in_projection text, position_to bigint) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     partitions integer;
 BEGIN
+    PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
     PERFORM FROM reactive_orch.checkpoints c
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection
     ORDER BY c.partition FOR NO KEY UPDATE;
 
-    UPDATE reactive_orch.checkpoints c SET position = coalesce(position_to, c.position), epoch = c.epoch + 1
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection;
+    UPDATE reactive_orch.projections p
+    SET epoch = p.epoch + 1, filter = coalesce(p.proposed, p.filter), proposed = NULL
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection;
+    UPDATE reactive_orch.checkpoints c SET position = coalesce(position_to, c.position), epoch = p.epoch
+    FROM reactive_orch.projections p
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection
+      AND p.replica_set = in_replica_set AND p.name = in_projection;
     GET DIAGNOSTICS partitions = ROW_COUNT;
 
-    UPDATE reactive_orch.projections p SET filter = NULL WHERE p.replica_set = in_replica_set AND p.name = in_projection;
-    PERFORM reactive_orch.notify('reactive_orch_events', '');
+    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
     RETURN partitions;
+END
+$$;
+
+-- Waits until the first of these checkpoints is free, but no longer than a slice: then the others are worth a look too.
+CREATE FUNCTION reactive_orch.await_free(in_replica_set text, in_projection text, in_partitions smallint[]) RETURNS void
+LANGUAGE plpgsql SET lock_timeout = '300ms' AS $$
+BEGIN
+    PERFORM FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.partition = ANY (in_partitions)
+    ORDER BY c.partition LIMIT 1 FOR UPDATE;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;
 END
 $$;
 
@@ -196,9 +217,30 @@ CREATE TABLE reactive_orch.generations (
     members     integer[]   NOT NULL,
     moved       integer     NOT NULL,
     traceparent text,
+    initiator   integer     NOT NULL,
+    wake_source text        NOT NULL,
+    noticed_at  timestamptz NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     settled_at  timestamptz,
     PRIMARY KEY (replica_set, number)
+);
+
+-- How each member adopted a generation, by the database's clock; written with its acknowledgement, for the trace command.
+-- finished_at, loaded_at: NULL when there was nothing to give, or to take.
+CREATE TABLE reactive_orch.adoptions (
+    replica_set     text        NOT NULL,
+    generation      bigint      NOT NULL,
+    member          integer     NOT NULL,
+    wake_source     text        NOT NULL,
+    noticed_at      timestamptz NOT NULL,
+    finished_at     timestamptz,
+    loaded_at       timestamptz,
+    acknowledged_at timestamptz NOT NULL,
+    gave            integer     NOT NULL,
+    took            integer     NOT NULL,
+    kept            integer     NOT NULL,
+    PRIMARY KEY (replica_set, generation, member),
+    FOREIGN KEY (replica_set, generation) REFERENCES reactive_orch.generations (replica_set, number) ON DELETE CASCADE
 );
 
 -- owners[p + 1] is the member that handles partition p, 0 for nobody.
@@ -209,8 +251,8 @@ CREATE TABLE reactive_orch.assignments (
     PRIMARY KEY (replica_set, projection)
 );
 
--- The members and what tells the living from the dead. A free lock proves nothing while the server has started after
--- the member's recorded connection (every lock was lost then), nor while its process still has its tail connection: it
+-- The members and what tells the living from the dead. A free lock proves nothing while the server has started, or come
+-- back from a crash, after the member's recorded connection (every lock was lost then), nor while its process still has its tail connection: it
 -- has lost one connection and is on its way back. A process that dies loses all of them at once.
 CREATE VIEW reactive_orch.member_status AS
 SELECT m.*,
@@ -233,6 +275,9 @@ LEFT JOIN pg_locks l
 CROSS JOIN LATERAL (
     SELECT l.pid IS NULL
        AND m.backend_start >= pg_postmaster_start_time()
+       -- After a crash the postmaster is the old one, its checkpointer is not (NULL without the right to see it).
+       AND m.backend_start >= coalesce((SELECT a.backend_start FROM pg_stat_activity a
+                                        WHERE a.backend_type = 'checkpointer'), '-infinity')
        AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = 'reactive_orch:tail:' || m.name)
            AS conclusive
 ) c;
@@ -277,9 +322,7 @@ END
 $$;
 
 -- A worker's projections and their filters, before it joins. One whose recorded filter differs is refused: its
--- checkpoints say nothing about the events that the old filter left out. A filter that a rewind has opened becomes this
--- worker's; the epoch is raised then, so that a worker which still runs with the old one cannot commit another batch.
--- Returns the refused.
+-- checkpoints say nothing about the events that the old filter left out. Returns the refused.
 CREATE FUNCTION reactive_orch.register_projections(in_replica_set text, in_names text[], in_filters text[])
 RETURNS text[]
 LANGUAGE plpgsql AS $$
@@ -289,25 +332,34 @@ BEGIN
     SELECT in_replica_set, w.name, w.filter::jsonb
     FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name
     ON CONFLICT DO NOTHING;
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition)
-    SELECT in_replica_set, w.name, g.partition
-    FROM unnest(in_names) AS w(name),
+
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition, epoch)
+    SELECT in_replica_set, p.name, g.partition, p.epoch
+    FROM reactive_orch.projections p,
          generate_series(0, (SELECT s.partitions - 1 FROM reactive_orch.log_source s)) AS g(partition)
-    ORDER BY w.name, g.partition
+    -- Not left to ON CONFLICT alone: it waits for the batches in flight, whose swaps have written new versions of rows.
+    WHERE p.replica_set = in_replica_set AND p.name = ANY (in_names)
+      AND NOT EXISTS (SELECT FROM reactive_orch.checkpoints c WHERE c.replica_set = in_replica_set
+                      AND c.projection = p.name AND c.partition = g.partition)
+    ORDER BY p.name, g.partition
     ON CONFLICT DO NOTHING;
 
-    WITH opened AS (
-        UPDATE reactive_orch.projections p SET filter = w.filter::jsonb
-        FROM unnest(in_names, in_filters) AS w(name, filter)
-        WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.filter IS NULL
-        RETURNING p.name
-    ) UPDATE reactive_orch.checkpoints c SET epoch = c.epoch + 1
-    FROM opened o WHERE c.replica_set = in_replica_set AND c.projection = o.name;
+    -- Whoever comes with the recorded filter takes an older proposal back.
+    UPDATE reactive_orch.projections p SET proposed = nullif(w.filter::jsonb, p.filter)
+    FROM unnest(in_names, in_filters) AS w(name, filter)
+    WHERE p.replica_set = in_replica_set AND p.name = w.name
+      AND p.proposed IS DISTINCT FROM nullif(w.filter::jsonb, p.filter);
 
     RETURN ARRAY(SELECT w.name FROM unnest(in_names, in_filters) AS w(name, filter)
                  JOIN reactive_orch.projections p ON p.replica_set = in_replica_set AND p.name = w.name
                  WHERE p.filter <> w.filter::jsonb ORDER BY w.name);
 END
+$$;
+
+-- A running worker learns that a projection's filter is another one now: it stays for its others.
+CREATE FUNCTION reactive_orch.give_up_projection(in_member integer, in_projection text) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE reactive_orch.members m SET projections = array_remove(m.projections, in_projection) WHERE m.id = in_member
 $$;
 
 -- A worker asks to be admitted: takes its lock ("I live"), then writes its row. Never the other way round: a row
@@ -354,14 +406,19 @@ $$;
 
 -- The only writer of generations. Optimistic: whoever computed the change did so from generation in_after and holds no
 -- lock meanwhile; here, in one statement, it is checked again and written whole or not at all. NULL: read again.
--- in_owners has the owners of all in_projections one after the other.
+-- in_owners has the owners of all in_projections one after the other; in_noticed_s is how long ago the initiator noticed
+-- what this generation is about. A generation without members is settled as it is written. `overtaken`: the one before
+-- was not settled.
 CREATE FUNCTION reactive_orch.change_generation(
     in_replica_set text, in_after bigint, in_reason text, in_subjects integer[], in_traceparent text,
-    in_admit integer[], in_remove integer[], in_projections text[], in_owners integer[], in_moved integer)
-RETURNS bigint
+    in_admit integer[], in_remove integer[], in_projections text[], in_owners integer[], in_moved integer,
+    in_initiator integer, in_wake_source text, in_noticed_s float8,
+    OUT number bigint, OUT created_at timestamptz, OUT overtaken boolean)
 LANGUAGE plpgsql AS $$
+#variable_conflict use_column
 DECLARE
-    width integer;
+    width  integer;
+    active integer[];
 BEGIN
     PERFORM FROM reactive_orch.replica_sets r
     WHERE r.name = in_replica_set AND r.generation = in_after FOR NO KEY UPDATE;
@@ -370,8 +427,12 @@ BEGIN
        OR (SELECT count(*) FROM reactive_orch.members m WHERE m.id = ANY (in_admit) AND m.state = 'waiting')
           <> cardinality(in_admit)
     THEN
-        RETURN NULL;
+        RETURN;
     END IF;
+    number := in_after + 1;
+    created_at := clock_timestamp();
+    overtaken := EXISTS (SELECT FROM reactive_orch.generations g
+                         WHERE g.replica_set = in_replica_set AND g.number = in_after AND g.settled_at IS NULL);
 
     DELETE FROM reactive_orch.members m WHERE m.id = ANY (in_remove);
     UPDATE reactive_orch.members m SET state = 'active' WHERE m.id = ANY (in_admit);
@@ -383,34 +444,60 @@ BEGIN
     FROM unnest(in_projections) WITH ORDINALITY AS p(name, i)
     ON CONFLICT (replica_set, projection) DO UPDATE SET owners = excluded.owners;
 
-    INSERT INTO reactive_orch.generations (replica_set, number, reason, subjects, members, moved, traceparent)
-    SELECT in_replica_set, in_after + 1, in_reason, in_subjects,
-           ARRAY(SELECT m.id FROM reactive_orch.members m
-                 WHERE m.replica_set = in_replica_set AND m.state = 'active' ORDER BY m.id),
-           in_moved, in_traceparent;
+    active := ARRAY(SELECT m.id FROM reactive_orch.members m
+                    WHERE m.replica_set = in_replica_set AND m.state = 'active' ORDER BY m.id);
+    INSERT INTO reactive_orch.generations (replica_set, number, reason, subjects, members, moved, traceparent, initiator,
+                                           wake_source, noticed_at, created_at, settled_at)
+    SELECT in_replica_set, in_after + 1, in_reason, in_subjects, active, in_moved, in_traceparent, in_initiator,
+           in_wake_source, w.at - make_interval(secs => in_noticed_s), w.at, CASE active WHEN '{}' THEN w.at END
+    FROM (SELECT created_at AS at) w;
     DELETE FROM reactive_orch.generations g WHERE g.replica_set = in_replica_set AND g.number <= in_after - 1000;
 
     PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
-    RETURN in_after + 1;
 END
 $$;
 
--- A member has adopted a generation. Under the replica set's row, since two last ones must see each other; the last one
--- settles it. True for that one only.
-CREATE FUNCTION reactive_orch.acknowledge(in_replica_set text, in_member integer, in_generation bigint) RETURNS boolean
+-- A member has adopted a generation, this is how. Under the replica set's row, since two last ones must see each other;
+-- the last one settles it and gets the summary. No row: the generation is not the present one any more.
+CREATE FUNCTION reactive_orch.acknowledge(
+    in_replica_set text, in_member integer, in_generation bigint, in_wake_source text,
+    in_total_s float8, in_finish_s float8, in_load_s float8, in_gave integer, in_took integer, in_kept integer)
+RETURNS TABLE (notify_s float8, settled_at timestamptz, slowest integer, kept integer,
+               notify_max_s float8, finish_max_s float8, load_max_s float8)
 LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    noticed timestamptz := clock_timestamp() - make_interval(secs => in_total_s);
+    settled timestamptz;
 BEGIN
     PERFORM FROM reactive_orch.replica_sets r
     WHERE r.name = in_replica_set AND r.generation = in_generation FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN;
     END IF;
     UPDATE reactive_orch.members m SET acknowledged = in_generation WHERE m.id = in_member;
+    INSERT INTO reactive_orch.adoptions (replica_set, generation, member, wake_source, noticed_at, finished_at, loaded_at,
+                                         acknowledged_at, gave, took, kept)
+    SELECT in_replica_set, in_generation, in_member, in_wake_source, noticed, noticed + make_interval(secs => in_finish_s),
+           noticed + make_interval(secs => in_load_s), clock_timestamp(), in_gave, in_took, in_kept
+    ON CONFLICT DO NOTHING;
     UPDATE reactive_orch.generations g SET settled_at = clock_timestamp()
     WHERE g.replica_set = in_replica_set AND g.number = in_generation AND g.settled_at IS NULL
       AND NOT EXISTS (SELECT FROM reactive_orch.members m
-                      WHERE m.replica_set = in_replica_set AND m.state = 'active' AND m.acknowledged < in_generation);
-    RETURN FOUND;
+                      WHERE m.replica_set = in_replica_set AND m.state = 'active' AND m.acknowledged < in_generation)
+    RETURNING g.settled_at INTO settled;
+    RETURN QUERY
+    SELECT extract(epoch FROM noticed - g.created_at)::float8, settled, s.slowest, s.kept, s.notify, s.finish, s.load
+    FROM reactive_orch.generations g
+    LEFT JOIN LATERAL (
+        SELECT (array_agg(a.member ORDER BY a.acknowledged_at DESC))[1] AS slowest, sum(a.kept)::integer AS kept,
+               max(extract(epoch FROM a.noticed_at - g.created_at))::float8 AS notify,
+               max(extract(epoch FROM a.finished_at - a.noticed_at))::float8 AS finish,
+               max(extract(epoch FROM a.loaded_at - a.noticed_at))::float8 AS load
+        FROM reactive_orch.adoptions a
+        WHERE a.replica_set = in_replica_set AND a.generation = in_generation
+    ) s ON settled IS NOT NULL
+    WHERE g.replica_set = in_replica_set AND g.number = in_generation;
 END
 $$;
 

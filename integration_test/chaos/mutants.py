@@ -1,0 +1,95 @@
+"""Every planted bug must be caught: `python -m integration_test.chaos.mutants [NAME …]`, or `make mutants`.
+
+Each runs in the shortest scenario that catches it. First the product itself runs through every scenario: a checker that
+also fires then proves nothing. Exit code 1: a bug survived, or the product did not pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+
+from integration_test.chaos import planted, scenarios
+from integration_test.chaos.stage import database
+from integration_test.cluster import Cluster
+
+SCENARIO_OF = {
+    "swap_without_expected_position": "zombie",
+    "short_count_ignored": "zombie",
+    "swap_after_the_handlers_in_another_transaction": "commits_out_of_order",
+    "checkpoint_committed_before_the_handlers": "commits_out_of_order",
+    "no_reload_after_a_short_count": "started_over",
+    "frontier_reads_the_holders_before_the_head": "commits_out_of_order",
+    "frontier_trusts_the_head": "commits_out_of_order",
+    "frontier_blind_to_prepared_transactions": "commits_out_of_order",
+    "memory_kept_across_a_lost_connection": "older_state",
+    "limit_taken_for_the_end_of_the_window": "churn",
+    "saved_lazily_beyond_unread_events": "churn",
+    "take_over_without_the_row_lock_from_a_cache": "churn",
+    "sticky_assignment_gives_one_partition_to_two": "churn",
+    "assignment_ignores_who_has_what": "churn",
+    "acknowledged_before_drained_and_loaded": "churn",
+    "listens_after_the_first_read": "gap_before_listening",
+    "member_row_before_its_lock": "churn",
+    "free_lock_trusted_after_a_restart": "server_restart",
+}
+
+
+async def _all(cluster: Cluster, wanted: list[str], *, product: bool) -> bool:
+    well = True
+    with database(cluster, "chaos_template"):
+        if product:
+            for name in scenarios.SCENARIOS:
+                well &= await _product(cluster, name)
+        _row("mutant", "scenario", "caught by", "after")
+        _row("---", "---", "---", "---")
+        for mutant in wanted:
+            started = time.monotonic()
+            found = await scenarios.play(cluster, "chaos_template", SCENARIO_OF[mutant], mutant)
+            by = ", ".join(dict.fromkeys(finding.checker for finding in found)) or "SURVIVED"
+            well &= bool(found)
+            _row(mutant, SCENARIO_OF[mutant], by, f"{time.monotonic() - started:.1f} s")
+    return well
+
+
+async def _product(cluster: Cluster, name: str) -> bool:
+    started = time.monotonic()
+    found = await scenarios.play(cluster, "chaos_template", name)
+    _say(f"product, {name}: {'; '.join(map(str, found)) or 'well'} ({time.monotonic() - started:.1f} s)")
+    return not found
+
+
+def _row(*cells: str) -> None:
+    _say(f"| {' | '.join(cells)} |")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run what is asked for."""
+    assert SCENARIO_OF.keys() == planted.PLANTED.keys()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mutants", nargs="*", metavar="NAME", help=f"default: all of {', '.join(SCENARIO_OF)}")
+    parser.add_argument("--pg", default=os.environ.get("REACTIVE_ORCH_PG", "15").split(",")[0], help="version")
+    parser.add_argument("--scenario", action="append", default=[], help="only play these, without a bug")
+    options = parser.parse_args()
+    with Cluster(options.pg) as cluster:
+        if options.scenario:
+            return 0 if asyncio.run(_only(cluster, options.scenario)) else 1
+        well = asyncio.run(_all(cluster, options.mutants or [*SCENARIO_OF], product=not options.mutants))
+    return 0 if well else 1
+
+
+async def _only(cluster: Cluster, names: list[str]) -> bool:
+    with database(cluster, "chaos_template"):
+        return all([await _product(cluster, name) for name in names])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

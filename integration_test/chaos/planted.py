@@ -1,0 +1,342 @@
+"""Planted bugs: each breaks one rule of the protocol in this process, as a programmer might have. One at a time."""
+
+# ruff: noqa: SLF001 - a bug is planted where it would be written
+
+from __future__ import annotations
+
+import contextlib
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from reactive_orch.core import assignment
+from reactive_orch.core import membership as core
+from reactive_orch.core.progress import Progress
+from reactive_orch.model import Checkpoint, MemberId, Swap
+from reactive_orch.postgres import checkpoints, log, membership
+from reactive_orch.postgres.database import Database
+from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
+from reactive_orch.runtime.lane import Lane
+from reactive_orch.runtime.share import Share
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+
+MUTANT = "REACTIVE_ORCH_MUTANT"
+"""Variable: which bug the worker has."""
+
+PLANTED: dict[str, Callable[[], None]] = {}
+
+
+def plant(name: str) -> None:
+    """Break this process; nothing without a name. Raises KeyError when there is no such bug."""
+    if name:
+        PLANTED[name]()
+
+
+def _bug(function: Callable[[], None]) -> Callable[[], None]:
+    PLANTED[function.__name__] = function
+    return function
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    assert old in text, f"the statement has changed: {old!r} is not in it"
+    return text.replace(old, new)
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    assert hasattr(owner, name), f"{owner} has no {name} any more"
+    setattr(owner, name, value)
+
+
+# ------------------------------------------------------------------------------------------------------ the swap
+
+
+@_bug
+def swap_without_expected_position() -> None:
+    sql = checkpoints._SQL
+    sql.swap = _replaced(sql.swap, "AND s.expected = l.position AND s.epoch = l.epoch", "")
+
+
+@_bug
+def short_count_ignored() -> None:
+    async def swap(connection: Any, replica_set: str, projection: str, swaps: Sequence[Swap]) -> int:
+        columns = (
+            [s.partition for s in swaps],
+            [s.expected.position for s in swaps],
+            [s.expected.epoch for s in swaps],
+        )
+        row = await connection.fetchrow(
+            checkpoints._SQL.swap, replica_set, projection, *columns, [s.target for s in swaps]
+        )
+        return int(row["parked"])
+
+    _put(checkpoints, "_swap", swap)
+
+
+@_bug
+def swap_after_the_handlers_in_another_transaction() -> None:
+    original = checkpoints.batch
+
+    @contextlib.asynccontextmanager
+    async def batch(connection: Any, *args: Any) -> AsyncIterator[int]:
+        async with connection.transaction():
+            yield 0
+        async with original(connection, *args):
+            pass
+
+    _put(checkpoints, "batch", batch)
+
+
+@_bug
+def checkpoint_committed_before_the_handlers() -> None:
+    original = checkpoints.batch
+
+    @contextlib.asynccontextmanager
+    async def batch(connection: Any, *args: Any) -> AsyncIterator[int]:
+        async with original(connection, *args):
+            pass
+        async with connection.transaction():
+            yield 0
+
+    _put(checkpoints, "batch", batch)
+
+
+@_bug
+def no_reload_after_a_short_count() -> None:
+    def forget(self: Lane) -> None:
+        self._leaving.clear()
+        self._incarnation = self._work.database.incarnation
+
+    _put(Lane, "forget", forget)
+
+
+# -------------------------------------------------------------------------------------------------- the frontier
+
+_HEAD = "SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.log_source s"
+_HOLDERS = """
+SELECT coalesce(array_agg(l.virtualtransaction), '{}') AS holders,
+       coalesce(array_agg(l.virtualtransaction) FILTER (WHERE l.pid IS NULL), '{}') AS prepared
+FROM pg_locks l
+WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+  AND l.pid IS DISTINCT FROM pg_backend_pid()
+"""
+
+
+@_bug
+def frontier_reads_the_holders_before_the_head() -> None:
+    async def observe(connection: Any) -> tuple[int, list[str], list[str]]:
+        holders = await connection.fetchrow(_HOLDERS)
+        return await connection.fetchval(_HEAD), holders["holders"], holders["prepared"]
+
+    _put(log, "observe", observe)
+
+
+@_bug
+def frontier_trusts_the_head() -> None:
+    async def observe(connection: Any) -> tuple[int, list[str], list[str]]:
+        return await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events"), [], []
+
+    _put(log, "observe", observe)
+
+
+@_bug
+def frontier_blind_to_prepared_transactions() -> None:
+    original = log.observe
+
+    async def observe(connection: Any) -> tuple[int, list[str], list[str]]:
+        head, holders, prepared = await original(connection)
+        return head, [holder for holder in holders if holder not in prepared], []
+
+    _put(log, "observe", observe)
+
+
+@_bug
+def memory_kept_across_a_lost_connection() -> None:
+    def lost(self: Database, *_: Any) -> None:
+        del self
+
+    _put(Database, "lost", lost)
+
+
+# --------------------------------------------------------------------------------------------- windows and saving
+
+
+@_bug
+def limit_taken_for_the_end_of_the_window() -> None:
+    original = log.read_window
+
+    async def read_window(connection: Any, window: Any, wanted: Any) -> tuple[Any, int]:
+        events, _ = await original(connection, window, wanted)
+        return events, window.high
+
+    _put(log, "read_window", read_window)
+
+
+@_bug
+def saved_lazily_beyond_unread_events() -> None:
+    def unsaved(self: Progress, partitions: Iterable[int]) -> tuple[Swap, ...]:
+        end = max(self.read_to.values(), default=0)
+        behind = (p for p in sorted(partitions) if p in self.saved and self.saved[p].position < end)
+        return tuple(Swap(p, self.saved[p], end) for p in behind)
+
+    _put(Progress, "unsaved", unsaved)
+
+
+# -------------------------------------------------------------------------------------- taking over and assigning
+
+
+@_bug
+def take_over_without_the_row_lock_from_a_cache() -> None:
+    cache: dict[tuple[str, int], Checkpoint] = {}
+
+    async def load(
+        connection: Any, replica_set: str, projection: str, partitions: Collection[int]
+    ) -> dict[int, Checkpoint]:
+        for p, position, epoch, parked in await connection.fetch(
+            _UNLOCKED, replica_set, projection, sorted(partitions)
+        ):
+            cache.setdefault((projection, p), Checkpoint(position, epoch, parked))
+        return {p: cache[projection, p] for p in partitions}
+
+    _put(checkpoints, "load_free", load)
+    _put(checkpoints, "load_next", load)
+
+
+_UNLOCKED = """
+SELECT c.partition, c.position, c.epoch, c.parked FROM reactive_orch.checkpoints c
+WHERE c.replica_set = $1 AND c.projection = $2 AND c.partition = ANY ($3::smallint[])
+"""
+
+
+@_bug
+def sticky_assignment_gives_one_partition_to_two() -> None:
+    original = core.share
+    mine: dict[str, frozenset[int]] = {}
+
+    def share(snapshot: Any, me: MemberId) -> Mapping[str, frozenset[int]]:
+        for name, partitions in original(snapshot, me).items():
+            mine[name] = mine.get(name, frozenset()) | partitions
+        return dict(mine)
+
+    _put(core, "share", share)
+
+
+@_bug
+def assignment_ignores_who_has_what() -> None:
+    def assign(
+        owners: Mapping[str, Any],
+        members: Mapping[MemberId, frozenset[str]],
+        projections: Iterable[str],
+        partitions: int,
+    ) -> dict[str, tuple[MemberId, ...]]:
+        dealt = {name: sorted(m for m, runs in members.items() if name in runs) for name in projections}
+        return {
+            name: tuple(able[p % len(able)] for p in range(partitions))
+            if able
+            else assignment.assign(owners, members, [name], partitions)[name]
+            for name, able in dealt.items()
+        }
+
+    _put(core, "assign", assign)
+
+
+@_bug
+def acknowledged_before_drained_and_loaded() -> None:
+    _put(Share, "settled", property(lambda _: True))
+
+
+# ----------------------------------------------------------------------------------------------------- membership
+
+
+@_bug
+def listens_after_the_first_read() -> None:
+    async def open_late(self: Session) -> None:
+        add_listener = _added_later(self)
+        connect = self._database.connect
+
+        async def connect_without(kind: str, **kwargs: Any) -> Any:
+            connection = await connect(kind, **kwargs)
+            connection.add_listener = add_listener(connection, connection.add_listener)  # type: ignore[method-assign]
+            return connection
+
+        self._database.connect = connect_without  # type: ignore[assignment]
+        try:
+            await original(self)
+        finally:
+            self._database.connect = connect  # type: ignore[method-assign]
+
+    original = Session.open
+    _put(Session, "open", open_late)
+
+
+def _added_later(session: Session) -> Callable[..., Any]:
+    """Return a stand-in for `add_listener` that does it when everybody has read: a while later, in the background."""
+    import asyncio
+
+    tasks = set()
+
+    def of(connection: Any, add: Callable[..., Any]) -> Callable[..., Any]:
+        async def later(channel: str, callback: Any) -> None:
+            await anyio.sleep(1.5)
+            with contextlib.suppress(Exception):
+                async with session._one_at_a_time:
+                    if not connection.is_closed():
+                        await add(channel, callback)
+
+        async def add_listener(channel: str, callback: Any) -> None:
+            assert channel in {EVENTS_CHANNEL, GENERATIONS_CHANNEL}
+            task = asyncio.create_task(later(channel, callback))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        return add_listener
+
+    return of
+
+
+@_bug
+def member_row_before_its_lock() -> None:
+    async def join(
+        connection: Any, replica_set: str, name: str, projections: Collection[str], stale_s: float
+    ) -> MemberId:
+        member = await connection.fetchval(_ROW_ALONE, replica_set, name, sorted(projections), stale_s)
+        await connection.execute("SELECT pg_advisory_lock(reactive_orch.lock_namespace(), $1)", member)
+        return MemberId(member)
+
+    _put(membership, "join", join)
+
+
+_ROW_ALONE = """
+INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
+SELECT nextval('reactive_orch.member_ids'), $1, $2, $3::text[], a.pid, a.backend_start, make_interval(secs => $4)
+FROM pg_stat_get_activity(pg_backend_pid()) a RETURNING id
+"""
+
+
+@_bug
+def free_lock_trusted_after_a_restart() -> None:
+    original = core.plan_change
+
+    def plan_change(snapshot: Any, partitions: int, *, trust_locks: bool) -> Any:
+        del trust_locks
+        return original(snapshot, partitions, trust_locks=True)
+
+    _put(core, "plan_change", plan_change)
+
+
+def schema(name: str) -> str:
+    """Return what a bug changes in the database's schema, before the workers start."""
+    if name != free_lock_trusted_after_a_restart.__name__:
+        return ""
+    text = (resources.files("reactive_orch.postgres") / "schema" / "001_initial.sql").read_text()
+    view = re.search(r"CREATE VIEW (reactive_orch\.member_status.*?;)\n", text, re.DOTALL)
+    assert view, "the view has another name"
+    trusting = _replaced(view[1], "m.backend_start >= pg_postmaster_start_time()", "true")
+    trusting, tails = re.subn(r"AND NOT EXISTS \(SELECT FROM pg_stat_activity a [^\n]*\n", "\n", trusting)
+    assert tails == 1, "the view no longer asks for the tail connection"
+    return f"CREATE OR REPLACE VIEW {trusting}"

@@ -1,0 +1,383 @@
+"""One fault each, as short as it can be. The product passes them all; each planted bug fails one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from integration_test import projections as test_projections
+from integration_test.chaos import checkers, planted, worker
+from integration_test.chaos.proxy import Proxy
+from integration_test.chaos.stage import (
+    REPLICA_SET,
+    Arena,
+    Caught,
+    Finding,
+    Habits,
+    Pace,
+    Writers,
+    connected,
+    database,
+)
+from reactive_orch import NewEvent, append
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from integration_test.chaos.stage import Process
+    from integration_test.cluster import Cluster
+
+ADOPTED = r"generation \d+ of .* adopted in"
+QUICK = Pace(heartbeat_s=0.1, stale_s=0.6, batch=20)
+CALM = Pace(heartbeat_s=1.0, stale_s=10.0, batch=20)
+PROMPTLY_S = 1.0
+"""Far above what a notification takes, far below the fallback polls as these scenarios set them."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a scenario plays on."""
+
+    arena: Arena
+    template: str
+    writers: list[Writers]
+
+    def writing(self, count: int = 4, habits: Habits | None = None, url: str = "") -> Writers:
+        """Return writers to be entered; the checkers hear of them."""
+        made = Writers(url or self.arena.url, self.arena.rng, count, habits)
+        self.writers.append(made)
+        return made
+
+
+SCENARIOS: dict[str, Callable[[Stage], Awaitable[None]]] = {}
+
+
+def _scenario(function: Callable[[Stage], Awaitable[None]]) -> Callable[[Stage], Awaitable[None]]:
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+async def play(cluster: Cluster, template: str, name: str, mutant: str = "", seed: int = 1) -> list[Finding]:
+    """Play one scenario on a copy of the template, a migrated database; return what the checkers found."""
+    with database(cluster, f"chaos_{name}", template) as url:
+        arena = Arena(cluster, url, random.Random(seed), QUICK, mutant=mutant)
+        await checkers.install(url)
+        if sql := planted.schema(mutant):
+            await _run_sql(url, sql)
+        stage = Stage(arena, template, [])
+        try:
+            await SCENARIOS[name](stage)
+            found = await checkers.check(arena, stage.writers)
+            if not found:
+                await arena.stop_workers()
+                found = [*arena.findings, *(await checkers.leaks(arena))]
+        except Caught as caught:
+            # What had happened by then is often the better explanation.
+            found = [caught.finding, *(await checkers.check(arena, stage.writers))]
+        finally:
+            await arena.close()
+        return found
+
+
+async def _run_sql(url: str, sql: str) -> None:
+    async with connected(url, "chaos:arena") as connection:
+        await connection.execute(sql)
+
+
+async def _rises(arena: Arena, sql: str, by: int, what: str) -> None:
+    start = await arena.value(sql)
+
+    async def risen() -> bool:
+        return bool(await arena.value(sql) >= start + by)
+
+    await arena.until(risen, what)
+
+
+_HANDLED = "SELECT count(*) FROM public.handled"
+
+
+async def _gone(arena: Arena, process: Process) -> None:
+    """Wait until the others have removed this worker and own its partitions."""
+
+    async def removed() -> bool:
+        return all(f":{process.pid}:" not in member["name"] for member in await arena.members())
+
+    await arena.until(removed, f"{process.name} is removed")
+
+
+@_scenario
+async def zombie(stage: Stage) -> None:
+    """A worker freezes just before its swap, is replaced, and wakes: its connections were spared."""
+    arena = stage.arena
+    await _run_sql(arena.url, _SPARE)
+    a = await arena.start(rules="swap.before=stop@12")
+    await a.said(ADOPTED)
+    await arena.start()
+    async with stage.writing():
+        await arena.until(_is(lambda: a.frozen), "the first worker is frozen before its swap")
+        await _gone(arena, a)
+        await _rises(arena, _HANDLED, 300, "the other goes on")
+        a.send(signal.SIGCONT)
+        await _rises(arena, _HANDLED, 100, "both go on")
+    await arena.settle(2)
+
+
+_SPARE = """
+CREATE OR REPLACE FUNCTION reactive_orch.terminate_backends(in_names text[]) RETURNS integer
+LANGUAGE sql AS $$ SELECT cardinality(in_names) $$
+"""
+
+
+def _is(predicate: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def wrapped() -> bool:
+        return predicate()
+
+    return wrapped
+
+
+@_scenario
+async def commits_out_of_order(stage: Stage) -> None:
+    """Writers hold back, roll back and prepare; a worker is killed in the middle."""
+    arena = stage.arena
+    arena.projections = ("handled",)
+    async with stage.writing(habits=Habits(roll_back=0.3)):
+        a = await arena.start()
+        await arena.start()
+        await a.said(ADOPTED)
+    async with stage.writing(6, Habits(pause_s=0.005, hold=0.6, hold_s=0.02, prepare=0.15)):
+        await _rises(arena, _HANDLED, 400, "events are handled")
+        a.send(signal.SIGKILL)
+        await _rises(arena, _HANDLED, 400, "events are handled")
+    await arena.settle(1)
+
+
+@_scenario
+async def churn(stage: Stage) -> None:
+    """Workers join and leave in good order, under load, with a backlog and handlers that take their time."""
+    arena = stage.arena
+    arena.pace = CALM
+    arena.projections = ("handled", "handled_slowly")
+    env = {test_projections.SLEEP: "0.004", worker.SAVE: "0.3"}
+    async with stage.writing(habits=Habits(pause_s=0.001, hold=0)):
+        await asyncio.sleep(0.7)
+    a = await arena.start(env=env)
+    await a.said(ADOPTED)
+    async with stage.writing(3, Habits(pause_s=0.05)):
+        for _ in range(2):
+            b = await arena.start(env=env)
+            await b.said(ADOPTED)
+            c = await arena.start(env=env)
+            await c.said(ADOPTED)
+            await _rises(arena, _HANDLED, 60, "three go on")
+            for process in (b, c):
+                process.send(signal.SIGTERM)
+                await process.wait()
+        await _rises(arena, _HANDLED, 60, "one goes on")
+    await arena.settle(1)
+
+
+@_scenario
+async def started_over(stage: Stage) -> None:
+    """An operator rewinds to where the checkpoints are: every worker's memory is invalid, nothing else changes."""
+    arena = stage.arena
+    arena.pace = CALM
+    for process in [await arena.start() for _ in range(2)]:
+        await process.said(ADOPTED)
+    async with stage.writing():
+        for _ in range(3):
+            await _rises(arena, _HANDLED, 60, "events are handled")
+            for projection in arena.projections:
+                await arena.ask("SELECT reactive_orch.rewind($1, $2, NULL)", REPLICA_SET, projection)
+    await arena.settle(2, timeout_s=8)
+
+
+@_scenario
+async def older_state(stage: Stage) -> None:
+    """The server fails over to a copy that lacks the last events; their positions are used again."""
+    await _fail_over(stage, blip=False)
+
+
+@_scenario
+async def older_state_after_a_blip(stage: Stage) -> None:
+    """The same, when the process has lost a single connection before: it must notice the second loss as well."""
+    await _fail_over(stage, blip=True)
+
+
+async def _fail_over(stage: Stage, *, blip: bool) -> None:
+    arena = stage.arena
+    first, name = arena.url, "chaos_copy"
+    a = await arena.start()
+    async with stage.writing(url=first):
+        await _rises(arena, _HANDLED, 100, "events are handled")
+    await arena.settle(1)
+    await arena.stop_workers()
+    await checkers.leaks(arena)
+    stage.writers.clear()
+    with database(arena.cluster, name, first.rpartition("/")[2]):
+        async with Proxy(first) as proxy:
+            a = await arena.start(url=proxy.url())
+            await a.said(ADOPTED)
+            async with Writers(first, arena.rng):
+                await _rises(arena, _HANDLED, 300, "events are handled that the copy lacks")
+                if blip:
+                    await _lose_one(arena)
+            await arena.settle(1)
+            proxy.hold()
+            proxy.cut()
+            await _swap_names(arena, first.rpartition("/")[2], name)
+            arena.settled_to = 0
+            await _other_future(stage, proxy)
+            await arena.stop_workers()
+
+
+async def _swap_names(arena: Arena, one: str, other: str) -> None:
+    async with connected(arena.cluster.url(), "chaos:arena") as connection:
+
+        async def alone() -> bool:
+            sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = ANY ($1::text[])"
+            return not await connection.fetchval(sql, [one, other])
+
+        await arena.until(alone, "the server has noticed that the connections are cut")
+        for name, new in ((one, "chaos_third"), (other, one), ("chaos_third", other)):
+            await connection.execute(f"ALTER DATABASE {name} RENAME TO {new}")
+
+
+async def _lose_one(arena: Arena) -> None:
+    async def lost() -> bool:
+        sql = """
+        SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+        WHERE a.application_name LIKE 'reactive\\_orch:work:%' AND a.state <> 'idle' AND a.datname = current_database()
+        """
+        return bool(await arena.ask(sql))
+
+    for _ in range(3):
+        await arena.until(lost, "a batch loses its connection")
+    await _rises(arena, _HANDLED, 50, "events are handled again")
+
+
+async def _other_future(stage: Stage, proxy: Proxy) -> None:
+    arena = stage.arena
+    async with connected(arena.url) as slow, connected(arena.url) as quick:
+        await slow.execute("BEGIN")
+        await append(slow, [_event(f"slow-{n}") for n in range(40)])
+        for _ in range(30):
+            async with quick.transaction():
+                await append(quick, [_event(f"quick-{n}") for n in range(40)])
+        proxy.accept()
+        await asyncio.sleep(1.5)
+        await slow.execute("COMMIT")
+    await arena.settle(1)
+
+
+def _event(key: str) -> NewEvent:
+    return NewEvent(aggregate_type="Other", aggregate_id=key, event_type="Other")
+
+
+@_scenario
+async def gap_before_listening(stage: Stage) -> None:
+    """An event is committed just after a worker has started, or is connected again: no fallback poll is needed."""
+    arena = stage.arena
+    arena.pace = CALM
+    a = await arena.start(env={worker.POLL: "30"})
+    await a.said(ADOPTED)
+    await _promptly(arena, "after the start")
+    for times in (1, 2):
+        await arena.ask(_TERMINATE, "membership")
+        await a.said("membership connection is back", times=times)
+        await _promptly(arena, "after a lost membership connection")
+    await arena.settle(1)
+
+
+_TERMINATE = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.application_name LIKE 'reactive\\_orch:' || $1 || ':%' AND a.datname = current_database()
+"""
+
+
+async def _promptly(arena: Arena, when: str) -> None:
+    async with connected(arena.url) as connection:
+        await append(connection, [_event(f"prompt-{when}-{time.monotonic()}")])
+    await arena.until(arena.all_handled, f"an event is handled {when}", checker="latency", timeout_s=PROMPTLY_S)
+
+
+@_scenario
+async def server_restart(stage: Stage) -> None:
+    """The server restarts, every lock is gone: nobody who comes back is expelled."""
+    arena = stage.arena
+    arena.pace = CALM
+    three = [await arena.start() for _ in range(3)]
+    for process in three:
+        await process.said(ADOPTED)
+    await arena.settle(3)
+    before = await arena.value("SELECT generation FROM reactive_orch.replica_sets")
+    for times in (1, 2):
+        await asyncio.to_thread(arena.cluster.restart, "immediate")
+        for process in three:
+            await process.said("membership connection is back", times=times)
+    async with stage.writing():
+        await _rises(arena, _HANDLED, 100, "events are handled")
+        await asyncio.sleep(3.5)  # by then free locks are trusted again
+    after = await arena.value("SELECT generation FROM reactive_orch.replica_sets")
+    if after != before:
+        raise Caught(Finding("generations", f"a restart cost {after - before} generations"))
+    await arena.settle(3)
+
+
+@_scenario
+async def join_without_an_answer(stage: Stage) -> None:
+    """A worker's row is written, the answer is lost: the orphan must not be given partitions, and nobody be hurt."""
+    arena = stage.arena
+    arena.pace = CALM
+    a = await arena.start()
+    await a.said(ADOPTED)
+    b = await arena.start(rules="join.after=raise@1")
+    async with stage.writing():
+        await b.said(ADOPTED)
+        await _rises(arena, _HANDLED, 100, "events are handled")
+    await arena.settle(2, timeout_s=5)
+
+
+@_scenario
+async def acknowledged_without_an_answer(stage: Stage) -> None:
+    """Every statement of a change is executed once without the answer arriving."""
+    arena = stage.arena
+    rules = (
+        "announce.after=raise@1,acknowledge.after=raise@1,take.after=raise@2,commit.after=raise@5,commit.before=raise@9"
+    )
+    async with stage.writing():
+        for _ in range(3):
+            process = await arena.start(rules=rules)
+            with contextlib.suppress(Caught):
+                await process.said(ADOPTED, timeout_s=8)
+        await _rises(arena, _HANDLED, 200, "events are handled")
+    await arena.settle(3)
+
+
+@_scenario
+async def deaf_worker(stage: Stage) -> None:
+    """The network swallows a worker's membership connection, later all of them, while it has batches in hand."""
+    arena = stage.arena
+    await arena.start()
+    async with Proxy(arena.url) as proxy, stage.writing():
+        b = await arena.start(url=proxy.url())
+        await b.said(ADOPTED)
+        proxy.swallow("membership")
+        await _gone(arena, b)
+        await _rises(arena, _HANDLED, 100, "events are handled")
+        proxy.flow()
+        await arena.until(lambda: arena.is_settled(2), "it is back", timeout_s=20)
+        proxy.swallow()
+        await _gone(arena, b)
+        await _rises(arena, _HANDLED, 100, "events are handled")
+        proxy.flow()
+        await arena.until(lambda: arena.is_settled(2), "it is back again", timeout_s=20)
+        for stable in stage.writers:
+            await stable.stop()
+        await arena.settle(2)
+        b.send(signal.SIGTERM)
+        await b.wait()

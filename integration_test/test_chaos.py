@@ -1,0 +1,24 @@
+"""A short storm of faults on each server; `make chaos`, `make soak` and `make mutants` are the long forms."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from typing import TYPE_CHECKING
+
+from integration_test.chaos.run import Options, storm
+
+if TYPE_CHECKING:
+    from integration_test.cluster import Cluster
+
+SECONDS = 20.0
+
+
+async def test_nothing_is_lost_or_done_twice_in_a_storm(cluster: Cluster) -> None:
+    seed = int(os.environ.get("SEED") or random.randrange(1 << 32))
+    sys.stdout.write(f"repeat it: SEED={seed}\n")
+    summary = await storm(cluster, Options(seconds=SECONDS, seed=seed))
+    sys.stdout.write(f"{summary}\n")
+    assert not summary.findings, f"SEED={seed}: {summary.findings[0]}"
+    assert summary.events > 500, "a storm without events proves nothing"

@@ -1,0 +1,215 @@
+"""Every statement of every .sql file: the server accepts it, the program uses it, and none reads the whole log."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import asyncpg
+import pytest
+
+import reactive_orch
+from reactive_orch.postgres.database import load_statements
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from integration_test.cluster import Cluster
+
+PACKAGE = Path(reactive_orch.__file__).parent
+FILES = sorted(path for path in PACKAGE.glob("**/*.sql") if path.parent.name != "schema")
+SEVERAL = {"seal": ("SELECT reactive_orch.seal_batch()", "COMMIT")}
+"""What is more than one statement, sent without parameters: its parts."""
+
+
+def names_of(path: Path) -> dict[str, str]:
+    return vars(load_statements(path))
+
+
+STATEMENTS = [pytest.param(sql, id=f"{path.stem}.{name}") for path in FILES for name, sql in names_of(path).items()]
+
+
+def parts(sql: str) -> list[str]:
+    """The statements in a text, without their comments."""
+    bare = re.sub(r"--.*", "", sql)
+    return [part.strip() for part in bare.split(";") if part.strip()]
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+async def test_the_server_accepts(sql: str, database: str) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        for part in parts(sql):
+            await connection.prepare(part)
+    finally:
+        await connection.close()
+
+
+def test_what_is_more_than_one_statement_is_known() -> None:
+    found = {name: tuple(parts(sql)) for path in FILES for name, sql in names_of(path).items() if len(parts(sql)) != 1}
+    assert found == SEVERAL
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_module_beside_the_file_uses_each_of_its_statements(path: Path) -> None:
+    tree = ast.parse(path.with_suffix(".py").read_text(encoding="utf-8"))
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_SQL"
+    }
+    assert used == names_of(path).keys() or (
+        path.stem == "demo" and len(names_of(path)) == 1
+    )  # reads it as a user would
+
+
+# ----------------------------------------------------------------------------------------------------------- plans
+
+ROWS, PARTITIONS, BATCH = 300_000, 64, 100
+MIDDLE = ROWS // 2
+
+FILL = """
+ALTER TABLE reactive_orch.events SET (autovacuum_enabled = off);
+ALTER TABLE reactive_orch.checkpoints SET (autovacuum_enabled = off);
+
+INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, payload)
+SELECT 'Order', 'a' || n % 3000, 1 + n / 3000, 'Placed', 'payload' FROM generate_series(0, 299999) AS n;
+
+INSERT INTO reactive_orch.projections (replica_set, name, filter)
+SELECT 'r' || n, 'p', '{}' FROM generate_series(1, 99) AS n;
+INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition)
+SELECT 'r' || n, 'p', g FROM generate_series(1, 99) AS n, generate_series(0, 63) AS g;
+"""
+BIG = {"events", "checkpoints"}
+
+
+def run_on(url: str, sql: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(sql)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def filled(cluster: Cluster, template: str) -> str:
+    """The name of a database with many events, to clone."""
+    run_on(cluster.clone_database(template, "filled"), FILL)
+    return "filled"
+
+
+@pytest.fixture(scope="module", params=["no statistics", "analyzed"])
+def log(request: pytest.FixtureRequest, cluster: Cluster, filled: str) -> Iterator[str]:
+    """The URL of a long log, as it is directly after a mass import, or later."""
+    url = cluster.clone_database(filled, "long_log")
+    if request.param == "analyzed":
+        run_on(url, "VACUUM ANALYZE")
+    yield url
+    cluster.drop_database("long_log")
+
+
+class Cost(NamedTuple):
+    """What a statement did to one database."""
+
+    scans: list[tuple[str, str]]
+    """Each node that reads a table, and the table."""
+    rows: int
+    """What it read of the big tables, before filters."""
+    buffers: int
+
+
+@pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
+async def cost(request: pytest.FixtureRequest, log: str) -> AsyncIterator[Callable[..., Awaitable[Cost]]]:
+    """Runs one statement, with its parameters as text, and takes back what it did."""
+    connection = await asyncpg.connect(log, server_settings={"plan_cache_mode": request.param, "jit": "off"})
+
+    async def run(file: str, name: str, *arguments: object) -> Cost:
+        sql = names_of(PACKAGE / "postgres" / f"{file}.sql")[name]
+        parameters = max(map(int, re.findall(r"\$(\d+)", sql)))
+        values = ["NULL" if value is None else f"'{value}'" for value in arguments[:parameters]]
+        async with rolled_back(connection):
+            await connection.execute(f"PREPARE statement AS {sql}")
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE statement({', '.join(values)})"
+            plan = json.loads(await connection.fetchval(explain))[0]["Plan"]
+            await connection.execute("DEALLOCATE statement")
+        reads = [
+            node for node in nodes(plan) if node.get("Relation Name") in BIG and node["Node Type"] != "ModifyTable"
+        ]
+        return Cost(
+            [(node["Node Type"], node["Relation Name"]) for node in reads],
+            sum(map(rows_of, reads)),
+            plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
+        )
+
+    yield run
+    await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def rolled_back(connection: asyncpg.Connection[asyncpg.Record]) -> AsyncIterator[None]:
+    transaction = connection.transaction()
+    await transaction.start()
+    yield
+    await transaction.rollback()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", []):
+        yield from nodes(inner)
+
+
+def rows_of(node: dict[str, Any]) -> int:
+    """How many rows a node has read, those that its filter removed included."""
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return int((node["Actual Rows"] + removed) * node["Actual Loops"] + 0.5)
+
+
+def check(cost: Cost, rows_max: int) -> None:
+    assert cost.scans, "it reads a big table"
+    assert not [table for node, table in cost.scans if node == "Seq Scan"]
+    assert cost.rows <= rows_max
+    assert cost.buffers <= 10 * rows_max + 5 * PARTITIONS
+
+
+@pytest.mark.parametrize("wanted", [None, "{Order}", "{Nothing}"])
+@pytest.mark.parametrize("low", [0, MIDDLE, ROWS - 50])
+@pytest.mark.parametrize("own", [64, 16, 1])
+async def test_a_window_reads_no_more_than_it_is_wide(
+    cost: Callable[..., Awaitable[Cost]], own: int, low: int, wanted: str | None
+) -> None:
+    width = BATCH * PARTITIONS // own
+    partitions = "{" + ",".join(map(str, range(own))) + "}"
+    found = await cost("log", "read_window", partitions, low, low + width, wanted, None, BATCH, 8_000_000)
+    check(found, rows_max=width)
+
+
+STREAM = ("default", "Order", "a7")
+TWO = ("{default,default}", "{Order,Order}", "{a7,a8}", "{NULL,NULL}", "{E,E}", "{1,1}", "{a,b}")
+ALL = "{" + ",".join(map(str, range(PARTITIONS))) + "}"
+ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments", "rows_max"),
+    [
+        ("log.run_end", (MIDDLE, ROWS, 1000), 1000),
+        ("log.read_stream", (*STREAM, 90), 10),
+        ("log.stream_version", STREAM, 100),  # without statistics PostgreSQL 15 counts through the stream
+        ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None), 2),
+        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES), 2 * PARTITIONS),
+        ("checkpoints.load_free", ("r7", "p", ALL, "{}"), PARTITIONS),
+        ("checkpoints.positions", ("r7",), PARTITIONS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_no_statement_reads_a_whole_table(
+    cost: Callable[..., Awaitable[Cost]], statement: str, arguments: tuple[object, ...], rows_max: int
+) -> None:
+    check(await cost(*statement.split("."), *arguments), rows_max)

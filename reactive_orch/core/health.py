@@ -1,0 +1,113 @@
+"""What a worker answers when asked how it is: the states it can be in, and what each means to whoever asks.
+
+live     only a restart would help if not: the database's state and the lag do not count
+ready    it takes part, and may be counted upon in a rolling deployment
+well     nothing needs a person
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+FROZEN_AFTER_S = 30.0
+"""A frontier that writers have held for so long is somebody's forgotten transaction."""
+STUCK_AFTER_S = 10.0
+"""A projection that has been trying the same event for so long has been stopped by it."""
+
+
+class State(enum.Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    JOINING = "joining"
+    REBALANCING = "rebalancing"
+    SERVING = "serving"
+    STANDBY = "standby"
+    UNAVAILABLE = "database unavailable"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a worker knows of itself, without asking the database. Ages are in seconds."""
+
+    state: State
+    age_s: float
+    """Since it last began to look at its replica set."""
+    age_max_s: float
+    rebalancing_s: float = 0.0
+    rebalancing_max_s: float
+    listens: bool
+    """The membership connection is there."""
+    expelled: bool = False
+    """Removed by the others, and not a member again yet."""
+    unheard: bool = False
+    """Events were found that no notification had told of."""
+    frontier_held_s: float = 0.0
+    failing_s: dict[str, float] = field(default_factory=dict)
+    """Projection → for how long it has been trying a failing event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of each page, and why."""
+
+    live: bool
+    ready: bool
+    well: bool
+    reasons: tuple[str, ...]
+    """What is wrong, degraded states included; empty when all is as it should be."""
+
+    @property
+    def word(self) -> str:
+        """The answer in a word."""
+        if not self.well:
+            return "unhealthy"
+        return "degraded" if self.reasons else "ok"
+
+
+def assess(facts: Facts) -> Verdict:
+    """Return what the pages say."""
+    dead = [text for text, true in _dead(facts) if true]
+    out = dead + [text for text, true in _out(facts) if true]
+    ill = out + [text for text, true in _ill(facts) if true]
+    degraded = [text for text, true in _degraded(facts) if true]
+    starting = facts.state in {State.STARTING, State.JOINING}
+    return Verdict(not dead, not (out or starting), not ill, tuple(ill + degraded))
+
+
+def _dead(facts: Facts) -> list[tuple[str, bool]]:
+    return [
+        ("stopped", facts.state is State.STOPPED),
+        ("has not looked at its replica set for too long", facts.age_s > facts.age_max_s),
+    ]
+
+
+def _out(facts: Facts) -> list[tuple[str, bool]]:
+    too_long = facts.state is State.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s
+    lost = not facts.listens and facts.state is not State.STARTING
+    return [
+        ("draining", facts.state is State.STOPPING),
+        ("database unavailable", facts.state is State.UNAVAILABLE),
+        ("membership connection lost", lost),
+        ("removed by the others, joining anew", facts.expelled),
+        ("rebalancing for too long", too_long),
+    ]
+
+
+def _ill(facts: Facts) -> list[tuple[str, bool]]:
+    stuck = sorted(name for name, age_s in facts.failing_s.items() if age_s > STUCK_AFTER_S)
+    return [
+        ("the log cannot be read on: a transaction holds it", facts.frontier_held_s > FROZEN_AFTER_S),
+        (f"stopped by a failing event: {', '.join(stuck)}", bool(stuck)),
+    ]
+
+
+def _degraded(facts: Facts) -> list[tuple[str, bool]]:
+    retrying = sorted(name for name, age_s in facts.failing_s.items() if age_s <= STUCK_AFTER_S)
+    return [
+        ("notifications do not arrive, polling works", facts.unheard),
+        (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
+    ]

@@ -1,0 +1,121 @@
+"""Generations, written and adopted: what one member gives, takes and keeps, and when it was done with which step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from reactive_orch.core import membership as core
+from reactive_orch.postgres import membership
+from reactive_orch.telemetry.adoption import Steps, adopted, ranges
+from reactive_orch.telemetry.decision import Decision
+from reactive_orch.telemetry.rebalance import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Written
+    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.runtime.share import Share
+    from reactive_orch.telemetry.rebalance import Turn
+
+_logger = logging.getLogger("reactive_orch")
+
+
+async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snapshot, new: Change) -> Written | None:
+    """Write the generation that follows from the snapshot; None when the replica set has moved on.
+
+    What the removed have left behind is ended.
+    """
+    turn.planned()
+    decision = Decision(turn, snapshot, new)
+    noticed = membership.Noticed(turn.member, turn.source, turn.age_s, decision.traceparent)
+    written = await membership.change(connection, turn.replica_set, new, noticed)
+    decision.written(written)
+    left_behind = core.left_behind(snapshot, new)
+    if written and left_behind:
+        spared = await membership.terminate(connection, left_behind)
+        if spared:
+            _logger.warning("%d connections of removed workers could not be ended: no right to", spared)
+    return written
+
+
+class Adoption:
+    """Begins with the snapshot that showed the generation; ends acknowledged, superseded or failed."""
+
+    def __init__(self, turn: Turn, snapshot: Snapshot, shares: Iterable[Share], *, resumed: bool) -> None:
+        """Compute what moves. `resumed`: acknowledged before, to be held again after a lost connection."""
+        self._shares = tuple(shares)
+        self._resumed = resumed
+        self._acknowledging: tuple[int, Acknowledged] | None = None
+        self.generation = snapshot.generation
+        self.due: Mapping[str, frozenset[Partition]] = core.share(snapshot, turn.member)
+        self.done = False
+        """Nothing is left to do of it."""
+        before, after = self._held(), _pairs(self.due)
+        self._lost, self._gained, self._kept = before - after, after - before, len(before & after)
+        in_flight = _pairs({share.name: share.in_flight for share in self._shares})
+        self._steps = Steps(turn=turn, snapshot=snapshot, in_flight=len(in_flight & self._lost))
+        self._facts = self._steps.adopted(len(self._lost), len(self._gained), self._kept)
+
+    def _held(self) -> set[tuple[str, Partition]]:
+        return _pairs({share.name: share.held for share in self._shares})
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has been going on."""
+        return self._steps.turn.age_s
+
+    def note(self) -> None:
+        """Note the time if a step has been done: called whenever a share has moved."""
+        if self.done:
+            return
+        held, now_ns = self._held(), time.time_ns()
+        if self._steps.finished_ns is None and not self._lost & held:
+            self._steps.finished_ns = now_ns
+        if self._steps.loaded_ns is None and self._gained <= held:
+            self._steps.loaded_ns = now_ns
+
+    async def acknowledge(self, connection: AnyConnection) -> bool:
+        """Record it; False when there is another generation already."""
+        turn, began_ns = self._steps.turn, time.time_ns()
+        self._facts = self._steps.adopted(len(self._lost), len(self._gained), self._kept)
+        answer = await membership.acknowledge(connection, turn.replica_set, turn.member, self.generation, self._facts)
+        if answer is not None:
+            self._acknowledging = (began_ns, answer)
+        return answer is not None
+
+    def end(self, outcome: str) -> str | None:
+        """Tell how it ended; return its span's traceparent."""
+        self.done = True
+        if self._resumed:
+            return None
+        waits = [share.row_wait for share in self._shares]
+        self._steps.row_wait_s, self._steps.row_waited_for = max(waits, key=lambda wait: wait[0], default=(0.0, None))
+        return adopted(self._steps, self._facts, outcome, ranges(self.due), self._acknowledging)
+
+    def report(self) -> int:
+        """Log it, and who settled the generation; return how many partitions this worker holds."""
+        turn, snapshot, held = self._steps.turn, self._steps.snapshot, len(self._held())
+        _logger.info(
+            "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
+            "adopted in %.0f ms",
+            snapshot.generation,
+            turn.replica_set,
+            snapshot.reason.value if snapshot.reason else "",
+            ", ".join(map(str, snapshot.subjects)),
+            len(snapshot.members),
+            turn.member,
+            len(self._gained),
+            len(self._lost),
+            self._kept,
+            held,
+            self.age_s * 1000,
+            extra=fields("adopted", turn, snapshot),
+        )
+        return held
+
+
+def _pairs(by_projection: Mapping[str, Iterable[Partition]]) -> set[tuple[str, Partition]]:
+    return {(name, partition) for name, partitions in by_projection.items() for partition in partitions}

@@ -1,0 +1,94 @@
+"""Before a worker joins and after it is gone: registering its projections, and leaving when there is no time left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.core import membership as core
+from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.postgres import membership
+from reactive_orch.runtime.adoption import write_generation
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.telemetry.rebalance import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reactive_orch.model import MemberId, Projection
+    from reactive_orch.runtime.node import Node
+
+LEAVE_ATTEMPTS = 10
+
+_logger = logging.getLogger("reactive_orch")
+
+
+def check_projections(projections: Sequence[Projection]) -> None:
+    """Raise ConfigError when there are none, or two of one name."""
+    names = [projection.name for projection in projections]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names:
+        msg = "no projection to run"
+        raise ConfigError(msg)
+    if twice:
+        msg = f"two projections are named {', '.join(map(repr, twice))}: names must differ within a replica set"
+        raise ConfigError(msg)
+
+
+async def register(node: Node, replica_set: str, projections: Sequence[Projection]) -> list[Projection]:
+    """Record the projections, trying until the database answers; return those this worker may run.
+
+    Raises ConfigError when none is left: all are recorded with another filter.
+    """
+    refused = await _refused(node, replica_set, projections)
+    for name in sorted(refused):
+        say_refused(replica_set, name)
+    accepted = [projection for projection in projections if projection.name not in refused]
+    if not accepted:
+        raise ConfigError(nothing_left(refused))
+    return accepted
+
+
+def say_refused(replica_set: str, projection: str) -> None:
+    """Tell the operator what a projection with another filter needs."""
+    _logger.error(
+        "projection %s is recorded with another filter and not run here; to accept this one, say from where: "
+        "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep|POSITION",
+        projection,
+        replica_set,
+        projection,
+    )
+
+
+def nothing_left(refused: frozenset[str]) -> str:
+    """Return what a worker says that may run none of its projections."""
+    return f"no projection left to run: {', '.join(sorted(refused))} recorded with another filter (see rewind)"
+
+
+async def _refused(node: Node, replica_set: str, projections: Sequence[Projection]) -> frozenset[str]:
+    wanted = {projection.name: projection.filter for projection in projections}
+    backoff = Backoff(0.05, 5.0)
+    while True:
+        try:
+            async with node.database.coordination() as connection:
+                return await membership.register(connection, replica_set, wanted)
+        except (Unavailable, Superseded):
+            await anyio.sleep(backoff.next_s())
+
+
+async def leave_in_passing(node: Node, replica_set: str, member: MemberId) -> None:
+    """After a failure or a cancellation: one attempt to tell the others at once; a free lock tells them later."""
+    with contextlib.suppress(Unavailable, Superseded, ConfigError):
+        async with node.database.coordination() as connection:
+            await membership.leave(connection, member)
+            for _ in range(LEAVE_ATTEMPTS):
+                turn = Turn(replica_set, member, "own")
+                snapshot = await membership.observe(connection, replica_set)
+                turn.observed()
+                new = core.plan_change(snapshot, node.partitions_total, trust_locks=False)
+                if new is None or await write_generation(connection, turn, snapshot, new):
+                    break
+        await node.session.forget(member)

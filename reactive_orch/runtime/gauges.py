@@ -1,0 +1,60 @@
+"""The present values that a process shows when its metrics are read: from memory, never from the database."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, TypeAlias
+
+from reactive_orch.core.health import State
+from reactive_orch.model import MemberState
+from reactive_orch.telemetry import metric_names as m
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from reactive_orch.model import Position, Snapshot
+    from reactive_orch.postgres.database import Database
+    from reactive_orch.postgres.session import Session
+    from reactive_orch.runtime.share import Share
+    from reactive_orch.runtime.tail import Tail
+    from reactive_orch.telemetry.metric_names import Metric
+
+Gauges: TypeAlias = "Iterator[tuple[Metric, float, tuple[str, ...]]]"
+
+
+def of_process(database: Database, session: Session, tail: Tail) -> Gauges:
+    """Yield what all workers of a process share."""
+    yield m.LISTENER_AGE, 0.0 if session.since is None else time.monotonic() - session.since, ()
+    yield m.NOTIFICATION_QUEUE, session.queue_usage, ()
+    yield m.FRONTIER, tail.settled or 0, ()
+    yield m.FRONTIER_AGE, tail.held_s, ()
+    for kind, number in tail.holders.items():
+        yield m.FRONTIER_HOLDERS, number, (kind,)
+    for pool, (used, idle) in database.pool_counts.items():
+        yield m.POOL_CONNECTIONS, used, (pool, "used")
+        yield m.POOL_CONNECTIONS, idle, (pool, "idle")
+
+
+def of_worker(replica_set: str, state: State, snapshot: Snapshot | None, settled: int) -> Gauges:
+    """Yield what a worker knows of its replica set. `settled`: the last generation it has seen settled."""
+    for each in State:
+        yield m.WORKER_STATE, float(each is state), (replica_set, each.value)
+    if snapshot is None:
+        return
+    yield m.GENERATION, snapshot.generation, (replica_set,)
+    yield m.GENERATION_SETTLED, settled, (replica_set,)
+    states = Counter(member.state for member in snapshot.members)
+    for member_state in MemberState:
+        yield m.MEMBERS, states[member_state], (replica_set, member_state.value)
+    yield m.PARTITIONS, sum(map(len, snapshot.owners.values())), (replica_set,)
+
+
+def of_shares(replica_set: str, shares: Mapping[str, Share], settled: Position | None) -> Gauges:
+    """Yield how far a worker's projections are."""
+    for name, share in list(shares.items()):
+        positions, age_s = share.lag(settled or 0)
+        yield m.LAG, positions, (replica_set, name)
+        yield m.LAG_TIME, age_s, (replica_set, name)
+        for status, number in share.statuses().items():
+            yield m.OWNED, number, (replica_set, name, status)

@@ -1,0 +1,169 @@
+"""What a lane tells of its batches: one span each, linked to the producers, and the metrics of handling."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch.errors import HandlerFailed, Superseded, Unavailable, kind_of
+from reactive_orch.telemetry import metric_names as m
+from reactive_orch.telemetry import span_names as s
+from reactive_orch.telemetry import spans
+from reactive_orch.telemetry.metrics import count, record
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from opentelemetry.trace import Span, Tracer
+
+    from reactive_orch.model import Event
+
+LINKS_MAX = 100
+
+_TRACEPARENT = re.compile(r'"traceparent": ?"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"')
+
+
+class Handling:
+    """The batches of one lane. `generation` returns the one its worker is in."""
+
+    def __init__(self, replica_set: str, projection: str, generation: Callable[[], int]) -> None:
+        """Start without batches."""
+        self._of = (replica_set, projection)
+        self._generation = generation
+        self.reached_at = time.time()
+        """When the last event handled was appended, or the lane began."""
+        self._fixed = {
+            "messaging.system": "reactive_orch",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "events",
+            "messaging.consumer.group.name": projection,
+            "reactive_orch.replica_set": replica_set,
+        }
+
+    @contextmanager
+    def batch(self, events: Sequence[Event]) -> Iterator[None]:
+        """Tell of a batch: the block swaps, handles and commits. Handlers run inside its span."""
+        began = time.perf_counter()
+        failure: BaseException | None = None
+        with self._span(events) as span:
+            try:
+                yield
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                outcome = _outcome(failure)
+                self._count(events, outcome, failure, time.perf_counter() - began)
+                if span is not None:
+                    span.set_attribute("reactive_orch.outcome", outcome)
+                    if failure is not None:
+                        spans.fail(span, _error_type(failure))
+
+    def read(self, duration_s: float) -> None:
+        """Tell of a window read."""
+        record(m.READ_DURATION, duration_s, *self._of)
+
+    def _count(self, events: Sequence[Event], outcome: str, failure: BaseException | None, duration_s: float) -> None:
+        error_type = _error_type(failure) if failure else ""
+        record(m.HANDLING_DURATION, duration_s, *self._of, error_type)
+        count(m.BATCHES, *self._of, outcome)
+        if isinstance(failure, HandlerFailed):
+            count(m.PROJECTION_ERRORS, *self._of, error_type)
+        if failure is None:
+            count(m.EVENTS_HANDLED, *self._of, amount=len(events))
+            record(m.BATCH_SIZE, len(events), *self._of)
+            self.reached_at = events[-1].created_at.timestamp()
+            record(m.EVENT_AGE, max(time.time() - events[0].created_at.timestamp(), 0.0), *self._of)
+
+    @contextmanager
+    def _span(self, events: Sequence[Event]) -> Iterator[Span | None]:
+        tracer = spans.tracer()
+        if tracer is None:
+            yield None
+            return
+        from opentelemetry.trace import use_span
+
+        span = self._start(tracer, events)
+        with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            yield span if span.is_recording() else None
+
+    def _start(self, tracer: Tracer, events: Sequence[Event]) -> Span:
+        from opentelemetry.context import Context
+        from opentelemetry.trace import SpanKind
+
+        span = tracer.start_span(
+            f"process {self._of[1]}",
+            Context(),
+            SpanKind.CONSUMER,
+            self._fixed,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        if span.is_recording():
+            self._describe(span, events)
+        return span
+
+    def _describe(self, span: Span, events: Sequence[Event]) -> None:
+        span.set_attributes(
+            {
+                "messaging.batch.message_count": len(events),
+                "reactive_orch.generation": self._generation(),
+                "reactive_orch.position.from": events[0].global_position,
+                "reactive_orch.position.to": events[-1].global_position,
+            }
+        )
+        # Events of one transaction have one producer, so there are fewer producers than events.
+        found = (_TRACEPARENT.search(event.metadata_json) for event in events)
+        producers = dict.fromkeys(match[1] for match in found if match)
+        for producer in list(producers)[:LINKS_MAX]:
+            context = spans.span_context(producer)
+            if context is not None:
+                span.add_link(context)
+        if len(producers) > LINKS_MAX:
+            span.set_attribute("reactive_orch.links.dropped", len(producers) - LINKS_MAX)
+
+    def traced(self, handler: Callable[[Event, Any], Awaitable[None]]) -> Callable[[Event, Any], Awaitable[None]]:
+        """Return the handler with a span for each event: only when asked for."""
+
+        async def handle(event: Event, tx: Any) -> None:
+            tracer = spans.tracer()
+            if tracer is None:
+                await handler(event, tx)
+                return
+            attributes: dict[str, str | int] = {
+                "reactive_orch.event.position": event.global_position,
+                "reactive_orch.event.type": event.event_type,
+                "messaging.message.id": str(event.event_id),
+            }
+            name = s.HANDLE.name.replace("{projection}", self._of[1])
+            with tracer.start_as_current_span(
+                name, attributes=attributes, record_exception=False, set_status_on_exception=False
+            ) as span:
+                try:
+                    await handler(event, tx)
+                except BaseException as error:
+                    spans.fail(span, kind_of(error))
+                    raise
+
+        return handle
+
+
+def _outcome(failure: BaseException | None) -> str:
+    match failure:
+        case None:
+            return "committed"
+        case Superseded():
+            return "conflict"
+        case Unavailable():
+            return "unknown"
+        case HandlerFailed():
+            return "error"
+        case _:
+            return "cancelled"
+
+
+def _error_type(failure: BaseException) -> str:
+    return "checkpoint_conflict" if isinstance(failure, Superseded) and not failure.__cause__ else kind_of(failure)

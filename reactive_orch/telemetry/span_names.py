@@ -1,0 +1,151 @@
+"""Every span and its attributes, as data: no other leaves this process.
+
+No attribute holds a payload, a key, a parameter, an address or the text of an exception: errors are named by type or
+SQLSTATE. `table` makes `otel/METRICS.md` from here, and tests hold it against what running workers send, both ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_RO = "reactive_orch."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanKind:
+    """One kind of span. `{…}` in the name stands for the replica set, the projection or a reason."""
+
+    name: str
+    kind: str
+    parent: str
+    attributes: tuple[str, ...]
+    meaning: str
+    links: str = ""
+
+
+_WHERE = (f"{_RO}replica_set", f"{_RO}generation", f"{_RO}member.id", f"{_RO}coordination")
+_WHY = (f"{_RO}rebalance.reason", f"{_RO}rebalance.subject")
+_MOVES = (f"{_RO}partitions.revoked", f"{_RO}partitions.gained", f"{_RO}partitions.kept")
+
+REBALANCE = SpanKind(
+    "rebalance {replica set}",
+    "INTERNAL",
+    "none: the root, whose traceparent is in the generation's row",
+    (
+        *_WHERE,
+        *_WHY,
+        *(
+            f"{_RO}{k}"
+            for k in ("generation.previous", "member.count", "partition.count", "partitions.moved", "wake.source")
+        ),
+    ),
+    "notice → commit of the generation, by the worker that wrote it; sent at once",
+    "the previous generation's root (reactive_orch.link.type=previous)",
+)
+DETECT = SpanKind(
+    "detect {death|stale}",
+    "INTERNAL",
+    "rebalance",
+    (*_WHERE, *(f"{_RO}{k}" for k in ("rebalance.subject", "wake.source", "heartbeat.age", "detection.timeout"))),
+    "notice of a lost member → commit of the generation without it",
+)
+OBSERVE = SpanKind("observe", "CLIENT", "rebalance, adopt", (*_WHERE, "db.system.name"), "the snapshot's statement")
+PLAN = SpanKind(
+    "plan assignment",
+    "INTERNAL",
+    "rebalance",
+    (*_WHERE, f"{_RO}partitions.moved", f"{_RO}partitions.kept"),
+    "the pure function that decides",
+)
+CHANGE = SpanKind(
+    "change generation", "CLIENT", "rebalance", (*_WHERE, "db.system.name"), "the statement that writes it"
+)
+ADOPT = SpanKind(
+    "adopt {replica set}",
+    "INTERNAL",
+    "rebalance",
+    (*_WHERE, *_MOVES, f"{_RO}wake.source", f"{_RO}partitions.ranges", f"{_RO}outcome"),
+    "notice → acknowledged, one of each member; outcome acknowledged, superseded, failed",
+)
+FINISH = SpanKind(
+    "finish batches",
+    "INTERNAL",
+    "adopt",
+    (*_WHERE, f"{_RO}partitions.revoked", f"{_RO}partitions.in_flight"),
+    "until no batch works on a lost partition and what was read is saved",
+)
+LOAD = SpanKind(
+    "load checkpoints",
+    "INTERNAL",
+    "adopt",
+    (*_WHERE, f"{_RO}partitions.gained", f"{_RO}wait.duration", f"{_RO}wait.longest_partition"),
+    "until every gained checkpoint is loaded; the longest wait for a row that another worker's batch held",
+)
+ACKNOWLEDGE = SpanKind(
+    "acknowledge", "CLIENT", "adopt", (*_WHERE, "db.system.name"), "the statement that records the adoption"
+)
+EXPELLED = SpanKind(
+    "expelled {replica set}",
+    "INTERNAL",
+    "rebalance, if that generation removed it",
+    _WHERE,
+    "a worker that still lives finds itself removed",
+    "its last adopt (reactive_orch.link.type=adopt)",
+)
+COMPLETE = SpanKind(
+    "complete {replica set}",
+    "INTERNAL",
+    "rebalance",
+    (
+        *_WHERE,
+        *_WHY,
+        *(f"{_RO}{k}" for k in ("outcome", "member.count", "partitions.moved", "partitions.kept")),
+        *(f"{_RO}{k}" for k in ("rebalance.slowest_member", "phase.notify.max", "phase.finish.max", "phase.load.max")),
+    ),
+    "created_at → settled_at, by the last member to acknowledge; superseded: by whoever wrote the next generation",
+    "when superseded: the next generation's root (reactive_orch.link.type=superseded_by)",
+)
+PROCESS = SpanKind(
+    "process {projection}",
+    "CONSUMER",
+    "none: a trace of its own",
+    (
+        *(f"messaging.{k}" for k in ("system", "operation.name", "operation.type", "destination.name")),
+        *("messaging.consumer.group.name", "messaging.batch.message_count", "error.type"),
+        *(
+            f"{_RO}{k}"
+            for k in ("replica_set", "generation", "position.from", "position.to", "outcome", "links.dropped")
+        ),
+    ),
+    "one batch: swap, handlers, commit",
+    "up to 100 producers: the traceparents in the events' metadata",
+)
+HANDLE = SpanKind(
+    "handle {projection}",
+    "INTERNAL",
+    "process",
+    (f"{_RO}event.position", f"{_RO}event.type", "messaging.message.id", "error.type"),
+    "one event, only with --trace-events",
+)
+FRONTIER_WAIT = SpanKind(
+    "wait for frontier",
+    "INTERNAL",
+    "none",
+    (
+        f"{_RO}coordination",
+        f"{_RO}frontier.holders",
+        f"{_RO}frontier.holder.pid",
+        f"{_RO}frontier.holder.state",
+        f"{_RO}position.to",
+    ),
+    "writers held the frontier for more than a second",
+)
+RECONNECT = SpanKind(
+    "reconnect {kind}",
+    "INTERNAL",
+    "none",
+    (f"{_RO}coordination", f"{_RO}connection.kind", "error.type"),
+    "a lost membership connection, until it was back",
+)
+
+SPANS: tuple[SpanKind, ...] = tuple(value for value in dict(vars()).values() if isinstance(value, SpanKind))

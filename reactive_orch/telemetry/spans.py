@@ -1,0 +1,178 @@
+"""Spans, for the rest of this package: nothing happens, and nothing is imported, unless OpenTelemetry is in use.
+
+It is in use when the application has imported it or `exporting` has (because the environment asks for it). A context is
+passed around as a W3C traceparent, since that is how it lies in the generation's row. Most spans are sent when
+everything about them is known, with their start and end given, and a parent before its children: so a process that is
+killed leaves no span whose parent is missing.
+
+Exceptions are never recorded: their texts hold values. `error.type` names them.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch.telemetry.metric_names import SCOPE
+from reactive_orch.telemetry.metrics import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span, SpanContext, Tracer
+
+    from reactive_orch.telemetry.span_names import SpanKind
+
+FLUSH_TIMEOUT_MS = 2000
+
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_known: list[Tracer] = []
+_flushing: list[threading.Thread] = []
+
+
+def tracer() -> Tracer | None:
+    """Return the tracer, None while OpenTelemetry is not in use."""
+    if _known:
+        return _known[0]
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry import trace
+
+    _known.append(trace.get_tracer(SCOPE))
+    return _known[0]
+
+
+def bridge() -> None:
+    """Let the application's meters see the metrics, if OpenTelemetry is in use."""
+    if "opentelemetry.metrics" in sys.modules:
+        from opentelemetry import metrics
+
+        REGISTRY.bridge(metrics.get_meter(SCOPE))
+
+
+def new_traceparent() -> str:
+    """Return a traceparent of nobody's span: it ties together what several workers tell of one thing."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """Return the trace's id; None when there is none or it is malformed."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    return match[1] if match else None
+
+
+def span_context(traceparent: str | None) -> SpanContext | None:
+    """Return what a traceparent stands for; None when it is malformed or all zeros."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    if match is None:
+        return None
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    context = SpanContext(
+        int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(int(match[3], 16))
+    )
+    return context if context.is_valid else None
+
+
+def context_of(traceparent: str | None) -> Context:
+    """Return the context of a child of this span, of a new root when there is none."""
+    from opentelemetry.context import Context
+    from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+
+    parent = span_context(traceparent)
+    return Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def traceparent_of(span: Span) -> str | None:
+    """Return a span's traceparent; None when nobody has set up tracing."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def current_traceparent() -> str | None:
+    """Return the W3C traceparent of the caller's span, None when there is none."""
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry.trace import get_current_span
+
+    return traceparent_of(get_current_span())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A span, in the words of the tables."""
+
+    kind: SpanKind
+    name: str
+    start_ns: int
+    end_ns: int = 0
+    attributes: Mapping[str, Any]
+    """Those that are None are left out."""
+    parent: str | None = None
+    """A traceparent; None for a root."""
+    links: Iterable[tuple[str | None, str]] = ()
+    """Traceparents, each with the type of its link."""
+
+
+def start(told: Told) -> Span | None:
+    """Begin a span. One that is never ended is never sent."""
+    found = tracer()
+    if found is None:
+        return None
+    from opentelemetry import trace
+
+    return found.start_span(
+        told.name,
+        context_of(told.parent),
+        trace.SpanKind[told.kind.kind],
+        {key: value for key, value in told.attributes.items() if value is not None},
+        [link for traceparent, what in told.links if (link := _link(traceparent, what))],
+        told.start_ns,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+
+
+def _link(traceparent: str | None, what: str) -> Link | None:
+    from opentelemetry.trace import Link
+
+    context = span_context(traceparent)
+    return Link(context, {"reactive_orch.link.type": what}) if context else None
+
+
+def send(told: Told) -> str | None:
+    """Send a span that is over; return its traceparent for its children."""
+    span = start(told)
+    if span is None:
+        return None
+    if told.attributes.get("error.type"):
+        fail(span, told.attributes["error.type"])
+    span.end(max(told.start_ns, told.end_ns))
+    return traceparent_of(span)
+
+
+def fail(span: Span, error_type: str) -> None:
+    """Mark a span as failed, without the words of the error."""
+    from opentelemetry.trace import StatusCode
+
+    span.set_attribute("error.type", error_type)
+    span.set_status(StatusCode.ERROR)
+
+
+def flush() -> None:
+    """Send what is waiting, aside and once at a time: nobody waits for it."""
+    if not _known or (_flushing and _flushing[0].is_alive()):
+        return
+    from opentelemetry import trace
+
+    force_flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if force_flush is not None:
+        _flushing[:] = [threading.Thread(target=force_flush, args=(FLUSH_TIMEOUT_MS,), daemon=True)]
+        _flushing[0].start()

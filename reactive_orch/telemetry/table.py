@@ -1,0 +1,59 @@
+"""The tables of metrics and spans for people: `python -m reactive_orch.telemetry.table > otel/METRICS.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.telemetry.metric_names import METRICS, Metric
+from reactive_orch.telemetry.span_names import SPANS, SpanKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def markdown() -> Iterator[str]:
+    """Yield the lines of `otel/METRICS.md`."""
+    yield from (
+        "# Metrics and spans",
+        "",
+        "Made from the tables in `reactive_orch/telemetry/` by `python -m reactive_orch.telemetry.table`; do not edit.",
+        "",
+        "## Metrics",
+        "",
+        "In Prometheus, dots in attributes are underscores; histograms have `_bucket`, `_sum` and `_count`.",
+        "",
+        *_table("metric", "Prometheus", "instrument", "unit", "attributes", "meaning"),
+        *map(_metric, METRICS),
+        "",
+        "## Spans",
+        "",
+        *_table("span", "kind", "parent", "meaning", "attributes", "links"),
+        *map(_span, SPANS),
+    )
+
+
+def _table(*columns: str) -> tuple[str, str]:
+    return _row(columns), "|---" * len(columns) + "|"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _metric(metric: Metric) -> str:
+    keys = (*metric.attributes, *(f"{key}={value}" for key, value in metric.constants.items()))
+    names = (f"`{metric.name}`", f"`{metric.prometheus}`", metric.kind.value, metric.unit)
+    return _row((*names, _quoted(keys), metric.meaning))
+
+
+def _span(span: SpanKind) -> str:
+    return _row((f"`{span.name}`", span.kind, span.parent, span.meaning, _quoted(span.attributes), span.links))
+
+
+def _quoted(keys: Iterable[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
+
+
+if __name__ == "__main__":
+    for line in markdown():
+        print(line)  # noqa: T201 - that is its work

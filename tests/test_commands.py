@@ -1,0 +1,154 @@
+"""Events from JSON: what is accepted, and each kind of line that is not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactive_orch.commands import BAD_LINES_SHOWN_MAX, _parsed, event_of
+from reactive_orch.errors import ConfigError
+from reactive_orch.model import NewEvent
+
+WORDS: dict[str, Any] = {"aggregate_type": "Order", "aggregate_id": "42", "event_type": "Placed"}
+PLACED = NewEvent(**WORDS)
+
+
+def lines(*objects: dict[str, Any]) -> list[bytes]:
+    return [json.dumps(one).encode() + b"\n" for one in objects]
+
+
+def test_the_shortest_line() -> None:
+    assert _parsed(lines(WORDS)) == [PLACED]
+
+
+def test_a_line_with_everything() -> None:
+    event_id = "00000000-0000-0000-0000-000000000007"
+    rest: dict[str, Any] = {
+        "payload": {"lines": [1]},
+        "bounded_context": "shop",
+        "event_version": 3,
+        "trace_id": "t",
+        "correlation_id": "c",
+        "causation_id": "d",
+        "metadata": {"by": {"name": "me"}},
+    }
+    expected = NewEvent(**WORDS, **rest, event_id=UUID(event_id))
+    assert _parsed(lines({**WORDS, **rest, "event_id": event_id})) == [expected]
+
+
+def test_null_is_the_default_except_for_the_payload() -> None:
+    nothing = dict.fromkeys(["bounded_context", "event_version", "event_id", "metadata", "trace_id", "causation_id"])
+    assert event_of({**WORDS, **nothing}) == PLACED
+    assert event_of({**WORDS, "payload": None}).payload_bytes() == b"null"
+
+
+def test_empty_lines_are_left_out_but_counted() -> None:
+    assert _parsed([b"\n", *lines(WORDS), b"  \r\n", *lines(WORDS), b""]) == [PLACED, PLACED]
+    with pytest.raises(ConfigError, match="line 3: "):
+        _parsed([b"\n", *lines(WORDS), b"{\n"])
+
+
+@pytest.mark.parametrize(
+    "payload", [0, "", [], {}, False, "a\x00b", {"\x00": 1}, "C:\\u0000", {"deep": [["ü"]]}, 10**30, "\\"]
+)
+def test_any_json_is_a_payload(payload: object) -> None:
+    made = event_of({**WORDS, "payload": payload})
+    assert json.loads(made.payload_bytes()) == payload
+
+
+def test_a_backslash_before_u0000_is_no_zero_character() -> None:
+    assert event_of({**WORDS, "aggregate_id": "\\u0000"}).aggregate_id == "\\u0000"
+
+
+def bad(**values: object) -> bytes:
+    return json.dumps({**WORDS, **values}).encode()
+
+
+ZERO = r"PostgreSQL's text cannot hold the character \\u0000"
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b"{", "Expecting property name"),
+        (b"{} {}", "Extra data"),
+        (b"\xff\xfe\xfd", "codec can't decode"),
+        (b'{"aggregate_id": "\xc3"}', "codec can't decode"),
+        (b"[" * 100_000, ""),
+        (b"9" * 5000, "Exceeds the limit"),
+        (b"[1, 2]", r"an event is a JSON object, not \[1, 2\]"),
+        (b"7", "an event is a JSON object, not 7"),
+        (b"null", "an event is a JSON object, not null"),
+        (json.dumps("x" * 100).encode(), 'an event is a JSON object, not "x{39}$'),
+        (b"{}", "aggregate_type is missing or not a non-empty string"),
+        (bad(aggregate_id=""), "aggregate_id is missing or not a non-empty string"),
+        (bad(aggregate_id=42), "aggregate_id is missing or not a non-empty string"),
+        (bad(event_type=None), "event_type is missing or not a non-empty string"),
+        (bad(type="x", id="y"), "unknown key id, type; known are aggregate_id, .*, trace_id"),
+        (bad(global_position=1), "unknown key global_position"),
+        (bad(bounded_context=1), "bounded_context must be of type str"),
+        (bad(event_version="1"), "event_version must be of type int"),
+        (bad(event_version=1.0), "event_version must be of type int"),
+        (bad(event_version=True), "event_version must be of type int"),
+        (bad(event_version=0), "event_version must be 1 to 2147483647"),
+        (bad(event_version=2**31), "event_version must be 1 to 2147483647"),
+        (bad(metadata=[]), "metadata must be an object"),
+        (bad(metadata="{}"), "metadata must be an object"),
+        (bad(trace_id=1), "trace_id must be of type str"),
+        (bad(correlation_id={}), "correlation_id must be of type str"),
+        (bad(causation_id=False), "causation_id must be of type str"),
+        (bad(event_id=7), "event_id must be of type str"),
+        (bad(event_id="7"), "badly formed hexadecimal UUID string"),
+        (bad(aggregate_id="a\x00b"), ZERO),
+        (bad(trace_id="\x00"), ZERO),
+        (bad(metadata={"a": ["\x00"]}), ZERO),
+        (bad(metadata={"\x00": 1}), ZERO),
+        (bad(metadata={"a": "\ud800"}), "surrogates not allowed"),
+        (bad(aggregate_id="\ud800"), "surrogates not allowed"),
+        (bad(payload="\ud800"), "surrogates not allowed"),
+        (bad(payload=float("nan")), "NaN is not JSON"),
+        (bad(payload=[float("-inf")]), "-Infinity is not JSON"),
+    ],
+)
+def test_each_kind_of_bad_line(line: bytes, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^nothing was appended; line 2: .*{complaint}"):
+        _parsed([*lines(WORDS), line, *lines(WORDS)])
+
+
+def test_an_empty_event_id_is_refused() -> None:
+    with pytest.raises(ConfigError, match="line 1: "):
+        _parsed([bad(event_id="")])
+
+
+def test_all_bad_lines_are_named_up_to_a_limit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _parsed([b"{"] * (BAD_LINES_SHOWN_MAX + 5))
+    text = str(caught.value)
+    assert [f"line {n}: " in text for n in (1, BAD_LINES_SHOWN_MAX, BAD_LINES_SHOWN_MAX + 1)] == [True, True, False]
+    assert text.endswith("; and 5 more")
+    with pytest.raises(ConfigError) as caught:
+        _parsed([b"{"] * BAD_LINES_SHOWN_MAX)
+    assert "more" not in str(caught.value)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats()
+objects = st.dictionaries(
+    st.sampled_from([*WORDS, "payload", "metadata", "event_id", "event_version", "bounded_context", "trace_id", "x"]),
+    scalars | st.dictionaries(st.text(max_size=2), scalars, max_size=2),
+)
+
+
+@given(st.lists(st.binary(max_size=20) | objects.map(lambda one: json.dumps({**WORDS, **one}).encode())))
+def test_any_lines_are_events_or_one_complaint(data: list[bytes]) -> None:
+    try:
+        events = _parsed(data)
+    except ConfigError:
+        return
+    for one in events:
+        assert isinstance(one.payload_bytes(), bytes)
+        json.dumps(dict(one.metadata), allow_nan=False).encode()

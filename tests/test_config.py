@@ -1,0 +1,255 @@
+"""The configuration: every rule, all complaints at once, and database addresses in all their forms."""
+
+from __future__ import annotations
+
+import inspect
+import string
+from dataclasses import FrozenInstanceError, fields
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from asyncpg import connect_utils
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactive_orch.config import Config, database_url, database_url_of_parts, shown
+from reactive_orch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+URL = "postgresql://host/db"
+
+
+def config(**values: Any) -> Config:
+    return Config(database_url=URL, **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"batch_events": 1, "retries": 0, "grace_s": 0, "connections_max": 1},
+        {"batch_events": 100_000, "retries": 1000, "connections_max": 1000},
+        {"heartbeat_s": 0.05, "stale_after_s": 0.15},
+        {"heartbeat_s": 0.1, "stale_after_s": 0.3},
+        {"heartbeat_s": 3600, "stale_after_s": 86_400},
+        {"grace_s": float("inf")},
+    ],
+)
+def test_values_at_the_limits(values: dict[str, Any]) -> None:
+    made = config(**values)
+    assert all(getattr(made, name) == value for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"batch_events": 0}, "--batch must be 1 to 100000, not 0"),
+        ({"batch_events": 100_001}, "--batch must be"),
+        ({"heartbeat_s": 0.04}, "--heartbeat must be 0.05 to 3600 seconds, not 0.04"),
+        ({"heartbeat_s": -1}, "--heartbeat must be"),
+        ({"heartbeat_s": 3601, "stale_after_s": 20_000}, "--heartbeat must be"),
+        ({"heartbeat_s": 4}, r"--stale-after \(10 s\) must be at least three heartbeats \(12 s\)"),
+        ({"stale_after_s": 5.9}, r"--stale-after \(5.9 s\) must be at least three heartbeats \(6 s\)"),
+        ({"stale_after_s": float("nan")}, "--stale-after"),
+        ({"stale_after_s": float("inf")}, "--stale-after"),
+        ({"retries": -1}, "--retries must be 0 to 1000, not -1"),
+        ({"retries": 1001}, "--retries must be"),
+        ({"handler_timeout_s": 0}, "handler_timeout_s must be positive"),
+        ({"handler_timeout_s": float("nan")}, "handler_timeout_s must be positive"),
+        ({"handler_timeout_s": float("inf")}, "handler_timeout_s must be positive"),
+        ({"grace_s": -0.1}, "grace_s must not be negative"),
+        ({"grace_s": float("nan")}, "grace_s must not be negative"),
+        ({"connections_max": 0}, "connections_max must be 1 to 1000"),
+        ({"connections_max": 1001}, "connections_max must be 1 to 1000"),
+    ],
+)
+def test_each_rule(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        config(**values)
+    assert ";" not in str(caught.value), "one complaint"
+
+
+def test_all_complaints_come_at_once() -> None:
+    numbers: dict[str, Any] = {field.name: -1 for field in fields(Config) if field.name != "database_url"}
+    with pytest.raises(ConfigError) as caught:
+        config(**numbers | {"heartbeat_s": 9999})
+    assert len(str(caught.value).split("; ")) == len(numbers)
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        config().retries = 7  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------------------------- addresses
+
+
+def connects_to(url: str) -> tuple[list[tuple[str, int] | str], Any]:
+    """Return the addresses and parameters that asyncpg reads from a URL."""
+    parse = vars(connect_utils)["_parse_connect_dsn_and_args"]  # there is no public way to ask
+    arguments: dict[str, Any] = dict.fromkeys(inspect.signature(parse).parameters)
+    addresses, parameters = parse(**{**arguments, "dsn": url})[:2]
+    return addresses, parameters
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://user:secret@host:5432/db",
+        "postgres://host",
+        "postgresql:///db?host=/run/postgresql",
+        "postgresql://a:1,b:2,[::1]:3/db?target_session_attrs=primary",
+        "postgresql://user:p%40ss%2Fword@[::1]:5432/db?sslmode=require",
+    ],
+)
+def test_a_uri_stays_as_it_is(uri: str) -> None:
+    assert database_url(f"  {uri}\n") == uri
+    connects_to(uri)
+
+
+@pytest.mark.parametrize(
+    ("words", "host", "user", "password", "database"),
+    [
+        ("host=h port=5433 user=u password=p dbname=d", ("h", 5433), "u", "p", "d"),
+        ("  host = h  user= u\tpassword =p\ndbname=d ", ("h", 5432), "u", "p", "d"),
+        (r"host=h user='u v' password='it\'s \\' dbname=d", ("h", 5432), "u v", "it's \\", "d"),
+        (r"host=h user=u\ v password=a\\b\'c dbname=d", ("h", 5432), "u v", r"a\b'c", "d"),
+        ("host=h user=u password=a=b&c?d#e/f@g:h%20+ dbname=d", ("h", 5432), "u", "a=b&c?d#e/f@g:h%20+", "d"),
+        ("host=h user=u password=p database=d", ("h", 5432), "u", "p", "d"),
+        ("hostaddr=10.0.0.1 user=u password=p dbname=d", ("10.0.0.1", 5432), "u", "p", "d"),
+        ("host=h user=u password=p dbname='a/b?c d' connect_timeout=3", ("h", 5432), "u", "p", "a/b?c d"),
+        ("host=h user=ü password=пароль dbname=数据", ("h", 5432), "ü", "пароль", "数据"),
+        ("host=h user=u password='' dbname=d", ("h", 5432), "u", None, "d"),
+    ],
+)
+def test_words(words: str, host: tuple[str, int], user: str, password: str | None, database: str) -> None:
+    addresses, parameters = connects_to(database_url(words))
+    assert addresses == [host]
+    assert (parameters.user, parameters.password, parameters.database) == (user, password, database)
+
+
+def test_words_keep_sslmode_sockets_and_several_hosts() -> None:
+    assert connects_to(database_url("host=a,b port=1,2 user=u dbname=d sslmode=disable"))[0] == [("a", 1), ("b", 2)]
+    assert connects_to(database_url("host=/run/pg user=u dbname=d"))[0] == ["/run/pg/.s.PGSQL.5432"]
+    assert database_url("user=u sslmode=require") == "postgresql:///?user=u&sslmode=require"
+
+
+@pytest.mark.parametrize("host", ["::1", "fe80::1,h,[::2]", "10.0.0.1,2001:db8::ff"])
+def test_words_with_ipv6_addresses(host: str) -> None:
+    addresses, _ = connects_to(database_url(f"host={host} port=5433 user=u dbname=d"))
+    assert addresses == [(one.strip("[]"), 5433) for one in host.split(",")]
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("", "neither a URI"),
+        ("localhost", "neither a URI"),
+        ("http://host/db", "neither a URI"),
+        ("mysql://user:secret@host/db", "neither a URI"),
+        ("host=h password='secret", "from its character 7 on"),
+        ("host=h secret", "from its character 7 on"),
+        ("host=h password=sec'ret", "from its character 7 on"),
+        ("host=h password='secret'x", "from its character 7 on"),
+        ("host=h password='secret''x'", "from its character 7 on"),
+        ("host=h port=secret", "port must be a number"),
+        ("host=h port=70000", "port must be a number"),
+        ("postgresql://host:http/db", "not a valid URI"),
+        ("postgresql://host:0/db", "not a valid URI"),
+        ("postgresql://a:1,b:x/db", "not a valid URI"),
+        ("postgresql://user:secret/x@host/db", "not a valid URI"),
+        ("postgresql://user:secret#x@host/db", "not a valid URI"),
+        ("postgresql://[::1/db", "not a valid URI"),
+    ],
+)
+def test_what_is_no_address_is_refused_without_showing_it(address: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        database_url(address)
+    assert "password='secret" not in str(caught.value)
+    assert "user:secret" not in str(caught.value)
+
+
+def test_parts() -> None:
+    assert database_url_of_parts({}) is None
+    assert database_url_of_parts({"POSTGRES_HOST": "", "OTHER": "x"}) is None
+    every = {"HOST": "h", "PORT": "5433", "USER": "u v", "PASSWORD": "p@/:?#&=+%20'\\", "DB": "d/e"}
+    url = database_url_of_parts({f"POSTGRES_{name}": value for name, value in every.items()})
+    addresses, parameters = connects_to(url or "")
+    assert addresses == [("h", 5433)]
+    assert (parameters.user, parameters.password, parameters.database) == ("u v", every["PASSWORD"], "d/e")
+
+
+def test_parts_without_a_host_are_on_this_machine() -> None:
+    url = database_url_of_parts({"POSTGRES_USER": "u", "POSTGRES_DB": "d"})
+    assert connects_to(url or "")[0] == [("localhost", 5432)]
+
+
+def test_parts_with_a_port_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="port must be a number"):
+        database_url_of_parts({"POSTGRES_PORT": "http"})
+
+
+anything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=20)
+secrets = anything.map(lambda text: f"hush{text}hush")
+
+
+def in_words(password: str) -> str:
+    quoted = password.replace("\\", "\\\\").replace("'", "\\'")
+    return database_url(f"host=h user=u password='{quoted}' dbname=d")
+
+
+def in_parts(password: str) -> str:
+    return database_url_of_parts({"POSTGRES_USER": "u", "POSTGRES_PASSWORD": password, "POSTGRES_HOST": "h"}) or ""
+
+
+def in_the_authority(password: str) -> str:
+    return f"postgresql://u:{quote(password, safe='')}@h:5432/d?sslmode=disable"
+
+
+def in_the_query(password: str) -> str:
+    return f"postgresql://h/d?user=u&password={quote(password, safe='')}&sslmode=disable"
+
+
+def hardly_quoted(password: str) -> str:
+    return f"postgresql://u:{quote(password, safe=string.punctuation.translate(str.maketrans('', '', '/?#[]%')))}@h/d"
+
+
+FORMS = [in_words, in_parts, in_the_authority, in_the_query]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(password=anything)
+def test_every_password_arrives(form: Callable[[str], str], password: str) -> None:
+    url = database_url(form(password))
+    addresses, parameters = connects_to(url)
+    assert (addresses, parameters.user, parameters.password) == ([("h", 5432)], "u", password)
+
+
+@pytest.mark.parametrize("form", [*FORMS, hardly_quoted])
+@given(password=secrets)
+def test_no_password_is_shown(form: Callable[[str], str], password: str) -> None:
+    text = shown(form(password))
+    assert "hush" not in text
+    assert "h" in text, "the host is"
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("postgresql://u:p@h:5432/d?sslmode=disable", "postgresql://u@h:5432/d?sslmode=disable"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://h:5432/d", "postgresql://h:5432/d"),
+        (
+            "postgresql:///d?host=h&password=p&sslpassword=q&user=u",
+            "postgresql:///d?host=h&password=…&sslpassword=…&user=u",
+        ),
+        ("postgresql://u:p@a:1,b:2/d", "postgresql://u@a:1,b:2/d"),
+        ("postgresql://:p@h/d", "postgresql://@h/d"),
+        ("postgresql://u:a@b@h/d", "postgresql://u@h/d"),
+    ],
+)
+def test_shown(url: str, text: str) -> None:
+    assert shown(url) == text

@@ -1,0 +1,347 @@
+"""What a replica set needs next: one change for everything pending, the same for all who look, or none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reactive_orch.core import membership
+from reactive_orch.core.assignment import moved
+from reactive_orch.core.membership import find, left_behind, plan_change, share, successor
+from reactive_orch.model import NOBODY, Change, Member, MemberId, MemberState, Reason, Snapshot
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+WAITING, ACTIVE, LEAVING = MemberState.WAITING, MemberState.ACTIVE, MemberState.LEAVING
+PARTITIONS = 4
+NAMES = ("a", "b", "c")
+
+
+def member(number: int, state: MemberState = ACTIVE, runs: Iterable[str] = "a", **facts: Any) -> Member:
+    usual = Member(
+        id=MemberId(number),
+        name=f"host:{number}",
+        state=state,
+        projections=frozenset(runs),
+        lock_held=True,
+        lock_conclusive=True,
+        heartbeat_age_s=1.0,
+        stale_after_s=10.0,
+        acknowledged=0,
+    )
+    return replace(usual, **facts)
+
+
+def ids(*numbers: int) -> tuple[MemberId, ...]:
+    return tuple(MemberId(number) for number in numbers)
+
+
+def snapshot(*members: Member, generation: int = 7, **owners: tuple[int, ...]) -> Snapshot:
+    return Snapshot(generation=generation, members=members, owners={name: ids(*row) for name, row in owners.items()})
+
+
+def plan(seen: Snapshot, *, trust_locks: bool = True) -> Change | None:
+    return plan_change(seen, PARTITIONS, trust_locks=trust_locks)
+
+
+def applied(seen: Snapshot, change: Change) -> Snapshot:
+    """What `change_generation` makes of a replica set."""
+    assert change.after == seen.generation
+    staying = (m for m in seen.members if m.id not in change.remove)
+    return Snapshot(
+        generation=change.after + 1,
+        members=tuple(replace(m, state=ACTIVE) if m.id in change.admit else m for m in staying),
+        owners={**seen.owners, **change.owners},
+        reason=change.reason,
+        subjects=change.subjects,
+    )
+
+
+DEAD: dict[str, Any] = {"lock_held": False}
+FREE: dict[str, Any] = {"lock_held": False, "lock_conclusive": False}
+OLD: dict[str, Any] = {"heartbeat_age_s": 10.1}
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        pytest.param(
+            snapshot(member(1, WAITING)),
+            (Reason.JOIN, (1,), (1,), (), {"a": (1, 1, 1, 1)}, 4),
+            id="the first one joins",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, WAITING), a=(1, 1, 1, 1)),
+            (Reason.JOIN, (2,), (2,), (), {"a": (1, 1, 2, 2)}, 2),
+            id="one joins",
+        ),
+        pytest.param(
+            snapshot(member(4, WAITING), member(1), member(3, WAITING), member(2, WAITING), a=(1, 1, 1, 1)),
+            (Reason.JOIN, (2, 3, 4), (2, 3, 4), (), {"a": (1, 2, 3, 4)}, 3),
+            id="several join at once",
+        ),
+        pytest.param(
+            snapshot(*(member(n) for n in range(1, 5)), member(5, WAITING), a=(1, 2, 3, 4)),
+            (Reason.JOIN, (5,), (5,), (), {}, 0),
+            id="more members than partitions: admitted to stand by",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, LEAVING), a=(1, 1, 2, 2)),
+            (Reason.LEAVE, (2,), (), (2,), {"a": (1, 1, 1, 1)}, 2),
+            id="one leaves",
+        ),
+        pytest.param(
+            snapshot(member(1, LEAVING), a=(1, 1, 1, 1)),
+            (Reason.LEAVE, (1,), (), (1,), {"a": (0, 0, 0, 0)}, 4),
+            id="the last one leaves",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, **DEAD), member(3, **DEAD), a=(1, 1, 2, 3)),
+            (Reason.DEATH, (2, 3), (), (2, 3), {"a": (1, 1, 1, 1)}, 2),
+            id="two die at once",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, **OLD), a=(1, 1, 2, 2)),
+            (Reason.STALE, (2,), (), (2,), {"a": (1, 1, 1, 1)}, 2),
+            id="one freezes",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, **FREE, **OLD), a=(1, 1, 2, 2)),
+            (Reason.STALE, (2,), (), (2,), {"a": (1, 1, 1, 1)}, 2),
+            id="one does not come back after a restart of the server",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, WAITING, **DEAD), a=(1, 1, 1, 1)),
+            (Reason.DEATH, (2,), (), (2,), {}, 0),
+            id="one dies while it waits",
+        ),
+        pytest.param(
+            snapshot(member(1), member(2, LEAVING, **DEAD), a=(1, 1, 2, 2)),
+            (Reason.LEAVE, (2,), (), (2,), {"a": (1, 1, 1, 1)}, 2),
+            id="one that leaves may be gone already",
+        ),
+        pytest.param(
+            snapshot(member(1, runs="b"), member(2, WAITING, runs="ab"), a=(1, 1, 1, 1), b=(1, 1, 1, 1)),
+            (Reason.JOIN, (2,), (2,), (), {"a": (2, 2, 2, 2), "b": (1, 1, 2, 2)}, 6),
+            id="a joiner brings the projection that nobody could run",
+        ),
+        pytest.param(
+            snapshot(member(1, runs="b"), member(2, runs="ab"), a=(1, 1, 2, 2), b=(1, 1, 2, 2)),
+            (Reason.CAPABILITY, (), (), (), {"a": (2, 2, 2, 2)}, 2),
+            id="one cannot run a projection any more",
+        ),
+        pytest.param(
+            snapshot(member(1, runs="ab"), a=(1, 1, 1, 1)),
+            (Reason.CAPABILITY, (), (), (), {"b": (1, 1, 1, 1)}, 4),
+            id="a projection without owners",
+        ),
+        pytest.param(
+            snapshot(
+                member(1), member(2, WAITING), member(3, LEAVING), member(4, **OLD), member(5, **DEAD), a=(1, 3, 4, 5)
+            ),
+            (Reason.DEATH, (2, 3, 4, 5), (2,), (3, 4, 5), {"a": (1, 1, 2, 2)}, 3),
+            id="everything at once is one change, for the gravest reason",
+        ),
+    ],
+)
+def test_table(seen: Snapshot, expected: tuple[object, ...]) -> None:
+    change = plan(seen)
+    assert change
+    found = (change.reason, change.subjects, change.admit, change.remove, change.owners, change.moved)
+    assert found == expected
+    assert change.after == 7
+
+
+@pytest.mark.parametrize(
+    ("seen", "trust_locks"),
+    [
+        pytest.param(snapshot(), True, id="nobody, nothing"),
+        pytest.param(snapshot(a=(0, 0, 0, 0)), True, id="all have left"),
+        pytest.param(snapshot(member(1), member(2), a=(1, 2, 2, 1)), True, id="all is well"),
+        pytest.param(
+            snapshot(member(1, **FREE), a=(1, 1, 1, 1)), True, id="the server has restarted: the lock proves nothing"
+        ),
+        pytest.param(snapshot(member(1, **DEAD), a=(1, 1, 1, 1)), False, id="locks are not trusted"),
+        pytest.param(snapshot(member(1, heartbeat_age_s=10.0), a=(1, 1, 1, 1)), True, id="not quite stale"),
+        pytest.param(snapshot(member(1), member(2, runs=""), a=(1, 1, 1, 1)), True, id="one that runs nothing"),
+    ],
+)
+def test_nothing_to_do(seen: Snapshot, *, trust_locks: bool) -> None:
+    assert plan(seen, trust_locks=trust_locks) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ([DEAD, OLD, {"state": LEAVING}, {"state": WAITING}], Reason.DEATH),
+        ([OLD, {"state": LEAVING}, {"state": WAITING}], Reason.STALE),
+        ([{"state": LEAVING}, {"state": WAITING}], Reason.LEAVE),
+        ([{"state": WAITING}], Reason.JOIN),
+        ([], Reason.CAPABILITY),
+    ],
+)
+def test_of_several_reasons_the_gravest_is_recorded(facts: list[dict[str, Any]], reason: Reason) -> None:
+    for order in (facts, facts[::-1]):
+        members = (replace(member(n), **fact) for n, fact in enumerate(order, start=2))
+        change = plan(snapshot(member(1), *members, a=(9, 9, 9, 9)))
+        assert change
+        assert change.reason is reason
+
+
+def test_without_trust_the_heartbeat_still_counts() -> None:
+    change = plan(snapshot(member(1), member(2, **DEAD, **OLD), a=(1, 1, 2, 2)), trust_locks=False)
+    assert change
+    assert (change.reason, change.remove) == (Reason.STALE, (2,))
+
+
+def test_find() -> None:
+    seen = snapshot(member(1), member(2))
+    assert find(seen, MemberId(2)) == seen.members[1]
+    assert find(seen, MemberId(3)) is None
+
+
+def test_share() -> None:
+    seen = snapshot(member(1), a=(1, 2, 1, 0), b=(2, 2, 2, 2))
+    assert share(seen, MemberId(1)) == {"a": {0, 2}, "b": set()}
+    assert share(seen, MemberId(3)) == {"a": set(), "b": set()}
+
+
+@pytest.mark.parametrize(
+    ("members", "me", "watched"),
+    [
+        ([member(1), member(3), member(2)], 1, 2),
+        ([member(1), member(3), member(2)], 3, 1),
+        ([member(1), member(2, WAITING), member(3, LEAVING), member(4)], 1, 4),
+        ([member(1), member(5)], 3, 5),
+        ([member(1)], 1, None),
+        ([], 1, None),
+    ],
+)
+def test_each_watches_the_next_in_the_ring(members: list[Member], me: int, watched: int | None) -> None:
+    assert successor(snapshot(*members), MemberId(me)) == watched
+
+
+@given(st.sets(st.integers(1, 30), min_size=2))
+def test_everybody_is_watched_by_one(numbers: set[int]) -> None:
+    seen = snapshot(*map(member, numbers))
+    assert {successor(seen, MemberId(n)) for n in numbers} == numbers
+
+
+def test_connections_end_of_those_that_did_not_ask_to_leave() -> None:
+    seen = snapshot(member(1), member(2, LEAVING), member(3, **DEAD), member(4, **OLD), a=(1, 2, 3, 4))
+    change = plan(seen)
+    assert change
+    assert left_behind(seen, change) == {"host:3", "host:4"}
+
+
+# -------------------------------------------------------------------------------------------- whatever the snapshot
+
+members_of_any_kind = st.builds(
+    member,
+    st.integers(1, 9),
+    st.sampled_from(MemberState),
+    st.frozensets(st.sampled_from(NAMES)),
+    lock_held=st.booleans(),
+    lock_conclusive=st.booleans(),
+    heartbeat_age_s=st.sampled_from([0.0, 10.0, 11.0]),
+    acknowledged=st.integers(0, 7),
+)
+snapshots = st.builds(
+    Snapshot,
+    generation=st.integers(0, 7),
+    members=st.lists(members_of_any_kind, max_size=7, unique_by=lambda m: m.id).map(tuple),
+    owners=st.dictionaries(
+        st.sampled_from(NAMES),
+        st.lists(st.integers(0, 9).map(MemberId), min_size=PARTITIONS, max_size=PARTITIONS).map(tuple),
+    ),
+)
+
+
+def check(seen: Snapshot, change: Change | None, *, trust_locks: bool) -> Snapshot:
+    """Check everything a plan promises, and return what it makes of the replica set."""
+    after = applied(seen, change) if change else seen
+    assert plan(after, trust_locks=trust_locks) is None, "settled"
+    assert all(m.state is ACTIVE for m in after.members), "all that wait are admitted, all that leave are removed"
+    gone = {m.id for m in seen.members} - {m.id for m in after.members}
+    assert gone == {m.id for m in seen.members if is_gone(m, trust_locks=trust_locks)}
+    for name in set(seen.owners).union(*(m.projections for m in after.members)):
+        capable = {m.id for m in after.members if name in m.projections}
+        assert set(after.owners[name]) <= (capable or {NOBODY}), "owned by the living and capable"
+    if change:
+        assert change.moved == moved(seen.owners, after.owners)
+        assert set(change.subjects) == {*change.admit, *change.remove}
+        assert all(row != seen.owners.get(name) for name, row in change.owners.items()), "only what changes is written"
+        assert change.admit or change.remove or change.owners, "never an empty change"
+    return after
+
+
+def is_gone(seen: Member, *, trust_locks: bool) -> bool:
+    """As the database sees it: the column `gone` of member_status."""
+    dead = not seen.lock_held and seen.lock_conclusive
+    return seen.state is LEAVING or seen.heartbeat_age_s > seen.stale_after_s or (dead and trust_locks)
+
+
+@settings(max_examples=400)
+@given(snapshots, st.booleans())
+def test_any_snapshot(seen: Snapshot, trust_locks: bool) -> None:  # noqa: FBT001 - drawn
+    check(seen, plan(seen, trust_locks=trust_locks), trust_locks=trust_locks)
+
+
+@given(snapshots, st.randoms(use_true_random=False), st.booleans())
+def test_all_that_look_agree(seen: Snapshot, shuffle: random.Random, trust_locks: bool) -> None:  # noqa: FBT001
+    members, owners = list(seen.members), list(seen.owners.items())
+    shuffle.shuffle(members)
+    shuffle.shuffle(owners)
+    again = plan(replace(seen, members=tuple(members), owners=dict(owners)), trust_locks=trust_locks)
+    assert again == plan(seen, trust_locks=trust_locks)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["join", "join", "leave", "die", "freeze", "plan"]),
+            st.integers(0, 20),
+            st.frozensets(st.sampled_from(NAMES), min_size=1),
+        ),
+        max_size=40,
+    )
+)
+def test_walks_of_joins_leaves_and_deaths(walk: list[tuple[str, int, frozenset[str]]]) -> None:
+    seen, born = Snapshot(generation=0, members=(), owners={}), 0
+    facts: dict[str, dict[str, Any]] = {"leave": {"state": LEAVING}, "die": DEAD, "freeze": OLD}
+    for step, number, runs in [*walk, ("plan", 0, frozenset[str]())]:
+        members = list(seen.members)
+        if step == "plan":
+            seen = check(seen, plan(seen), trust_locks=True)
+        elif step == "join":
+            born += 1
+            seen = replace(seen, members=(*members, member(born, WAITING, runs)))
+        elif members:
+            one = number % len(members)
+            members[one] = replace(members[one], **facts[step])
+            seen = replace(seen, members=tuple(members))
+
+
+def believes_every_lock(seen: Member, *, trust_locks: bool) -> Reason | None:
+    return Reason.DEATH if is_gone(replace(seen, lock_conclusive=True), trust_locks=trust_locks) else None
+
+
+def believes_locks_when_told_not_to(seen: Member, *, trust_locks: bool) -> Reason | None:
+    return Reason.DEATH if is_gone(seen, trust_locks=True) or trust_locks else None
+
+
+def keeps_the_frozen(seen: Member, *, trust_locks: bool) -> Reason | None:
+    return Reason.DEATH if is_gone(replace(seen, heartbeat_age_s=0), trust_locks=trust_locks) else None
+
+
+@pytest.mark.parametrize("mutant", [believes_every_lock, believes_locks_when_told_not_to, keeps_the_frozen])
+def test_the_properties_find_a_mutant_that(mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "_gone", mutant)
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        test_any_snapshot()
