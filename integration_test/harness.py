@@ -100,7 +100,7 @@ class WorkerProcess:
         self._command = [
             *(sys.executable, "-m", "reactive_orch", "--database-url", database_url, "--replica-set", replica_set),
             *(word for module in modules for word in ("--projection", module)),
-            *("--http", "127.0.0.1:0", *options),
+            *("--http", "127.0.0.1:0", "--log-format", "text", *options),
         ]
         self._env = {
             **os.environ,
@@ -157,7 +157,7 @@ class WorkerProcess:
     @property
     def health_url(self) -> str | None:
         """Where its health is, once it has said so."""
-        found = (re.search(r"health (http://\S+)", line) for line in self.log)
+        found = (re.search(r"health (http://[^\s\"]+)", line) for line in self.log)
         return next((match[1] for match in found if match), None)
 
     async def ready(self, timeout_s: float = TIMEOUT_S) -> Self:
@@ -166,7 +166,10 @@ class WorkerProcess:
         async def well() -> bool:
             self.assert_running()
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                return self.health_url is not None and (await self._get())[0] == 200
+                if self.health_url is None:
+                    return False
+                status, body = await self._get()
+                return status == 200 and body["status"] not in {"starting", "joining"}
             return False
 
         await wait_until(well, timeout_s, f"worker {self.name} is ready")
@@ -299,6 +302,7 @@ class Load:
                 asyncpg.PostgresConnectionError,
                 asyncpg.OperatorInterventionError,
                 asyncpg.InterfaceError,
+                asyncpg.InternalClientError,  # "cannot switch to state": the connection broke between two messages
             ):
                 await asyncio.sleep(POLL_S)
 

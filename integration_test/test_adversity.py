@@ -41,7 +41,7 @@ from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.share import Share
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from integration_test.cluster import Cluster, StopMode
     from integration_test.harness import Connection
@@ -294,7 +294,7 @@ class Believer:
         while again():
             async with self._database.processing() as connection:
                 if not known:
-                    rows = await connection.fetch("SELECT partition, position, epoch FROM reactive_orch.checkpoints")
+                    rows = await connection.fetch(_CONTESTED)
                     known = {row["partition"]: Checkpoint(row["position"], row["epoch"]) for row in rows}
                 chosen = self._random.sample(sorted(known), self._random.randint(1, 8))
                 swaps = [Swap(p, known[p], known[p].position + self._random.randint(1, 5)) for p in chosen]
@@ -313,11 +313,13 @@ class Believer:
                     known = {}
 
 
+_CONTESTED = "SELECT partition, position, epoch FROM reactive_orch.checkpoints WHERE partition < 16"
+
+
 async def test_thousands_of_contested_swaps(database: str) -> None:
-    partitions = 16
     async with connected(database) as connection, contextlib.AsyncExitStack() as stack:
         await connection.execute("CREATE TABLE moves (who text, partition smallint, low bigint, high bigint)")
-        await _checkpoints_of(connection, "contested", range(partitions))
+        await run_until_idle(database, recorder("contested"))  # registers the projection
         databases = [Database(database, label=f"rival-{n}", connections_max=4, handler_timeout_s=60) for n in range(2)]
         for rival in databases:
             await rival.open()
@@ -347,13 +349,6 @@ async def test_thousands_of_contested_swaps(database: str) -> None:
             "WHERE position <> coalesce((SELECT max(high) FROM moves m WHERE m.partition = c.partition), 0)"
         )
         assert await _deadlocks(connection) == 0
-
-
-async def _checkpoints_of(connection: Connection, projection: str, partitions: Iterable[int]) -> None:
-    await connection.executemany(
-        "INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition) VALUES ('test', $1, $2)",
-        [(projection, partition) for partition in partitions],
-    )
 
 
 async def _deadlocks(connection: Connection) -> int:
@@ -393,7 +388,7 @@ async def test_two_that_believe_they_own_everything(database: str) -> None:
 
 async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
     async with connected(database) as connection, connected(database) as loser_effects:
-        await _checkpoints_of(connection, "contested", range(2))
+        await run_until_idle(database, recorder("contested"))  # registers the projection
         await connection.execute("CREATE TABLE effects (who text)")
         rivals = [Database(database, label=name, connections_max=1, handler_timeout_s=60) for name in "ab"]
         for rival in rivals:
@@ -419,8 +414,8 @@ async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
                     pytest.fail("it has no right to begin")
         for rival in rivals:
             await rival.close()
-        rows = await connection.fetch("SELECT position, epoch FROM reactive_orch.checkpoints ORDER BY partition")
-        assert [tuple(row) for row in rows] == [(0, 1), (0, 1)]
+        rows = await connection.fetch("SELECT DISTINCT position, epoch FROM reactive_orch.checkpoints")
+        assert [tuple(row) for row in rows] == [(0, 1)]
         assert await connection.fetchval("SELECT array_agg(who) FROM effects") == ["first"]
 
 
@@ -455,18 +450,20 @@ async def _append_what_conflicts(tx: Connection) -> None:
     await append(tx, [event("k", "Echo")], Expected.NO_STREAM)
 
 
+_ENDED = "a handler may not end the transaction|the handler ended the transaction"
+
 MISDEEDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
     "raises": (_raise, "RuntimeError: no such customer"),
     "swallows a database error": (_swallow_error, "caught a database error and went on"),
     "leaves a savepoint broken": (_leave_a_savepoint_broken, "caught a database error and went on"),
-    "COMMIT": (saying("COMMIT"), "a handler may not end the transaction|ended the transaction"),
-    "ROLLBACK": (saying("ROLLBACK"), "ended the transaction"),
-    "COMMIT, BEGIN": (saying("COMMIT", "BEGIN"), "a handler may not end the transaction"),
-    "ROLLBACK, BEGIN": (saying("ROLLBACK", "BEGIN"), "a handler may not end the transaction"),
-    "COMMIT AND CHAIN": (saying("COMMIT AND CHAIN"), "a handler may not end the transaction"),
-    "ROLLBACK AND CHAIN": (saying("ROLLBACK AND CHAIN"), "a handler may not end the transaction"),
-    "COMMIT inside one string": (saying("COMMIT; BEGIN; SELECT 1"), "a handler may not end the transaction"),
-    "PREPARE TRANSACTION": (saying("PREPARE TRANSACTION 'x'"), "a handler may not end the transaction"),
+    "COMMIT": (saying("COMMIT"), _ENDED),
+    "ROLLBACK": (saying("ROLLBACK"), _ENDED),
+    "COMMIT, BEGIN": (saying("COMMIT", "BEGIN"), _ENDED),
+    "ROLLBACK, BEGIN": (saying("ROLLBACK", "BEGIN"), _ENDED),
+    "COMMIT AND CHAIN": (saying("COMMIT AND CHAIN"), _ENDED),
+    "ROLLBACK AND CHAIN": (saying("ROLLBACK AND CHAIN"), _ENDED),
+    "COMMIT inside one string": (saying("COMMIT; BEGIN; SELECT 1"), _ENDED),
+    "PREPARE TRANSACTION": (saying("PREPARE TRANSACTION 'x'"), _ENDED),
     "appends what conflicts": (_append_what_conflicts, "is at version 7, not at 0"),
 }
 
@@ -510,7 +507,7 @@ async def test_a_handler_that_takes_too_long(database: str, where: str) -> None:
     async with prepared(database) as connection:
         await append(connection, [event(), event("k", "Bad"), event()])
         failed = await failure(database, slow, handler_timeout_s=0.5)
-        assert re.search(r"position 2 in 1 attempts: .*Timeout", str(failed))
+        assert re.search(r"position 2 in 1 attempts: the handler took longer than 0.5 s", str(failed))
         await assert_effects_match_checkpoints(connection)
 
         async def sleeps() -> bool:
@@ -622,10 +619,8 @@ async def test_another_filter_needs_a_rewind_and_ends_the_old_one(database: str,
 
     async def write(count: int) -> None:
         async with connected(database) as writer:
-            kinds = [("Order", "o"), ("Invoice", "i")] * count
-            await append(
-                writer, [NewEvent(aggregate_type=kind, aggregate_id=key, event_type="Written") for kind, key in kinds]
-            )
+            kinds = ["Order", "Invoice"] * count
+            await append(writer, [NewEvent(aggregate_type=kind, aggregate_id="1", event_type="E") for kind in kinds])
 
     async def by() -> list[tuple[int, str]]:
         rows = await connection.fetch("SELECT position, worker FROM handled ORDER BY id")

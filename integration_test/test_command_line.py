@@ -757,7 +757,7 @@ async def _health_url(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
     async with asyncio.timeout(TIMEOUT_S):
         async for line in process.stderr:
-            if found := re.search(rb"health (http://\S+)", line):
+            if found := re.search(rb"health (http://[^\s\"]+)", line):
                 return found[1].decode()
     msg = "it ended without saying where its health is"
     raise AssertionError(msg)

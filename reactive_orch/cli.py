@@ -9,6 +9,7 @@ Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -23,14 +24,18 @@ import anyio
 
 from reactive_orch import commands
 from reactive_orch.config import Config, database_url, database_url_of_parts, shown
-from reactive_orch.core.health import State
+from reactive_orch.core.health import Verdict, assess
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
 from reactive_orch.model import Projection, check_name
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
+from reactive_orch.telemetry.exporting import exporting
+from reactive_orch.telemetry.exposition import exposition
+from reactive_orch.telemetry.logs import FORMATS, log_to
+from reactive_orch.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -143,6 +148,13 @@ def _worker_parser() -> argparse.ArgumentParser:
     parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
     parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
     parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")
+    parser.add_argument(
+        "--metrics", action=argparse.BooleanOptionalAction, default=True, help="serve /metrics beside health"
+    )
+    parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
+    parser.add_argument(
+        "--log-format", choices=FORMATS, default="auto", help="auto: text on a terminal, JSON elsewhere"
+    )
     return parser
 
 
@@ -184,14 +196,16 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
     config = _config(options)
     url, embedded = await _database(options, os.environ)
     config = replace(config, database_url=url)
-    _log_to_stderr()
+    log_to(sys.stderr, options.log_format)
     if options.migrate or embedded:
         await commands.migrate(url)
     node = Node(config)
     worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
-    from reactive_orch.http.server import serving
+    from reactive_orch.http.server import Pages, serving
 
-    async with serving(lambda: _health(node, worker), host, port) as base, node:
+    metrics = (lambda: exposition(REGISTRY)) if options.metrics else None
+    pages = Pages(health=lambda: _health(node, worker), metrics=metrics)
+    async with _exporting(), serving(pages, host, port) as base, node:
         _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
         stop.act = worker.stop
         await worker.run()
@@ -205,13 +219,24 @@ def _config(options: argparse.Namespace) -> Config:
         heartbeat_s=options.heartbeat,
         stale_after_s=options.stale_after,
         retries=options.retries,
+        trace_events=options.trace_events,
     )
 
 
-def _health(node: Node, worker: Worker) -> tuple[bool, Mapping[str, Any]]:
-    well = worker.state in {State.SERVING, State.STANDBY, State.REBALANCING} and node.session.connected
-    return well, {
+@contextlib.asynccontextmanager
+async def _exporting() -> AsyncIterator[None]:
+    with exporting(os.environ):
+        yield
+
+
+def _health(node: Node, worker: Worker) -> tuple[Verdict, Mapping[str, Any]]:
+    facts = worker.facts()
+    verdict = assess(facts)
+    return verdict, {
         "status": worker.state.value,
+        "health": verdict.word,
+        "reasons": verdict.reasons,
+        "age_s": round(facts.age_s, 3),
         "replica_set": worker.replica_set,
         "worker": worker.member,
         "generation": worker.generation,
@@ -225,7 +250,7 @@ def _health(node: Node, worker: Worker) -> tuple[bool, Mapping[str, Any]]:
 def _say_hello(url: str, *, embedded: bool, worker: Worker, projections: Sequence[Projection], base: str) -> None:
     _logger.info("database %s%s", shown(url), " (embedded)" if embedded else "")
     _logger.info("replica set %s, projections %s", worker.replica_set, ", ".join(p.name for p in projections))
-    _logger.info("health %s/healthz", base)
+    _logger.info("health %s/healthz", base, extra={"event": "listening", "url": base})
 
 
 async def _database(options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[str, bool]:
@@ -282,10 +307,3 @@ def _projections_of(name: str) -> list[Projection]:
         msg = f"--projection {name}: the module holds no projection (a function under @projection(...))"
         raise ConfigError(msg)
     return found
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    _logger.addHandler(handler)
-    _logger.setLevel(logging.INFO)

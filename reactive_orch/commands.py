@@ -265,10 +265,10 @@ async def _target(connection: AnyConnection, text: str) -> int | None:
     """Return the position meant, None for keep. Raises ConfigError for one that is not settled yet."""
     if text in _WORDS:
         return _WORDS[text]
+    saved = await checkpoints.greatest(connection)
     head, holders, *_ = await log.observe(connection)
-    saved = (await log.check(connection)).checkpoint
-    # Checkpoints are settled; beyond them, the head is while nobody is appending.
-    settled = saved if holders else max(saved, head)
+    # While nobody is appending the head is settled. Checkpoints are, unless this is an older state of the database.
+    settled = head if not holders else saved if saved <= head else 0
     if not text.isdecimal() or int(text) > settled:
         msg = f"--to {text}: give start, keep, or a position up to {settled}, where the log is settled"
         raise ConfigError(msg)

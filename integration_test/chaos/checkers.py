@@ -125,12 +125,13 @@ async def check(arena: Arena, writers: Iterable[Writers], book: Book | None = No
 
 
 async def _once(arena: Arena) -> list[Finding]:
-    """Every committed event exactly once, and nothing else."""
+    """Every committed event exactly once, and nothing else. Lost is what lies behind its checkpoint."""
     found = []
     for projection in arena.projections:
         rows = await arena.ask(_NOT_ONCE, REPLICA_SET, projection)
         kinds = {
-            "lost": [r["position"] for r in rows if not r["times"]],
+            "lost": [r["position"] for r in rows if not r["times"] and r["passed"]],
+            "unhandled": [r["position"] for r in rows if not r["times"] and not r["passed"]],
             "twice": [(r["position"], r["workers"]) for r in rows if r["times"] > 1],
             "phantom": [(r["position"], r["workers"]) for r in rows if not r["committed"]],
             "forged": [r["position"] for r in rows if r["committed"] and r["times"] == 1],
@@ -143,8 +144,10 @@ async def _once(arena: Arena) -> list[Finding]:
 
 _NOT_ONCE = """
 SELECT coalesce(e.global_position, h.position) AS position, count(h.position) AS times,
-       e.global_position IS NOT NULL AS committed, array_agg(h.worker || ' in ' || h.txid ORDER BY h.id) AS workers
-FROM reactive_orch.events e
+       e.global_position IS NOT NULL AS committed, array_agg(h.worker || ' in ' || h.txid ORDER BY h.id) AS workers,
+       bool_or(e.global_position <= c.position) AS passed
+FROM (reactive_orch.events e JOIN reactive_orch.checkpoints c
+      ON c.replica_set = $1 AND c.projection = $2 AND c.partition = e.partition)
 FULL JOIN (SELECT * FROM public.handled WHERE replica_set = $1 AND projection = $2) h ON h.position = e.global_position
 GROUP BY e.global_position, h.position
 HAVING count(h.position) <> 1 OR e.global_position IS NULL

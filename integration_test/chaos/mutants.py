@@ -38,7 +38,7 @@ SCENARIO_OF = {
 }
 
 
-async def _all(cluster: Cluster, wanted: list[str], *, product: bool) -> bool:
+async def _all(cluster: Cluster, wanted: list[str], *, product: bool, verbose: bool) -> bool:
     well = True
     with database(cluster, "chaos_template"):
         if product:
@@ -52,6 +52,8 @@ async def _all(cluster: Cluster, wanted: list[str], *, product: bool) -> bool:
             by = ", ".join(dict.fromkeys(finding.checker for finding in found)) or "SURVIVED"
             well &= bool(found)
             _row(mutant, SCENARIO_OF[mutant], by, f"{time.monotonic() - started:.1f} s")
+            if verbose:
+                _say("\n".join(map(str, found)))
     return well
 
 
@@ -78,11 +80,14 @@ def main() -> int:
     parser.add_argument("mutants", nargs="*", metavar="NAME", help=f"default: all of {', '.join(SCENARIO_OF)}")
     parser.add_argument("--pg", default=os.environ.get("REACTIVE_ORCH_PG", "15").split(",")[0], help="version")
     parser.add_argument("--scenario", action="append", default=[], help="only play these, without a bug")
+    parser.add_argument("--verbose", action="store_true", help="what the checkers found, too")
     options = parser.parse_args()
     with Cluster(options.pg) as cluster:
         if options.scenario:
             return 0 if asyncio.run(_only(cluster, options.scenario)) else 1
-        well = asyncio.run(_all(cluster, options.mutants or [*SCENARIO_OF], product=not options.mutants))
+        well = asyncio.run(
+            _all(cluster, options.mutants or [*SCENARIO_OF], product=not options.mutants, verbose=options.verbose)
+        )
     return 0 if well else 1
 
 

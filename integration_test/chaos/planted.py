@@ -302,7 +302,7 @@ def _added_later(session: Session) -> Callable[..., Any]:
 @_bug
 def member_row_before_its_lock() -> None:
     async def join(
-        connection: Any, replica_set: str, name: str, projections: Collection[str], stale_s: float
+        connection: Any, replica_set: str, name: str, projections: Collection[str], stale_s: float, _: Any
     ) -> MemberId:
         member = await connection.fetchval(_ROW_ALONE, replica_set, name, sorted(projections), stale_s)
         await connection.execute("SELECT pg_advisory_lock(reactive_orch.lock_namespace(), $1)", member)

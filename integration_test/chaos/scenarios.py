@@ -220,12 +220,15 @@ async def _fail_over(stage: Stage, *, blip: bool) -> None:
     stage.writers.clear()
     with database(arena.cluster, name, first.rpartition("/")[2]):
         async with Proxy(first) as proxy:
-            a = await arena.start(url=proxy.url())
+            # Nothing is saved lazily: of partitions without events it remembers more than the database knows.
+            a = await arena.start(url=proxy.url(), env={worker.SAVE: "60"})
             await a.said(ADOPTED)
-            async with Writers(first, arena.rng):
-                await _rises(arena, _HANDLED, 300, "events are handled that the copy lacks")
-                if blip:
+            if blip:
+                async with Writers(first, arena.rng):
                     await _lose_one(arena)
+            async with connected(first) as connection:
+                for _ in range(300):
+                    await append(connection, [_event("one key, one partition")])
             await arena.settle(1)
             proxy.hold()
             proxy.cut()

@@ -450,12 +450,11 @@ class Arena:
         return await self.ask("SELECT m.* FROM reactive_orch.members m ORDER BY m.id")
 
     async def all_handled(self) -> bool:
-        """Tell whether every event of the log was handled by every projection."""
-        return not await self.missing()
-
-    async def missing(self) -> int:
-        """Return how many handlings are missing."""
-        return int(await self.value(_MISSING, REPLICA_SET, list(self.projections), self.settled_to))
+        """Tell whether every event of the log was handled by every projection. Raises Caught when one never will be."""
+        row = (await self.ask(_MISSING, REPLICA_SET, list(self.projections), self.settled_to))[0]
+        if row["lost"]:
+            raise Caught(Finding("lost", f"{row['lost']} events lie behind their checkpoints, unhandled"))
+        return not row["missing"]
 
     async def is_settled(self, members: int) -> bool:
         """Tell whether the replica set has this many members and they have adopted its generation."""
@@ -499,10 +498,11 @@ class Arena:
 _STRANGE = re.compile(r"Traceback|never retrieved|never awaited|Exception ignored|Unclosed|unexpected [A-Z]")
 
 _MISSING = """
-SELECT count(*) FROM unnest($2::text[]) AS p(projection), reactive_orch.events e
-WHERE e.global_position > $3 AND NOT EXISTS (
-    SELECT FROM public.handled h
-    WHERE h.replica_set = $1 AND h.projection = p.projection AND h.position = e.global_position)
+SELECT count(*) AS missing, count(*) FILTER (WHERE e.global_position <= c.position) AS lost
+FROM reactive_orch.events e, reactive_orch.checkpoints c
+WHERE e.global_position > $3 AND c.replica_set = $1 AND c.projection = ANY ($2::text[]) AND c.partition = e.partition
+  AND NOT EXISTS (SELECT FROM public.handled h
+                  WHERE h.replica_set = $1 AND h.projection = c.projection AND h.position = e.global_position)
 """
 _SETTLED = """
 SELECT coalesce(g.settled_at IS NOT NULL, false) AS settled, cardinality(g.members) AS members,

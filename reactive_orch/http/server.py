@@ -1,37 +1,51 @@
-"""Health over HTTP, answered from memory: no request touches the database.
+"""Health and metrics over HTTP, answered from memory: no request touches the database.
 
-/livez     200 while the event loop runs: only a restart would help otherwise
-/readyz    200 while the worker serves or stands by
-/healthz   the same, with what it is doing as JSON
+/livez     200 unless only a restart would help; the database and the lag do not count
+/readyz    200 while the worker takes part: it serves, stands by, or rebalances within its time
+/healthz   200 while nothing needs a person; `core.health` has the table
+/metrics   200, in Prometheus' text format
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from aiohttp import web
 
 from reactive_orch.errors import ConfigError
+from reactive_orch.telemetry.exposition import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from reactive_orch.core.health import Verdict
 
 PORT_DEFAULT = 8080
 PORTS_TRIED = 100
 SHUTDOWN_TIMEOUT_S = 1.0
 
-Health = Callable[[], tuple[bool, Mapping[str, Any]]]
-"""Returns whether all is well, and the body."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """What the pages say, from memory."""
+
+    health: Callable[[], tuple[Verdict, Mapping[str, Any]]]
+    """The verdict, and the body of all three."""
+    metrics: Callable[[], str] | None
+    """None: there is no such page."""
 
 
 @contextlib.asynccontextmanager
-async def serving(health: Health, host: str, port: int | None) -> AsyncIterator[str]:
+async def serving(pages: Pages, host: str, port: int | None) -> AsyncIterator[str]:
     """Serve while the block runs; yields the base URL. `port` None: 8080, or the next free one.
 
     Raises ConfigError when the address cannot be used.
     """
-    runner = web.AppRunner(_app(health), handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = web.AppRunner(_app(pages), handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     try:
         bound = await _bind(runner, host, port)
@@ -42,18 +56,24 @@ async def serving(health: Health, host: str, port: int | None) -> AsyncIterator[
             await runner.cleanup()
 
 
-def _app(health: Health) -> web.Application:
-    async def livez(_request: web.Request) -> web.Response:
-        return web.json_response({"status": "alive"})
+def _app(pages: Pages) -> web.Application:
+    def page(answer: Callable[[Verdict], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def show(_request: web.Request) -> web.Response:
+            verdict, body = pages.health()
+            return web.json_response(body, status=200 if answer(verdict) else 503)
 
-    async def healthz(_request: web.Request) -> web.Response:
-        well, body = health()
-        return web.json_response(body, status=200 if well else 503)
+        return show
+
+    async def metrics(_request: web.Request) -> web.Response:
+        assert pages.metrics is not None
+        return web.Response(body=pages.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
-    app.router.add_get("/livez", livez)
-    app.router.add_get("/readyz", healthz)
-    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/livez", page(lambda verdict: verdict.live))
+    app.router.add_get("/readyz", page(lambda verdict: verdict.ready))
+    app.router.add_get("/healthz", page(lambda verdict: verdict.well))
+    if pages.metrics is not None:
+        app.router.add_get("/metrics", metrics)
     return app
 
 

@@ -163,6 +163,12 @@ async def rewind(connection: AnyConnection, replica_set: str, projection: str, t
         return int(await connection.fetchval(_SQL.rewind, replica_set, projection, to))
 
 
+async def greatest(connection: AnyConnection) -> Position:
+    """Return the greatest position that anything was saved at."""
+    with translated():
+        return int(await connection.fetchval(_SQL.greatest))
+
+
 async def positions(connection: AnyConnection, replica_set: str) -> dict[str, dict[Partition, Position]]:
     """Return projection → partition → saved position."""
     with translated():

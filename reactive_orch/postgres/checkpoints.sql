@@ -45,6 +45,10 @@ SELECT reactive_orch.rewind($1::text, $2::text, $3::bigint);
 -- The filter that a refused worker wanted; NULL when there is none.
 SELECT p.proposed::text FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.name = $2::text;
 
+-- name: greatest
+-- How far anybody has ever read.
+SELECT coalesce(max(c.position), 0) FROM reactive_orch.checkpoints c;
+
 -- name: positions
 -- How far each partition of each projection of a replica set has been saved.
 SELECT c.projection, c.partition, c.position FROM reactive_orch.checkpoints c

@@ -86,14 +86,22 @@ async def register(connection: AnyConnection, replica_set: str, filters: Mapping
     return frozenset(refused)
 
 
-async def join(
-    connection: AnyConnection, replica_set: str, name: str, projections: Collection[str], stale_after_s: float
+async def join(  # noqa: PLR0913, PLR0917 - a member's row
+    connection: AnyConnection,
+    replica_set: str,
+    name: str,
+    projections: Collection[str],
+    stale_after_s: float,
+    known: Collection[MemberId],
 ) -> MemberId:
-    """Take the lock of a new member on this connection, write its waiting row, return its id."""
+    """Take the lock of a new member on this connection, write its waiting row, return its id.
+
+    Members of this name that are not `known` are undone: their process never had the answer to its join.
+    """
     with translated():
         stale_after = timedelta(seconds=stale_after_s)
-        member = await connection.fetchval(_SQL.join, replica_set, name, sorted(projections), stale_after)
-    return MemberId(member)
+        arguments = (replica_set, name, sorted(projections), stale_after, sorted(known))
+        return MemberId(await connection.fetchval(_SQL.join, *arguments))
 
 
 async def resume(connection: AnyConnection, members: Collection[MemberId]) -> frozenset[MemberId]:

@@ -4,7 +4,7 @@ SELECT reactive_orch.register_projections($1::text, $2::text[], $3::text[]);
 
 -- name: join
 -- Take the lock that says "I live" and write a waiting row; returns the member's id.
-SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interval);
+SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interval, $5::integer[]);
 
 -- name: resume
 -- After a lost connection: take the locks of these members again and record the new backend.

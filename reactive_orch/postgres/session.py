@@ -160,7 +160,7 @@ class Session:
         async with self._alone() as connection:
             # Shielded: a member whose row is written and whose id nobody knows would be waited for by all.
             with anyio.CancelScope(shield=True):
-                member = await membership.join(connection, replica_set, name, projections, stale_after_s)
+                member = await membership.join(connection, replica_set, name, projections, stale_after_s, self.members)
             self.members.add(member)
         return member
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import MemberId, Projection
     from reactive_orch.runtime.node import Node
+    from reactive_orch.runtime.share import Share
 
 LEAVE_ATTEMPTS = 10
 
@@ -50,6 +51,39 @@ async def register(node: Node, replica_set: str, projections: Sequence[Projectio
     if not accepted:
         raise ConfigError(nothing_left(refused))
     return accepted
+
+
+async def register_unless(
+    stopped: anyio.Event, node: Node, replica_set: str, projections: Sequence[Projection]
+) -> list[Projection]:
+    """Do the same, but return nothing when asked to stop before the database has answered."""
+
+    async def cancel_when_stopped() -> None:
+        await stopped.wait()
+        tasks.cancel_scope.cancel()
+
+    accepted: list[Projection] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel_when_stopped)
+        accepted = await register(node, replica_set, projections)
+        tasks.cancel_scope.cancel()
+    return accepted
+
+
+async def give_up_refused(node: Node, replica_set: str, me: MemberId, shares: dict[str, Share]) -> bool:
+    """Go on without the projections whose recorded filter has changed; tell whether there were any.
+
+    Raises ConfigError when none is left.
+    """
+    refused = frozenset(name for name, share in shares.items() if share.refused)
+    for name in sorted(refused):
+        say_refused(replica_set, name)
+        shares.pop(name).forget()
+        async with node.database.coordination() as connection:
+            await membership.give_up(connection, me, name)
+    if refused and not shares:
+        raise ConfigError(nothing_left(refused))
+    return bool(refused)
 
 
 def say_refused(replica_set: str, projection: str) -> None:

@@ -51,7 +51,7 @@ class Work:
     replica_set: str
     projection: Projection
     partitions_total: int
-    generation: Callable[[], int]
+    generation: Callable[[], int] = int
     changed: Callable[[], None]
     """A lane let go of partitions, or forgot them."""
     rests: Callable[[], None]

@@ -17,7 +17,7 @@ import anyio
 
 from reactive_orch.core import membership as core
 from reactive_orch.core.health import Facts, State
-from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
+from reactive_orch.errors import Superseded, Unavailable, kind_of
 from reactive_orch.model import NOBODY, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
 from reactive_orch.runtime import enrolment, gauges
@@ -117,7 +117,11 @@ class Worker:
         """
         with self._node.attached(self), observed(self._gauges):
             try:
-                if await self._registered():
+                accepted = await enrolment.register_unless(
+                    self._stop_asked, self._node, self.replica_set, self._projections
+                )
+                self._shares = {projection.name: Share(self._work(projection)) for projection in accepted}
+                if accepted:
                     async with anyio.create_task_group() as tasks:
                         for share in self._shares.values():
                             tasks.start_soon(share.run)
@@ -130,19 +134,6 @@ class Worker:
                     if member is not None:
                         await enrolment.leave_in_passing(self._node, self.replica_set, member)
                 self._state = State.STOPPED
-
-    async def _registered(self) -> bool:
-        """Record the projections; False when asked to stop before the database has answered."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._cancel_when_stopped, tasks.cancel_scope)
-            accepted = await enrolment.register(self._node, self.replica_set, self._projections)
-            self._shares = {projection.name: Share(self._work(projection)) for projection in accepted}
-            tasks.cancel_scope.cancel()
-        return bool(self._shares)
-
-    async def _cancel_when_stopped(self, scope: anyio.CancelScope) -> None:
-        await self._stop_asked.wait()
-        scope.cancel()
 
     def wake(self, source: str) -> None:
         """Look: anything may have changed."""
@@ -271,7 +262,8 @@ class Worker:
             return True
         if self._stopping:
             return await self._let_go(me.state)
-        await self._give_up_refused(self.member)
+        if await enrolment.give_up_refused(self._node, self.replica_set, self.member, self._shares):
+            self._signal.set()
         for name, share in self._shares.items():
             share.rewound(snapshot.epochs.get(name, 0))
         self._watch.set(core.successor(snapshot, self.member))
@@ -314,19 +306,6 @@ class Worker:
         async with self._node.database.coordination() as connection:
             await membership.leave(connection, self.member)
         return True
-
-    async def _give_up_refused(self, me: MemberId) -> None:
-        """Go on without the projections whose recorded filter has changed. Raises ConfigError when none is left."""
-        refused = frozenset(name for name, share in self._shares.items() if share.refused)
-        for name in sorted(refused):
-            enrolment.say_refused(self.replica_set, name)
-            self._shares.pop(name).forget()
-            async with self._node.database.coordination() as connection:
-                await membership.give_up(connection, me, name)
-        if refused and not self._shares:
-            raise ConfigError(enrolment.nothing_left(refused))
-        if refused:
-            self._signal.set()
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, acknowledged: int) -> bool:
         adoption = self._adoption

@@ -366,12 +366,18 @@ $$;
 -- without its lock is a dead member. Nobody is notified: the joiner makes the change that admits it, and the heartbeats
 -- of the others cover one that dies in between.
 CREATE FUNCTION reactive_orch.join_replica_set(
-    in_replica_set text, in_name text, in_projections text[], in_stale_after interval)
+    in_replica_set text, in_name text, in_projections text[], in_stale_after interval, in_known integer[])
 RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     member integer := nextval('reactive_orch.member_ids');
 BEGIN
+    -- What this process has joined without ever learning the id: the answer was lost. Nobody works for such a member.
+    DELETE FROM reactive_orch.members m
+    WHERE m.replica_set = in_replica_set AND m.name = in_name AND m.id <> ALL (in_known) AND m.state = 'waiting';
+    UPDATE reactive_orch.members m SET state = 'leaving'
+    WHERE m.replica_set = in_replica_set AND m.name = in_name AND m.id <> ALL (in_known) AND m.state = 'active';
+
     PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), member);
     INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
     SELECT member, in_replica_set, in_name, in_projections, a.pid, a.backend_start, in_stale_after

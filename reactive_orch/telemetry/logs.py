@@ -1,0 +1,87 @@
+"""Log lines: one line each, for people on a terminal, JSON for everything else.
+
+A line says what happened (`event`), to whom, and in which trace; never why in the words of an exception, which hold
+values: `errors.kind_of` names it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INSTANCE_ID = str(uuid.uuid4())
+"""This process, in logs and in telemetry: `service.instance.id`."""
+
+FORMATS = ("auto", "text", "json")
+
+_FIELDS = ("event", "replica_set", "generation", "member", "projection", "url")
+
+
+def log_to(stream: TextIO, form: str) -> None:
+    """Send this package's lines, and the exporters' complaints, to a stream. `auto`: text on a terminal, else JSON."""
+    text = form == "text" or (form == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Text() if text else Json())
+    for name, level in (("reactive_orch", logging.INFO), ("opentelemetry", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def _context(record: logging.LogRecord) -> dict[str, str]:
+    """Return the trace a line belongs to: the one it names, else that of the span it was written in."""
+    named = getattr(record, "trace_id", None)
+    if named is not None:
+        return {"trace_id": named}
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    from opentelemetry.trace import get_current_span
+
+    context = get_current_span().get_span_context()
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"} if context.is_valid else {}
+
+
+def _message(record: logging.LogRecord) -> str:
+    kind = f": {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] else ""
+    return " ".join(record.getMessage().split()) + kind
+
+
+class Text(logging.Formatter):
+    """For people: time, level, words, and the trace to look for."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        trace = "".join(f" {key}={value}" for key, value in _context(record).items())
+        return f"{_time(record)} {record.levelname:<7} {_message(record)}{trace}"
+
+
+class Json(logging.Formatter):
+    """For machines: one object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return json.dumps(dict(_pairs(record)), ensure_ascii=False, default=str)
+
+
+def _pairs(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    yield "time", _time(record)
+    yield "level", record.levelname.lower()
+    yield "message", _message(record)
+    for key in _FIELDS:
+        if (value := getattr(record, key, None)) is not None:
+            yield key, value
+    yield from _context(record).items()
+    yield "service.instance.id", INSTANCE_ID
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{moment}.{int(record.msecs):03}Z"
