@@ -79,6 +79,12 @@ class Progress:
         behind = sorted(partition for partition, read_to in self.read_to.items() if read_to < high)
         return Window(tuple(behind), low, high, limit)
 
+    def following(self, window: Window, end: Position, settled: Position) -> Window | None:
+        """Return what is likely to be asked for once this window has been passed up to `end`; None at the log's end."""
+        if end >= settled or len(window.partitions) < len(self.saved):
+            return None
+        return Window(window.partitions, end, min(settled, end + self._span()), window.limit)
+
     def _span(self) -> int:
         share = max(len(self.saved), 1)
         return min(max(self.batch_events * self.partitions_total // share, 1) * self._stretch, SPAN_MAX)
@@ -138,6 +144,10 @@ class Trouble:
     def limit_of(self, low: Position, batch_events: int) -> int:
         """Return how many events the next batch may have."""
         return self.limit if low < self.until else batch_events
+
+    def limits(self, low: Position) -> bool:
+        """Tell whether a failing event is still ahead of this position."""
+        return low < self.until
 
     def failed(self, events: Sequence[Event], failing: int | None) -> None:
         """Note a failed attempt; `failing` is the index of the event that failed, None when unknown."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -66,12 +66,28 @@ def _complaint(row: Mapping[str, Any]) -> str | None:
     return next((text for text, broken in rules.items() if broken), None)
 
 
-async def observe(connection: AnyConnection) -> tuple[Position, list[str], list[str]]:
-    """Return the head, then who may still write at or below it, and which of those are prepared transactions."""
+class Look(NamedTuple):
+    """The head, read first, then who may still write at or below it, and which of those are prepared transactions."""
+
+    head: Position
+    holders: list[str]
+    prepared: list[str]
+    disarmed: bool
+    """Somebody has disarmed the bell: nobody rings."""
+
+
+async def observe(connection: AnyConnection) -> Look:
+    """Look at the log: steps one and two of the frontier."""
     with translated():
         row = await connection.fetchrow(_SQL.observe)
     assert row is not None, "observe_log returns one row"
-    return row["head"], row["holders"], row["prepared"]
+    return Look(*row)
+
+
+async def arm(connection: AnyConnection, for_s: float) -> None:
+    """Let writers ring for this long; with 0 let them stop."""
+    with translated():
+        await connection.execute(_SQL.arm, int(for_s * 1000))
 
 
 async def run_end(connection: AnyConnection, settled: Position, head: Position) -> Position:

@@ -1,6 +1,6 @@
 -- name: observe
 -- Steps one and two of the frontier: the head, then who may still write at or below it.
-SELECT head, holders, prepared FROM reactive_orch.observe_log();
+SELECT head, holders, prepared, disarmed FROM reactive_orch.observe_log();
 
 -- name: run_end
 -- The end of the run without gaps directly after $1, looking at no more than $3 positions up to $2; NULL when there is none.
@@ -96,3 +96,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::inte
      WITH ORDINALITY AS n(context, type, id, event_id, event_type, event_version, payload, trace_id, correlation_id,
                           causation_id, metadata, i)
 ORDER BY n.i;
+
+-- name: arm
+-- Let writers ring for the next $1 milliseconds; 0: not any more.
+SELECT reactive_orch.arm_bell($1::bigint);

@@ -18,14 +18,17 @@ import anyio
 
 from reactive_orch.core.progress import Batch, Progress, Trouble
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, kind_of
-from reactive_orch.postgres import checkpoints, log
+from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.reader import Reader, Reading
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
 
     from reactive_orch.config import Config
     from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap
@@ -76,6 +79,7 @@ class Lane:
         self._trouble = Trouble()
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
+        self._reader = Reader(work.database, work.projection.filter, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._setbacks = 0
@@ -113,19 +117,20 @@ class Lane:
 
     async def run(self) -> None:
         """Run batches for ever. Raises ProjectionFailed when a handler has failed for good."""
-        while True:
-            try:
-                await self._step()
-            except Superseded:
-                self.forget()
-                await anyio.sleep(self._contended.next_s())
-            except Unavailable:
-                self.forget()
-                await anyio.sleep(self._reconnect.next_s())
-            except HandlerFailed as error:
-                await self._after_failure(error)
+        async with anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    await self._step(tasks)
+                except Superseded:
+                    self.forget()
+                    await anyio.sleep(self._contended.next_s())
+                except Unavailable:
+                    self.forget()
+                    await anyio.sleep(self._reconnect.next_s())
+                except HandlerFailed as error:
+                    await self._after_failure(error)
 
-    async def _step(self) -> None:
+    async def _step(self, tasks: TaskGroup) -> None:
         if self._incarnation != self._work.database.incarnation:
             self.forget()
         if self._save_is_due():
@@ -135,18 +140,24 @@ class Lane:
         if window is None:
             await self._rest()
             return
-        async with self._work.database.processing() as connection:
-            began = time.perf_counter()
-            events, end = await log.read_window(connection, window, self._work.projection.filter)
-            self.handling.read(time.perf_counter() - began)
-            if self._incarnation != self._work.database.incarnation:
-                return
-            self._reconnect.reset()
-            batch = self.progress.plan(window, events, end)
-            if batch.events:
+        reading = await self._reader.read(window)
+        if self._incarnation != self._work.database.incarnation:
+            return
+        self._reconnect.reset()
+        self._read_ahead(tasks, reading)
+        batch = self.progress.plan(reading.window, reading.events, reading.end)
+        if batch.events:
+            async with self._work.database.processing() as connection:
                 await self._handle(connection, batch)
-            self.progress.passed(window, end, batch)
-            self._land()
+        self.progress.passed(reading.window, reading.end, batch)
+        self._land()
+
+    def _read_ahead(self, tasks: TaskGroup, reading: Reading) -> None:
+        settled = self._work.tail.settled
+        if reading.events and settled is not None and not self._trouble.limits(reading.end):
+            following = self.progress.following(reading.window, reading.end, settled)
+            if following is not None:
+                self._reader.read_ahead(tasks, following)
 
     async def _rest(self) -> None:
         self._work.tail.call(self.signal)

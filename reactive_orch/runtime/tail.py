@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.core.bell import Bell
 from reactive_orch.core.frontier import Frontier, Observation
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import log
@@ -31,10 +32,14 @@ if TYPE_CHECKING:
     from reactive_orch.model import Blocker, Position
     from reactive_orch.postgres.database import Database
 
-POLL_S = 2.0
+POLL_S = 5.0
 """The fallback: how long a lost notification can go unnoticed."""
 POLL_DEAF_S = 0.2
 """The same while no notification can arrive."""
+ARMED_S = 20.0
+"""For how long writers ring after the last reader has armed the bell; renewed at half time while somebody sleeps."""
+LOOK_BUSY_S, LOOK_BUSY_MOST_S = 0.003, 0.050
+"""How often a reader looks while nobody rings because much is written: times the number of readers, at most."""
 LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 BLOCKED_AFTER_S, BLOCKED_REPEAT_S = 1.0, 30.0
 """A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
@@ -57,6 +62,10 @@ class Tail:
         self._waiting: set[Signal] = set()
         self._demand = Signal()
         self.bell = Signal()
+        self.readers = 1
+        """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
+        self._bell = Bell()
+        self._armed_until_s = 0.0
         self.blockers: list[Blocker] = []
         self._held_since: float | None = None
         self._report_at = 0.0
@@ -118,12 +127,12 @@ class Tail:
         looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)
         while incarnation == self._database.incarnation:
             backoff.reset()
-            asleep, before = not self._frontier.waiting, self._frontier.settled
+            asleep, before = self._bell.armed and not self._frontier.waiting, self._frontier.settled
             if self._frontier.waiting:
                 await self.bell.wait(looked_again.next_s())
             else:
                 looked_again.reset()
-                await self._sleep()
+                await self._sleep(connection)
             count(WAKE_UPS, "tail", self.bell.source)
             await self._look(connection)
             if asleep and self._frontier.settled > before:
@@ -134,33 +143,39 @@ class Tail:
         state = await log.check(connection)
         # A checkpoint was written by somebody for whom everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint)
+        self._bell, self._armed_until_s = Bell(), 0.0
         await self._look(connection)
         self._incarnation = incarnation
         self._announce()
 
     async def _look(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        head, holders, prepared = await log.observe(connection)
+        look = await log.observe(connection)
         before = self._frontier.settled
-        frontier = self._frontier.observe(Observation(head, frozenset(holders), frozenset(prepared)))
+        frontier = self._frontier.observe(Observation(look.head, frozenset(look.holders), frozenset(look.prepared)))
         if frontier.waiting:
-            frontier = frontier.extend(await log.run_end(connection, frontier.settled, head))
+            frontier = frontier.extend(await log.run_end(connection, frontier.settled, look.head))
         self._frontier = frontier
-        await self._watch_holders(connection)
+        self._bell = self._bell.observe(look.head, time.monotonic(), disarmed=look.disarmed)
+        if frontier.settled > before or not frontier.waiting:
+            self._released()
         if frontier.settled > before:
             self._announce()
+        if frontier.waiting:
+            await self._watch_holders(connection)
 
     def _announce(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for signal in waiting:
             signal.set()
 
+    def _released(self) -> None:
+        if self.held_s > BLOCKED_AFTER_S:
+            frontier_was_held(self.held_s, self.blockers, self._frontier.settled)
+        self._held_since, self.blockers, self._report_at = None, [], 0.0
+
     async def _watch_holders(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         now = time.monotonic()
-        if not self._frontier.waiting:
-            if self.held_s > BLOCKED_AFTER_S:
-                frontier_was_held(self.held_s, self.blockers, self._frontier.settled)
-            self._held_since, self.blockers, self._report_at = None, [], 0.0
-        elif self._held_since is None:
+        if self._held_since is None:
             self._held_since, self._report_at = now, now + BLOCKED_AFTER_S
         elif now >= self._report_at:
             self._report_at = now + BLOCKED_REPEAT_S
@@ -171,8 +186,21 @@ class Tail:
                 "; ".join(map(str, self.blockers)) or "a transaction that has just ended",
             )
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Wait for the bell: armed first, then looked once more, or else an event in between would ring for nobody."""
         if not self._waiting:
             await self._demand.wait()
-        poll_s = POLL_S if self._hears() else POLL_DEAF_S
-        await self.bell.wait(poll_s * random.uniform(0.8, 1.0))
+        if not self._bell.armed:
+            await self._disarm(connection)
+            await self.bell.wait(min(LOOK_BUSY_S * self.readers, LOOK_BUSY_MOST_S))
+        elif self._armed_until_s - time.monotonic() < ARMED_S / 2:
+            await log.arm(connection, ARMED_S)
+            self._armed_until_s = time.monotonic() + ARMED_S
+        else:
+            poll_s = POLL_S if self._hears() else POLL_DEAF_S
+            await self.bell.wait(poll_s * random.uniform(0.8, 1.0))
+
+    async def _disarm(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        if self._armed_until_s:
+            self._armed_until_s = 0.0
+            await log.arm(connection, 0)

@@ -53,12 +53,20 @@ FROM reactive_orch.events;
 CREATE FUNCTION reactive_orch.notify(channel text, payload text) RETURNS void
 LANGUAGE sql AS $$ SELECT pg_notify(channel, payload) $$;
 
+-- The bell: until when, in milliseconds of the database's clock, writers are to ring. NOTIFY in a writing transaction
+-- holds a lock of the whole database until after its flush, so nobody rings while the readers are awake anyway. A
+-- sequence, since it is read in place: a writer with an old snapshot sees it too, and there is no row on the writers'
+-- path to bloat. Unlogged: a crash empties it, and empty counts as armed.
+CREATE UNLOGGED SEQUENCE reactive_orch.bell MINVALUE 0;
+
 -- Wakes the readers. SECURITY DEFINER with a fixed search_path: a role that may only INSERT must be able to append.
--- Whether anybody sleeps is not asked yet: here is the place where the bell's "armed until" will be looked at.
 CREATE FUNCTION reactive_orch.ring() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM reactive_orch.notify('reactive_orch_events', '');
+    IF coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass), 9e18::bigint)
+       > extract(epoch FROM clock_timestamp()) * 1000 THEN
+        PERFORM reactive_orch.notify('reactive_orch_events', '');
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -66,13 +74,27 @@ $$;
 CREATE TRIGGER ring AFTER INSERT ON reactive_orch.events
 FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.ring();
 
+-- Arms the bell for a time, or with 0 disarms it. Whoever sleeps because it was armed is woken to see that it is not.
+CREATE FUNCTION reactive_orch.arm_bell(for_ms bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF for_ms = 0 THEN
+        PERFORM setval('reactive_orch.bell', 0), reactive_orch.notify('reactive_orch_events', '');
+    ELSE
+        PERFORM setval('reactive_orch.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + for_ms);
+    END IF;
+END
+$$;
+
 -- Steps one and two of the frontier, in this order whatever a planner thinks: the head, then who may still write at or
 -- below it. A transaction takes the table's RowExclusiveLock before it draws a position and keeps it to its end, so a
 -- position up to the head belongs to one that is listed here or has ended. The rows are read later, in a statement
 -- (and so a snapshot) of their own. A prepared transaction has no pid; its virtual transaction is a new one.
-CREATE FUNCTION reactive_orch.observe_log(OUT head bigint, OUT holders text[], OUT prepared text[])
+-- On the way it tells whether the bell has been disarmed by somebody.
+CREATE FUNCTION reactive_orch.observe_log(OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean)
 LANGUAGE plpgsql AS $$
 BEGIN
+    disarmed := coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass) = 0, false);
     SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
 
     SELECT coalesce(array_agg(l.virtualtransaction), '{}'),
