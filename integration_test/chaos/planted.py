@@ -129,17 +129,18 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 
 @_bug
 def frontier_reads_the_holders_before_the_head() -> None:
-    async def observe(connection: Any) -> tuple[int, list[str], list[str]]:
+    async def observe(connection: Any) -> log.Look:
         holders = await connection.fetchrow(_HOLDERS)
-        return await connection.fetchval(_HEAD), holders["holders"], holders["prepared"]
+        return log.Look(await connection.fetchval(_HEAD), holders["holders"], holders["prepared"], disarmed=False)
 
     _put(log, "observe", observe)
 
 
 @_bug
 def frontier_trusts_the_head() -> None:
-    async def observe(connection: Any) -> tuple[int, list[str], list[str]]:
-        return await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events"), [], []
+    async def observe(connection: Any) -> log.Look:
+        head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
+        return log.Look(head, [], [], disarmed=False)
 
     _put(log, "observe", observe)
 
@@ -148,9 +149,10 @@ def frontier_trusts_the_head() -> None:
 def frontier_blind_to_prepared_transactions() -> None:
     original = log.observe
 
-    async def observe(connection: Any) -> tuple[int, list[str], list[str]]:
-        head, holders, prepared = await original(connection)
-        return head, [holder for holder in holders if holder not in prepared], []
+    async def observe(connection: Any) -> log.Look:
+        look = await original(connection)
+        running = [holder for holder in look.holders if holder not in look.prepared]
+        return look._replace(holders=running, prepared=[])
 
     _put(log, "observe", observe)
 
