@@ -242,6 +242,7 @@ class Worker:
             snapshot = await membership.observe(connection, self.replica_set)
         turn.observed()
         self.snapshot = snapshot
+        self._node.tail.readers = max(len(snapshot.members), 1)
         self._settled = snapshot.generation if snapshot.settled else self._settled
         if self.member is None:
             return await self._join()

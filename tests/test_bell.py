@@ -1,0 +1,52 @@
+"""The bell: armed by the log's rate, with two limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from reactive_orch.core.bell import ARM_BELOW_PER_S, DISARM_ABOVE_PER_S, WINDOW_S, Bell
+
+
+def _after(bell: Bell, rate: float, *, seconds: float = 1.0, every_s: float = 0.05) -> Bell:
+    """Let events be written at a rate, with a look now and then."""
+    now, head = bell.since_s, float(bell.since or 0)
+    for _ in range(round(seconds / every_s)):
+        now, head = now + every_s, head + rate * every_s
+        bell = bell.observe(int(head), now, disarmed=False)
+    return bell
+
+
+START = Bell().observe(0, 0.0, disarmed=False)
+
+
+@pytest.mark.parametrize(
+    ("was", "rate", "armed"),
+    [
+        (True, 0, True),
+        (True, DISARM_ABOVE_PER_S * 0.8, True),
+        (True, DISARM_ABOVE_PER_S * 1.3, False),
+        (False, DISARM_ABOVE_PER_S * 1.3, False),
+        (False, ARM_BELOW_PER_S * 1.3, False),
+        (False, ARM_BELOW_PER_S * 0.7, True),
+        (False, 0, True),
+    ],
+)
+def test_armed_by_the_rate_with_two_limits(*, was: bool, rate: float, armed: bool) -> None:
+    assert _after(Bell(was, 0.0, 0), rate).armed is armed
+
+
+def test_the_rate_is_that_of_the_last_moments_not_of_an_idle_hour() -> None:
+    idle = _after(START, 0, seconds=3600, every_s=10)
+    assert not _after(idle, 10 * DISARM_ABOVE_PER_S, seconds=2 * WINDOW_S + 0.1).armed
+
+
+def test_another_readers_word_is_taken_and_then_ones_own_rate_counts() -> None:
+    told = START.observe(5, 1.0, disarmed=True)
+    assert not told.armed
+    assert not told.observe(6, 1.0 + WINDOW_S / 2, disarmed=True).armed
+    assert told.observe(6, 1.0 + WINDOW_S, disarmed=True).armed
+
+
+def test_a_fresh_reader_believes_that_nobody_rings() -> None:
+    assert not Bell().observe(0, 0.0, disarmed=True).armed
+    assert START.armed
