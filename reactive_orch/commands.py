@@ -17,6 +17,7 @@ from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import checkpoints, log, membership, migrations
 from reactive_orch.postgres.database import AnyConnection, Database, translated
 from reactive_orch.runtime.append import append
+from reactive_orch.waterfall import waterfall
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -234,6 +235,26 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replica-set", metavar="NAME", help="only this one")
 
 
+async def _trace(options: argparse.Namespace, url: str) -> None:
+    name = options.replica_set
+    async with _connected(url) as connection:
+        await migrations.check(connection)
+        number = options.generation or (await membership.replica_sets(connection)).get(name)
+        row = await membership.generation(connection, name, number) if number else None
+        if row is None:
+            wanted = f"generation {options.generation}" if options.generation else "generation"
+            msg = f"there is no {wanted} of a replica set {name!r} on record"
+            raise ConfigError(msg)
+        adoptions = await membership.adoptions(connection, name, row.number)
+    for line in waterfall(name, row, adoptions):
+        print(line)
+
+
+def _trace_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("generation", nargs="?", type=int, metavar="GENERATION", help="default: the last one")
+    parser.add_argument("--replica-set", required=True, metavar="NAME")
+
+
 async def _rewind(options: argparse.Namespace, url: str) -> None:
     async with _connected(url) as connection:
         await migrations.check(connection)
@@ -293,6 +314,7 @@ COMMANDS = {
     "migrate": Command("create or update the schema", _migrate_arguments, _migrate),
     "append": Command("append events, JSON lines from standard input or one from options", _append_arguments, _append),
     "status": Command("show the log, replica sets, workers and projections", _status_arguments, _status),
+    "trace": Command("draw a rebalance: which phase took how long on which worker", _trace_arguments, _trace),
     "rewind": Command("set a projection's positions back while workers run", _rewind_arguments, _rewind),
 }
 """What `python -m reactive_orch WORD` does."""

@@ -59,6 +59,7 @@ class Surroundings:
         self.head = self.settled = 0
         self.rows = {partition: Checkpoint(0, 0) for partition in range(PARTITIONS)}
         self.reads: list[Read | None] = [None, None]
+        self.ahead: list[Read | None] = [None, None]
 
     def between(self, partition: Partition, low: Position, high: Position) -> list[Position]:
         return [e.global_position for e in self.log if e.partition == partition and low < e.global_position <= high]
@@ -135,12 +136,18 @@ class Surroundings:
         if window is None:
             assert all(read_to >= self.settled for read_to in self.lanes[lane].read_to.values())
             return
-        assert window.low < window.high <= self.settled, "only what is settled is read"
         assert set(window.partitions) <= self.lanes[lane].partitions
+        read, ahead = self.fetch(window), self.ahead[lane]
+        if ahead and (ahead.window.low, ahead.window.partitions) == (window.low, window.partitions):
+            read = ahead if ahead.window.limit <= limit else read
+        following = self.lanes[lane].following(read.window, read.end, self.settled)
+        self.reads[lane], self.ahead[lane] = read, self.fetch(following) if following else None
+
+    def fetch(self, window: Window) -> Read:
+        assert window.low < window.high <= self.settled, "only what is settled is read"
         rows = [e for e in self.log if e.partition in window.partitions and window.low < e.global_position]
-        found = [e for e in rows if e.global_position <= window.high][:limit]
-        end = found[-1].global_position if len(found) == limit else window.high
-        self.reads[lane] = Read(window, found, end)
+        found = [e for e in rows if e.global_position <= window.high][: window.limit]
+        return Read(window, found, found[-1].global_position if len(found) == window.limit else window.high)
 
     def begin(self, lane: int, _partition: Partition, _number: int) -> None:
         """Plan the batch and swap: from here on its rows are locked."""
@@ -253,6 +260,11 @@ class ReadsBeyondTheSettledPosition(Progress):
         return super().window(settled + 1, limit)
 
 
+class ReadsTooFarAhead(Progress):
+    def following(self, window: Window, end: Position, settled: Position) -> Window | None:
+        return super().following(window, end, settled + 1)
+
+
 class HandlesAgainWhatItHasRead(Progress):
     def plan(self, window: Window, events: Sequence[Event], end: Position) -> Batch:
         covered = super().plan(window, events, end).read_to
@@ -322,6 +334,7 @@ class WindowWithoutWidth(Progress):
 MUTANTS = (
     CoversWhatLiesBeforeItsLow,
     ReadsBeyondTheSettledPosition,
+    ReadsTooFarAhead,
     HandlesAgainWhatItHasRead,
     ExpectsWhereItHasReadTo,
     IgnoresTheLimit,
@@ -419,6 +432,17 @@ def test_a_window_that_ends_at_the_settled_position_does_not_double() -> None:
     for settled in range(1, 100):
         read_all(progress, [], settled, limit=4)
     assert widths(read_all(progress, [], settled=1000, limit=4))[0] == 4
+
+
+def test_what_follows_is_what_will_be_asked_for() -> None:
+    progress = holding({0: 5, 1: 5})
+    window = Window((0, 1), 5, 11, 4)
+    following = progress.following(window, 9, settled=100)
+    progress.passed(window, 9, progress.plan(window, [event(p) for p in (6, 7, 8, 9)], 9))
+    assert following == progress.window(settled=100, limit=4) == Window((0, 1), 9, 15, 4)
+    assert progress.following(following, 15, settled=15) is None, "the end of the log"
+    progress.take({2: Checkpoint(99, 0)})
+    assert progress.following(following, 15, settled=100) is None, "others come into it: the guess would be wrong"
 
 
 def test_what_was_read_without_events_is_saved_lazily_and_once() -> None:

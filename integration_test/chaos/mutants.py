@@ -37,6 +37,9 @@ SCENARIO_OF = {
     "free_lock_trusted_after_a_restart": "server_restart",
 }
 
+_BROKEN = {"exits", "log"}
+"""A worker that ends or shows a traceback has not been caught at what the bug does: the planting is out of date."""
+
 
 async def _all(cluster: Cluster, wanted: list[str], *, product: bool, verbose: bool) -> bool:
     well = True
@@ -49,8 +52,10 @@ async def _all(cluster: Cluster, wanted: list[str], *, product: bool, verbose: b
         for mutant in wanted:
             started = time.monotonic()
             found = await scenarios.play(cluster, "chaos_template", SCENARIO_OF[mutant], mutant)
-            by = ", ".join(dict.fromkeys(finding.checker for finding in found)) or "SURVIVED"
-            well &= bool(found)
+            checkers = dict.fromkeys(finding.checker for finding in found)
+            caught = bool(found) and not checkers.keys() & _BROKEN
+            by = ", ".join(checkers) if caught else f"not caught: {', '.join(checkers) or 'survived'}"
+            well &= caught
             _row(mutant, SCENARIO_OF[mutant], by, f"{time.monotonic() - started:.1f} s")
             if verbose:
                 _say("\n".join(map(str, found)))

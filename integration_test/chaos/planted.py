@@ -196,17 +196,15 @@ def saved_lazily_beyond_unread_events() -> None:
 def take_over_without_the_row_lock_from_a_cache() -> None:
     cache: dict[tuple[str, int], Checkpoint] = {}
 
-    async def load(
-        connection: Any, replica_set: str, projection: str, partitions: Collection[int]
+    async def load_free(
+        connection: Any, replica_set: str, projection: Any, partitions: Collection[int]
     ) -> dict[int, Checkpoint]:
-        for p, position, epoch, parked in await connection.fetch(
-            _UNLOCKED, replica_set, projection, sorted(partitions)
-        ):
-            cache.setdefault((projection, p), Checkpoint(position, epoch, parked))
-        return {p: cache[projection, p] for p in partitions}
+        rows = await connection.fetch(_UNLOCKED, replica_set, projection.name, sorted(partitions))
+        for partition, position, epoch, parked in rows:
+            cache.setdefault((projection.name, partition), Checkpoint(position, epoch, parked))
+        return {p: cache[projection.name, p] for p in partitions}
 
-    _put(checkpoints, "load_free", load)
-    _put(checkpoints, "load_next", load)
+    _put(checkpoints, "load_free", load_free)
 
 
 _UNLOCKED = """

@@ -14,6 +14,7 @@ from integration_test import projections as test_projections
 from integration_test.chaos import checkers, planted, worker
 from integration_test.chaos.proxy import Proxy
 from integration_test.chaos.stage import (
+    PARTITIONS,
     REPLICA_SET,
     Arena,
     Caught,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 ADOPTED = r"generation \d+ of .* adopted in"
 QUICK = Pace(heartbeat_s=0.1, stale_s=0.6, batch=20)
 CALM = Pace(heartbeat_s=1.0, stale_s=10.0, batch=20)
+LAST_KEY = "one key, one partition"
 PROMPTLY_S = 1.0
 """Far above what a notification takes, far below the fallback polls as these scenarios set them."""
 
@@ -209,43 +211,51 @@ async def older_state_after_a_blip(stage: Stage) -> None:
 
 
 async def _fail_over(stage: Stage, *, blip: bool) -> None:
-    arena = stage.arena
-    first, name = arena.url, "chaos_copy"
-    a = await arena.start()
-    async with stage.writing(url=first):
-        await _rises(arena, _HANDLED, 100, "events are handled")
-    await arena.settle(1)
-    await arena.stop_workers()
-    await checkers.leaks(arena)
-    stage.writers.clear()
-    with database(arena.cluster, name, first.rpartition("/")[2]):
-        async with Proxy(first) as proxy:
-            # Nothing is saved lazily: of partitions without events it remembers more than the database knows.
-            a = await arena.start(url=proxy.url(), env={worker.SAVE: "60"})
-            await a.said(ADOPTED)
+    arena, first, copy = stage.arena, stage.arena.url, "chaos_copy"
+    arena.pace = Pace(heartbeat_s=1, stale_s=30, batch=20)  # its membership outlives all this
+    async with Proxy(first) as proxy:
+        # Nothing is saved lazily: of partitions without events it remembers more than the database knows.
+        a = await arena.start(url=proxy.url(), env={worker.SAVE: "60"})
+        await a.said(ADOPTED)
+        async with Writers(first, arena.rng):
+            await _rises(arena, _HANDLED, 100, "events are handled")
+        await arena.settle(1)
+        await _cut_off(arena, proxy)
+        with database(arena.cluster, copy, _name(first)):
+            proxy.accept()
+            await a.said("membership connection is back")
             if blip:
                 async with Writers(first, arena.rng):
                     await _lose_one(arena)
             async with connected(first) as connection:
                 for _ in range(300):
-                    await append(connection, [_event("one key, one partition")])
+                    await append(connection, [_event(LAST_KEY)])
             await arena.settle(1)
-            proxy.hold()
-            proxy.cut()
-            await _swap_names(arena, first.rpartition("/")[2], name)
+            await _cut_off(arena, proxy)
+            await _swap_names(arena, _name(first), copy)
             arena.settled_to = 0
             await _other_future(stage, proxy)
             await arena.stop_workers()
 
 
-async def _swap_names(arena: Arena, one: str, other: str) -> None:
+def _name(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+async def _cut_off(arena: Arena, proxy: Proxy) -> None:
+    proxy.hold()
+    proxy.cut()
     async with connected(arena.cluster.url(), "chaos:arena") as connection:
 
         async def alone() -> bool:
-            sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = ANY ($1::text[])"
-            return not await connection.fetchval(sql, [one, other])
+            sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
+            return not await connection.fetchval(sql, _name(arena.url))
 
         await arena.until(alone, "the server has noticed that the connections are cut")
+
+
+async def _swap_names(arena: Arena, one: str, other: str) -> None:
+    async with connected(arena.cluster.url(), "chaos:arena") as connection:
         for name, new in ((one, "chaos_third"), (other, one), ("chaos_third", other)):
             await connection.execute(f"ALTER DATABASE {name} RENAME TO {new}")
 
@@ -266,15 +276,23 @@ async def _lose_one(arena: Arena) -> None:
 async def _other_future(stage: Stage, proxy: Proxy) -> None:
     arena = stage.arena
     async with connected(arena.url) as slow, connected(arena.url) as quick:
+        keys = [row["key"] for row in await quick.fetch(_ELSEWHERE, LAST_KEY, PARTITIONS - 1)]
         await slow.execute("BEGIN")
-        await append(slow, [_event(f"slow-{n}") for n in range(40)])
+        await append(slow, [_event(key) for key in keys[:5]])
         for _ in range(30):
             async with quick.transaction():
-                await append(quick, [_event(f"quick-{n}") for n in range(40)])
+                await append(quick, [_event(key) for key in keys[5:]])
         proxy.accept()
         await asyncio.sleep(1.5)
         await slow.execute("COMMIT")
     await arena.settle(1)
+
+
+# In other partitions than the one whose checkpoint the worker knows to be further: its swap would tell it at once.
+_ELSEWHERE = """
+SELECT 'other-' || n AS key FROM generate_series(1, 40) n
+WHERE hashtextextended('other-' || n, 0) & $2 <> hashtextextended($1, 0) & $2
+"""
 
 
 def _event(key: str) -> NewEvent:
@@ -310,21 +328,24 @@ async def _promptly(arena: Arena, when: str) -> None:
 
 @_scenario
 async def server_restart(stage: Stage) -> None:
-    """The server restarts, every lock is gone: nobody who comes back is expelled."""
+    """The server restarts, every lock is gone: nobody who comes back is expelled, late as he may be."""
     arena = stage.arena
     arena.pace = CALM
-    three = [await arena.start() for _ in range(3)]
+    three = [await arena.start(rules=rules) for rules in ("", "", "resume.before=stop@1")]
     for process in three:
         await process.said(ADOPTED)
     await arena.settle(3)
     before = await arena.value("SELECT generation FROM reactive_orch.replica_sets")
     for times in (1, 2):
         await asyncio.to_thread(arena.cluster.restart, "immediate")
+        if times == 1:
+            await arena.until(_is(lambda: three[2].frozen), "the third is frozen before it resumes")
+            await asyncio.sleep(3.5)  # by then the others trust free locks again
+            three[2].send(signal.SIGCONT)
         for process in three:
             await process.said("membership connection is back", times=times)
     async with stage.writing():
         await _rises(arena, _HANDLED, 100, "events are handled")
-        await asyncio.sleep(3.5)  # by then free locks are trusted again
     after = await arena.value("SELECT generation FROM reactive_orch.replica_sets")
     if after != before:
         raise Caught(Finding("generations", f"a restart cost {after - before} generations"))

@@ -170,7 +170,7 @@ class Process:
             self._heard.clear()
             if not self.running or time.monotonic() > deadline:
                 msg = f"{self.name} never said {pattern!r} {times} times (exit code {self.code}):\n{self.tail()}"
-                raise Caught(Finding("progress", msg))
+                raise Caught(Finding("progress" if self.running else "exits", msg))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await self._heard.wait()

@@ -1,0 +1,71 @@
+"""One rebalance, drawn for the terminal from what the database recorded: who did what, when, for how long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from reactive_orch.postgres.membership import AdoptionRow, GenerationRow
+
+WIDTH = 40
+
+
+class Bar(NamedTuple):
+    """A phase on one worker."""
+
+    member: int
+    phase: str
+    start: datetime
+    end: datetime
+    note: str
+
+
+def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[str]:
+    """Yield the lines."""
+    kept = sum(adoption.kept for adoption in adoptions)
+    subjects = ", ".join(map(str, row.subjects))
+    yield f"generation {row.number} of {replica_set}: {row.reason} of {subjects}, at {row.created_at:%Y-%m-%d %H:%M:%S %Z}"
+    yield f"{row.moved} partitions moved, {kept} kept; {_end(row)}"
+    if row.traceparent is not None:
+        yield f"trace {row.traceparent.split('-')[1]}"
+    yield ""
+    bars = list(_bars(row, adoptions))
+    first, last = row.noticed_at, max(bar.end for bar in bars)
+    yield f"{'':24}0 ms{_ms(first, last) + ' ms':>{WIDTH - 4}}"
+    for before, bar in zip((None, *bars), bars, strict=False):
+        worker = "" if before is not None and before.member == bar.member else f"worker {bar.member}"
+        yield f"{worker:<11} {bar.phase:<11} {_drawn(bar, first, last)} {_ms(bar.start, bar.end):>8} ms  {bar.note}".rstrip()
+    for member in sorted(set(row.members) - {adoption.member for adoption in adoptions}):
+        yield f"worker {member:<4} has not acknowledged"
+
+
+def _end(row: GenerationRow) -> str:
+    if row.settled_at is None:
+        return "not settled"
+    return f"settled in {_ms(row.created_at, row.settled_at)} ms, {_ms(row.noticed_at, row.settled_at)} ms after the notice"
+
+
+def _bars(row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[Bar]:
+    yield Bar(row.initiator, "decide", row.noticed_at, row.created_at, f"told by {row.wake_source}")
+    for a in adoptions:
+        yield Bar(a.member, "notice", row.created_at, a.noticed_at, f"told by {a.wake_source}")
+        if a.finished_at is not None:
+            yield Bar(a.member, "finish", a.noticed_at, a.finished_at, f"gave {a.gave}")
+        if a.loaded_at is not None:
+            yield Bar(a.member, "load", a.noticed_at, a.loaded_at, f"took {a.took}")
+        ready = max(moment for moment in (a.noticed_at, a.finished_at, a.loaded_at) if moment is not None)
+        yield Bar(a.member, "acknowledge", ready, a.acknowledged_at, f"kept {a.kept}")
+
+
+def _drawn(bar: Bar, first: datetime, last: datetime) -> str:
+    whole_s = (last - first).total_seconds() or 1.0
+    start = min(int((bar.start - first).total_seconds() / whole_s * WIDTH), WIDTH - 1)
+    end = max(round((bar.end - first).total_seconds() / whole_s * WIDTH), start + 1)
+    return f"{' ' * start}{'█' * (end - start)}".ljust(WIDTH)
+
+
+def _ms(start: datetime, end: datetime) -> str:
+    return f"{max((end - start).total_seconds(), 0.0) * 1000:.1f}"
