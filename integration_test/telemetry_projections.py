@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 SECRET = "hush-4f1c"  # noqa: S105 - it is the tests' own
 
 
-@projection("echoing", aggregate_types=["Appended"])
+@projection("echoing", aggregate_types=["Key"])
 async def echoing(event: Event, tx: asyncpg.Connection[asyncpg.Record]) -> None:
     """Append an event of its own for each event."""
     await record(tx, "echoing", event)
     await append(tx, [NewEvent(aggregate_type="Echo", aggregate_id=event.aggregate_id, event_type="Echoed")])
 
 
-@projection("betraying", aggregate_types=["Appended", "Poison"])
+@projection("betraying", aggregate_types=["Key", "Poison"])
 async def betraying(event: Event, tx: asyncpg.Connection[asyncpg.Record]) -> None:
     """Fail with the payload in the error, in Python or in the database."""
     if event.aggregate_type != "Poison":

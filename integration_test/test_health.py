@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from integration_test.cluster import Cluster
+
 
 @contextlib.asynccontextmanager
 async def running(url: str, *projections: Any, **config: Any) -> AsyncIterator[tuple[Node, Worker]]:
@@ -97,19 +99,23 @@ async def test_health_without_notifications(database: str) -> None:
             await wait_until(says(worker, WELL, "notifications do not arrive"), what="it says that it polls")
 
 
-async def test_health_without_a_membership_connection(database: str) -> None:
-    async with prepared(database) as connection, running(database, handled) as (node, worker):
+async def test_health_without_a_membership_connection(database: str, cluster: Cluster) -> None:
+    async with (
+        prepared(database),
+        running(database, handled) as (node, worker),
+        connected(cluster.url()) as operator,
+    ):
         await wait_until(says(worker, WELL))
-        name = "ALTER DATABASE " + database.rpartition("/")[2]
-        await connection.execute(f"{name} ALLOW_CONNECTIONS false")
+        name = database.rpartition("/")[2]
+        await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         try:
-            await connection.execute(
+            await operator.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1",
                 f"reactive_orch:membership:{node.label}%",
             )
             await wait_until(says(worker, OUT))
         finally:
-            await connection.execute(f"{name} ALLOW_CONNECTIONS true")
+            await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await wait_until(says(worker, WELL))
 
 

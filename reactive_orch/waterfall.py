@@ -27,7 +27,8 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
     """Yield the lines."""
     kept = sum(adoption.kept for adoption in adoptions)
     subjects = ", ".join(map(str, row.subjects))
-    yield f"generation {row.number} of {replica_set}: {row.reason} of {subjects}, at {row.created_at:%Y-%m-%d %H:%M:%S %Z}"
+    at = f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}"
+    yield f"generation {row.number} of {replica_set}: {row.reason} of {subjects}, at {at}"
     yield f"{row.moved} partitions moved, {kept} kept; {_end(row)}"
     if row.traceparent is not None:
         yield f"trace {row.traceparent.split('-')[1]}"
@@ -37,7 +38,8 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
     yield f"{'':24}0 ms{_ms(first, last) + ' ms':>{WIDTH - 4}}"
     for before, bar in zip((None, *bars), bars, strict=False):
         worker = "" if before is not None and before.member == bar.member else f"worker {bar.member}"
-        yield f"{worker:<11} {bar.phase:<11} {_drawn(bar, first, last)} {_ms(bar.start, bar.end):>8} ms  {bar.note}".rstrip()
+        drawn, took = _drawn(bar, first, last), _ms(bar.start, bar.end)
+        yield f"{worker:<11} {bar.phase:<11} {drawn} {took:>8} ms  {bar.note}".rstrip()
     for member in sorted(set(row.members) - {adoption.member for adoption in adoptions}):
         yield f"worker {member:<4} has not acknowledged"
 
@@ -45,7 +47,8 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
 def _end(row: GenerationRow) -> str:
     if row.settled_at is None:
         return "not settled"
-    return f"settled in {_ms(row.created_at, row.settled_at)} ms, {_ms(row.noticed_at, row.settled_at)} ms after the notice"
+    since_notice = _ms(row.noticed_at, row.settled_at)
+    return f"settled in {_ms(row.created_at, row.settled_at)} ms, {since_notice} ms after the notice"
 
 
 def _bars(row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[Bar]:

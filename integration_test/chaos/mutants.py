@@ -13,7 +13,7 @@ import sys
 import time
 
 from integration_test.chaos import planted, scenarios
-from integration_test.chaos.stage import database
+from integration_test.chaos.stage import database, until_terminated
 from integration_test.cluster import Cluster
 
 SCENARIO_OF = {
@@ -89,10 +89,10 @@ def main() -> int:
     options = parser.parse_args()
     with Cluster(options.pg) as cluster:
         if options.scenario:
-            return 0 if asyncio.run(_only(cluster, options.scenario)) else 1
-        well = asyncio.run(
-            _all(cluster, options.mutants or [*SCENARIO_OF], product=not options.mutants, verbose=options.verbose)
-        )
+            return 0 if asyncio.run(until_terminated(_only(cluster, options.scenario))) else 1
+        wanted = options.mutants or [*SCENARIO_OF]
+        playing = _all(cluster, wanted, product=not options.mutants, verbose=options.verbose)
+        well = asyncio.run(until_terminated(playing))
     return 0 if well else 1
 
 

@@ -25,7 +25,16 @@ from integration_test.chaos import checkers
 from integration_test.chaos.faults import Faults
 from integration_test.chaos.proxy import Proxy
 from integration_test.chaos.report import machine, put_section
-from integration_test.chaos.stage import REPLICA_SET, Arena, Caught, Finding, Habits, Writers, database
+from integration_test.chaos.stage import (
+    REPLICA_SET,
+    Arena,
+    Caught,
+    Finding,
+    Habits,
+    Writers,
+    database,
+    until_terminated,
+)
 from integration_test.chaos.worker import POINTS
 from integration_test.cluster import Cluster
 
@@ -328,7 +337,7 @@ def main() -> int:
     sys.stdout.write(f"seed {options.seed}\n")
     sys.stdout.flush()
     with Cluster(given.pg) as cluster:
-        summary = asyncio.run(storm(cluster, options))
+        summary = asyncio.run(until_terminated(storm(cluster, options)))
     sys.stdout.write(f"{summary}\n")
     if given.report:
         put_section(given.report, "soak", summary.markdown(f"PostgreSQL {given.pg}, {machine()}"))

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import uuid
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
 
@@ -26,10 +27,12 @@ from reactive_orch import NewEvent, append
 from reactive_orch.errors import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from integration_test.cluster import Cluster
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 32
@@ -231,6 +234,8 @@ class Writers:
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._write(n)) for n in range(self._count)]
+        if self._habits.prepare:
+            self._tasks.append(asyncio.create_task(self._tidy_up()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -241,9 +246,21 @@ class Writers:
         self._stopping.set()
         await asyncio.gather(*self._tasks)
         self._tasks = []
+        if self._habits.prepare:
+            await self._roll_back_prepared(0)
+
+    async def _tidy_up(self) -> None:
+        """Do what a transaction manager does: a prepared transaction whose client is gone would lock for ever."""
+        while not self._stopping.is_set():
+            await asyncio.sleep(0.5)
+            with contextlib.suppress(*LOST):
+                await self._roll_back_prepared(2)
+
+    async def _roll_back_prepared(self, older_than_s: float) -> None:
         async with connected(self._url) as connection:
-            for row in await connection.fetch("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
-                await connection.execute(f"ROLLBACK PREPARED '{row['gid']}'")
+            for row in await connection.fetch(_PREPARED, older_than_s):
+                with contextlib.suppress(asyncpg.UndefinedObjectError):  # its client has just ended it
+                    await connection.execute(f"ROLLBACK PREPARED '{row['gid']}'")
 
     @property
     def committed(self) -> int:
@@ -256,7 +273,7 @@ class Writers:
             try:
                 async with connected(self._url) as connection:
                     while not self._stopping.is_set():
-                        with contextlib.suppress(Conflict, asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+                        with contextlib.suppress(*_REFUSED):
                             await self._transact(connection, number, rng)
                         await asyncio.sleep(rng.expovariate(1 / self._habits.pause_s))
             except LOST:
@@ -329,6 +346,16 @@ def _event(kind: str, key: str, event_id: uuid.UUID) -> NewEvent:
     return NewEvent(aggregate_type=kind, aggregate_id=key, event_type="Written", event_id=event_id)
 
 
+_REFUSED = (
+    Conflict,
+    asyncpg.UniqueViolationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UndefinedObjectError,  # a prepared transaction that took so long that it was rolled back
+)
+_PREPARED = """
+SELECT p.gid FROM pg_prepared_xacts p
+WHERE p.database = current_database() AND p.prepared < clock_timestamp() - make_interval(secs => $1)
+"""
 _WRITTEN = """
 SELECT e.event_id, e.global_position, clock_timestamp() AS clock FROM reactive_orch.events e
 WHERE e.event_id = ANY ($1::uuid[])
@@ -366,7 +393,7 @@ class Arena:
     mutant: str = ""
     processes: list[Process] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    calm: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="chaos-")) / "calm")
+    calm: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="reactive_orch-chaos-")) / "calm")
     settled_to: int = 0
     """Up to here everything was handled when last looked at."""
     _numbers: int = 0
@@ -398,8 +425,8 @@ class Arena:
         }
         process = Process(name, command, variables)
         process.proxied = bool(url)
-        self.processes.append(process)
-        return await process.start()
+        self.processes.append(await process.start())
+        return process
 
     async def ask(self, sql: str, *args: Any, timeout_s: float = 20.0) -> list[Any]:
         """Return the rows, trying again while the server is away."""
@@ -493,6 +520,7 @@ class Arena:
         """End every process."""
         for process in self.processes:
             await process.end()
+        shutil.rmtree(self.calm.parent)
 
 
 _STRANGE = re.compile(r"Traceback|never retrieved|never awaited|Exception ignored|Unclosed|unexpected [A-Z]")
@@ -531,3 +559,11 @@ def database(cluster: Cluster, name: str, template: str = "") -> Iterator[str]:
         yield url
     finally:
         cluster.drop_database(name)
+
+
+async def until_terminated(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work; SIGTERM ends it as Ctrl-C does, with its workers and its server."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work

@@ -75,7 +75,8 @@ _LOST = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_CLOSED = asyncpg.ObjectNotInPrerequisiteStateError  # the database accepts no connections for now
+_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, _CLOSED)
 _REFUSED_SETTINGS = (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError)
 _CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
@@ -268,10 +269,9 @@ class Database:
         return connection
 
     @property
-    def pool_counts(self) -> dict[str, tuple[int, int]]:
-        """Of each pool, how many connections are used and how many idle."""
-        pools = {"work": self._processing, "coordination": self._coordination}
-        return {name: (pool.get_size() - pool.get_idle_size(), pool.get_idle_size()) for name, pool in pools.items()}
+    def pools(self) -> dict[str, asyncpg.Pool[asyncpg.Record]]:
+        """The pools by the kind of their connections."""
+        return {"work": self._processing, "coordination": self._coordination}
 
     async def open(self) -> None:
         """Start the pools; they connect when first used."""

@@ -31,9 +31,9 @@ def of_process(database: Database, session: Session, tail: Tail) -> Gauges:
     yield m.FRONTIER_AGE, tail.held_s, ()
     for kind, number in tail.holders.items():
         yield m.FRONTIER_HOLDERS, number, (kind,)
-    for pool, (used, idle) in database.pool_counts.items():
-        yield m.POOL_CONNECTIONS, used, (pool, "used")
-        yield m.POOL_CONNECTIONS, idle, (pool, "idle")
+    for name, pool in database.pools.items():
+        yield m.POOL_CONNECTIONS, pool.get_size() - pool.get_idle_size(), (name, "used")
+        yield m.POOL_CONNECTIONS, pool.get_idle_size(), (name, "idle")
 
 
 def of_worker(replica_set: str, state: State, snapshot: Snapshot | None, settled: int) -> Gauges:

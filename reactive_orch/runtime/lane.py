@@ -150,6 +150,7 @@ class Lane:
             async with self._work.database.processing() as connection:
                 await self._handle(connection, batch)
         self.progress.passed(reading.window, reading.end, batch)
+        self.failing_since = None
         self._land()
 
     def _read_ahead(self, tasks: TaskGroup, reading: Reading) -> None:
@@ -182,7 +183,6 @@ class Lane:
         finally:
             self.in_flight = frozenset()
         self.events_handled += len(batch.events)
-        self.failing_since = None
         self._trouble.succeeded()
         self._retry.reset()
         self._contended.reset()

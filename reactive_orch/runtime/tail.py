@@ -128,6 +128,7 @@ class Tail:
         while incarnation == self._database.incarnation:
             backoff.reset()
             asleep, before = self._bell.armed and not self._frontier.waiting, self._frontier.settled
+            self.bell.source = "work"  # unless it is waited for
             if self._frontier.waiting:
                 await self.bell.wait(looked_again.next_s())
             else:

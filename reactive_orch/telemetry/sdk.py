@@ -8,6 +8,7 @@ happens in threads that nobody waits for, and the end waits for a second.
 from __future__ import annotations
 
 import threading
+import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,9 @@ def shut_down(providers: list[Any]) -> None:
     threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + SHUTDOWN_S
     for thread in threads:
-        thread.join(SHUTDOWN_S)
+        thread.join(max(deadline - time.monotonic(), 0.0))
 
 
 def _resource() -> Resource:

@@ -1,0 +1,54 @@
+"""Create what the measurements write to and fill the log: python -m bench.fill URL EVENTS [--skewed]."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import asyncpg
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS public.bench_checkpoint (id integer PRIMARY KEY, position bigint NOT NULL)
+    WITH (fillfactor = 50);
+INSERT INTO public.bench_checkpoint VALUES (1, 0) ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS public.bench_effects (position bigint NOT NULL, body text NOT NULL);
+CREATE TABLE IF NOT EXISTS public.bench_handled (
+    position bigint NOT NULL, partition smallint NOT NULL, worker text NOT NULL, created_at timestamptz NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp());
+"""
+STEP = 100_000
+INSERT = """
+INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, payload)
+SELECT 'Order', 'order-' || n % 5000, $1::bigint + n / 5000 + 1, 'OrderPlaced',
+       convert_to('{"customer": "' || n % 977 || '", "total": ' || n || ', "note": "' || repeat('x', 80) || '"}', 'UTF8')
+FROM generate_series(0, $2::integer - 1) AS n
+"""
+INSERT_SKEWED = """
+INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, payload)
+SELECT 'Order', 'order-' || k.key, $1::bigint * 1000000 + row_number() OVER (PARTITION BY k.key), 'OrderPlaced',
+       convert_to('{"total": ' || k.n || ', "note": "' || repeat('x', 80) || '"}', 'UTF8')
+FROM (SELECT n, floor(5000 * power(random(), 6))::integer AS key FROM generate_series(1, $2::integer) AS n) k
+ORDER BY k.n
+"""
+"""The sixth power: a tenth of the keys have two thirds of the events."""
+
+
+async def fill(url: str, events: int, *, skewed: bool = False) -> None:
+    """Append events, some hundred bytes each, in large transactions."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(TABLES)
+        for done in range(0, events, STEP):
+            step = min(STEP, events - done)
+            if skewed:
+                await connection.execute(INSERT_SKEWED, done // STEP, step)
+            else:
+                await connection.execute(INSERT, done, step)
+        if events:
+            await connection.execute("VACUUM ANALYZE reactive_orch.events")
+    finally:
+        await connection.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(fill(sys.argv[1], int(sys.argv[2]), skewed="--skewed" in sys.argv))

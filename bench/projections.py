@@ -1,0 +1,84 @@
+"""What the measured workers run."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch import Event, Projection, projection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INSERT_ONE = "INSERT INTO public.bench_effects VALUES ($1, $2)"
+INSERT_MANY = "INSERT INTO public.bench_effects SELECT * FROM unnest($1::bigint[], $2::text[])"
+RECORD = (
+    "INSERT INTO public.bench_handled (position, partition, worker, created_at) "
+    "SELECT p, q, $4, c FROM unnest($1::bigint[], $2::smallint[], $3::timestamptz[]) AS s(p, q, c)"
+)
+WORKER = f"w{os.getpid()}"
+
+called: dict[int, int] = {}
+"""Position → when `clock` was called with it, by the system-wide monotonic clock, in nanoseconds."""
+seen = {"events": 0, "first_ns": 0}
+
+
+def _saw(events: int) -> None:
+    if not seen["events"]:
+        seen["first_ns"] = time.monotonic_ns()
+    seen["events"] += events
+
+
+@projection("noop_batch", batch=True)
+async def noop_batch(events: Sequence[Event], tx: Any) -> None:  # noqa: ARG001
+    """Do nothing with many."""
+    _saw(len(events))
+
+
+@projection("noop_each")
+async def noop_each(event: Event, tx: Any) -> None:  # noqa: ARG001
+    """Do nothing with each."""
+    _saw(1)
+
+
+@projection("insert_batch", batch=True)
+async def insert_batch(events: Sequence[Event], tx: Any) -> None:
+    """Insert a row for each of many, in one statement."""
+    _saw(len(events))
+    await tx.execute(INSERT_MANY, [e.global_position for e in events], [e.aggregate_id for e in events])
+
+
+@projection("insert_each")
+async def insert_each(event: Event, tx: Any) -> None:
+    """Insert a row for each, one by one."""
+    _saw(1)
+    await tx.execute(INSERT_ONE, event.global_position, event.aggregate_id)
+
+
+@projection("clock")
+async def clock(event: Event, tx: Any) -> None:
+    """Note the time, then write."""
+    called[event.global_position] = time.monotonic_ns()
+    await tx.execute(INSERT_ONE, event.global_position, event.aggregate_id)
+
+
+@projection("record", batch=True)
+async def record(events: Sequence[Event], tx: Any) -> None:
+    """Record who handled what, and when."""
+    await tx.execute(
+        RECORD,
+        [e.global_position for e in events],
+        [e.partition for e in events],
+        [e.created_at for e in events],
+        WORKER,
+    )
+
+
+def several(count: int) -> list[Projection]:
+    """Return that many that do nothing."""
+    return [projection(f"several_{n}", batch=True)(noop_batch.handler) for n in range(count)]
+
+
+several_0, several_1, several_2, several_3, several_4 = several(5)
+several_5, several_6, several_7, several_8, several_9 = several(10)[5:]

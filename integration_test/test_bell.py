@@ -1,0 +1,279 @@
+"""The bell: writers ring only while readers sleep, and no wake-up is lost between the two.
+
+The fallback poll is switched off here, so an event that nobody rang for is never found: a lost wake-up cannot hide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from integration_test.harness import connected, wait_until
+from reactive_orch.core import bell
+from reactive_orch.core.frontier import Frontier
+from reactive_orch.postgres import log
+from reactive_orch.postgres.database import Database
+from reactive_orch.postgres.session import EVENTS_CHANNEL
+from reactive_orch.runtime import tail as tail_module
+from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.tail import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    import asyncpg
+
+    from integration_test.cluster import Cluster
+    from integration_test.harness import Connection
+
+NEVER_S = 100_000.0
+LEVELS = ("read_committed", "repeatable_read", "serializable")
+ROUNDS_PER_LEVEL = 1000
+RACE_S = 15.0
+"""No race takes longer than this, except to prove a loss."""
+ROUNDS_LEAST = 100
+"""A machine too slow for so many rounds in the time races on."""
+LOST_AFTER_S = 20.0
+MUTANT_LOST_AFTER_S = 1.0
+"""Shorter, as a mutant is expected to lose; a round takes a few milliseconds."""
+INSERT = (
+    "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
+    "VALUES ('Bell', gen_random_uuid()::text, 1, 'Rang') RETURNING global_position"
+)
+INSERT_MANY = INSERT.replace(
+    "VALUES ('Bell', gen_random_uuid()::text, 1, 'Rang')",
+    "SELECT 'Bell', gen_random_uuid()::text, 1, 'Rang' FROM generate_series(1, 20)",
+)
+ARMED = (
+    "SELECT coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass), 9e18::bigint) "
+    "> extract(epoch FROM clock_timestamp()) * 1000"
+)
+
+
+class Listening:
+    """A tail that follows the log, and what its process heard."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.tail = tail
+        self.heard = 0
+
+    def hear(self, *_: object) -> None:
+        self.heard += 1
+        self.tail.bell.set("notify")
+
+    async def reaches(self, position: int, timeout_s: float) -> bool:
+        """Wait as a lane does: ask for one wake-up at a time, and look at the settled end."""
+        with anyio.move_on_after(timeout_s):
+            while (self.tail.settled or 0) < position:
+                signal = Signal()
+                self.tail.call(signal)
+                await signal.wait()
+        return (self.tail.settled or 0) >= position
+
+
+@contextlib.asynccontextmanager
+async def following(url: str, kind: type[Tail] = Tail) -> AsyncIterator[Listening]:
+    """Run a tail and its ear; whoever waits for more keeps it looking."""
+    database = Database(url, label="bell", connections_max=1, handler_timeout_s=5.0)
+    await database.open()
+    listening = Listening(kind(database, lambda: True))
+    try:
+        async with connected(url) as ear, anyio.create_task_group() as tasks:
+            await ear.add_listener(EVENTS_CHANNEL, listening.hear)
+            tasks.start_soon(listening.tail.run)
+            tasks.start_soon(_always_wants_more, listening.tail)
+            await wait_until(lambda: _is_true(listening.tail.settled is not None), what="the tail knows the log")
+            yield listening
+            tasks.cancel_scope.cancel()
+    finally:
+        await database.close()
+
+
+async def _is_true(value: bool) -> bool:  # noqa: FBT001
+    return value
+
+
+async def _always_wants_more(tail: Tail) -> None:
+    while True:
+        signal = Signal()
+        tail.call(signal)
+        await signal.wait()
+
+
+@pytest.fixture
+def databases(cluster: Cluster, template: str) -> Iterator[list[str]]:
+    """One fresh database for each isolation level: the races do not wake each other."""
+    names = [f"bell_{level}" for level in LEVELS]
+    yield [cluster.clone_database(template, name) for name in names]
+    for name in names:
+        cluster.drop_database(name)
+
+
+@pytest.fixture
+def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer finds what nobody rang for."""
+    monkeypatch.setattr(tail_module, "POLL_S", NEVER_S)
+    monkeypatch.setattr(tail_module, "POLL_DEAF_S", NEVER_S)
+    monkeypatch.setattr(tail_module, "ARMED_S", NEVER_S)
+
+
+@pytest.fixture
+def arms_at_once(no_poll: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """A reader that finds the bell disarmed believes it for one look, then arms, whatever the rate."""
+    monkeypatch.setattr(bell, "WINDOW_S", 0.0)
+    monkeypatch.setattr(bell, "ARM_BELOW_PER_S", float("inf"))
+    monkeypatch.setattr(bell, "DISARM_ABOVE_PER_S", float("inf"))
+
+
+# ------------------------------------------------------------------------------------------------------- the race
+
+
+class NoSecondLook(Tail):
+    """Sleeps right after it has armed: its last look was before."""
+
+    async def _sleep(self, connection: asyncpg.Connection[Any]) -> None:
+        armed_until_s = self._armed_until_s
+        await super()._sleep(connection)
+        if self._armed_until_s > armed_until_s:
+            await super()._sleep(connection)
+
+
+class BlindToWriters(Tail):
+    """Looks once more after it has armed, and sleeps although it saw a writer in flight."""
+
+    async def _look(self, connection: asyncpg.Connection[Any]) -> None:
+        await super()._look(connection)
+        self._frontier = Frontier(self._frontier.settled)
+
+
+async def race(urls: Sequence[str], kind: type[Tail], *, lost_after_s: float, enough: int) -> tuple[int, int]:
+    """Let writers race with readers that go to sleep, one database for each isolation level.
+
+    Return the rounds, and how many events were not found.
+    """
+    races = [
+        _race(url, kind, level, lost_after_s=lost_after_s, enough=enough)
+        for url, level in zip(urls, LEVELS, strict=True)
+    ]
+    rounds, lost = zip(*await asyncio.gather(*races), strict=True)
+    return sum(rounds), sum(lost)
+
+
+async def _race(url: str, kind: type[Tail], level: Any, *, lost_after_s: float, enough: int) -> tuple[int, int]:
+    rounds = lost = 0
+    async with following(url, kind) as listening, connected(url) as other, connected(url) as writer:
+        began = time.monotonic()
+        while rounds < ROUNDS_PER_LEVEL and lost < enough:
+            if time.monotonic() - began > RACE_S and rounds >= ROUNDS_LEAST:
+                break
+            rounds += 1
+            _, position = await asyncio.gather(log.arm(other, 0), _write(writer, level))
+            if not await listening.reaches(position, lost_after_s):
+                lost += 1
+                listening.tail.wake()
+                assert await listening.reaches(position, LOST_AFTER_S), "found when looked for"
+    return rounds, lost
+
+
+async def _write(writer: Connection, level: Any) -> int:
+    await asyncio.sleep(random.uniform(0, 0.003))
+    async with writer.transaction(isolation=level):
+        position = int(await writer.fetchval(INSERT))
+        await asyncio.sleep(random.uniform(0, 0.003))
+    return position
+
+
+@pytest.mark.usefixtures("arms_at_once")
+async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequence[str]) -> None:
+    rounds, lost = await race(databases, Tail, lost_after_s=LOST_AFTER_S, enough=1)
+    assert lost == 0, f"{lost} of {rounds}"
+
+
+@pytest.mark.parametrize("kind", [NoSecondLook, BlindToWriters])
+@pytest.mark.usefixtures("arms_at_once")
+async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[Tail]) -> None:
+    rounds, lost = await race(databases, kind, lost_after_s=MUTANT_LOST_AFTER_S, enough=2)
+    assert lost, f"none of {rounds}: the race would not find a bell that loses wake-ups"
+
+
+# ------------------------------------------------------------------------------------------------------- the rate
+
+
+async def write_much(connection: Connection, until: Sequence[object]) -> None:
+    """Append some thousand events a second until `until` holds something."""
+    while not until:
+        await connection.fetch(INSERT_MANY)
+
+
+async def armed(connection: Connection) -> bool:
+    return bool(await connection.fetchval(ARMED))
+
+
+async def disarmed(connection: Connection) -> bool:
+    return not await armed(connection)
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_a_busy_log_disarms_the_bell_and_a_quiet_one_arms_it(database: str) -> None:
+    async with connected(database) as connection, connected(database) as writer, following(database) as listening:
+        await wait_until(lambda: armed(connection), what="armed while nothing is written")
+
+        stop: list[object] = []
+        writing = asyncio.create_task(write_much(writer, stop))
+        await wait_until(lambda: disarmed(connection), what="disarmed while much is written")
+        await asyncio.sleep(0.2)  # what rang before is on its way
+        before = listening.heard
+        await asyncio.sleep(0.5)
+        assert listening.heard == before, "nobody rings"
+        assert await disarmed(connection)
+        stop.append(True)
+        await writing
+        last = await connection.fetchval("SELECT max(global_position) FROM reactive_orch.events")
+        assert await listening.reaches(last, LOST_AFTER_S), "read without being rung for"
+
+        await wait_until(lambda: armed(connection), what="armed when it is quiet again")
+        before = listening.heard
+        position = await writer.fetchval(INSERT)
+        assert await listening.reaches(position, LOST_AFTER_S)
+        await wait_until(lambda: _is_true(listening.heard > before), what="the writer rings")
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_a_reader_that_finds_the_bell_disarmed_serves_at_once_and_arms_it(database: str) -> None:
+    async with connected(database) as connection, connected(database) as writer:
+        await connection.execute("SELECT setval('reactive_orch.bell', 0)")
+        async with following(database) as listening:
+            began = time.monotonic()
+            assert await listening.reaches(await writer.fetchval(INSERT), LOST_AFTER_S)
+            assert time.monotonic() - began < 2.0
+            await wait_until(lambda: armed(connection), what="armed")
+            assert await listening.reaches(await writer.fetchval(INSERT), LOST_AFTER_S)
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_a_reader_asleep_hears_that_another_has_disarmed_the_bell(database: str) -> None:
+    async with connected(database) as other, following(database) as listening:
+        await wait_until(lambda: armed(other))
+        await log.arm(other, 0)
+        assert await listening.reaches(await other.fetchval(INSERT), LOST_AFTER_S)
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_a_bell_that_a_crash_has_emptied_counts_as_armed(cluster: Cluster, database: str) -> None:
+    async with connected(database) as connection:
+        await log.arm(connection, 0)
+        assert await disarmed(connection)
+    cluster.restart("immediate")
+    async with connected(database) as connection, connected(database) as ear:
+        assert await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None
+        assert not (await log.observe(connection)).disarmed
+        heard: list[object] = []
+        await ear.add_listener(EVENTS_CHANNEL, lambda *_: heard.append(1))
+        await connection.fetchval(INSERT)
+        await wait_until(lambda: _is_true(bool(heard)), what="the writer rings")
