@@ -343,6 +343,7 @@ async def main() -> None:
     if options.crowd:
         await be_crowd(options.crowd[0], int(options.crowd[1]))
         return
+    load_before = os.getloadavg()[0]
     with Cluster(options.pg) as cluster:
         plan = [
             ("SIGKILL, defaults", signal.SIGKILL, options.kills, 2.0, 10.0),
@@ -355,7 +356,8 @@ async def main() -> None:
             if runs
         ]
         crowds = await crowd(await database(cluster, "crowd"))
-    section = text(f"PostgreSQL {options.pg}, {machine()}", silences, crowds)
+    loads = f"{load_before:.1f} before the run, {os.getloadavg()[1]:.1f} after it"
+    section = text(f"PostgreSQL {options.pg}, {machine()}, load of the machine {loads}", silences, crowds)
     print(section)
     if options.report:
         put_section(options.report, "deaths", section)

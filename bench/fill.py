@@ -1,4 +1,4 @@
-"""Create what the measurements write to and fill the log: python -m bench.fill URL EVENTS [--skewed]."""
+"""Create what the measurements write to and fill the log: python -m bench.fill URL EVENTS [--skewed] [--raw]."""
 
 from __future__ import annotations
 
@@ -33,22 +33,24 @@ ORDER BY k.n
 """The sixth power: a tenth of the keys have two thirds of the events."""
 
 
-async def fill(url: str, events: int, *, skewed: bool = False) -> None:
-    """Append events, some hundred bytes each, in large transactions."""
+async def fill(url: str, events: int, *, skewed: bool = False, raw: bool = False) -> None:
+    """Append events, some hundred bytes each, in large transactions; `raw`: leave the table without statistics."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(TABLES)
+        if raw:
+            await connection.execute("ALTER TABLE reactive_orch.events SET (autovacuum_enabled = off)")
         for done in range(0, events, STEP):
             step = min(STEP, events - done)
             if skewed:
                 await connection.execute(INSERT_SKEWED, done // STEP, step)
             else:
                 await connection.execute(INSERT, done, step)
-        if events:
+        if events and not raw:
             await connection.execute("VACUUM ANALYZE reactive_orch.events")
     finally:
         await connection.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(fill(sys.argv[1], int(sys.argv[2]), skewed="--skewed" in sys.argv))
+    asyncio.run(fill(sys.argv[1], int(sys.argv[2]), skewed="--skewed" in sys.argv, raw="--raw" in sys.argv))

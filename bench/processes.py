@@ -53,8 +53,8 @@ class Floor:
     async def run(self, tasks: TaskGroup) -> None:
         """Connect and follow."""
         self._connection = await asyncpg.connect(self._url)
-        ear = await asyncpg.connect(self._url)
-        await ear.add_listener("reactive_orch_events", lambda *_: self._bell.set())
+        self._ear = await asyncpg.connect(self._url)
+        await self._ear.add_listener("reactive_orch_events", lambda *_: self._bell.set())
         # Nobody disarms the bell here: the floor hears every event.
         await self._connection.execute("SELECT reactive_orch.arm_bell(86400000)")
         tasks.start_soon(self._follow)
@@ -162,17 +162,16 @@ class Workers:
 
     async def stop(self, count: int | None = None) -> None:
         """Stop the workers, or the last few, and wait until they have left."""
-        count = len(self._workers) if count is None else count
+        count = count or len(self._workers)
         for worker in self._workers[-count:]:
             worker.stop()
         for done in self._done[-count:]:
             await done.wait()
         del self._workers[-count:], self._done[-count:]
 
-    async def begin(self, replica_set: str) -> None:
-        """Start without waiting for anything."""
-        self._replica_set = replica_set
-        self._tasks.start_soon(self.start)
+    async def start_together(self) -> None:
+        """Start all at once."""
+        await asyncio.gather(*(self._tasks.start(self._serve) for _ in range(self._count)))
 
     async def catch_up(self, replica_set: str, events: int) -> float:
         """Start anew from the beginning of the log; return the seconds from the first event to the last commit."""

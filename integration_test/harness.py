@@ -81,11 +81,6 @@ _ACCIDENT = re.compile(
     "Resetting connection"  # asyncpg's, for a transaction that was not ended as it expects
 )
 """What a worker's log must not hold, whatever the scenario: an error or a leak that nobody took care of."""
-_CANCELLED_CONNECT = re.compile(
-    r"Future exception was never retrieved\n"
-    r"future: <Future finished exception=ConnectionError\('unexpected connection_lost\(\) call'\).*\n"
-    r"(.*\n)*?ConnectionError: unexpected connection_lost\(\) call"
-)
 
 
 class WorkerProcess:
@@ -138,16 +133,12 @@ class WorkerProcess:
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
         if error[0] is None:
-            accidents = [line for line in self._told() if _ACCIDENT.search(line)]
+            accidents = [line for line in self.log if _ACCIDENT.search(line)]
             assert not accidents, "\n".join([f"worker {self.name} had accidents:", *self.log])
         else:
             # Beside the failure, as pytest shows it.
             lines = [f"----- {self.name}, exit code {self._process.returncode}", *self.log, ""]
             sys.stderr.write("\n".join(lines))
-
-    def _told(self) -> list[str]:
-        """Return its log without what asyncpg forgets when it is cancelled while it connects."""
-        return _CANCELLED_CONNECT.sub("", "\n".join(self.log)).split("\n")
 
     async def _kill(self) -> None:
         if self._process.returncode is None:

@@ -314,7 +314,7 @@ COMMANDS = {
     "migrate": Command("create or update the schema", _migrate_arguments, _migrate),
     "append": Command("append events, JSON lines from standard input or one from options", _append_arguments, _append),
     "status": Command("show the log, replica sets, workers and projections", _status_arguments, _status),
-    "trace": Command("draw a rebalance: which phase took how long on which worker", _trace_arguments, _trace),
     "rewind": Command("set a projection's positions back while workers run", _rewind_arguments, _rewind),
+    "trace": Command("draw a rebalance: which phase took how long on which worker", _trace_arguments, _trace),
 }
 """What `python -m reactive_orch WORD` does."""

@@ -16,7 +16,7 @@ from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, MemberId, Swap
 from reactive_orch.postgres import checkpoints, log, membership
-from reactive_orch.postgres.database import Database
+from reactive_orch.postgres.database import Database, translated
 from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
 from reactive_orch.runtime.lane import Lane
 from reactive_orch.runtime.share import Share
@@ -130,8 +130,10 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 @_bug
 def frontier_reads_the_holders_before_the_head() -> None:
     async def observe(connection: Any) -> log.Look:
-        holders = await connection.fetchrow(_HOLDERS)
-        return log.Look(await connection.fetchval(_HEAD), holders["holders"], holders["prepared"], disarmed=False)
+        with translated():
+            holders = await connection.fetchrow(_HOLDERS)
+            head = await connection.fetchval(_HEAD)
+        return log.Look(head, holders["holders"], holders["prepared"], disarmed=False)
 
     _put(log, "observe", observe)
 
@@ -139,7 +141,8 @@ def frontier_reads_the_holders_before_the_head() -> None:
 @_bug
 def frontier_trusts_the_head() -> None:
     async def observe(connection: Any) -> log.Look:
-        head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
+        with translated():
+            head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
         return log.Look(head, [], [], disarmed=False)
 
     _put(log, "observe", observe)

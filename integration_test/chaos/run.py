@@ -280,6 +280,11 @@ class Storm:
         rows = await self._arena.ask("SELECT g.reason, count(*) AS n FROM public.chaos_generations g GROUP BY g.reason")
         self.summary.reasons = Counter({row["reason"]: row["n"] for row in rows})
         self.summary.generations = self.summary.reasons.total()
+        if self._options.seconds > ROUND_S:
+            found = len(self.summary.findings)
+            line = f"round {self.summary.rounds}: {self.summary.events} events, {self.summary.faults.total()} faults, "
+            sys.stdout.write(f"{line}{self.summary.generations} generations, {found} findings\n")
+            sys.stdout.flush()
 
     def _find(self, findings: Sequence[Finding]) -> None:
         self.summary.findings += findings

@@ -207,10 +207,9 @@ class Database:
         Raises Unavailable or ConfigError.
         """
         with translated():
-            connection: _Connection = await asyncpg.connect(
+            return await self._connect(
                 self.url, command_timeout=timeout_s, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
             )
-        return connection
 
     def processing(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection for one batch."""
@@ -264,7 +263,9 @@ class Database:
 
     async def _connect(self, *args: Any, **kwargs: Any) -> BatchConnection:
         incarnation = self.incarnation
-        connection: BatchConnection = await asyncpg.connect(*args, **kwargs)
+        # Shielded, its own time-out bounds it: asyncpg leaves a future behind when it is cancelled while it connects.
+        with anyio.CancelScope(shield=True):
+            connection: BatchConnection = await asyncpg.connect(*args, **kwargs)
         connection.marks.incarnation = incarnation
         return connection
 

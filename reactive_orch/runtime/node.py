@@ -169,8 +169,8 @@ class Node:
             if self.loop_delay_s > LOOP_DELAY_REPORTED_S:
                 busy = sorted({name for tenant in self._tenants for name in tenant.busy})
                 _logger.warning(
-                    "the event loop was blocked for %.1f s, so nothing else ran in this process: a handler does not "
-                    "await; projections with a batch in hand: %s",
+                    "the event loop stood still for %.1f s: a handler did not await, or the process was stopped; "
+                    "projections with a batch in hand: %s",
                     self.loop_delay_s,
                     ", ".join(busy) or "none",
                 )

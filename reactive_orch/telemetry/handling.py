@@ -16,13 +16,13 @@ from reactive_orch.telemetry.metrics import count, record
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Link, Span, Tracer
 
     from reactive_orch.model import Event
 
 LINKS_MAX = 100
 
-_TRACEPARENT = re.compile(r'"traceparent": ?"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"')
+_TRACEPARENT = re.compile(r'"traceparent": ?"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"')
 
 
 class Handling:
@@ -94,36 +94,20 @@ class Handling:
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
 
-        span = tracer.start_span(
-            f"process {self._of[1]}",
-            Context(),
-            SpanKind.CONSUMER,
-            self._fixed,
-            record_exception=False,
-            set_status_on_exception=False,
+        facts: dict[str, str | int] = {
+            **self._fixed,
+            "messaging.batch.message_count": len(events),
+            "reactive_orch.generation": self._generation(),
+            "reactive_orch.position.from": events[0].global_position,
+            "reactive_orch.position.to": events[-1].global_position,
+        }
+        links, dropped = _links(events)
+        if dropped:
+            facts["reactive_orch.links.dropped"] = dropped
+        kind, name = SpanKind.CONSUMER, f"process {self._of[1]}"
+        return tracer.start_span(
+            name, Context(), kind, facts, links, record_exception=False, set_status_on_exception=False
         )
-        if span.is_recording():
-            self._describe(span, events)
-        return span
-
-    def _describe(self, span: Span, events: Sequence[Event]) -> None:
-        span.set_attributes(
-            {
-                "messaging.batch.message_count": len(events),
-                "reactive_orch.generation": self._generation(),
-                "reactive_orch.position.from": events[0].global_position,
-                "reactive_orch.position.to": events[-1].global_position,
-            }
-        )
-        # Events of one transaction have one producer, so there are fewer producers than events.
-        found = (_TRACEPARENT.search(event.metadata_json) for event in events)
-        producers = dict.fromkeys(match[1] for match in found if match)
-        for producer in list(producers)[:LINKS_MAX]:
-            context = spans.span_context(producer)
-            if context is not None:
-                span.add_link(context)
-        if len(producers) > LINKS_MAX:
-            span.set_attribute("reactive_orch.links.dropped", len(producers) - LINKS_MAX)
 
     def traced(self, handler: Callable[[Event, Any], Awaitable[None]]) -> Callable[[Event, Any], Awaitable[None]]:
         """Return the handler with a span for each event: only when asked for."""
@@ -149,6 +133,18 @@ class Handling:
                     raise
 
         return handle
+
+
+def _links(events: Sequence[Event]) -> tuple[list[Link], int]:
+    """Return links to the events' producers, the first of them, and how many were left out."""
+    from opentelemetry.trace import Link, SpanContext, TraceFlags
+
+    # Events of one transaction have one producer and mostly the same metadata, so look at each text once.
+    metadata = dict.fromkeys(event.metadata_json for event in events)
+    found = dict.fromkeys(match.groups() for text in metadata if (match := _TRACEPARENT.search(text)))
+    first = list(found)[:LINKS_MAX]
+    contexts = (SpanContext(int(t, 16), int(s, 16), True, TraceFlags(int(f, 16))) for t, s, f in first)  # noqa: FBT003
+    return [Link(context) for context in contexts if context.is_valid], len(found) - len(first)
 
 
 def _outcome(failure: BaseException | None) -> str:

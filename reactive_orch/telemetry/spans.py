@@ -36,13 +36,15 @@ _flushing: list[threading.Thread] = []
 
 
 def tracer() -> Tracer | None:
-    """Return the tracer, None while OpenTelemetry is not in use."""
+    """Return the tracer, None while nobody has set up OpenTelemetry."""
     if _known:
         return _known[0]
     if "opentelemetry.trace" not in sys.modules:
         return None
     from opentelemetry import trace
 
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return None
     _known.append(trace.get_tracer(SCOPE))
     return _known[0]
 

@@ -1,0 +1,52 @@
+"""What a look at the log's end costs, with few and with many connections."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from bench.figures import Section, percentile, table
+from bench.scene import connected
+
+if TYPE_CHECKING:
+    from bench.scene import Scene
+
+CONNECTIONS = (0, 50, 200)
+LOOKS = 500
+
+
+async def measure(scene: Scene) -> Section:
+    """Time the look, beside SELECT 1 on the same connection."""
+    url = scene.database(events=scene.scaled(100_000, 5000))
+    rows = []
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(url))
+        idle = 0
+        for count in CONNECTIONS:
+            while idle < count:
+                other = await stack.enter_async_context(connected(url))
+                await other.execute("SELECT 1 FROM reactive_orch.events LIMIT 1")
+                idle += 1
+            for held in (0, 1) if count else (0,):
+                async with contextlib.AsyncExitStack() as holding:
+                    if held:
+                        writer = await holding.enter_async_context(connected(url))
+                        await holding.enter_async_context(writer.transaction())
+                        await writer.execute("LOCK TABLE reactive_orch.events IN ROW EXCLUSIVE MODE")
+                    look = await _times(connection, "SELECT * FROM reactive_orch.observe_log()")
+                    one = await _times(connection, "SELECT 1")
+                rows.append(
+                    [count, held, *(f"{percentile(t, s):.3f}" for t in (look, one) for s in (0.5, 0.99))]
+                )
+    head = ["idle connections", "writers in flight", "look p50", "p99", "SELECT 1 p50", "p99"]
+    return Section("Frontier", "Milliseconds, round trip included.\n\n" + table(head, rows))
+
+
+async def _times(connection, query: str) -> list[float]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    times = []
+    for _ in range(LOOKS):
+        began = time.perf_counter()
+        await connection.fetch(query)
+        times.append((time.perf_counter() - began) * 1000)
+    return times

@@ -1,0 +1,95 @@
+"""What N workers read per event handled, compared with one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from bench.figures import Goal, Section, table
+from bench.scene import Child, connected
+
+if TYPE_CHECKING:
+    from bench.scene import Scene
+
+WORKERS = (1, 2, 4, 8, 16)
+BACKLOG = 50_000
+LIVE_PER_S, LIVE_S = 300, 6
+INSERT = (
+    "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
+    "VALUES ('Order', gen_random_uuid()::text, 1, 'OrderPlaced')"
+)
+COUNTERS = """
+SELECT coalesce(s.seq_tup_read, 0) + coalesce(s.idx_tup_fetch, 0) AS rows,
+       i.heap_blks_hit + i.heap_blks_read + i.idx_blks_hit + i.idx_blks_read AS buffers
+FROM pg_stat_user_tables s JOIN pg_statio_user_tables i USING (relid) WHERE s.relid = 'reactive_orch.events'::regclass
+"""
+
+
+async def measure(scene: Scene) -> Section:
+    """Let N workers catch up, then follow."""
+    rows, worst, first = [], 0.0, {}
+    backlog = scene.scaled(BACKLOG, 5000)
+    for count in WORKERS:
+        figures = await _run(scene, count, backlog)
+        first = first or figures
+        ratios = {key: figures[key] / first[key] for key in figures}
+        worst = max(worst, *ratios.values())
+        rows.append([count, *(f"{figures[key]:.2f} ({ratios[key]:.2f}x)" for key in figures)])
+    text = (
+        f"Rows and buffers of the log (table and indexes) per event handled, in brackets against one worker; a backlog of "
+        f"{backlog:,} events at batch 100, then {LIVE_PER_S} events a second, one INSERT each (whose own buffers, some "
+        "12 an event, are left out by measuring the same INSERTs with no worker).\n\n"
+        + table(["workers", "backlog: rows", "backlog: buffers", "live: rows", "live: buffers"], rows)
+    )
+    return Section("Readers", text, [Goal("rows and buffers per event, 16 workers ÷ 1", "≤ 2", f"at most {worst:.2f}", worst <= 2)])
+
+
+async def _run(scene: Scene, count: int, backlog: int) -> dict[str, float]:
+    url = scene.database(events=backlog)
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(url))
+        inserts = await _inserting(connection)
+        live = int(inserts.pop("events"))
+        await connection.execute("SELECT pg_stat_reset()")
+        processes = min(count, 4)
+        arguments = {"url": url, "replica_set": "readers", "names": ["noop_batch"], "count": count // processes}
+        children = [await stack.enter_async_context(Child("workers", **arguments)) for _ in range(processes)]
+        await asyncio.gather(*(child.ask("start") for child in children))
+        before = await _counters(connection)
+        # They began to read as they joined: what was read is counted from nothing.
+        while sum([await child.ask("handled") for child in children]) < backlog + live:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1.2)  # the server's counters come late
+        caught_up = await _counters(connection)
+        del before
+        written = await _inserting(connection)
+        while sum([await child.ask("handled") for child in children]) < backlog + 2 * live:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.2)
+        after = await _counters(connection)
+    scene.drop(url)
+    return {
+        "backlog: rows": caught_up["rows"] / (backlog + live),
+        "backlog: buffers": caught_up["buffers"] / (backlog + live),
+        "live: rows": (after["rows"] - caught_up["rows"] - inserts["rows"]) / written["events"],
+        "live: buffers": (after["buffers"] - caught_up["buffers"] - inserts["buffers"]) / written["events"],
+    }
+
+
+async def _inserting(connection: Any) -> dict[str, float]:
+    """Write at a steady rate; return what the log's counters moved by, which means something without workers only."""
+    before = await _counters(connection)
+    began, events = time.monotonic(), LIVE_PER_S * LIVE_S
+    for n in range(events):
+        await connection.execute(INSERT)
+        await asyncio.sleep(max(began + n / LIVE_PER_S - time.monotonic(), 0))
+    await asyncio.sleep(1.2)
+    after = await _counters(connection)
+    return {"rows": after["rows"] - before["rows"], "buffers": after["buffers"] - before["buffers"], "events": events}
+
+
+async def _counters(connection: Any) -> dict[str, int]:
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return dict(await connection.fetchrow(COUNTERS))

@@ -1,0 +1,60 @@
+"""The table of health: what each page answers in each state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reactive_orch.core.health import FROZEN_AFTER_S, STUCK_AFTER_S, Facts, State, assess
+
+SETTLED = Facts(state=State.SERVING, age_s=1.0, age_max_s=60.0, rebalancing_max_s=60.0, listens=True)
+STOPPED = {"p": STUCK_AFTER_S + 1}
+
+
+@pytest.mark.parametrize(
+    ("facts", "live", "ready", "well", "reason"),
+    [
+        ({"state": State.STARTING, "listens": False}, 200, 503, 200, ""),
+        ({"state": State.JOINING}, 200, 503, 200, ""),
+        ({}, 200, 200, 200, ""),
+        ({"state": State.STANDBY}, 200, 200, 200, ""),
+        ({"state": State.REBALANCING, "rebalancing_s": 59.0}, 200, 200, 200, ""),
+        ({"state": State.REBALANCING, "rebalancing_s": 61.0}, 200, 503, 503, "rebalancing for too long"),
+        ({"rebalancing_s": 61.0}, 200, 200, 200, ""),
+        ({"unheard": True}, 200, 200, 200, "notifications do not arrive"),
+        ({"listens": False}, 200, 503, 503, "membership connection lost"),
+        ({"state": State.JOINING, "expelled": True}, 200, 503, 503, "removed by the others"),
+        ({"state": State.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
+        ({"failing_s": {"p": 1.0}}, 200, 200, 200, "trying a failing event again: p"),
+        ({"failing_s": STOPPED}, 200, 200, 503, "stopped by a failing event: p"),
+        ({"frontier_held_s": FROZEN_AFTER_S - 1}, 200, 200, 200, ""),
+        ({"frontier_held_s": FROZEN_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
+        ({"state": State.STOPPING}, 200, 503, 503, "draining"),
+        ({"state": State.STOPPED}, 503, 503, 503, "stopped"),
+        ({"age_s": 61.0}, 503, 503, 503, "has not looked"),
+    ],
+)
+def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reason: str) -> None:
+    verdict = assess(replace(SETTLED, **facts))
+    answers = [200 if answer else 503 for answer in (verdict.live, verdict.ready, verdict.well)]
+    assert answers == [live, ready, well]
+    assert len(verdict.reasons) == bool(reason)
+    assert all(given.startswith(reason) for given in verdict.reasons)
+    assert verdict.word == ("unhealthy" if well == 503 else "degraded" if reason else "ok")
+
+
+def test_all_reasons_are_given() -> None:
+    facts = replace(SETTLED, state=State.UNAVAILABLE, listens=False, unheard=True, failing_s=STOPPED)
+    assert assess(facts).reasons == (
+        "database unavailable",
+        "membership connection lost",
+        "stopped by a failing event: p",
+        "notifications do not arrive, polling works",
+    )
+
+
+def test_only_states_that_take_part_are_ready() -> None:
+    ready = {state for state in State if assess(replace(SETTLED, state=state)).ready}
+    assert ready == {State.REBALANCING, State.SERVING, State.STANDBY}

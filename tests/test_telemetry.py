@@ -1,0 +1,301 @@
+"""Telemetry without a database: the tables, the registry, the pages, the lines, the routes."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
+from reactive_orch.telemetry import metric_names, spans, table
+from reactive_orch.telemetry.adoption import ranges
+from reactive_orch.telemetry.exporting import Route, exporting, route
+from reactive_orch.telemetry.exposition import exposition
+from reactive_orch.telemetry.logs import Json, Text, log_to
+from reactive_orch.telemetry.metric_names import METRICS, Kind
+from reactive_orch.telemetry.metrics import Registry
+from reactive_orch.telemetry.span_names import SPANS
+
+ROOT = Path(__file__).parent.parent
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNBOUNDED = ("generation", "member", "event", "partition", "position", "message", "id")
+
+
+# -------------------------------------------------------------------------------------------------------- the tables
+
+
+def test_the_page_of_tables_is_up_to_date() -> None:
+    page = (ROOT / "otel/METRICS.md").read_text()
+    assert page.splitlines() == [*table.markdown()], "python -m reactive_orch.telemetry.table > otel/METRICS.md"
+
+
+def test_names_are_unique() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert len({metric.prometheus for metric in METRICS}) == len(METRICS)
+    assert len({span.name for span in SPANS}) == len(SPANS)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_no_metric_has_an_unbounded_attribute(metric: metric_names.Metric) -> None:
+    words = {word for key in metric.attributes for word in re.split(r"[._]", key)}
+    assert not words.intersection(UNBOUNDED)
+    assert not set(metric.attributes) & set(metric.constants)
+    assert metric.meaning
+    assert list(metric.buckets) == sorted(metric.buckets)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("reactive_orch.rebalance.duration", "reactive_orch_rebalance_duration_seconds"),
+        ("reactive_orch.batches", "reactive_orch_batches_total"),
+        ("reactive_orch.notification_queue.utilization", "reactive_orch_notification_queue_utilization_ratio"),
+        ("reactive_orch.generation", "reactive_orch_generation"),
+    ],
+)
+def test_prometheus_names(name: str, shown: str) -> None:
+    assert next(metric for metric in METRICS if metric.name == name).prometheus == shown
+
+
+def test_only_names_of_the_tables_are_used() -> None:
+    """Whatever looks like one of our attributes in the code is in a table."""
+    known = {key for span in SPANS for key in span.attributes} | {metric.name for metric in METRICS}
+    known |= {"reactive_orch.link.type"}
+    for path in (ROOT / "reactive_orch/telemetry").glob("*.py"):
+        if path.name not in {"metric_names.py", "span_names.py"}:
+            used = set(re.findall(r'"(reactive_orch\.[a-z_.]+)"', path.read_text()))
+            assert used <= known | {"reactive_orch.telemetry.table"}, path.name
+
+
+# ------------------------------------------------------------------------------------------------------ the registry
+
+
+def samples(registry: Registry) -> dict[str, str]:
+    lines = (line for line in exposition(registry).splitlines() if not line.startswith("#"))
+    return dict(line.rsplit(" ", 1) for line in lines)
+
+
+def test_counters() -> None:
+    registry = Registry()
+    registry.count(metric_names.BATCHES, "set", "one", "committed")
+    registry.count(metric_names.BATCHES, "set", "one", "committed", amount=2)
+    registry.count(metric_names.BATCHES, "set", "one", "error")
+    assert samples(registry) == {
+        'reactive_orch_batches_total{replica_set="set",projection="one",outcome="committed"}': "3",
+        'reactive_orch_batches_total{replica_set="set",projection="one",outcome="error"}': "1",
+    }
+
+
+def test_histograms_are_cumulative() -> None:
+    registry = Registry()
+    for value in (0.5, 1.0, 1.5, 7.0, 99999.0):
+        registry.record(metric_names.BATCH_SIZE, value, "set", "one")
+    found = samples(registry)
+    labels = 'replica_set="set",projection="one"'
+    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="1"}}'] == "2", "a bound belongs to its bucket"
+    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="2"}}'] == "3"
+    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="5000"}}'] == "4"
+    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="+Inf"}}'] == "5"
+    assert found[f"reactive_orch_batch_size_count{{{labels}}}"] == "5"
+    assert found[f"reactive_orch_batch_size_sum{{{labels}}}"] == "100009"
+
+
+def test_gauges_are_asked_for_while_they_are_observed() -> None:
+    registry = Registry()
+    with registry.observed(lambda: [(metric_names.GENERATION, 7.0, ("set",)), (metric_names.LISTENER_AGE, 0.5, ())]):
+        assert samples(registry) == {
+            'reactive_orch_generation{replica_set="set"}': "7",
+            "reactive_orch_listener_age_seconds": "0.5",
+        }
+    assert samples(registry) == {}
+
+
+def test_labels_are_escaped_and_empty_ones_left_out() -> None:
+    registry = Registry()
+    registry.count(metric_names.PROJECTION_ERRORS, 'a"b\\c', "new\nline", "")
+    (line,) = samples(registry)
+    assert line == r'reactive_orch_projection_errors_total{replica_set="a\"b\\c",projection="new\nline"}'
+
+
+def test_every_metric_has_help_and_type() -> None:
+    page = exposition(Registry())
+    for metric in METRICS:
+        assert f"# HELP {metric.prometheus} {metric.meaning}\n# TYPE {metric.prometheus} {metric.kind.value}\n" in page
+
+
+def test_counting_twice_is_no_new_series() -> None:
+    registry = Registry()
+    for _ in range(10):
+        registry.record(metric_names.REBALANCE_DURATION, 0.1, "set", "join", "settled")
+    assert len(registry.distributions[metric_names.REBALANCE_DURATION]) == 1
+    assert all(metric.kind is Kind.COUNTER for metric in registry.sums)
+
+
+# --------------------------------------------------------------------------------------------------------- the spans
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "nonsense", TRACEPARENT + "-more", TRACEPARENT.upper(), TRACEPARENT.replace("00-", "01-", 1), "0" * 55],
+)
+def test_a_malformed_traceparent_is_none(text: str | None) -> None:
+    assert spans.trace_id(text) is None
+    assert spans.span_context(text) is None
+
+
+def test_a_traceparent_survives() -> None:
+    assert spans.trace_id(TRACEPARENT) == "0af7651916cd43dd8448eb211c80319c"
+    context = spans.span_context(TRACEPARENT)
+    assert context is not None
+    assert (f"{context.span_id:016x}", context.is_remote) == ("b7ad6b7169203331", True)
+    assert spans.span_context(f"00-{'0' * 32}-{'0' * 16}-01") is None
+    assert spans.trace_id(spans.new_traceparent())
+
+
+def test_nothing_is_imported_without_need() -> None:
+    code = (
+        "import sys, reactive_orch.cli; from reactive_orch.telemetry import spans, handling; "
+        "assert spans.current_traceparent() is None; assert spans.tracer() is None; spans.bridge(); spans.flush(); "
+        "print([name for name in sys.modules if name.startswith(('opentelemetry', 'google', 'grpc'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)  # noqa: S603
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        ({}, ""),
+        ({"sales": [0, 1, 2, 3, 7, 9, 10]}, "sales:0-3,7,9-10"),
+        ({"sales": [5], "audit": [3, 1, 2]}, "audit:1-3 sales:5"),
+        ({"sales": []}, "sales:"),
+    ],
+)
+def test_ranges(held: dict[str, list[int]], shown: str) -> None:
+    assert ranges(held) == shown
+
+
+# --------------------------------------------------------------------------------------------------------- the routes
+
+
+NONE = Route()
+HTTP = Route("otlp", "http/protobuf")
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "traces", "metrics"),
+    [
+        ({}, NONE, NONE),
+        (
+            {"OTEL_SERVICE_NAME": "x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            Route("none", "grpc"),
+            Route("none", "grpc"),
+        ),
+        (ENDPOINT, HTTP, HTTP),
+        ({**ENDPOINT, "OTEL_SDK_DISABLED": "TRUE"}, NONE, NONE),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, NONE, HTTP),
+        ({**ENDPOINT, "OTEL_METRICS_EXPORTER": "prometheus"}, HTTP, NONE),
+        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, Route("otlp", "grpc"), Route("otlp", "grpc")),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c"}, HTTP, NONE),
+        ({"OTEL_TRACES_EXPORTER": "console"}, Route("console"), NONE),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, Route("otlp", "grpc"), NONE),
+    ],
+)
+def test_the_environment_decides(environment: dict[str, str], traces: Route, metrics: Route) -> None:
+    assert (route(environment, "TRACES"), route(environment, "METRICS")) == (traces, metrics)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_METRICS_EXPORTER": "x"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}],
+)
+def test_what_is_not_known_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="OTEL_"), exporting(environment):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------------- the lines
+
+
+def record(message: str, *args: object, exc_info: Any = None, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("reactive_orch", logging.INFO, __file__, 1, message, args, exc_info)
+    vars(made).update(extra)
+    return made
+
+
+def test_a_json_line() -> None:
+    line = Json().format(record("adopted\nin %d ms ü", 7, event="adopted", generation=3, trace_id="ab", secret="x"))  # noqa: S106
+    found = json.loads(line)
+    assert "\n" not in line
+    assert "ü" in line
+    assert found.pop("time").endswith("Z")
+    assert len(found.pop("service.instance.id")) == 36
+    assert found == {
+        "level": "info",
+        "message": "adopted in 7 ms ü",
+        "event": "adopted",
+        "generation": 3,
+        "trace_id": "ab",
+    }
+
+
+def test_a_text_line() -> None:
+    line = Text().format(record("adopted\nin %d ms", 7, trace_id="ab"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    adopted in 7 ms trace_id=ab", line)
+
+
+def test_an_exception_is_named_and_not_quoted() -> None:
+    try:
+        raise ValueError("hush")  # noqa: EM101, TRY301
+    except ValueError:
+        made = record("failed", exc_info=sys.exc_info())
+    for formatter in (Text(), Json()):
+        line = formatter.format(made)
+        assert "failed: ValueError" in line
+        assert "hush" not in line
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])
+def test_a_stream_that_is_no_terminal_gets_json(form: str, *, is_json: bool) -> None:
+    loggers = [logging.getLogger(name) for name in ("reactive_orch", "opentelemetry")]
+    before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
+    stream = io.StringIO()
+    try:
+        log_to(stream, form)
+        logging.getLogger("reactive_orch").info("hello")
+    finally:
+        for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            each.handlers[:], each.level, each.propagate = handlers, level, propagate
+    assert stream.getvalue().startswith("{") is is_json
+
+
+class WithState(Exception):
+    sqlstate = "23505"
+
+
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("hush"), "ValueError"),
+        (WithState("hush"), "23505"),
+        (HandlerFailed("hush"), "HandlerFailed"),
+        (caused(HandlerFailed("hush"), WithState("hush")), "23505"),
+        (caused(Unavailable("hush"), caused(Superseded("x"), OSError("hush"))), "OSError"),
+        (type("Liar", (Exception,), {"sqlstate": "a whole sentence"})(), "Liar"),
+    ],
+)
+def test_what_may_be_told_of_an_error(error: BaseException, kind: str) -> None:
+    assert kind_of(error) == kind
