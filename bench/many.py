@@ -56,7 +56,7 @@ async def measure(scene: Scene) -> Section:
         async def kill() -> None:
             children[0]._process.kill()  # noqa: SLF001
 
-        await act(f"{WORKERS} join at once", WORKERS, lambda: all_of("start_together", children))
+        await act(f"{WORKERS} join at once", WORKERS, lambda: all_of("together", children))
         await act(f"{WORKERS // PROCESSES} die at once", WORKERS - WORKERS // PROCESSES, kill)
         await act("all others leave at once", 0, lambda: all_of("stop", children[1:]))
     head = ["", "generations", "partitions moved", "ms from the first notice to the last settlement", "of one, p50 ms"]

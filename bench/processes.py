@@ -22,7 +22,7 @@ import anyio
 import asyncpg
 
 from bench import projections
-from reactive_orch import Config, Node, Worker
+from reactive_orch import Config, Node, Projection, Worker
 from reactive_orch.runtime import lane
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Workers:
         self._last_ns = 0
         self._workers: list[Worker] = []
         self._done: list[anyio.Event] = []
+        self._together = anyio.Event()
         original = lane.Lane._handle  # noqa: SLF001
 
         async def noting(one: lane.Lane, connection: Any, batch: Any) -> None:
@@ -142,9 +143,17 @@ class Workers:
         for _ in range(count or self._count):
             await self._tasks.start(self._serve)
 
+    def _projections(self) -> list[Projection]:
+        return [getattr(projections, name) for name in self._names]
+
+    async def together(self) -> None:
+        """Start all at once, on one node, and do not wait for more than the node."""
+        self._tasks.start_soon(self.start_together)
+        await self._together.wait()
+
     async def _serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with Node(self._config) as node:
-            worker = Worker(node, self._replica_set, [getattr(projections, name) for name in self._names])
+            worker = Worker(node, self._replica_set, self._projections())
             self._workers.append(worker)
             done = anyio.Event()
             self._done.append(done)
@@ -170,8 +179,16 @@ class Workers:
         del self._workers[-count:], self._done[-count:]
 
     async def start_together(self) -> None:
-        """Start all at once."""
-        await asyncio.gather(*(self._tasks.start(self._serve) for _ in range(self._count)))
+        """Start all at once, on one node."""
+        async with Node(self._config) as node:
+            workers = [Worker(node, self._replica_set, self._projections()) for _ in range(self._count)]
+            self._workers += workers
+            self._done = [anyio.Event()] * self._count
+            self._together.set()
+            async with anyio.create_task_group() as tasks:
+                for worker in workers:
+                    tasks.start_soon(worker.run)
+        self._done[0].set()
 
     async def catch_up(self, replica_set: str, events: int) -> float:
         """Start anew from the beginning of the log; return the seconds from the first event to the last commit."""

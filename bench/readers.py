@@ -39,8 +39,8 @@ async def measure(scene: Scene) -> Section:
         rows.append([count, *(f"{figures[key]:.2f} ({ratios[key]:.2f}x)" for key in figures)])
     text = (
         f"Rows and buffers of the log (table and indexes) per event handled, in brackets against one worker; a backlog of "
-        f"{backlog:,} events at batch 100, then {LIVE_PER_S} events a second, one INSERT each (whose own buffers, some "
-        "12 an event, are left out by measuring the same INSERTs with no worker).\n\n"
+        f"{backlog:,} events at batch 100, then {LIVE_PER_S} events a second, one INSERT each (whose own "
+        "buffers, measured without workers, are subtracted).\n\n"
         + table(["workers", "backlog: rows", "backlog: buffers", "live: rows", "live: buffers"], rows)
     )
     return Section("Readers", text, [Goal("rows and buffers per event, 16 workers ÷ 1", "≤ 2", f"at most {worst:.2f}", worst <= 2)])
@@ -50,46 +50,60 @@ async def _run(scene: Scene, count: int, backlog: int) -> dict[str, float]:
     url = scene.database(events=backlog)
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(url))
-        inserts = await _inserting(connection)
-        live = int(inserts.pop("events"))
-        await connection.execute("SELECT pg_stat_reset()")
         processes = min(count, 4)
         arguments = {"url": url, "replica_set": "readers", "names": ["noop_batch"], "count": count // processes}
         children = [await stack.enter_async_context(Child("workers", **arguments)) for _ in range(processes)]
-        await asyncio.gather(*(child.ask("start") for child in children))
-        before = await _counters(connection)
-        # They began to read as they joined: what was read is counted from nothing.
-        while sum([await child.ask("handled") for child in children]) < backlog + live:
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(1.2)  # the server's counters come late
+
+        async def all_of(what: str) -> None:
+            await asyncio.gather(*(child.ask(what) for child in children))
+
+        async def until(events: int) -> None:
+            while sum([await child.ask("handled") for child in children]) < events:
+                await asyncio.sleep(0.05)
+
+        start = await _counters(connection)
+        await all_of("start")
+        await until(backlog)
+        await all_of("stop")  # a backend hands its counters over when it ends, or only after ten idle seconds
         caught_up = await _counters(connection)
-        del before
+        await all_of("start")
         written = await _inserting(connection)
-        while sum([await child.ask("handled") for child in children]) < backlog + 2 * live:
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(1.2)
+        await until(written)
+        await all_of("stop")
         after = await _counters(connection)
     scene.drop(url)
     return {
-        "backlog: rows": caught_up["rows"] / (backlog + live),
-        "backlog: buffers": caught_up["buffers"] / (backlog + live),
-        "live: rows": (after["rows"] - caught_up["rows"] - inserts["rows"]) / written["events"],
-        "live: buffers": (after["buffers"] - caught_up["buffers"] - inserts["buffers"]) / written["events"],
+        "backlog: rows": (caught_up["rows"] - start["rows"]) / backlog,
+        "backlog: buffers": (caught_up["buffers"] - start["buffers"]) / backlog,
+        "live: rows": (after["rows"] - caught_up["rows"]) / written,
+        "live: buffers": (after["buffers"] - caught_up["buffers"]) / written - await _buffers_per_insert(scene),
     }
 
 
-async def _inserting(connection: Any) -> dict[str, float]:
-    """Write at a steady rate; return what the log's counters moved by, which means something without workers only."""
-    before = await _counters(connection)
+async def _inserting(connection: Any) -> int:
     began, events = time.monotonic(), LIVE_PER_S * LIVE_S
     for n in range(events):
         await connection.execute(INSERT)
         await asyncio.sleep(max(began + n / LIVE_PER_S - time.monotonic(), 0))
-    await asyncio.sleep(1.2)
-    after = await _counters(connection)
-    return {"rows": after["rows"] - before["rows"], "buffers": after["buffers"] - before["buffers"], "events": events}
+    return events
+
+
+async def _buffers_per_insert(scene: Scene) -> float:
+    """Return what the writer's INSERTs cost by themselves, in buffers of the log per event."""
+    url = scene.database(events=0)
+    async with connected(url) as connection:
+        before = await _counters(connection)
+        async with connected(url) as writer:
+            await writer.execute("SELECT reactive_orch.arm_bell(0)")
+            for _ in range(500):
+                await writer.execute(INSERT)
+        await asyncio.sleep(0.2)
+        after = await _counters(connection)
+    scene.drop(url)
+    return (after["buffers"] - before["buffers"]) / 500
 
 
 async def _counters(connection: Any) -> dict[str, int]:
+    await asyncio.sleep(0.3)
     await connection.execute("SELECT pg_stat_clear_snapshot()")
     return dict(await connection.fetchrow(COUNTERS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from integration_test.harness import WorkerProcess, assert_each_once, connected, prepared, wait_handled, wait_until
 from reactive_orch import Conflict, Expected, NewEvent, append, read_stream
+from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -225,6 +226,23 @@ async def test_an_exact_version_is_demanded_of_plain_writers_too(database: str, 
 
 
 _WAITS_FOR_LOCK = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
+
+
+async def test_an_exact_version_still_holds_when_it_is_written(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(connection, [order()])
+    check = log._demand_version  # noqa: SLF001 - the moment after it is meant
+
+    async def check_and_let_another_in(*arguments: Any) -> None:
+        await check(*arguments)
+        await connection.execute(f"{_INSERT} ('Order', '1', 2, 'Paid')")
+
+    monkeypatch.setattr(log, "_demand_version", check_and_let_another_in)
+    async with connected(database) as own:
+        with pytest.raises(Conflict, match="another writer appended to default/Order/1 at the same time"):
+            await append(own, [order(1, "Late")], 1)
+    assert await versions(connection) == {"1": [1, 2]}
 
 
 # ------------------------------------------------------------------------------------------------------ what is kept

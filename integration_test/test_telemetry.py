@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
 import time
@@ -255,7 +256,8 @@ async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
         names = {span.name.split(" {")[0] for span in SPANS}
 
         async def every_span() -> bool:
-            return all(received.named(name) for name in names)
+            failed = any(span.error for span in received.named("process failing"))
+            return failed and all(received.named(name) for name in names)
 
         async def every_metric() -> bool:
             return {metric.name for metric in METRICS} <= received.metrics.keys()
@@ -328,6 +330,9 @@ async def test_the_ratio_is_for_batches_only(database: str) -> None:
         assert_one_trace_each(received, await generations(connection), await acknowledged(connection))
 
 
+SLOW_TO_COME = ("reactive_orch_event_loop_delay", "reactive_orch_heartbeat_duration")
+
+
 async def test_rebalances_add_no_series(database: str) -> None:
     async with prepared(database) as connection, WorkerProcess(database, "a", options=QUICK) as a:
         await a.ready()
@@ -341,9 +346,16 @@ async def test_rebalances_add_no_series(database: str) -> None:
             await wait_settled(connection, members=1)
 
         async def series() -> set[str]:
-            return {line.rpartition(" ")[0] for line in (await pages(a))["metrics"][1].splitlines()}
+            lines = (line.rpartition(" ")[0] for line in (await pages(a))["metrics"][1].splitlines())
+            # Each of the few sources and outcomes has a series from when it first occurs, which may be late.
+            return {re.sub(r'(source|outcome)="[a-z]+"', "", line) for line in lines}
+
+        async def has_warmed_up() -> bool:
+            page = (await pages(a))["metrics"][1]
+            return all(f"\n{name}_seconds_count" in page for name in SLOW_TO_COME)
 
         await join_and_leave()
+        await wait_until(has_warmed_up, what="what is counted now and then has been counted")
         before = await series()
         for _ in range(5):
             await join_and_leave()
@@ -416,16 +428,23 @@ async def test_a_bad_endpoint_costs_nothing(database: str, mood: Mood, protocol:
         plain = await drained(connection, database, "plain", {})
         bad = await drained(connection, database, "bad", received.env(protocol))
         assert received.requests, "it was tried"
-        assert bad[0] < 2 * plain[0] + 1, f"handling took {bad[0]:.2f} s instead of {plain[0]:.2f} s"
-        assert bad[1] < plain[1] + 2, f"stopping took {bad[1]:.2f} s instead of {plain[1]:.2f} s"
+        assert_unhindered(bad, plain)
 
 
 async def test_a_refused_endpoint_costs_nothing(database: str) -> None:
     async with prepared(database) as connection:
         await append_events(connection, 1000)
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        _, stopping_s = await drained(connection, database, "refused", env)
-        assert stopping_s < 3
+        assert_unhindered(await drained(connection, database, "refused", env), (0.0, 0.0))
+
+
+EXPORT_TIMEOUT_S = 10.0
+
+
+def assert_unhindered(took: tuple[float, float], plain: tuple[float, float]) -> None:
+    """Check that neither handling nor stopping waited for an export: such a wait would last for its time-out."""
+    for what, bad_s, plain_s in zip(("handling", "stopping"), took, plain, strict=True):
+        assert bad_s < 3 * plain_s + 0.8 * EXPORT_TIMEOUT_S, f"{what} took {bad_s:.2f} s instead of {plain_s:.2f} s"
 
 
 async def drained(connection: Connection, url: str, name: str, env: Mapping[str, str]) -> tuple[float, float]:

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     from asyncpg.transaction import Transaction
 
-    from reactive_orch.postgres.database import AnyConnection, BatchConnection, BatchMarks
+    from reactive_orch.postgres.connection import BatchConnection, BatchMarks
+    from reactive_orch.postgres.database import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 

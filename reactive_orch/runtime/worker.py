@@ -23,6 +23,7 @@ from reactive_orch.postgres import membership
 from reactive_orch.runtime import enrolment, gauges
 from reactive_orch.runtime.adoption import Adoption, write_generation
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.crowd import Crowd
 from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.signal import Signal
@@ -68,6 +69,7 @@ class Worker:
         self._shares: dict[str, Share] = {}
         self._signal = Signal()
         self._watch = Watch(node.database, lambda: self._signal.set("watch"))
+        self._crowd = Crowd()
         self._stop_asked = anyio.Event()
         self._until_idle = until_idle
         self._target: int | None = None
@@ -258,8 +260,9 @@ class Worker:
         trusts_locks = me.lock_held and self._node.session.trusts_locks
         new = core.plan_change(snapshot, self._node.partitions_total, trust_locks=trusts_locks)
         if new is not None:
-            async with self._node.database.coordination() as connection:
-                await write_generation(connection, turn, snapshot, new)
+            if not await self._crowd.gathers(self._signal, snapshot, new):
+                async with self._node.database.coordination() as connection:
+                    await write_generation(connection, turn, snapshot, new)
             return True
         if self._stopping:
             return await self._let_go(me.state)
