@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
+from bench.scene import Server
 from integration_test import projections
 from integration_test.chaos.report import machine, put_section
-from integration_test.cluster import Cluster
 from integration_test.harness import connected
 
 if TYPE_CHECKING:
@@ -123,24 +123,28 @@ class Pair(NamedTuple):
     cpu_on: float
 
 
-async def _compared(cluster: Cluster, events: int, pairs: int, *, traced: bool) -> list[Pair]:
-    url = cluster.create_database(f"traced_{traced}".lower())
+async def _filled(server: Server, events: int, *, traced: bool) -> str:
+    url = server.create_database(f"traced_{traced}".lower())
     await _migrated(url)
     async with connected(url) as connection:
         await projections.create_tables(connection)
-        await connection.execute("ALTER SEQUENCE public.handled_id_seq CACHE 1")
         await connection.execute(_FILL, events, traced)
         await connection.execute("VACUUM ANALYZE reactive_orch.events")
+    await _run(url, "warm", {})
+    return url
+
+
+async def _compared(url: str, events: int, pairs: int, more: Mapping[str, str]) -> list[Pair]:
     found: list[Pair] = []
     async with _endpoint() as endpoint:
-        on = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}
-        await _run(url, "warm", {})
+        on = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", **more}
         for n in range(pairs):
             # Whoever goes first changes with each pair.
-            turns = [("off", {}), ("on", on)][:: 1 if n % 2 else -1]
-            took = {mode: await _run(url, f"{mode}-{n}", env) for mode, env in turns}
+            turns: list[tuple[str, Mapping[str, str]]] = [("off", {}), ("on", on)][:: 1 if n % 2 else -1]
+            name = f"{len(more)}-{n}-"
+            took = {mode: await _run(url, name + mode, env) for mode, env in turns}
             # The same process again has nothing to do: that is the cost of its start.
-            idle = {mode: await _run(url, f"{mode}-{n}", env) for mode, env in turns}
+            idle = {mode: await _run(url, name + mode, env) for mode, env in turns}
             cpu = {mode: (took[mode].cpu - idle[mode].cpu) / events * 1e6 for mode in took}
             found.append(Pair(events / took["off"].wall, events / took["on"].wall, cpu["off"], cpu["on"]))
             print(f"  {found[-1]}")
@@ -156,24 +160,32 @@ def _row(what: str, pairs: Sequence[Pair]) -> str:
     return f"| {what} | {off:,.0f} | {on:,.0f} | {spread} | {verdict} | {cpu_off:.0f} | {cpu_on:.0f} |"
 
 
+_TENTH = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+_CASES: list[tuple[str, bool, dict[str, str]]] = [
+    ("without a producer's trace", False, {}),
+    ("with one: 20 links per batch", True, {}),
+    ("the same, a tenth of the batches sampled", True, _TENTH),
+]
+
+
 async def _measure(version: str, events: int, pairs: int) -> str:
-    with Cluster(version) as cluster:
-        print("events without a trace")
-        plain = await _compared(cluster, events, pairs, traced=False)
-        print("events of traced producers")
-        traced = await _compared(cluster, events, pairs, traced=True)
+    rows = []
+    with Server(version) as server:
+        urls = {traced: await _filled(server, events, traced=traced) for traced in (False, True)}
+        for what, traced, more in _CASES:
+            print(what)
+            rows.append(_row(what, await _compared(urls[traced], events, pairs, more)))
     return "\n".join(
         [
             "## What telemetry costs",
             "",
-            f"{machine()}, PostgreSQL {version} without fsync; one worker, batches of 100, {events:,} events, "
+            f"{machine()}, PostgreSQL {version}, flushing to the disk; one worker, batches of 100, {events:,} events, "
             f"{pairs} pairs, turn by turn. OTLP over HTTP with gzip to a process that discards. "
             "Events per second, median; the goal is a loss of at most 5 %. `python -m bench.telemetry`",
             "",
             "| events | off | on | on ÷ off (least to greatest) | | processor, off: µs per event | on |",
             "|---|---|---|---|---|---|---|",
-            _row("without a producer's trace", plain),
-            _row("with one: 20 links per batch", traced),
+            *rows,
         ]
     )
 

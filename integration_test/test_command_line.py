@@ -81,7 +81,8 @@ async def run(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **var
     async with asyncio.timeout(TIMEOUT_S), started(*arguments, cwd=cwd, **variables) as process:
         out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
     assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    # Debug mode (make test-debug) also tells of slow steps: that is not the command's own word.
+    return Ended(process.returncode, out.decode(), re.sub(r"(?m)^Executing <.* took .* seconds\n", "", err.decode()))
 
 
 async def run_worker(*arguments: str, url: str = NOBODY_LISTENS, cwd: Path = ROOT) -> Ended:

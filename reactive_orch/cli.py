@@ -9,6 +9,7 @@ Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database n
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import importlib
 import logging
@@ -17,6 +18,7 @@ import signal
 import sys
 import traceback
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parse(arguments)
-        anyio.run(_run, options)
+        anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
         return _explain(_telling(error))
     return 0
@@ -158,7 +160,15 @@ def _worker_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _heed_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say what the event loop has to say, but for the future that asyncpg leaves of an attempt to connect."""
+    error = context.get("exception")
+    if not (isinstance(error, ConnectionError) and str(error) == "unexpected connection_lost() call"):
+        loop.default_exception_handler(context)
+
+
 async def _run(options: argparse.Namespace) -> None:
+    asyncio.get_running_loop().set_exception_handler(_heed_loop)
     if options.command is not None:
         url, _ = await _database(options, os.environ)
         await options.command.run(options, url)

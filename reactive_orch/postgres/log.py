@@ -6,6 +6,7 @@ to the caller. Decides nothing about how far the log may be read: `core.frontier
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ from reactive_orch.model import Blocker, Event, Expected, Filter, LogState, NewE
 from reactive_orch.postgres.database import load_statements, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from reactive_orch.postgres.database import AnyConnection
 
@@ -30,6 +31,9 @@ RUN_ROWS_MAX = 1000
 Columns: TypeAlias = "tuple[Sequence[Any], ...]"
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+_event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Event)
+"""What Event._make does, without a Python frame for each row; the statements below name the columns in its order."""
 
 
 async def check(connection: AnyConnection) -> LogState:
@@ -117,7 +121,7 @@ async def read_window(connection: AnyConnection, window: Window, wanted: Filter)
             window.limit,
             BATCH_BYTES_MAX,
         )
-    events = [Event._make(row) for row in rows]
+    events = list(map(_event, rows))
     cut = len(events) == window.limit or sum(len(event.payload) for event in events) >= BATCH_BYTES_MAX
     return events, events[-1].global_position if cut else window.high
 
@@ -127,7 +131,7 @@ async def read_stream(
 ) -> list[Event]:
     """Return the events of one aggregate with versions greater than `after`, in order."""
     rows = await connection.fetch(_SQL.read_stream, context, aggregate_type, aggregate_id, after)
-    return [Event._make(row) for row in rows]
+    return list(map(_event, rows))
 
 
 async def append(connection: AnyConnection, events: Sequence[NewEvent], expected: int | Expected) -> None:

@@ -9,6 +9,7 @@ doubt it forgets them all, and its share loads them again from the checkpoints.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -192,7 +193,9 @@ class Lane:
         try:
             with anyio.fail_after(self._work.config.handler_timeout_s) as scope:
                 if self._work.projection.batch:
-                    await self._guarded(self._work.projection.handler, events, tx, None)
+                    handler: Any = self._work.projection.handler
+                    with self._blamed(tx, lambda: None):
+                        await handler(events, tx)
                 else:
                     await self._call_each(events, tx, scope)
         except TimeoutError as error:
@@ -203,30 +206,35 @@ class Lane:
         handler: Any = self._work.projection.handler
         if self._work.config.trace_events:
             handler = self.handling.traced(handler)
-        started = time.monotonic()
-        for index, event in enumerate(events):
-            await self._guarded(handler, event, tx, index)
-            if not tx.is_in_transaction():
-                msg = "the handler ended the transaction it was given"
-                raise HandlerFailed(msg, index)
-            # The time-out is that of one event; moving it costs more than looking at the clock.
-            if (now := time.monotonic()) - started > 1.0:
-                started = now
-                scope.deadline = anyio.current_time() + self._work.config.handler_timeout_s
+        started, index, in_transaction = time.monotonic(), 0, tx.is_in_transaction
+        with self._blamed(tx, lambda: index):
+            for index, event in enumerate(events):  # noqa: B007 - whose failure it is
+                await handler(event, tx)
+                if not in_transaction():
+                    break
+                # The time-out is that of one event; moving it costs more than looking at the clock.
+                if (now := time.monotonic()) - started > 1.0:
+                    started = now
+                    scope.deadline = anyio.current_time() + self._work.config.handler_timeout_s
+            else:
+                return
+        msg = "the handler ended the transaction it was given"
+        raise HandlerFailed(msg, index)
 
-    async def _guarded(self, handler: Any, events: Any, tx: AnyConnection, index: int | None) -> None:
-        """Call the handler; whatever it raises becomes ours: its failure, or a setback that is none of its doing."""
+    @contextlib.contextmanager
+    def _blamed(self, tx: AnyConnection, index: Callable[[], int | None]) -> Iterator[None]:
+        """Turn whatever a handler raises into ours: its failure, or a setback that is none of its doing."""
         try:
-            await handler(events, tx)
+            yield
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             # Nobody cancelled this task: it comes from something the handler awaited, and would end the lane silently.
-            raise HandlerFailed(described(error), index) from error
+            raise HandlerFailed(described(error), index()) from error
         except Exception as error:
             self._raise_setback(error, tx)
-            raise HandlerFailed(described(error), index) from error
+            raise HandlerFailed(described(error), index()) from error
 
     def _raise_setback(self, error: Exception, tx: AnyConnection) -> None:
         lost = is_lost(error, tx)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LINKS_MAX = 100
 
-_TRACEPARENT = re.compile(r'"traceparent": ?"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"')
+_TRACEPARENT = re.compile(r'"traceparent": ?"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]"')
 
 
 class Handling:
@@ -37,8 +37,6 @@ class Handling:
         self._fixed = {
             "messaging.system": "reactive_orch",
             "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": "events",
             "messaging.consumer.group.name": projection,
             "reactive_orch.replica_set": replica_set,
         }
@@ -57,10 +55,9 @@ class Handling:
             finally:
                 outcome = _outcome(failure)
                 self._count(events, outcome, failure, time.perf_counter() - began)
-                if span is not None:
+                if span is not None and failure is not None:
                     span.set_attribute("reactive_orch.outcome", outcome)
-                    if failure is not None:
-                        spans.fail(span, _error_type(failure))
+                    spans.fail(span, _error_type(failure))
 
     def read(self, duration_s: float) -> None:
         """Tell of a window read."""
@@ -136,14 +133,18 @@ class Handling:
 
 
 def _links(events: Sequence[Event]) -> tuple[list[Link], int]:
-    """Return links to the events' producers, the first of them, and how many were left out."""
+    """Return links to the events' producers, the first of them, and how many were left out.
+
+    Those of spans that were not sampled would lead nowhere.
+    """
     from opentelemetry.trace import Link, SpanContext, TraceFlags
 
     # Events of one transaction have one producer and mostly the same metadata, so look at each text once.
     metadata = dict.fromkeys(event.metadata_json for event in events)
     found = dict.fromkeys(match.groups() for text in metadata if (match := _TRACEPARENT.search(text)))
     first = list(found)[:LINKS_MAX]
-    contexts = (SpanContext(int(t, 16), int(s, 16), True, TraceFlags(int(f, 16))) for t, s, f in first)  # noqa: FBT003
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    contexts = (SpanContext(int(trace, 16), int(span, 16), True, flags) for trace, span in first)  # noqa: FBT003
     return [Link(context) for context in contexts if context.is_valid], len(found) - len(first)
 
 

@@ -48,6 +48,7 @@ class Registry:
         }
         self._observers: list[Observe] = []
         self._forward: dict[Metric, Any] = {}
+        self._bridged = False
 
     def count(self, metric: Metric, *labels: str, amount: float = 1) -> None:
         """Add to a counter."""
@@ -81,10 +82,15 @@ class Registry:
                 found[metric][labels] = value
         return found
 
-    def bridge(self, meter: Any) -> None:
-        """Let an OpenTelemetry meter see everything from now on; the first call decides, later ones do nothing."""
-        if self._forward:
+    def bridge(self, meter: Any, *, histograms: bool) -> None:
+        """Let an OpenTelemetry meter see everything from now on; the first call decides, later ones do nothing.
+
+        Counters and gauges are observed when read. Histograms cannot be: each measurement is forwarded, which costs
+        many times what it costs here, so whoever can read `distributions` should, and say `histograms=False`.
+        """
+        if self._bridged:
             return
+        self._bridged = True
         from opentelemetry.metrics import CallbackOptions, Observation
 
         def observing(metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -101,7 +107,7 @@ class Registry:
                     meter.create_observable_counter(callbacks=[observing(metric)], **described)
                 case Kind.GAUGE:
                     meter.create_observable_gauge(callbacks=[observing(metric)], **described)
-                case Kind.HISTOGRAM:
+                case Kind.HISTOGRAM if histograms:
                     advice = {"explicit_bucket_boundaries_advisory": metric.buckets}
                     self._forward[metric] = meter.create_histogram(**described, **advice)
 

@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    ConsoleMetricExporter,
+    Histogram,
+    HistogramDataPoint,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.metrics.export import Metric as ExportedMetric
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, SamplingResult
 
 from reactive_orch.telemetry.logs import INSTANCE_ID
+from reactive_orch.telemetry.metric_names import SCOPE, Metric
+from reactive_orch.telemetry.metrics import REGISTRY, Distribution, Labels
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from reactive_orch.telemetry.exporting import Route
@@ -39,8 +51,7 @@ def set_up(traces: Route, measures: Route) -> list[Any]:
     made: list[Any] = []
     resource = _resource()
     if measures.exporter != "none" and not isinstance(metrics.get_meter_provider(), MeterProvider):
-        reader = PeriodicExportingMetricReader(_metric_exporter(measures))
-        made.append(MeterProvider([reader], resource, shutdown_on_exit=False))
+        made.append(_meter_provider(_metric_exporter(measures), resource))
         metrics.set_meter_provider(made[-1])
     if traces.exporter != "none" and not isinstance(trace.get_tracer_provider(), TracerProvider):
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -68,6 +79,63 @@ def _resource() -> Resource:
     if str(given.attributes.get("service.name", "")).startswith("unknown_service"):
         given = given.merge(Resource({"service.name": "reactive_orch"}))
     return Resource(ours).merge(given)
+
+
+def _meter_provider(exporter: MetricExporter, resource: Resource) -> MeterProvider:
+    # Asked for differences, which only the SDK's own histograms know.
+    differences = AggregationTemporality.DELTA in (exporter._preferred_temporality or {}).values()  # noqa: SLF001
+    reader = PeriodicExportingMetricReader(exporter if differences else _WithHistograms(exporter))
+    provider = MeterProvider([reader], resource, shutdown_on_exit=False)
+    REGISTRY.bridge(provider.get_meter(SCOPE), histograms=differences)
+    return provider
+
+
+class _WithHistograms(MetricExporter):
+    """Adds our histograms to what the SDK exports, as they lie in memory: so the hot path pays for no instrument."""
+
+    def __init__(self, inner: MetricExporter) -> None:
+        super().__init__(inner._preferred_temporality, inner._preferred_aggregation)  # noqa: SLF001
+        self._inner = inner
+        self._since_ns = time.time_ns()
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        for resource in metrics_data.resource_metrics[:1]:
+            scope = next((s for s in resource.scope_metrics if s.scope.name == SCOPE), None)
+            if scope is not None:
+                ours = [self._histogram(metric, list(series.values())) for metric, series in _recorded()]
+                added = replace(scope, metrics=[*scope.metrics, *ours])
+                scopes = [added if s is scope else s for s in resource.scope_metrics]
+                metrics_data = replace(metrics_data, resource_metrics=[replace(resource, scope_metrics=scopes)])
+        return self._inner.export(metrics_data, timeout_millis, **kwargs)
+
+    def _histogram(self, metric: Metric, series: list[Distribution]) -> ExportedMetric:
+        now_ns = time.time_ns()
+        points = [
+            HistogramDataPoint(
+                attributes=one.attributes,
+                start_time_unix_nano=self._since_ns,
+                time_unix_nano=now_ns,
+                count=sum(one.counts),
+                sum=one.total,
+                bucket_counts=list(one.counts),
+                explicit_bounds=one.bounds,
+                min=None,  # type: ignore[arg-type]  # optional in OTLP
+                max=None,  # type: ignore[arg-type]
+            )
+            for one in series
+        ]
+        data = Histogram(points, AggregationTemporality.CUMULATIVE)
+        return ExportedMetric(metric.name, metric.meaning, metric.unit, data)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        self._inner.shutdown(timeout_millis, **kwargs)
+
+
+def _recorded() -> list[tuple[Metric, dict[Labels, Distribution]]]:
+    return [(metric, dict(series)) for metric, series in REGISTRY.distributions.items() if series]
 
 
 class _CoordinationAlways(Sampler):

@@ -110,15 +110,15 @@ PROCESS = SpanKind(
     "CONSUMER",
     "none: a trace of its own",
     (
-        *(f"messaging.{k}" for k in ("system", "operation.name", "operation.type", "destination.name")),
-        *("messaging.consumer.group.name", "messaging.batch.message_count", "error.type"),
+        *("messaging.system", "messaging.operation.name", "messaging.consumer.group.name"),
+        *("messaging.batch.message_count", "error.type"),
         *(
             f"{_RO}{k}"
             for k in ("replica_set", "generation", "position.from", "position.to", "outcome", "links.dropped")
         ),
     ),
     "one batch: swap, handlers, commit",
-    "up to 100 producers: the traceparents in the events' metadata",
+    "up to 100 sampled producers: the traceparents in the events' metadata",
 )
 HANDLE = SpanKind(
     "handle {projection}",

@@ -54,7 +54,7 @@ def bridge() -> None:
     if "opentelemetry.metrics" in sys.modules:
         from opentelemetry import metrics
 
-        REGISTRY.bridge(metrics.get_meter(SCOPE))
+        REGISTRY.bridge(metrics.get_meter(SCOPE), histograms=True)
 
 
 def new_traceparent() -> str:
