@@ -140,7 +140,8 @@ async def _compared(url: str, events: int, pairs: int, more: Mapping[str, str]) 
         on = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", **more}
         for n in range(pairs):
             # Whoever goes first changes with each pair.
-            turns: list[tuple[str, Mapping[str, str]]] = [("off", {}), ("on", on)][:: 1 if n % 2 else -1]
+            modes: dict[str, Mapping[str, str]] = {"off": {}, "on": on}
+            turns = list(modes.items())[:: 1 if n % 2 else -1]
             name = f"{len(more)}-{n}-"
             took = {mode: await _run(url, name + mode, env) for mode, env in turns}
             # The same process again has nothing to do: that is the cost of its start.

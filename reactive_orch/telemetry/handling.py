@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import HandlerFailed, Superseded, Unavailable, kind_of
@@ -14,13 +16,14 @@ from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.metrics import count, record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator
 
     from opentelemetry.trace import Link, Span, Tracer
 
     from reactive_orch.model import Event
 
 LINKS_MAX = 100
+"""Producers that a batch is linked to; those of spans that were not sampled would lead nowhere."""
 
 _TRACEPARENT = re.compile(r'"traceparent": ?"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]"')
 
@@ -98,13 +101,13 @@ class Handling:
             "reactive_orch.position.from": events[0].global_position,
             "reactive_orch.position.to": events[-1].global_position,
         }
-        links, dropped = _links(events)
-        if dropped:
-            facts["reactive_orch.links.dropped"] = dropped
-        kind, name = SpanKind.CONSUMER, f"process {self._of[1]}"
-        return tracer.start_span(
+        kind, name, links = SpanKind.CONSUMER, f"process {self._of[1]}", _Producers(events)
+        span = tracer.start_span(
             name, Context(), kind, facts, links, record_exception=False, set_status_on_exception=False
         )
+        if links.dropped:
+            span.set_attribute("reactive_orch.links.dropped", links.dropped)
+        return span
 
     def traced(self, handler: Callable[[Event, Any], Awaitable[None]]) -> Callable[[Event, Any], Awaitable[None]]:
         """Return the handler with a span for each event: only when asked for."""
@@ -132,20 +135,34 @@ class Handling:
         return handle
 
 
-def _links(events: Sequence[Event]) -> tuple[list[Link], int]:
-    """Return links to the events' producers, the first of them, and how many were left out.
+class _Producers(Sequence["Link"]):
+    """Links to the events' producers, the first of them; made when they are looked at: only for a sampled span."""
 
-    Those of spans that were not sampled would lead nowhere.
-    """
-    from opentelemetry.trace import Link, SpanContext, TraceFlags
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = events
+        self.dropped = 0
+        """How many were left out."""
 
-    # Events of one transaction have one producer and mostly the same metadata, so look at each text once.
-    metadata = dict.fromkeys(event.metadata_json for event in events)
-    found = dict.fromkeys(match.groups() for text in metadata if (match := _TRACEPARENT.search(text)))
-    first = list(found)[:LINKS_MAX]
-    flags = TraceFlags(TraceFlags.SAMPLED)
-    contexts = (SpanContext(int(trace, 16), int(span, 16), True, flags) for trace, span in first)  # noqa: FBT003
-    return [Link(context) for context in contexts if context.is_valid], len(found) - len(first)
+    @cached_property
+    def _links(self) -> list[Link]:
+        from opentelemetry.trace import Link, SpanContext, TraceFlags
+
+        # Events of one transaction have one producer and mostly the same metadata, so look at each text once.
+        metadata = dict.fromkeys(event.metadata_json for event in self._events)
+        found = list(dict.fromkeys(match.groups() for text in metadata if (match := _TRACEPARENT.search(text))))
+        self.dropped = max(len(found) - LINKS_MAX, 0)
+        flags, first = TraceFlags(TraceFlags.SAMPLED), found[:LINKS_MAX]
+        contexts = (SpanContext(int(trace, 16), int(span, 16), True, flags) for trace, span in first)  # noqa: FBT003
+        return [Link(context) for context in contexts if context.is_valid]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._links[index]
 
 
 def _outcome(failure: BaseException | None) -> str:
