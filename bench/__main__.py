@@ -85,7 +85,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pg", default="15", choices=["15", "18"])
     parser.add_argument("--repeat", type=int, default=5, help="how often each pair is measured")
     parser.add_argument("--scale", type=float, default=1.0, help="of counts and durations; 0.1 for a quick look")
-    parser.add_argument("--minutes", type=float, default=float(os.environ.get("BENCH_MINUTES", "1")), help="of `tables`")
+    parser.add_argument(
+        "--minutes", type=float, default=float(os.environ.get("BENCH_MINUTES", "1")), help="of `tables`"
+    )
     parser.add_argument("--events", type=int, default=int(os.environ.get("BENCH_EVENTS", "1000000")), help="of `plans`")
     parser.add_argument("--report", type=Path, default=RESULTS)
     parser.add_argument("--no-report", dest="report", action="store_const", const=None)

@@ -91,7 +91,9 @@ async def _rates(scene: Scene, writers: int) -> dict[str, list[float]]:
         await connection.execute("SELECT reactive_orch.arm_bell(0)")
     read = {count: scene.database() for count in READERS}
     async with contextlib.AsyncExitStack() as stack:
-        one = await stack.enter_async_context(Child("workers", url=silent, replica_set="silent", names=["noop_batch"], batch=500))
+        one = await stack.enter_async_context(
+            Child("workers", url=silent, replica_set="silent", names=["noop_batch"], batch=500)
+        )
         await one.ask("start")
         for count, url in read.items():
             for n in range(min(count, 2)):

@@ -36,9 +36,7 @@ async def measure(scene: Scene) -> Section:
                         await writer.execute("LOCK TABLE reactive_orch.events IN ROW EXCLUSIVE MODE")
                     look = await _times(connection, "SELECT * FROM reactive_orch.observe_log()")
                     one = await _times(connection, "SELECT 1")
-                rows.append(
-                    [count, held, *(f"{percentile(t, s):.3f}" for t in (look, one) for s in (0.5, 0.99))]
-                )
+                rows.append([count, held, *(f"{percentile(t, s):.3f}" for t in (look, one) for s in (0.5, 0.99))])
     head = ["idle connections", "writers in flight", "look p50", "p99", "SELECT 1 p50", "p99"]
     return Section("Frontier", "Milliseconds, round trip included.\n\n" + table(head, rows))
 

@@ -63,7 +63,11 @@ async def _look(connection: Any, *, statements: bool) -> dict[str, Any]:
         " xact_commit FROM pg_stat_database WHERE datname = current_database()"
     )
     # "SELECT $1" is no statement of anybody: the planner folds the immutable function lock_namespace() by running it.
-    by = {r["query"]: r["calls"] for r in await connection.fetch(CALLS) if r["query"] != "SELECT $1"} if statements else {}
+    by = (
+        {r["query"]: r["calls"] for r in await connection.fetch(CALLS) if r["query"] != "SELECT $1"}
+        if statements
+        else {}
+    )
     ours = sum(calls for text, calls in by.items() if "pg_stat_statements" in text or "pg_current_wal_lsn" in text)
     calls = sum(by.values()) - ours if statements else row["xact_commit"]
     return {"calls": calls, "xid": row["xid"], "lsn": int(row["lsn"]), "by": by}

@@ -87,7 +87,9 @@ def _section(parts: dict[str, list[list[float]]]) -> Section:
     ]
     p99 = [percentile(turn, 0.99) for turn in parts["called"]]
     goals = [
-        Goal("commit → handler called, p50 ÷ floor's", "≤ 5", spread(ratios["called"], 1), median(ratios["called"]) <= 5),
+        Goal(
+            "commit → handler called, p50 ÷ floor's", "≤ 5", spread(ratios["called"], 1), median(ratios["called"]) <= 5
+        ),
         Goal(
             "commit → handler called, p99 (floor's: " + f"{percentile(everything['floor'], 0.99):.2f} ms)",
             "≤ 5 ms",

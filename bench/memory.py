@@ -30,4 +30,15 @@ async def measure(scene: Scene) -> Section:
         status = Path(f"/proc/{worker.process.pid}/status").read_text()
     peak, now = (int(status.partition(f"{name}:")[2].split()[0]) / 1024 for name in ("VmHWM", "VmRSS"))
     text = f"After {events:,} events through each of ten projections: {now:.0f} MB resident, {peak:.0f} MB at the most."
-    return Section("Memory", text, [Goal("memory, 64 partitions, 10 projections, batch 500", f"≤ {LIMIT_MB} MB", f"{peak:.0f} MB", peak <= LIMIT_MB)])
+    return Section(
+        "Memory",
+        text,
+        [
+            Goal(
+                "memory, 64 partitions, 10 projections, batch 500",
+                f"≤ {LIMIT_MB} MB",
+                f"{peak:.0f} MB",
+                peak <= LIMIT_MB,
+            )
+        ],
+    )

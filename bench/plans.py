@@ -72,8 +72,15 @@ async def _explain(connection: Any) -> list[list[object]]:
             buffers = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
             found = root["Actual Rows"]
             rows.append(
-                [share, place, " → ".join(_scans(root)), int(found), buffers, f"{plan['Execution Time']:.2f}",
-                 f"{buffers / max(found, 1):.2f}"]
+                [
+                    share,
+                    place,
+                    " → ".join(_scans(root)),
+                    int(found),
+                    buffers,
+                    f"{plan['Execution Time']:.2f}",
+                    f"{buffers / max(found, 1):.2f}",
+                ]
             )
     return rows
 

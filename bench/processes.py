@@ -36,9 +36,7 @@ COLUMNS = (
     "global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, "
     "event_version, payload, trace_id, correlation_id, causation_id, metadata::text, created_at"
 )
-AFTER = (
-    f"SELECT {COLUMNS} FROM reactive_orch.events WHERE global_position > $1 ORDER BY global_position LIMIT $2"  # noqa: S608
-)
+AFTER = f"SELECT {COLUMNS} FROM reactive_orch.events WHERE global_position > $1 ORDER BY global_position LIMIT $2"  # noqa: S608
 SAVE = "UPDATE public.bench_checkpoint SET position = $1 WHERE id = 1"
 
 
@@ -101,9 +99,7 @@ class Bare:
                     )
                 elif mode == "insert_each":
                     for row in rows:
-                        await connection.execute(
-                            projections.INSERT_ONE, row["global_position"], row["aggregate_id"]
-                        )
+                        await connection.execute(projections.INSERT_ONE, row["global_position"], row["aggregate_id"])
                 await connection.execute(SAVE, position)
         return time.monotonic() - began
 

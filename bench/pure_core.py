@@ -12,14 +12,36 @@ from reactive_orch.model import MemberId
 if TYPE_CHECKING:
     from bench.scene import Scene
 
-CASES = [(3, 64, 1), (10, 64, 5), (50, 64, 5), (50, 1024, 5), (50, 1024, 10), (250, 1024, 10), (500, 1024, 10), (1000, 1024, 10)]
+CASES = [
+    (3, 64, 1),
+    (10, 64, 5),
+    (50, 64, 5),
+    (50, 1024, 5),
+    (50, 1024, 10),
+    (250, 1024, 10),
+    (500, 1024, 10),
+    (1000, 1024, 10),
+]
 
 
 async def measure(scene: Scene) -> Section:
     """Time the first assignment, a join, a leave, ten deaths at once."""
     rows = [_row(scene.repeat, *case) for case in CASES]
-    head = ["workers", "partitions", "projections", "cells", "first", "join", "its moves", "least possible", "leave", "moves",
-            "ten die", "moves", "µs per cell and worker (join)"]
+    head = [
+        "workers",
+        "partitions",
+        "projections",
+        "cells",
+        "first",
+        "join",
+        "its moves",
+        "least possible",
+        "leave",
+        "moves",
+        "ten die",
+        "moves",
+        "µs per cell and worker (join)",
+    ]
     text = "Milliseconds. Cells: partitions x projections. Least possible: what the joiner must get, rounded down.\n\n"
     return Section("Pure core", text + table(head, rows))
 

@@ -43,7 +43,9 @@ async def measure(scene: Scene) -> Section:
         "buffers, measured without workers, are subtracted).\n\n"
         + table(["workers", "backlog: rows", "backlog: buffers", "live: rows", "live: buffers"], rows)
     )
-    return Section("Readers", text, [Goal("rows and buffers per event, 16 workers ÷ 1", "≤ 2", f"at most {worst:.2f}", worst <= 2)])
+    return Section(
+        "Readers", text, [Goal("rows and buffers per event, 16 workers ÷ 1", "≤ 2", f"at most {worst:.2f}", worst <= 2)]
+    )
 
 
 async def _run(scene: Scene, count: int, backlog: int) -> dict[str, float]:

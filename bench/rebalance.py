@@ -77,10 +77,13 @@ def _section(generations: list[tuple[str, float]], delays: dict[tuple[bool, bool
     rows = []
     for reason in sorted({reason for reason, _ in generations}):
         values = [ms for why, ms in generations if why == reason]
-        rows.append([reason, len(values), f"{median(values):.1f}", f"{percentile(values, 0.9):.1f}", f"{max(values):.1f}"])
+        rows.append(
+            [reason, len(values), f"{median(values):.1f}", f"{percentile(values, 0.9):.1f}", f"{max(values):.1f}"]
+        )
     text = (
         f"Three workers in processes of their own, {EVENTS_PER_S} events a second, a fourth joins and leaves. Milliseconds "
-        "from the generation's commit to its settlement:\n\n" + table(["reason", "generations", "p50", "p90", "worst"], rows)
+        "from the generation's commit to its settlement:\n\n"
+        + table(["reason", "generations", "p50", "p90", "worst"], rows)
     )
     names = {
         (True, False): "partitions that stay, within half a second of a generation",
@@ -88,7 +91,13 @@ def _section(generations: list[tuple[str, float]], delays: dict[tuple[bool, bool
         (False, True): "partitions that move, while it settles",
     }
     pauses = [
-        [text, len(delays[key]), f"{median(delays[key]):.1f}", f"{percentile(delays[key], 0.99):.1f}", f"{max(delays[key]):.1f}"]
+        [
+            text,
+            len(delays[key]),
+            f"{median(delays[key]):.1f}",
+            f"{percentile(delays[key], 0.99):.1f}",
+            f"{max(delays[key]):.1f}",
+        ]
         for key, text in names.items()
         if key in delays
     ]
@@ -97,7 +106,12 @@ def _section(generations: list[tuple[str, float]], delays: dict[tuple[bool, bool
     settled = [ms for _, ms in generations]
     calm, during = delays.get((True, False), [0.0]), delays.get((True, True), [0.0])
     goals = [
-        Goal("generation committed → settled, 3 workers under load, p50", "≤ 20 ms", f"{median(settled):.1f} ms", median(settled) <= 20),
+        Goal(
+            "generation committed → settled, 3 workers under load, p50",
+            "≤ 20 ms",
+            f"{median(settled):.1f} ms",
+            median(settled) <= 20,
+        ),
         Goal(
             "pause of partitions that stay: p50 delay while a generation settles, against calm",
             "none",

@@ -166,7 +166,9 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def command_line(url: str, replica_set: str, projections: Sequence[str], *options: str) -> AsyncIterator[CliWorker]:
+async def command_line(
+    url: str, replica_set: str, projections: Sequence[str], *options: str
+) -> AsyncIterator[CliWorker]:
     """Run a worker as its users do, for the block."""
     started = CliWorker(
         await asyncio.create_subprocess_exec(

@@ -42,7 +42,7 @@ async def measure(scene: Scene) -> Section:
         packages[root] = packages.get(root, 0) + int(own)
     rows = [[name, f"{us / 1000:.0f}"] for name, us in sorted(packages.items(), key=lambda item: -item[1])[:TOP]]
     text = (
-        f"Seconds from starting the process to \"adopted\": {spread(times)}. "
+        f'Seconds from starting the process to "adopted": {spread(times)}. '
         f"Imports, by `python -X importtime` (which slows them): {total / 1e6:.2f} s, of which, by package:\n\n"
         + table(["package", "ms"], rows)
     )

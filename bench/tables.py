@@ -41,9 +41,7 @@ async def measure(scene: Scene) -> Section:
     times: list[list[float]] = [[] for _ in range(SLICES)]
     rows: list[list[object]] = []
     async with connected(url) as connection, connected(url) as report:
-        await connection.execute(
-            "SELECT reactive_orch.register_projections('tables', $1, $2)", names, ["{}"] * LANES
-        )
+        await connection.execute("SELECT reactive_orch.register_projections('tables', $1, $2)", names, ["{}"] * LANES)
         # Autovacuum looks once a minute by default; a run of a few minutes has to see it come by.
         began = time.monotonic()
         lanes = [asyncio.create_task(_lane(database, name, times, began, seconds)) for name in names]
@@ -63,7 +61,21 @@ async def measure(scene: Scene) -> Section:
     text = (
         (__doc__ or "").split("\n\n", 1)[1]
         + f"\n{scene.minutes:g} minutes:\n\n"
-        + table(["until s", "old snapshot", "batches/s", "swap p50 ms", "p99", "heap kB", "indexes kB", "dead rows", "vacuums", "HOT %"], rows)
+        + table(
+            [
+                "until s",
+                "old snapshot",
+                "batches/s",
+                "swap p50 ms",
+                "p99",
+                "heap kB",
+                "indexes kB",
+                "dead rows",
+                "vacuums",
+                "HOT %",
+            ],
+            rows,
+        )
     )
     goals = [Goal("swap p50 after the old snapshot ÷ before", "recovers: ≤ 1.5", f"{ratio:.2f}", ratio <= 1.5)]
     return Section("Checkpoint table", text, goals)

@@ -115,7 +115,7 @@ class Cluster:
         """Run a client."""
         self._run(program, "--host=127.0.0.1", f"--port={self.port}", "--username=postgres", *arguments)
 
-    def _run(self, program: str, *arguments: object, **identity: Any) -> None:  # noqa: ANN401 - for subprocess
+    def _run(self, program: str, *arguments: object, **identity: Any) -> None:
         done = subprocess.run(
             [str(self._programs / program), *map(str, arguments)],
             check=False,

@@ -472,12 +472,13 @@ async def test_an_application_with_providers_of_its_own(database: str) -> None:
         assert process.returncode == 0
         assert {"rebalance app", "adopt app", "complete app", "process handled"} <= set(seen["spans"])
         assert seen["inside"] == "process handled", "what a handler starts is a child of its batch"
+        assert seen["quiet"] == {"observe": True, "handler": None}, "an instrumented driver tells of handlers only"
         assert {"reactive_orch.rebalance.duration", "messaging.client.consumed.messages"} <= set(seen["metrics"])
 
 
 _APPLICATION = """
 import asyncio, json, sys
-from opentelemetry import metrics, trace
+from opentelemetry import context, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -491,9 +492,19 @@ trace.set_tracer_provider(provider)
 metrics.set_meter_provider(MeterProvider([reader]))
 
 from reactive_orch import Config, Node, Worker, projection
+from reactive_orch.postgres import membership
+
+quiet, observe = {}, membership.observe
+
+async def observed(*arguments):
+    quiet["observe"] = context.get_value(context._SUPPRESS_INSTRUMENTATION_KEY)
+    return await observe(*arguments)
+
+membership.observe = observed
 
 @projection("handled")
 async def handled(event, tx):
+    quiet["handler"] = context.get_value(context._SUPPRESS_INSTRUMENTATION_KEY)
     with trace.get_tracer("app").start_as_current_span("inside"):
         pass
 
@@ -504,7 +515,7 @@ async def main():
     done = spans.get_finished_spans()
     inside = next(s for s in done if s.name == "inside")
     parent = next(s for s in done if s.context.span_id == inside.parent.span_id)
-    print(json.dumps({"spans": [s.name for s in done], "inside": parent.name, "metrics": seen}))
+    print(json.dumps({"spans": [s.name for s in done], "inside": parent.name, "metrics": seen, "quiet": quiet}))
 
 asyncio.run(main())
 """

@@ -143,9 +143,10 @@ class Node:
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_session)
-            tasks.start_soon(self.tail.run)
-            tasks.start_soon(self._measure_loop)
+            with spans.quiet():
+                tasks.start_soon(self._keep_session)
+                tasks.start_soon(self.tail.run)
+                tasks.start_soon(self._measure_loop)
             yield
             tasks.cancel_scope.cancel()
 

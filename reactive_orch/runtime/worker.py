@@ -28,6 +28,7 @@ from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.runtime.watch import Watch
+from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.adoption import expelled
 from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
 from reactive_orch.telemetry.metrics import count, observed
@@ -117,7 +118,7 @@ class Worker:
         Raises ProjectionFailed or ConfigError, in an exception group. When cancelled, it leaves without waiting for
         handlers: their batches are rolled back.
         """
-        with self._node.attached(self), observed(self._gauges):
+        with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
                 accepted = await enrolment.register_unless(
                     self._stop_asked, self._node, self.replica_set, self._projections

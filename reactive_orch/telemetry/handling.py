@@ -84,11 +84,15 @@ class Handling:
         if tracer is None:
             yield None
             return
-        from opentelemetry.trace import use_span
+        from opentelemetry import context, trace
 
         span = self._start(tracer, events)
-        with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        token = context.attach(trace.set_span_in_context(span, context.Context()))
+        try:
             yield span if span.is_recording() else None
+        finally:
+            context.detach(token)
+            span.end()
 
     def _start(self, tracer: Tracer, events: Sequence[Event]) -> Span:
         from opentelemetry.context import Context

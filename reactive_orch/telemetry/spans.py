@@ -10,6 +10,7 @@ Exceptions are never recorded: their texts hold values. `error.type` names them.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import sys
@@ -21,7 +22,7 @@ from reactive_orch.telemetry.metric_names import SCOPE
 from reactive_orch.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, SpanContext, Tracer
@@ -55,6 +56,24 @@ def bridge() -> None:
         from opentelemetry import metrics
 
         REGISTRY.bridge(metrics.get_meter(SCOPE), histograms=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep an instrumented database driver from making spans of its own, here and in tasks started here.
+
+    Heartbeats, looks and reads are metrics. A batch's span ends it: what handlers do is seen.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        yield
+        return
+    from opentelemetry import context
+
+    token = context.attach(context.set_value(context._SUPPRESS_INSTRUMENTATION_KEY, value=True))  # noqa: SLF001
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def new_traceparent() -> str:
