@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak fmt clean
+.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak bench fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ mutants: install ## planted bugs: the chaos suite must catch every one
 
 soak: install ## a long storm, its figures into bench/RESULTS.md; MINUTES=30, SEED=7
 	$(BIN)/python -m integration_test.chaos.run --minutes $(MINUTES) --report bench/RESULTS.md $(if $(SEED),--seed $(SEED))
+
+bench: install ## measure, into bench/RESULTS.md; one of them: make bench ARGS='--only latency'
+	$(BIN)/python -m bench $(ARGS)
 
 fmt: install ## format, and fix what can be fixed
 	$(BIN)/ruff format .

@@ -40,7 +40,7 @@ def main() -> int:
     options = _options()
     if options.list:
         for name in NAMES:
-            print(f"{name:10} {importlib.import_module(f'bench.{name}').__doc__.splitlines()[0]}")
+            print(f"{name:10} {(importlib.import_module(f'bench.{name}').__doc__ or '').partition(chr(10))[0]}")
         return 0
     goals: list[Goal] = []
     failed = []

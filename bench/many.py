@@ -34,7 +34,12 @@ async def measure(scene: Scene) -> Section:
     rows: list[list[object]] = []
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(url))
-        arguments = {"url": url, "replica_set": "many", "names": PROJECTIONS, "count": WORKERS // PROCESSES}
+        arguments: dict[str, Any] = {
+            "url": url,
+            "replica_set": "many",
+            "names": PROJECTIONS,
+            "count": WORKERS // PROCESSES,
+        }
         children = [await stack.enter_async_context(Child("workers", **arguments)) for _ in range(PROCESSES)]
 
         async def act(what: str, members: int, action: Callable[[], Awaitable[Any]]) -> None:
@@ -48,6 +53,7 @@ async def measure(scene: Scene) -> Section:
                     await asyncio.sleep(0.02)
                 await acting
             found = await connection.fetchrow(SETTLED, before)
+            assert found is not None, "an aggregate returns one row"
             rows.append([what, found["generations"], found["moves"], f"{found['ms']:.0f}", f"{found['settle_ms']:.0f}"])
 
         async def all_of(what: str, which: list[Child]) -> None:

@@ -121,7 +121,7 @@ class Workers:
             await original(one, connection, batch)
             self._note(batch.events)
 
-        lane.Lane._handle = noting  # type: ignore[method-assign]  # noqa: SLF001
+        lane.Lane._handle = noting  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
     def _note(self, events: Sequence[Event]) -> None:
         self._last_ns = time.monotonic_ns()

@@ -29,7 +29,8 @@ FROM pg_stat_user_tables s JOIN pg_statio_user_tables i USING (relid) WHERE s.re
 
 async def measure(scene: Scene) -> Section:
     """Let N workers catch up, then follow."""
-    rows, worst, first = [], 0.0, {}
+    rows, worst = [], 0.0
+    first: dict[str, float] = {}
     backlog = scene.scaled(BACKLOG, 5000)
     for count in WORKERS:
         figures = await _run(scene, count, backlog)
@@ -53,7 +54,12 @@ async def _run(scene: Scene, count: int, backlog: int) -> dict[str, float]:
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(url))
         processes = min(count, 4)
-        arguments = {"url": url, "replica_set": "readers", "names": ["noop_batch"], "count": count // processes}
+        arguments: dict[str, Any] = {
+            "url": url,
+            "replica_set": "readers",
+            "names": ["noop_batch"],
+            "count": count // processes,
+        }
         children = [await stack.enter_async_context(Child("workers", **arguments)) for _ in range(processes)]
 
         async def all_of(what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.figures import Goal, Section, median, percentile, table
 from bench.scene import Child, connected
@@ -43,7 +43,7 @@ SELECT p.stays, h.during, array_agg(h.ms::float8) AS ms FROM h JOIN p USING (num
 async def measure(scene: Scene) -> Section:
     """Join and leave, again and again."""
     url = scene.database()
-    arguments = {"url": url, "replica_set": "rebalance", "names": ["record"]}
+    arguments: dict[str, Any] = {"url": url, "replica_set": "rebalance", "names": ["record"]}
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(url))
         for _ in range(3):
