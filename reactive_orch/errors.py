@@ -72,7 +72,23 @@ def kind_of(error: BaseException) -> str:
 
     Of an error of ours it is that of its cause.
     """
+    error = _origin(error)
+    return _sqlstate(error) or type(error).__name__
+
+
+def named(error: BaseException) -> str:
+    """Return the same for a log line, where the type says more than a code: both, if there are both."""
+    error = _origin(error)
+    sqlstate = _sqlstate(error)
+    return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__
+
+
+def _origin(error: BaseException) -> BaseException:
     while isinstance(error, ReactiveOrchError) and error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _sqlstate(error: BaseException) -> str | None:
     sqlstate = getattr(error, "sqlstate", None)
-    return sqlstate if isinstance(sqlstate, str) and len(sqlstate) == SQLSTATE_LENGTH else type(error).__name__
+    return sqlstate if isinstance(sqlstate, str) and len(sqlstate) == SQLSTATE_LENGTH else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from reactive_orch.core.progress import Batch, Progress, Trouble
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, kind_of
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, named
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
@@ -254,7 +254,7 @@ class Lane:
             "projection %s: batch rolled back at or before position %d, trying again: %s",
             self._work.projection.name,
             self._trouble.until,
-            kind_of(error),
+            named(error),
             extra={
                 "event": "retrying",
                 "replica_set": self._work.replica_set,

@@ -17,7 +17,7 @@ import anyio
 
 from reactive_orch.core import membership as core
 from reactive_orch.core.health import Facts, State
-from reactive_orch.errors import Superseded, Unavailable, kind_of
+from reactive_orch.errors import Superseded, Unavailable, named
 from reactive_orch.model import NOBODY, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
 from reactive_orch.runtime import enrolment, gauges
@@ -345,6 +345,6 @@ class Worker:
 
     def _enter_unavailable(self, error: Unavailable) -> None:
         if self._state is not State.UNAVAILABLE:
-            _logger.warning("database unavailable, trying again until it is back: %s", kind_of(error))
+            _logger.warning("database unavailable, trying again until it is back: %s", named(error))
         self._state = State.UNAVAILABLE
         self._end_adoption("failed")
