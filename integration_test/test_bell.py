@@ -245,6 +245,26 @@ async def test_a_busy_log_disarms_the_bell_and_a_quiet_one_arms_it(database: str
 
 
 @pytest.mark.usefixtures("no_poll")
+async def test_a_busy_log_disarms_the_bell_although_somebody_always_holds_the_frontier(database: str) -> None:
+    """As many writers do in turn: else each waits for the bell of the one before, and all of them for ever."""
+    async with (
+        connected(database) as connection,
+        connected(database) as writer,
+        connected(database) as holder,
+        following(database),
+        holder.transaction(),
+    ):
+        await holder.execute(INSERT)
+        stop: list[object] = []
+        writing = asyncio.create_task(write_much(writer, stop))
+        try:
+            await wait_until(lambda: disarmed(connection), what="disarmed while much is written")
+        finally:
+            stop.append(True)
+            await writing
+
+
+@pytest.mark.usefixtures("no_poll")
 async def test_a_reader_that_finds_the_bell_disarmed_serves_at_once_and_arms_it(database: str) -> None:
     async with connected(database) as connection, connected(database) as writer:
         await connection.execute("SELECT setval('reactive_orch.bell', 0)")

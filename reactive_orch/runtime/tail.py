@@ -128,6 +128,9 @@ class Tail:
         while incarnation == self._database.incarnation:
             backoff.reset()
             asleep, before = self._bell.armed and not self._frontier.waiting, self._frontier.settled
+            if not self._bell.armed:
+                # Before anything is waited for: under many writers the frontier always waits for one of them.
+                await self._disarm(connection)
             self.bell.source = "work"  # unless it is waited for
             if self._frontier.waiting:
                 await self.bell.wait(looked_again.next_s())
@@ -192,7 +195,6 @@ class Tail:
         if not self._waiting:
             await self._demand.wait()
         if not self._bell.armed:
-            await self._disarm(connection)
             await self.bell.wait(min(LOOK_BUSY_S * self.readers, LOOK_BUSY_MOST_S))
         elif self._armed_until_s - time.monotonic() < ARMED_S / 2:
             await log.arm(connection, ARMED_S)
