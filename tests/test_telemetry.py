@@ -299,3 +299,16 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 )
 def test_what_may_be_told_of_an_error(error: BaseException, kind: str) -> None:
     assert kind_of(error) == kind
+
+
+def test_the_allowance_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reactive_orch.telemetry import sdk
+
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    allowance = sdk.Allowance(50)
+    assert sum(allowance.take() for _ in range(200)) == 50, "a burst"
+    clock[0] += 0.5
+    assert sum(allowance.take() for _ in range(200)) == 25
+    clock[0] += 3600
+    assert sum(allowance.take() for _ in range(200)) == 50, "what was not used long ago is gone"

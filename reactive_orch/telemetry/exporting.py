@@ -3,6 +3,7 @@
     OTEL_EXPORTER_OTLP_ENDPOINT, or that of one signal     export there
     OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER            otlp, console or none
     OTEL_EXPORTER_OTLP_PROTOCOL, or that of one signal     http/protobuf (default) or grpc
+    OTEL_TRACES_SAMPLER                                    which batches; unset: up to 20 a second
     OTEL_SDK_DISABLED=true                                 nothing
 
 All other OTEL_* variables are read by the SDK itself.
@@ -28,6 +29,8 @@ class Route:
 
     exporter: str = "none"
     protocol: str = PROTOCOLS[0]
+    sampled: bool = False
+    """OTEL_TRACES_SAMPLER says which spans; otherwise batches are thinned out when there are many."""
 
 
 def route(environment: Mapping[str, str], signal: str) -> Route:
@@ -43,7 +46,7 @@ def route(environment: Mapping[str, str], signal: str) -> Route:
         exporter = "none"  # /metrics is served anyway
     _check(f"OTEL_{signal}_EXPORTER", exporter, ("otlp", "console", "none"))
     _check(protocols[1], protocol, PROTOCOLS)
-    return Route(exporter, protocol)
+    return Route(exporter, protocol, bool(environment.get("OTEL_TRACES_SAMPLER")))
 
 
 def _check(variable: str, value: str, known: tuple[str, ...]) -> None:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import HandlerFailed, Superseded, Unavailable, kind_of
+from reactive_orch.model import Event
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry import spans
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Link, Span, Tracer
 
-    from reactive_orch.model import Event
-
+_METADATA = itemgetter(Event._fields.index("metadata_json"))
 LINKS_MAX = 100
 """Producers that a batch is linked to; those of spans that were not sampled would lead nowhere."""
 
@@ -152,7 +153,7 @@ class _Producers(Sequence["Link"]):
         from opentelemetry.trace import Link, SpanContext, TraceFlags
 
         # Events of one transaction have one producer and mostly the same metadata, so look at each text once.
-        metadata = dict.fromkeys(event.metadata_json for event in self._events)
+        metadata = dict.fromkeys(map(_METADATA, self._events))
         found = list(dict.fromkeys(match.groups() for text in metadata if (match := _TRACEPARENT.search(text))))
         self.dropped = max(len(found) - LINKS_MAX, 0)
         flags, first = TraceFlags(TraceFlags.SAMPLED), found[:LINKS_MAX]

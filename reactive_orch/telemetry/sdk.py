@@ -1,8 +1,9 @@
 """The OpenTelemetry SDK, set up. Imported only when something is to be exported.
 
 Coordination is always sampled and has a queue of its own that is sent at once, so that neither the ratio nor the volume
-of batches costs a rebalance its spans. A dead or slow endpoint costs nothing but the spans: queues are bounded, export
-happens in threads that nobody waits for, and the end waits for a second.
+of batches costs a rebalance its spans. Of batches a busy process sends some each second, as many as cost little, unless
+OTEL_TRACES_SAMPLER decides. A dead or slow endpoint costs nothing but the spans: queues are bounded, export happens in
+threads that nobody waits for, and the end waits for a second.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 COORDINATION = "reactive_orch.coordination"
 COORDINATION_DELAY_MS = 100
 SHUTDOWN_S = 1.0
+BATCHES_PER_S = 20.0
+"""A span costs some tenths of a millisecond to make and send: so many are about a percent of a processor."""
 
 
 def set_up(traces: Route, measures: Route) -> list[Any]:
@@ -56,7 +59,7 @@ def set_up(traces: Route, measures: Route) -> list[Any]:
     if traces.exporter != "none" and not isinstance(trace.get_tracer_provider(), TracerProvider):
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         if provider.sampler is not ALWAYS_OFF:
-            provider.sampler = _CoordinationAlways(provider.sampler)
+            provider.sampler = _Sampler(provider.sampler, None if traces.sampled else Allowance(BATCHES_PER_S))
         provider.add_span_processor(_Queues(traces))
         made.append(provider)
         trace.set_tracer_provider(provider)
@@ -138,21 +141,41 @@ def _recorded() -> list[tuple[Metric, dict[Labels, Distribution]]]:
     return [(metric, dict(series)) for metric, series in REGISTRY.distributions.items() if series]
 
 
-class _CoordinationAlways(Sampler):
-    """What the environment says, but a rebalance is always seen."""
+class Allowance:
+    """So many per second; what was not used of the last second may come at once."""
 
-    def __init__(self, rest: Sampler) -> None:
+    def __init__(self, per_s: float) -> None:
+        """Start with a second's worth."""
+        self._per_s = self._left = per_s
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        now = time.monotonic()
+        self._left, self._at = min(self._left + (now - self._at) * self._per_s, self._per_s), now
+        taken = self._left >= 1
+        self._left -= taken
+        return taken
+
+
+class _Sampler(Sampler):
+    """What the environment says, but a rebalance is always seen, and batches are thinned out if it says nothing."""
+
+    def __init__(self, rest: Sampler, allowance: Allowance | None) -> None:
         self._rest = rest
+        self._allowance = allowance
 
     def should_sample(
         self, parent_context: Context | None, trace_id: int, name: str, *args: Any, **kwargs: Any
     ) -> SamplingResult:
         given = kwargs.get("attributes") or (args[1] if len(args) > 1 else None) or {}
         sampler = ALWAYS_ON if given.get(COORDINATION) else self._rest
+        if self._allowance and given.get("messaging.operation.name") and not self._allowance.take():
+            sampler = ALWAYS_OFF
         return sampler.should_sample(parent_context, trace_id, name, *args, **kwargs)
 
     def get_description(self) -> str:
-        return f"CoordinationAlways{{{self._rest.get_description()}}}"
+        return f"reactive_orch{{{self._rest.get_description()}}}"
 
 
 class _Queues(SpanProcessor):
