@@ -117,8 +117,8 @@ class Workers:
         self._together = anyio.Event()
         original = lane.Lane._handle  # noqa: SLF001
 
-        async def noting(one: lane.Lane, connection: Any, batch: Any) -> None:
-            await original(one, connection, batch)
+        async def noting(one: lane.Lane, batches: Any, connection: Any, batch: Any) -> None:
+            await original(one, batches, connection, batch)
             self._note(batch.events)
 
         lane.Lane._handle = noting  # type: ignore[method-assign, assignment]  # noqa: SLF001

@@ -85,7 +85,7 @@ async def _lane(database: Database, name: str, times: list[list[float]], began: 
     position, n = 0, 0
     while (now := time.monotonic()) < began + seconds:
         swaps = [Swap(p, Checkpoint(position, 0, 0), position + 1) for p in range(PARTITIONS)]
-        async with database.processing() as connection, checkpoints.batch(connection, "tables", name, swaps):
+        async with database.processing() as connection, checkpoints.Batches(connection, "tables", name).batch(swaps):
             pass
         done = time.monotonic()
         times[min(int((done - began) / seconds * SLICES), SLICES - 1)].append((done - now) * 1000)

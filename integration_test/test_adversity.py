@@ -320,7 +320,7 @@ class Believer:
                 chosen = self._random.sample(sorted(known), self._random.randint(1, 8))
                 swaps = [Swap(p, known[p], known[p].position + self._random.randint(1, 5)) for p in chosen]
                 try:
-                    async with checkpoints.batch(connection, "test", "contested", swaps):
+                    async with checkpoints.Batches(connection, "test", "contested").batch(swaps):
                         for swap in swaps:
                             await connection.execute(
                                 "INSERT INTO moves VALUES ($1, $2, $3, $4)",
@@ -394,16 +394,20 @@ async def test_two_that_believe_they_own_everything(database: str) -> None:
     async with prepared(database) as connection:
         await run_until_idle(database, handled)  # registers the projection
         async with usurping(database, handled) as one, usurping(database, handled) as two:
-            async with Load(database, keys=30, count=1500, pause_s=0.002) as load:
-                await load.finished()
+            async with Load(database, keys=30, pause_s=0.002) as load:
 
-                async def none_is_missing() -> bool:
-                    return one.events_handled + two.events_handled >= 1500
+                async def both_have_won() -> bool:
+                    return min(one.events_handled, two.events_handled) > 0
 
-                await wait_until(none_is_missing, what="both together handle all")
+                await wait_until(both_have_won, what="both win batches")
+                await load.more(500)
             await checked(connection)
-            assert one.events_handled + two.events_handled == 1500
-            assert min(one.events_handled, two.events_handled) > 0
+
+            async def all_are_counted() -> bool:
+                return one.events_handled + two.events_handled >= len(load.committed)
+
+            await wait_until(all_are_counted, what="the last batch is counted")
+            assert one.events_handled + two.events_handled == len(load.committed)
         assert await _deadlocks(connection) == 0
 
 
@@ -416,22 +420,22 @@ async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
             await rival.open()
         mine, all_of_them = Swap(0, Checkpoint(0, 0), 5), [Swap(p, Checkpoint(0, 0), 9) for p in range(2)]
         async with rivals[0].processing() as first, rivals[1].processing() as second:
-            async with checkpoints.batch(first, "test", "contested", [mine]):
+            async with checkpoints.Batches(first, "test", "contested").batch([mine]):
                 await first.execute("INSERT INTO effects VALUES ('first')")
                 # Held by another: refused at once, without waiting, and the free row is not kept either.
                 with pytest.raises(Superseded):
-                    async with asyncio.timeout(10), checkpoints.batch(second, "test", "contested", all_of_them):
+                    async with asyncio.timeout(10), checkpoints.Batches(second, "test", "contested").batch(all_of_them):
                         pytest.fail("it has no right to begin")
                 assert not second.is_in_transaction()
                 assert await loser_effects.fetchval("SELECT count(*) FROM effects") == 0
             # Moved on meanwhile: the expected position is history.
             with pytest.raises(Superseded):
-                async with checkpoints.batch(second, "test", "contested", all_of_them):
+                async with checkpoints.Batches(second, "test", "contested").batch(all_of_them):
                     pytest.fail("it has no right to begin")
             # Moved and rewound: the position is as expected again, the epoch is not.
             await connection.fetchval("SELECT reactive_orch.rewind('test', 'contested', 0)")
             with pytest.raises(Superseded):
-                async with checkpoints.batch(second, "test", "contested", all_of_them):
+                async with checkpoints.Batches(second, "test", "contested").batch(all_of_them):
                     pytest.fail("it has no right to begin")
         for rival in rivals:
             await rival.close()

@@ -271,12 +271,13 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     )
     for ended in ends:
         assert "database cannot be reached" in ended.complaint(UNREACHABLE)
-        assert f"('127.0.0.1', {UNUSED_PORT})" in ended.err
+        assert "127.0.0.1" in ended.err
+        assert str(UNUSED_PORT) in ended.err
     no_host, no_socket = await asyncio.gather(
         run("status", "--database-url", "postgresql://ann@no-such-host.invalid/shop"),
         run("status", "--database-url", f"host={tmp_path} dbname=shop"),
     )
-    no_host.complaint(UNREACHABLE)
+    assert "no-such-host.invalid" in no_host.complaint(UNREACHABLE)
     no_socket.complaint(UNREACHABLE)
 
 

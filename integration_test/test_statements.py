@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(reactive_orch.__file__).parent
 FILES = sorted(path for path in PACKAGE.glob("**/*.sql") if path.parent.name != "schema")
-SEVERAL = {"seal": ("SELECT reactive_orch.seal_batch()", "COMMIT")}
+SEVERAL = {
+    "seal": ("SELECT reactive_orch.seal_batch()", "COMMIT"),
+    "seal_and_go_on": ("SELECT reactive_orch.seal_batch()", "COMMIT AND CHAIN"),
+}
 """What is more than one statement, sent without parameters: its parts."""
 
 

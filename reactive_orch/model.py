@@ -291,8 +291,7 @@ class Acknowledged(NamedTuple):
     load_max_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """One row of `checkpoints`."""
 
     position: Position
@@ -310,8 +309,7 @@ class Window:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(NamedTuple):
     """One row of the compare-and-swap: move the partition's checkpoint from `expected` to `target`."""
 
     partition: Partition

@@ -275,8 +275,8 @@ class HandlesAgainWhatItHasRead(Progress):
 class ExpectsWhereItHasReadTo(Progress):
     def plan(self, window: Window, events: Sequence[Event], end: Position) -> Batch:
         batch = super().plan(window, events, end)
-        expected = {s.partition: replace(s.expected, position=self.read_to[s.partition]) for s in batch.swaps}
-        return replace(batch, swaps=tuple(replace(s, expected=expected[s.partition]) for s in batch.swaps))
+        expected = {s.partition: s.expected._replace(position=self.read_to[s.partition]) for s in batch.swaps}
+        return replace(batch, swaps=tuple(s._replace(expected=expected[s.partition]) for s in batch.swaps))
 
 
 class IgnoresTheLimit(Progress):
@@ -304,7 +304,7 @@ class ForgetsWhatItSwapped(Progress):
 class SavesOverUnreadEvents(Progress):
     def unsaved(self, partitions: Iterable[Partition]) -> tuple[Swap, ...]:
         furthest = max(self.read_to.values(), default=0)
-        return tuple(replace(swap, target=furthest) for swap in super().unsaved(partitions))
+        return tuple(swap._replace(target=furthest) for swap in super().unsaved(partitions))
 
 
 class KeepsItsPlaceWhenTakingAnew(Progress):

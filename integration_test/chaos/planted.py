@@ -16,6 +16,7 @@ from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, MemberId, Swap
 from reactive_orch.postgres import checkpoints, log, membership
+from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
 from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
 from reactive_orch.runtime.lane import Lane
@@ -62,46 +63,45 @@ def swap_without_expected_position() -> None:
 
 @_bug
 def short_count_ignored() -> None:
-    async def swap(connection: Any, replica_set: str, projection: str, swaps: Sequence[Swap]) -> int:
+    async def swap(self: Batches, swaps: Sequence[Swap]) -> int:
         columns = (
             [s.partition for s in swaps],
             [s.expected.position for s in swaps],
             [s.expected.epoch for s in swaps],
         )
-        row = await connection.fetchrow(
-            checkpoints._SQL.swap, replica_set, projection, *columns, [s.target for s in swaps]
-        )
+        row = await self._connection.fetchrow(checkpoints._SQL.swap, *self._of, *columns, [s.target for s in swaps])
+        assert row is not None
         return int(row["parked"])
 
-    _put(checkpoints, "_swap", swap)
+    _put(Batches, "_swap", swap)
 
 
 @_bug
 def swap_after_the_handlers_in_another_transaction() -> None:
-    original = checkpoints.batch
+    original = Batches.batch
 
     @contextlib.asynccontextmanager
-    async def batch(connection: Any, *args: Any) -> AsyncIterator[int]:
-        async with connection.transaction():
+    async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[int]:
+        async with self._connection.transaction():
             yield 0
-        async with original(connection, *args):
+        async with original(self, swaps):
             pass
 
-    _put(checkpoints, "batch", batch)
+    _put(Batches, "batch", batch)
 
 
 @_bug
 def checkpoint_committed_before_the_handlers() -> None:
-    original = checkpoints.batch
+    original = Batches.batch
 
     @contextlib.asynccontextmanager
-    async def batch(connection: Any, *args: Any) -> AsyncIterator[int]:
-        async with original(connection, *args):
+    async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[int]:
+        async with original(self, swaps):
             pass
-        async with connection.transaction():
+        async with self._connection.transaction():
             yield 0
 
-    _put(checkpoints, "batch", batch)
+    _put(Batches, "batch", batch)
 
 
 @_bug

@@ -9,6 +9,7 @@ partition's `read_to`: otherwise events between the two would be skipped.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from reactive_orch.model import Checkpoint, Event, Partition, Position, Swap, Window
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SPAN_MAX = 1 << 22
 """Doubling empty windows ends here: one read of so many rows, for a filter that few events pass, takes about a second,
 so it never runs into a time-out that it would meet again and again."""
+
+_PARTITION = attrgetter("partition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,10 @@ class Progress:
         events that a partition already has behind it.
         """
         covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
-        mine = [e for e in events if e.partition in covered and e.global_position > covered[e.partition]]
-        touched = sorted({event.partition for event in mine})
-        return Batch(mine, tuple(Swap(p, self.saved[p], end) for p in touched), covered)
+        if len(covered) < len(window.partitions) or max(covered.values()) > window.low:
+            events = [e for e in events if e.partition in covered and e.global_position > covered[e.partition]]
+        touched = sorted(set(map(_PARTITION, events)))
+        return Batch(events, tuple(Swap(p, self.saved[p], end) for p in touched), covered)
 
     def passed(self, window: Window, end: Position, batch: Batch) -> None:
         """Note that the window has been read up to `end` and its batch, which may be empty, has been committed.

@@ -4,7 +4,7 @@
     swap     the rows of the partitions touched: locked in partition order, those held by others skipped; moved where
              position and epoch are the expected ones; as many as sent, or roll back
     …        whoever opened the batch runs the handlers
-    seal     still the same transaction? then COMMIT, in the same round trip
+    seal     still the same transaction? then COMMIT, in the same round trip; and BEGIN, if the next batch is ready
 
 Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
 is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, so a handler cannot commit half a
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 import asyncpg
@@ -35,14 +37,15 @@ from reactive_orch.postgres.database import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from asyncpg.transaction import Transaction
 
-    from reactive_orch.postgres.connection import BatchConnection, BatchMarks
+    from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
+_POSITION, _EPOCH = attrgetter("position"), attrgetter("epoch")
 
 
 def filter_text(wanted: Filter) -> str:
@@ -50,81 +53,114 @@ def filter_text(wanted: Filter) -> str:
     return json.dumps({"aggregate_types": wanted.aggregate_types, "bounded_contexts": wanted.bounded_contexts})
 
 
-@contextlib.asynccontextmanager
-async def batch(
-    connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]
-) -> AsyncIterator[int]:
-    """Open a batch: a transaction that has moved the checkpoints. Yields how many events these partitions have parked.
+class Batches:
+    """Batches of one projection, one after the other on one connection. An async context manager.
 
-    The body's exceptions pass through after a rollback. Raises Superseded when a checkpoint is held by another
-    transaction or stands elsewhere, HandlerFailed when the database refuses what the body did, Unavailable when the
-    connection is lost: then the outcome is unknown.
+    A batch that is followed at once by another one commits and begins the next in one round trip.
     """
-    transaction = connection.transaction()
-    marks = cast("BatchConnection", connection).marks
-    try:
-        with translated():
-            await transaction.start()
-            parked = await _swap(connection, replica_set, projection, swaps)
-        marks.begin()
-        yield parked
-        await _finish(connection, transaction, marks)
-    except BaseException:
-        await _roll_back(connection, transaction)
-        raise
-    finally:
-        marks.end()
 
+    def __init__(self, connection: AnyConnection, replica_set: str, projection: str) -> None:
+        """Begin nothing yet."""
+        self._connection = connection
+        self._of = (replica_set, projection)
+        self._marks = cast("BatchConnection", connection).marks
+        self._transaction: Transaction | None = None
+        self.swap_s = 0.0
+        """How long the last swap took, in seconds."""
 
-async def _finish(connection: AnyConnection, transaction: Transaction, marks: BatchMarks) -> None:
-    try:
-        for columns, expected in marks.take_put_off():
-            await log.append_columns(connection, columns, expected)
-        marks.sealed_commit = _SQL.seal
-        await transaction.commit()
-    except asyncpg.InFailedSQLTransactionError as error:
-        msg = "the handler caught a database error and went on; the database has given up its transaction"
-        raise HandlerFailed(msg) from error
-    except Exception as error:
-        # What the database says here it says to the handler's statements: a deferred constraint, a conflict.
-        if is_conflict(error):
-            raise Superseded(str(error)) from error
-        if is_lost(error, connection) or isinstance(error, OSError):
-            raise Unavailable(str(error)) from error
-        raise HandlerFailed(described(error)) from error
+    @property
+    def begun(self) -> bool:
+        """Whether the transaction of the next batch has begun."""
+        return self._transaction is not None
 
+    async def __aenter__(self) -> Self:
+        return self
 
-async def _swap(connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]) -> int:
-    row = await connection.fetchrow(
-        _SQL.swap,
-        replica_set,
-        projection,
-        [swap.partition for swap in swaps],
-        [swap.expected.position for swap in swaps],
-        [swap.expected.epoch for swap in swaps],
-        [swap.target for swap in swaps],
-    )
-    assert row is not None, "an aggregate returns one row"
-    if row["swapped"] != len(swaps):
-        msg = f"{len(swaps) - row['swapped']} of {len(swaps)} checkpoints of {projection} have moved or are held"
-        raise Superseded(msg)
-    return int(row["parked"])
+    async def __aexit__(self, *_: object) -> None:
+        if self._transaction is not None:
+            await self._roll_back()
 
+    @contextlib.asynccontextmanager
+    async def batch(self, swaps: Sequence[Swap], goes_on: Callable[[], bool] = lambda: False) -> AsyncIterator[int]:
+        """Open a batch: a transaction that has moved the checkpoints. Yields how many events they have parked.
 
-async def _roll_back(connection: AnyConnection, transaction: Transaction) -> None:
-    with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
+        `goes_on` is asked at the end whether another batch follows at once. The body's exceptions pass through after
+        a rollback. Raises Superseded when a checkpoint is held by another transaction or stands elsewhere,
+        HandlerFailed when the database refuses what the body did, Unavailable when the connection is lost: then the
+        outcome is unknown.
+        """
         try:
-            if not is_closed(connection) and connection.is_in_transaction():
-                await _say_rollback(connection, transaction)
-        except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
-            drop(connection)
+            with translated():
+                await self._begin()
+                parked = await self._swap(swaps)
+            self._marks.begin()
+            yield parked
+            await self._finish(goes_on)
+        except BaseException:
+            self._marks.end()
+            await self._roll_back()
+            raise
+        finally:
+            self._marks.end()
+
+    async def _begin(self) -> None:
+        if self._transaction is None:
+            self._transaction = self._connection.transaction()
+            await self._transaction.start()
+
+    async def _finish(self, goes_on: Callable[[], bool]) -> None:
+        assert self._transaction is not None, "a batch has begun"
+        try:
+            for columns, expected in self._marks.take_put_off():
+                await log.append_columns(self._connection, columns, expected)
+            if goes_on():
+                await self._connection.execute(_SQL.seal_and_go_on)
+            else:
+                self._marks.sealed_commit = _SQL.seal
+                await self._transaction.commit()
+                self._transaction = None
+        except asyncpg.InFailedSQLTransactionError as error:
+            msg = "the handler caught a database error and went on; the database has given up its transaction"
+            raise HandlerFailed(msg) from error
+        except Exception as error:
+            # What the database says here it says to the handler's statements: a deferred constraint, a conflict.
+            if is_conflict(error):
+                raise Superseded(str(error)) from error
+            if is_lost(error, self._connection) or isinstance(error, OSError):
+                raise Unavailable(str(error)) from error
+            raise HandlerFailed(described(error)) from error
+
+    async def _swap(self, swaps: Sequence[Swap]) -> int:
+        began = time.perf_counter()
+        partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
+        row = await self._connection.fetchrow(
+            _SQL.swap, *self._of, partitions, list(map(_POSITION, expected)), list(map(_EPOCH, expected)), targets
+        )
+        self.swap_s = time.perf_counter() - began
+        assert row is not None, "an aggregate returns one row"
+        swapped, parked, _ = row
+        if swapped != len(swaps):
+            msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {self._of[1]} have moved or are held"
+            raise Superseded(msg)
+        return int(parked)
+
+    async def _roll_back(self) -> None:
+        transaction, self._transaction = self._transaction, None
+        connection = self._connection
+        with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
+            try:
+                if transaction is not None and not is_closed(connection):
+                    await _say_rollback(connection, transaction)
+            except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
+                drop(connection)
 
 
 async def _say_rollback(connection: AnyConnection, transaction: Transaction) -> None:
     try:
         await transaction.rollback()
-    except asyncpg.InterfaceError:  # after a COMMIT that was refused asyncpg's object is done, the server is not
-        await connection.execute("ROLLBACK;")
+    except asyncpg.InterfaceError:  # after a COMMIT that was refused asyncpg's object is done, the server may not be
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK;")
 
 
 async def load_free(

@@ -24,6 +24,10 @@ FROM swapped s;
 -- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it.
 SELECT reactive_orch.seal_batch(); COMMIT;
 
+-- name: seal_and_go_on
+-- The same, and the beginning of the next batch in the same round trip.
+SELECT reactive_orch.seal_batch(); COMMIT AND CHAIN;
+
 -- name: load_free
 -- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that
 -- goes with this filter: a row that a rewind has just moved is left out and found at the next look.

@@ -61,4 +61,9 @@ class BatchConnection(_Connection):
         if self.marks.sealed_commit is not None and query == "COMMIT;":
             query, self.marks.sealed_commit = self.marks.sealed_commit, None
         self.marks.note(query)
-        return await super().execute(query, *args, timeout=timeout)
+        tag = await super().execute(query, *args, timeout=timeout)
+        if self.marks.put_off is not None and not self.is_in_transaction():
+            # At once: what a handler wrote after its ROLLBACK would be committed statement by statement.
+            msg = "a handler may not end the transaction it is given"
+            raise asyncpg.InterfaceError(msg)
+        return tag

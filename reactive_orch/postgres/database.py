@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import anyio
 import asyncpg
 
+from reactive_orch.config import shown
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Superseded, Unavailable
 from reactive_orch.postgres.connection import BatchConnection
 
@@ -155,6 +156,7 @@ class Database:
         self.incarnation = 0
         self._waiters = anyio.Semaphore(COORDINATION_CONNECTIONS_MAX // 2)
         self._borrowed: set[AnyConnection] = set()
+        self._wanted = 0
         self.on_lost: list[Callable[[], None]] = []
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
@@ -209,8 +211,13 @@ class Database:
             )
 
     def processing(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
-        """Borrow a connection for one batch."""
+        """Borrow a connection for one batch, or several while nobody else wants it."""
         return self._borrow(self._processing)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a connection: then whoever has one gives it back after its batch."""
+        return self._wanted > 0
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[AnyConnection]:
@@ -248,7 +255,11 @@ class Database:
         """
         incarnation = self.incarnation
         while True:
-            connection = await pool.acquire()
+            self._wanted += 1
+            try:
+                connection = await pool.acquire()
+            finally:
+                self._wanted -= 1
             born = cast("BatchConnection", connection).marks.incarnation
             if born == incarnation == self.incarnation:
                 return connection
@@ -262,7 +273,11 @@ class Database:
         incarnation = self.incarnation
         # Shielded, its own time-out bounds it: asyncpg leaves a future behind when it is cancelled while it connects.
         with anyio.CancelScope(shield=True):
-            connection: BatchConnection = await asyncpg.connect(*args, **kwargs)
+            try:
+                connection: BatchConnection = await asyncpg.connect(*args, **kwargs)
+            except OSError as error:  # of which not every event loop says whom it could not reach
+                msg = f"{_one_line(error)} ({shown(self.url)})"
+                raise Unavailable(msg) from error
         connection.marks.incarnation = incarnation
         return connection
 

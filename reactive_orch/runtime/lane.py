@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from reactive_orch.core.progress import Batch, Progress, Trouble
+from reactive_orch.core.progress import Progress, Trouble
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, named
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.reader import Reader, Reading
+from reactive_orch.runtime.reader import Reader
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
 
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from reactive_orch.config import Config
-    from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap
+    from reactive_orch.core.progress import Batch
+    from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap, Window
+    from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection, Database
+    from reactive_orch.runtime.reader import Reading
     from reactive_orch.runtime.tail import Tail
 
 SAVE_EVERY_S = 5.0
@@ -136,8 +139,7 @@ class Lane:
             self.forget()
         if self._save_is_due():
             await self._save()
-        settled = self._work.tail.settled
-        window = None if settled is None else self.progress.window(settled, self._limit())
+        window = self._window()
         if window is None:
             await self._rest()
             return
@@ -145,11 +147,39 @@ class Lane:
         if self._incarnation != self._work.database.incarnation:
             return
         self._reconnect.reset()
-        self._read_ahead(tasks, reading)
-        batch = self.progress.plan(reading.window, reading.events, reading.end)
-        if batch.events:
-            async with self._work.database.processing() as connection:
-                await self._handle(connection, batch)
+        if reading.events:
+            await self._work_off(tasks, reading)
+        else:
+            self._passed(reading, self._plan(reading))
+
+    def _window(self) -> Window | None:
+        settled = self._work.tail.settled
+        return None if settled is None else self.progress.window(settled, self._limit())
+
+    async def _work_off(self, tasks: TaskGroup, first: Reading) -> None:
+        """Handle what was read and, on the same connection, what follows as long as it is there at once."""
+        reading: Reading | None = first
+        work = self._work
+        async with (
+            work.database.processing() as connection,
+            checkpoints.Batches(connection, work.replica_set, work.projection.name) as batches,
+        ):
+            while reading is not None and self._incarnation == work.database.incarnation:
+                self._read_ahead(tasks, reading)
+                batch = self._plan(reading)
+                if batch.events:
+                    await self._handle(batches, connection, batch)
+                self._passed(reading, batch)
+                window = self._window() if batches.begun else None
+                reading = None if window is None else await self._reader.ahead(window)
+
+    def _goes_on(self) -> bool:
+        return self._reader.coming and not self._work.database.wanted and not self._save_is_due()
+
+    def _plan(self, reading: Reading) -> Batch:
+        return self.progress.plan(reading.window, reading.events, reading.end)
+
+    def _passed(self, reading: Reading, batch: Batch) -> None:
         self.progress.passed(reading.window, reading.end, batch)
         self.failing_since = None
         self._land()
@@ -169,13 +199,11 @@ class Lane:
     def _limit(self) -> int:
         return self._trouble.limit_of(self.progress.low or 0, self._work.config.batch_events)
 
-    async def _handle(self, connection: AnyConnection, batch: Batch) -> None:
+    async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> None:
         self.in_flight = frozenset(swap.partition for swap in batch.swaps)
         try:
             with self.handling.batch(batch.events):
-                async with checkpoints.batch(
-                    connection, self._work.replica_set, self._work.projection.name, batch.swaps
-                ):
+                async with batches.batch(batch.swaps, self._goes_on):
                     await self._call(batch.events, connection)
         except HandlerFailed as error:
             self.failing_since = self.failing_since or time.monotonic()
@@ -289,6 +317,6 @@ async def save(work: Work, swaps: Sequence[Swap]) -> None:
     if swaps:
         async with (
             work.database.coordination() as connection,
-            checkpoints.batch(connection, work.replica_set, work.projection.name, swaps),
+            checkpoints.Batches(connection, work.replica_set, work.projection.name).batch(swaps),
         ):
             pass

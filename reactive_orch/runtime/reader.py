@@ -8,7 +8,7 @@ the lane's progress, as for any window.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -35,6 +35,21 @@ class Reading:
     incarnation: int
 
 
+@dataclass(slots=True)
+class _Guess:
+    """A window read ahead, or being read."""
+
+    window: Window
+    under_way: bool = False
+    """It has a connection: the database is at work on it, or has been."""
+    reading: Reading | None = None
+    arrived: anyio.Event = field(default_factory=anyio.Event)
+
+    def begins(self, window: Window) -> bool:
+        mine = self.window
+        return mine.low == window.low and mine.partitions == window.partitions and mine.limit <= window.limit
+
+
 class Reader:
     """The windows of one lane."""
 
@@ -43,44 +58,48 @@ class Reader:
         self._database = database
         self._wanted = wanted
         self._took = took
-        self._guess: Window | None = None
-        self._ahead: Reading | None = None
-        self._arrived = anyio.Event()
+        self._guess: _Guess | None = None
+
+    @property
+    def coming(self) -> bool:
+        """Whether a window with events was read ahead, or the database is at work on one: it will not be long."""
+        guess = self._guess
+        if guess is None or not guess.under_way:
+            return False
+        return bool(guess.reading.events) if guess.reading else not guess.arrived.is_set()
 
     def read_ahead(self, tasks: TaskGroup, window: Window) -> None:
         """Start to read what is likely to be asked for next."""
-        self._guess, self._ahead, self._arrived = window, None, anyio.Event()
-        tasks.start_soon(self._read_guess, window, self._arrived)
+        self._guess = _Guess(window)
+        tasks.start_soon(self._read_guess, self._guess)
 
     async def read(self, window: Window) -> Reading:
         """Return this window, or its beginning if that was read ahead. Raises Unavailable or Superseded."""
-        guess, self._guess = self._guess, None
-        if guess is not None and _begins(guess, window):
-            await self._arrived.wait()
-            ahead, self._ahead = self._ahead, None
-            if ahead is not None and ahead.incarnation == self._database.incarnation:
-                return ahead
-        return await self._read(window)
+        return await self.ahead(window) or await self._read(window)
 
-    async def _read(self, window: Window) -> Reading:
+    async def ahead(self, window: Window) -> Reading | None:
+        """Return this window, or its beginning, if it was read ahead: without a connection that others may wait for."""
+        guess, self._guess = self._guess, None
+        if guess is None or not guess.begins(window):
+            return None
+        await guess.arrived.wait()
+        reading = guess.reading
+        return reading if reading is not None and reading.incarnation == self._database.incarnation else None
+
+    async def _read(self, window: Window, guess: _Guess | None = None) -> Reading:
         incarnation = self._database.incarnation
         async with self._database.processing() as connection:
+            if guess is not None:
+                guess.under_way = True
             began = time.perf_counter()
             events, end = await log.read_window(connection, window, self._wanted)
             self._took(time.perf_counter() - began)
         return Reading(window, events, end, incarnation)
 
-    async def _read_guess(self, window: Window, arrived: anyio.Event) -> None:
-        reading = None
+    async def _read_guess(self, guess: _Guess) -> None:
         try:
-            reading = await self._read(window)
+            guess.reading = await self._read(guess.window, guess)
         except ReactiveOrchError:
             pass  # the lane will read it itself, and meet the error itself
         finally:
-            if arrived is self._arrived:
-                self._ahead = reading
-            arrived.set()
-
-
-def _begins(guess: Window, window: Window) -> bool:
-    return guess.low == window.low and guess.partitions == window.partitions and guess.limit <= window.limit
+            guess.arrived.set()
