@@ -13,7 +13,7 @@ from integration_test.harness import append_events, connected, wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from integration_test.harness import Connection
 
@@ -55,6 +55,29 @@ async def test_slow_handlers_of_several_lanes_overlap(database: str) -> None:
             await wait_until(all_of_them, what="all are handled")
     assert most == LANES
     assert handled == 80
+
+
+async def test_lanes_take_turns_with_few_connections(database: str) -> None:
+    """A lane with a backlog goes on with its connection only while no other lane waits for one."""
+    events, names = 5000, [f"turn_{n}" for n in range(5)]
+    handled = dict.fromkeys(names, 0)
+    least_when_the_first_ended: list[int] = []
+
+    def counting(name: str) -> Projection:
+        @projection(name, batch=True)
+        async def count(batch: Sequence[Event], tx: Connection) -> None:  # noqa: ARG001
+            handled[name] += len(batch)
+            if handled[name] == events:
+                least_when_the_first_ended.append(min(handled.values()))
+
+        return count
+
+    async with connected(database) as connection:
+        await append_events(connection, events)
+    async with Node(Config(database_url=database, batch_events=20, connections_max=2)) as node:
+        await Worker(node, "test", [counting(name) for name in names], until_idle=True).run()
+    assert set(handled.values()) == {events}
+    assert least_when_the_first_ended[0] > events // 2
 
 
 async def test_fresh_events_do_not_wait_for_a_backlog(database: str) -> None:
