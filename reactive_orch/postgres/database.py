@@ -156,7 +156,6 @@ class Database:
         self.incarnation = 0
         self._waiters = anyio.Semaphore(COORDINATION_CONNECTIONS_MAX // 2)
         self._borrowed: set[AnyConnection] = set()
-        self._wanted = 0
         self.on_lost: list[Callable[[], None]] = []
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
@@ -211,13 +210,8 @@ class Database:
             )
 
     def processing(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
-        """Borrow a connection for one batch, or several while nobody else wants it."""
+        """Borrow a connection for a batch."""
         return self._borrow(self._processing)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody waits for a connection: then whoever has one gives it back after its batch."""
-        return self._wanted > 0
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[AnyConnection]:
@@ -255,11 +249,7 @@ class Database:
         """
         incarnation = self.incarnation
         while True:
-            self._wanted += 1
-            try:
-                connection = await pool.acquire()
-            finally:
-                self._wanted -= 1
+            connection = await pool.acquire()
             born = cast("BatchConnection", connection).marks.incarnation
             if born == incarnation == self.incarnation:
                 return connection

@@ -174,7 +174,8 @@ class Lane:
                 reading = None if window is None else await self._reader.ahead(window)
 
     def _goes_on(self) -> bool:
-        return self._reader.coming and not self._work.database.wanted and not self._save_is_due()
+        # What is coming has got a connection in its turn, so there are enough for all: this one may be kept.
+        return self._reader.coming and not self._save_is_due()
 
     def _plan(self, reading: Reading) -> Batch:
         return self.progress.plan(reading.window, reading.events, reading.end)
