@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -55,6 +57,40 @@ async def test_slow_handlers_of_several_lanes_overlap(database: str) -> None:
             await wait_until(all_of_them, what="all are handled")
     assert most == LANES
     assert handled == 80
+
+
+async def test_batches_follow_the_cost_of_a_swap(database: str) -> None:
+    """While swaps are slow a lane leaves at least as long between two of them as one takes."""
+
+    @projection("slow_swap")
+    async def nothing(event: Event, tx: Connection) -> None:
+        pass
+
+    async with connected(database) as connection:
+        await connection.execute(SLOW_SWAPS)
+        async with serving(database, nothing) as worker:
+            while worker.events_handled.get("slow_swap", 0) < 100:
+                await append_events(connection, 1)
+        swaps = await connection.fetch(
+            "SELECT lower(taken) AS began, upper(taken) AS ended FROM public.swaps ORDER BY 1"
+        )
+    pauses = [(after["began"] - before["ended"]).total_seconds() for before, after in pairwise(swaps)]
+    assert len(pauses) > 2
+    assert statistics.median(pauses) >= SWAP_S  # checkpoints saved without events come in between
+
+
+SWAP_S = 0.03  # as in the trigger
+SLOW_SWAPS = """
+CREATE TABLE public.swaps (taken tstzrange);
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE began timestamptz := clock_timestamp();
+BEGIN
+    PERFORM pg_sleep(0.03);
+    INSERT INTO public.swaps VALUES (tstzrange(began, clock_timestamp()));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER slow AFTER UPDATE ON reactive_orch.checkpoints FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
+"""
 
 
 async def test_lanes_take_turns_with_few_connections(database: str) -> None:

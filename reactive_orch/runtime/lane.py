@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 SAVE_EVERY_S = 5.0
 """How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
 
+SWAP_SLOW_S, GATHER_MOST_S = 0.005, 0.100
+"""After a swap slower than the first, and no full batch, a lane waits as long as the swap took (at most the second), so
+that more events share the next one. Swaps get slow while somebody's old snapshot keeps the dead versions of the
+checkpoints: fewer, larger batches then cost less and leave fewer of them behind."""
+
 SETBACKS_MAX = 20
 """So many conflicts or lost connections in a row inside handlers count as the handler's own failure."""
 
@@ -86,6 +91,7 @@ class Lane:
         self._reader = Reader(work.database, work.projection.filter, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
+        self._gather_s = 0.0
         self._setbacks = 0
         """Conflicts and lost connections in a row, in handlers. No attempts, unless there is no end of them."""
 
@@ -135,6 +141,9 @@ class Lane:
                     await self._after_failure(error)
 
     async def _step(self, tasks: TaskGroup) -> None:
+        if self._gather_s:
+            await anyio.sleep(self._gather_s)
+            self._gather_s = 0.0
         if self._incarnation != self._work.database.incarnation:
             self.forget()
         if self._save_is_due():
@@ -213,6 +222,8 @@ class Lane:
         finally:
             self.in_flight = frozenset()
         self.events_handled += len(batch.events)
+        if batches.swap_s > SWAP_SLOW_S and len(batch.events) < self._limit():
+            self._gather_s = min(batches.swap_s, GATHER_MOST_S)
         self._trouble.succeeded()
         self._retry.reset()
         self._contended.reset()
