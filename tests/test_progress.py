@@ -440,7 +440,8 @@ def test_what_follows_is_what_will_be_asked_for() -> None:
     following = progress.following(window, 9, settled=100)
     progress.passed(window, 9, progress.plan(window, [event(p) for p in (6, 7, 8, 9)], 9))
     assert following == progress.window(settled=100, limit=4) == Window((0, 1), 9, 15, 4)
-    assert progress.following(following, 15, settled=15) is None, "the end of the log"
+    assert progress.following(window, 9, settled=15) == following
+    assert progress.following(window, 9, settled=14) is None, "more may come into it"
     progress.take({2: Checkpoint(99, 0)})
     assert progress.following(following, 15, settled=100) is None, "others come into it: the guess would be wrong"
 

@@ -83,10 +83,15 @@ class Progress:
         return Window(tuple(behind), low, high, limit)
 
     def following(self, window: Window, end: Position, settled: Position) -> Window | None:
-        """Return what is likely to be asked for once this window has been passed up to `end`; None at the log's end."""
-        if end >= settled or len(window.partitions) < len(self.saved):
+        """Return what is likely to be asked for once this window has been passed up to `end`.
+
+        None near the log's end: what is still to come would be left out of a window that was read early, and the next
+        batch would be smaller for it.
+        """
+        high = end + self._span()
+        if high > settled or len(window.partitions) < len(self.saved):
             return None
-        return Window(window.partitions, end, min(settled, end + self._span()), window.limit)
+        return Window(window.partitions, end, high, window.limit)
 
     def _span(self) -> int:
         share = max(len(self.saved), 1)
