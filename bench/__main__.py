@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAMES = [
     "latency",
     "catchup",
+    "hot_path",
     "append",
     "idle",
     "rebalance",
