@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak bench fmt clean
+.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak bench bench-peers fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,10 +57,13 @@ soak: install ## a long storm, its figures into bench/RESULTS.md; MINUTES=30, SE
 bench: install ## measure, into bench/RESULTS.md; one of them: make bench ARGS='--only latency'
 	$(BIN)/python -m bench $(ARGS)
 
+bench-peers: install ## measure the same work on pgqueuer, procrastinate, eventsourcing, into bench/RESULTS.md
+	$(BIN)/python -m bench.peers $(ARGS)
+
 fmt: install ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv, caches and build results (not the embedded database)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -10,10 +10,10 @@ from bench.peers.contestants import OURS
 from bench.peers.turns import EVENTS_PER_S, WRITERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.peers.contestants import Contestant
-    from bench.peers.turns import Death, Throughput
+    from bench.peers.turns import Death, Latency, Throughput
 
 DIFFERENCES = """
 The job is not the same everywhere; what a figure buys differs:
@@ -21,8 +21,8 @@ The job is not the same everywhere; what a figure buys differs:
 - **reactive_orch** keeps the events. Any number of projections read them, each as often as it likes (`rewind`). Workers
   divide them by key, in order per key; what a handler writes through its transaction happens exactly once.
 - **pgqueuer** and **procrastinate** are job queues: a job is for one consumer and is deleted (pgqueuer, which keeps a
-  log of statuses) or marked as done (procrastinate). No replay, no second reader. No order per key as measured;
-  procrastinate can be given a lock per key, pgqueuer cannot. At least once: the effect of a job and its being done are
+  log of statuses) or marked as done (procrastinate). No replay, no second reader. No order per key as measured here;
+  procrastinate can be given a lock per key, pgqueuer only a limit per kind of job. At least once: the effect of a job and its being done are
   two commits, and what lies between is done again after a crash. In return each job has its own retries, priority and
   due time, which a log has not.
 - **eventsourcing** is nearest: a log with positions, and a view that records the position with its effects, exactly once,
@@ -37,7 +37,7 @@ eventsourcing in the transaction that moves the position, the queues through a p
 def text(
     contestants: Sequence[Contestant],
     seen: Throughput,
-    delays: Mapping[str, list[list[float]]],
+    delays: Latency,
     rates: Mapping[tuple[str, int], list[float]],
     found: Mapping[str, Death],
 ) -> str:
@@ -52,7 +52,7 @@ def text(
             _two(contestants, seen),
             _latency(contestants, delays),
             _writing(contestants, rates),
-            _deaths(contestants, found, seen),
+            _deaths(contestants, found),
         ]
     )
 
@@ -87,19 +87,21 @@ def _two(contestants: Sequence[Contestant], seen: Throughput) -> str:
     )
 
 
-def _latency(contestants: Sequence[Contestant], delays: Mapping[str, list[list[float]]]) -> str:
-    ours = [median(turn) for turn in delays[OURS]]
+def _latency(contestants: Sequence[Contestant], delays: Latency) -> str:
+    ours = [median(turn) for turn in delays.handled[OURS]]
     rows = []
     for one in contestants:
-        together = list(chain.from_iterable(delays[one.name]))
-        p50 = [median(turn) for turn in delays[one.name]]
-        shares = [f"{percentile(together, share):.2f}" for share in (0.5, 0.99)]
-        rows.append([one.name, *shares, f"{max(together):.2f}", *_ratio(p50, ours, one)])
+        together = list(chain.from_iterable(delays.handled[one.name]))
+        append = median(list(chain.from_iterable(delays.appended[one.name])))
+        shown = [*(percentile(together, share) for share in (0.5, 0.99)), max(together), append]
+        ratios = [median(turn) / our for turn, our in zip(delays.handled[one.name], ours, strict=True)]
+        rows.append([one.name, *(f"{ms:.2f}" for ms in shown), "1" if one.name == OURS else _times(ratios)])
     head = (
-        f"Milliseconds from the call that appends (or enqueues) and commits to the handler's being called, {EVENTS_PER_S} "
-        "events a second, one idle worker; the writer does not wait for the disk, its INSERT and COMMIT are included:"
+        "Milliseconds from the call that appends (or enqueues) and commits to the handler's being called, "
+        f"{EVENTS_PER_S} events a second, one idle worker. The writer does not wait for the disk; how long its call takes "
+        "is shown beside, as a handler may be called before the writer is told that it has committed:"
     )
-    return f"{head}\n\n" + table(["", "p50", "p99", "worst", "× by p50"], rows)
+    return f"{head}\n\n" + table(["", "p50", "p99", "worst", "the writer's call, p50", "× by p50"], rows)
 
 
 def _writing(contestants: Sequence[Contestant], rates: Mapping[tuple[str, int], list[float]]) -> str:
@@ -113,16 +115,16 @@ def _writing(contestants: Sequence[Contestant], rates: Mapping[tuple[str, int], 
     )
 
 
-def _deaths(contestants: Sequence[Contestant], found: Mapping[str, Death], seen: Throughput) -> str:
+def _deaths(contestants: Sequence[Contestant], found: Mapping[str, Death]) -> str:
     rows = [[one.name, *_cells(found[one.name])] for one in contestants]
-    del seen
     head = (
         "SIGKILL of one of two workers that insert, in the middle of about four seconds of work. `held`: what the dead worker "
         "had taken and not finished, its share of the backlog where it has one. eventsourcing: its only reader is killed and "
         "started again at once, as a supervisor would; the figure is how long that takes. `lost`: no effect 90 s after."
     )
     return f"{head}\n\n" + table(
-        ["", "events", "held", "lost", "handled twice", "first of the held handled elsewhere after", "all of them"], rows
+        ["", "events", "held", "lost", "handled twice", "first of the held handled elsewhere after", "all of them"],
+        rows,
     )
 
 
@@ -142,8 +144,5 @@ def _pair(ours: Sequence[float], theirs: Sequence[float]) -> list[str]:
     return [spread(theirs, 0), "1" if ours is theirs else _times(ratios)]
 
 
-def _ratio(theirs: Sequence[float], ours: Sequence[float], one: Contestant) -> list[str]:
-    return ["1" if one.name == OURS else _times([a / b for a, b in zip(theirs, ours, strict=True)])]
-
-
-_times: Callable[[Sequence[float]], str] = lambda ratios: spread(ratios, 1)  # noqa: E731
+def _times(ratios: Sequence[float]) -> str:
+    return spread(ratios, 1)

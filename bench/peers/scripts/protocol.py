@@ -61,15 +61,16 @@ class Script(ABC):
             counts = await asyncio.gather(*(_write_until(put, until) for put in puts))
         return sum(counts) / seconds
 
-    async def trickle(self, events: int, per_s: float) -> dict[int, int]:
-        """Append at a steady rate; return number → when the appending call began, by the system's monotonic clock."""
+    async def trickle(self, events: int, per_s: float) -> dict[int, tuple[int, int]]:
+        """Append at a steady rate; return number → when the call began and returned, by the system's monotonic clock."""
         sent = {}
         async with self.writer() as put:
             began = time.monotonic()
             for n in range(1, events + 1):
                 await asyncio.sleep(began + n / per_s - time.monotonic())
-                sent[n] = time.monotonic_ns()
+                called = time.monotonic_ns()
                 await put(n)
+                sent[n] = called, time.monotonic_ns()
         return sent
 
     async def progress(self) -> dict[str, Any]:
