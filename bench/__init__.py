@@ -3,6 +3,7 @@
     python -m bench                 all measurements, into bench/RESULTS.md
     python -m bench --only latency  one of them
     python -m bench --list          what there is
+    python -m bench.peers           the same work on other packages; see bench/peers/__init__.py
 
 Each measurement is a module with one function, `measure(scene)`, that returns the section it writes. Servers are
 temporary and flush to the disk as a production server does (`fsync` and `synchronous_commit` on). Ratios are taken
