@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any
 
 from bench.figures import Goal, Section, median, percentile, table
+from bench.load import load
 from bench.scene import Child, connected
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 EVENTS_PER_S = 400
 ROUNDS = 15
-INSERT = (
-    "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
-    "VALUES ('Order', gen_random_uuid()::text, 1, 'OrderPlaced')"
-)
 GENERATIONS = """
 SELECT g.reason, extract(epoch FROM g.settled_at - g.created_at) * 1000 AS ms
 FROM reactive_orch.generations g WHERE g.number > $1 AND g.settled_at IS NOT NULL ORDER BY g.number
@@ -50,27 +46,16 @@ async def measure(scene: Scene) -> Section:
             await (await stack.enter_async_context(Child("workers", **arguments))).ask("start")
         fourth = await stack.enter_async_context(Child("workers", **arguments))
         first = await connection.fetchval("SELECT max(number) FROM reactive_orch.generations")
-        writing = asyncio.create_task(_write(url))
-        await asyncio.sleep(1)
-        for _ in range(scene.scaled(ROUNDS, 3)):
-            await fourth.ask("start")
-            await asyncio.sleep(0.7)
-            await fourth.ask("stop")
-            await asyncio.sleep(0.7)
-        writing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writing
+        async with load(url, EVENTS_PER_S):
+            await asyncio.sleep(1)
+            for _ in range(scene.scaled(ROUNDS, 3)):
+                await fourth.ask("start")
+                await asyncio.sleep(0.7)
+                await fourth.ask("stop")
+                await asyncio.sleep(0.7)
         generations = await connection.fetch(GENERATIONS, first)
         delays = {(r["stays"], r["during"]): r["ms"] for r in await connection.fetch(PAUSES, first)}
     return _section([(row["reason"], float(row["ms"])) for row in generations], delays)
-
-
-async def _write(url: str) -> None:
-    async with connected(url) as connection:
-        began = time.monotonic()
-        for n in range(1_000_000):
-            await connection.execute(INSERT)
-            await asyncio.sleep(max(began + n / EVENTS_PER_S - time.monotonic(), 0))
 
 
 def _section(generations: list[tuple[str, float]], delays: dict[tuple[bool, bool], list[float]]) -> Section:

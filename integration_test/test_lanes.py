@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from integration_test.harness import append_events, connected, wait_until
+from integration_test.harness import append_events, connected, stand, wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
 
 if TYPE_CHECKING:
@@ -132,18 +132,7 @@ async def test_fresh_events_do_not_wait_for_a_backlog(database: str) -> None:
 
     async with connected(database) as connection:
         await append_events(connection, BACKLOG, keys=500)
-        await connection.execute(
-            "SELECT reactive_orch.register_projections('test', '{mixed}',"
-            ' ARRAY[\'{"aggregate_types": null, "bounded_contexts": null}\'])'
-        )
-        async with connection.transaction():
-            await connection.execute("SELECT set_config('reactive_orch.sealed', pg_current_xact_id()::text, true)")
-            ahead = await connection.fetchval(
-                "WITH moved AS (UPDATE reactive_orch.checkpoints SET position = $1 WHERE partition < 32 RETURNING 1)"
-                " SELECT count(*) FROM moved",
-                BACKLOG,
-            )
-        assert ahead == 32
+        await stand(connection, "mixed", partitions=32, position=BACKLOG)
         fresh_keys = await connection.fetch(
             "SELECT aggregate_id FROM reactive_orch.events WHERE partition < 32 GROUP BY aggregate_id LIMIT $1", FRESH
         )
