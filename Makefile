@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak bench bench-peers fmt clean
+.PHONY: help install run check test test-unit test-integration test-debug chaos mutants soak bench bench-peers plots fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench: install ## measure, into bench/RESULTS.md; one of them: make bench ARGS='
 
 bench-peers: install ## measure the same work on pgqueuer, procrastinate, eventsourcing, into bench/RESULTS.md
 	$(BIN)/python -m bench.peers $(ARGS)
+
+plots: install ## measure, and draw the README's pictures into docs/; one of them: make plots ARGS='--only latency'
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m bench.plots $(ARGS)
 
 fmt: install ## format, and fix what can be fixed
 	$(BIN)/ruff format .

@@ -19,14 +19,15 @@ INSERT = (
     "VALUES ('Order', gen_random_uuid()::text, 1, 'OrderPlaced') RETURNING global_position"
 )
 
-samples: dict[str, list[float]] = {}
-"""What was measured, in milliseconds: for the plot."""
-
 
 async def measure(scene: Scene) -> Section:
-    """Take turns: two seconds of the floor, two seconds of a worker; each turn is one ratio."""
+    """Take turns: each turn is one ratio."""
+    return _section(await turns(scene))
+
+
+async def turns(scene: Scene) -> dict[str, list[list[float]]]:
+    """Return the delays in milliseconds of each turn: two seconds of the floor, two seconds of a worker."""
     floor_url, worker_url = scene.database(), scene.database()
-    turns = max(scene.scaled(scene.repeat * 3), 3)
     parts: dict[str, list[list[float]]] = {"floor": [], "called": [], "committed": []}
     async with (
         Child("floor", url=floor_url) as floor,
@@ -35,12 +36,12 @@ async def measure(scene: Scene) -> Section:
         await worker.ask("start")
         await _turn(floor_url, floor)
         await _turn(worker_url, worker)
-        for _ in range(turns):
+        for _ in range(max(scene.scaled(scene.repeat * 3), 3)):
             parts["floor"].append((await _turn(floor_url, floor))["called"])
             answer = await _turn(worker_url, worker)
             parts["called"].append(answer["called"])
             parts["committed"].append(answer["committed"])
-    return _section(parts)
+    return parts
 
 
 async def _turn(url: str, child: Child) -> dict[str, list[float]]:
@@ -66,7 +67,6 @@ async def _turn(url: str, child: Child) -> dict[str, list[float]]:
 
 def _section(parts: dict[str, list[list[float]]]) -> Section:
     everything = {name: [ms for turn in turns for ms in turn] for name, turns in parts.items()}
-    samples.update(everything)
     names = {
         "floor": "floor: LISTEN, SELECT on bare asyncpg",
         "called": "handler called",

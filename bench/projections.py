@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ RECORD = (
     "SELECT p, q, $4, c FROM unnest($1::bigint[], $2::smallint[], $3::timestamptz[]) AS s(p, q, c)"
 )
 WORKER = f"w{os.getpid()}"
+WAIT_S = 0.05
 
 called: dict[int, int] = {}
 """Position → when `clock` was called with it, by the system-wide monotonic clock, in nanoseconds."""
@@ -66,6 +68,17 @@ async def clock(event: Event, tx: Any) -> None:
 @projection("record", batch=True)
 async def record(events: Sequence[Event], tx: Any) -> None:
     """Record who handled what, and when."""
+    await _record(events, tx)
+
+
+@projection("wait_and_record", batch=True)
+async def wait_and_record(events: Sequence[Event], tx: Any) -> None:
+    """Wait as if for another service, so that workers rather than cores are what there is too little of."""
+    await asyncio.sleep(WAIT_S)
+    await _record(events, tx)
+
+
+async def _record(events: Sequence[Event], tx: Any) -> None:
     await tx.execute(
         RECORD,
         [e.global_position for e in events],
