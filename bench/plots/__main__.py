@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -17,14 +18,13 @@ PICTURES = {"latency": latency, "catch-up": catch_up, "rebalance": rebalance}
 def main() -> None:
     """Measure and draw what is asked for."""
     options = _options()
+    measured_on = f"PostgreSQL {options.pg}, {machine()}; load of the machine before the run: {os.getloadavg()[0]:.1f}"
     with Server(options.pg) as server:
         scene = Scene(server, repeat=3, scale=options.scale)
         for name in options.only or PICTURES:
             print(f"… {name}", file=sys.stderr, flush=True)
             data = asyncio.run(PICTURES[name].measure(scene))
-            style.save(
-                PICTURES[name].draw(data), options.folder / f"{name}.svg", f"PostgreSQL {options.pg}, {machine()}"
-            )
+            style.save(PICTURES[name].draw(data), options.folder / f"{name}.svg", measured_on)
 
 
 def _options() -> argparse.Namespace:

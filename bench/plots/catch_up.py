@@ -109,8 +109,8 @@ def _fresh(axes: Axes, run: CaughtUp) -> None:
     axes.plot(queued, [(end - at) * 1000 for at in queued], color=style.GREY, linewidth=1.4, linestyle="--")
     axes.text(end * 0.04, 1800 * end, "if they queued behind the old ones", color=style.QUIET, fontsize=9)
     style.dots(axes, run.fresh, style.ORANGE)
-    for at, alone in ((end - 0.1, False), (end + lanes.ALONE_S - 0.1, True)):
-        text = f"p50 {median(run.delays(alone=alone)):.1f} ms"
-        axes.text(at, 0.3, text, color=style.ORANGE, weight="bold", ha="right")
+    for at, align, alone, when in ((0.02, "left", False, "beside them"), (0.99, "right", True, "alone")):
+        text = f"p50 {median(run.delays(alone=alone)):.1f} ms {when}"
+        axes.text(at, 0.05, text, transform=axes.transAxes, color=style.ORANGE, weight="bold", ha=align)
     axes.set_title("Milliseconds until a new event is handled")
     axes.set_xlabel("seconds after the first old event")
