@@ -213,7 +213,8 @@ class Share:
         if low is None or behind.in_flight:
             return
         for partition in sorted(behind.progress.partitions):
-            if self._lane_for(partition, low) is not behind:
-                lane = self._lanes[partition % len(self._lanes)]
+            lane = self._lanes[partition % len(self._lanes)]
+            # What it still has before it, the lane's fresh events have to wait for.
+            if low >= (lane.progress.low or 0) - self._work.config.batch_events:
                 behind.progress.move([partition], lane.progress)
                 lane.signal.set()
