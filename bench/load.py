@@ -22,9 +22,11 @@ KEYS = "SELECT DISTINCT ON (partition) aggregate_id FROM reactive_orch.events OR
 
 
 @contextlib.asynccontextmanager
-async def load(url: str, events_per_s: float, keys: Sequence[str] = (), **settings: str) -> AsyncIterator[None]:
+async def load(
+    url: str, per_s: float, keys: Sequence[str] = (), *, insert: str = INSERT, **settings: str
+) -> AsyncIterator[None]:
     """Write during the block, to these keys in turn, or each to a key of its own. Raises what the writer failed with."""
-    writing = asyncio.create_task(_write(url, events_per_s, keys, settings))
+    writing = asyncio.create_task(_write(url, per_s, keys, insert, settings))
     try:
         yield
     finally:
@@ -38,10 +40,10 @@ async def one_key_per_partition(connection: Any) -> list[str]:
     return [row["aggregate_id"] for row in await connection.fetch(KEYS)]
 
 
-async def _write(url: str, events_per_s: float, keys: Sequence[str], settings: dict[str, str]) -> None:
+async def _write(url: str, per_s: float, keys: Sequence[str], insert: str, settings: dict[str, str]) -> None:
     async with connected(url, **settings) as connection:
         began = time.monotonic()
         for n in itertools.count():
             key = keys[n % len(keys)] if keys else str(uuid.uuid4())
-            await connection.execute(INSERT, key, n + 1)
-            await asyncio.sleep(max(began + (n + 1) / events_per_s - time.monotonic(), 0))
+            await connection.execute(insert, key, n + 1)
+            await asyncio.sleep(max(began + (n + 1) / per_s - time.monotonic(), 0))

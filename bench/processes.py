@@ -111,6 +111,7 @@ class Workers:
         self._config = Config(database_url=url, batch_events=batch)
         self._replica_set, self._names, self._count = replica_set, names, count
         self._committed: dict[int, int] = {}
+        self._batches: list[tuple[float, int]] = []
         self._last_ns = 0
         self._workers: list[Worker] = []
         self._done: list[anyio.Event] = []
@@ -120,6 +121,8 @@ class Workers:
         async def noting(one: lane.Lane, batches: Any, connection: Any, batch: Any) -> None:
             await original(one, batches, connection, batch)
             self._note(batch.events)
+            if "several_0" in names:
+                self._batches.append((batches.swap_s * 1000, len(batch.events)))
 
         lane.Lane._handle = noting  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
@@ -208,6 +211,11 @@ class Workers:
         called, projections.called = projections.called, {}
         committed, self._committed = self._committed, {}
         return {"called": called, "committed": committed}
+
+    async def batches(self) -> list[tuple[float, int]]:
+        """Return of each batch since the last time how long its swap took, in milliseconds, and how many its events."""
+        batches, self._batches = self._batches, []
+        return batches
 
     async def memory(self) -> int:
         """Return the process's greatest resident size so far, in bytes."""
