@@ -438,6 +438,27 @@ async def test_a_refused_endpoint_costs_nothing(database: str) -> None:
         assert_unhindered(await drained(connection, database, "refused", env), (0.0, 0.0))
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_an_outage_is_two_lines_in_the_log(database: str, protocol: Protocol) -> None:
+    async with Receiver("refuses") as received, prepared(database):
+        env = received.env(protocol, OTEL_EXPORTER_OTLP_TIMEOUT="1")
+        async with WorkerProcess(database, "a", options=QUICK, env=env) as a:
+            await a.ready()
+            for signals in ("traces", "metrics"):
+                await a.said(f"{signals} cannot be exported and are dropped until it works again")
+            tried = received.requests
+
+            async def tried_again() -> bool:
+                return received.requests > tried + 5
+
+            await wait_until(tried_again)
+            received.mood = "well"
+            await a.said("metrics are exported again")
+            about = [line for line in a.log if "export" in line]
+            assert len(about) == 3, about
+            await a.stop()
+
+
 EXPORT_TIMEOUT_S = 10.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import io
 import json
 import logging
@@ -9,19 +11,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
 from reactive_orch.telemetry import metric_names, spans, table
 from reactive_orch.telemetry.adoption import ranges
-from reactive_orch.telemetry.exporting import Route, exporting, route
+from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.exposition import exposition
 from reactive_orch.telemetry.logs import Json, Text, log_to
 from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.metrics import Registry
+from reactive_orch.telemetry.outage import Outage
+from reactive_orch.telemetry.routes import Route, route
 from reactive_orch.telemetry.span_names import SPANS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -215,10 +222,21 @@ def test_the_environment_decides(environment: dict[str, str], traces: Route, met
 
 @pytest.mark.parametrize(
     "environment",
-    [{"OTEL_TRACES_EXPORTER": "zipkin"}, {"OTEL_METRICS_EXPORTER": "x"}, {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}],
+    [
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_METRICS_EXPORTER": "x"},
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"},
+    ],
 )
 def test_what_is_not_known_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="OTEL_"), exporting(environment):
+        pass
+
+
+def test_what_the_sdk_does_not_accept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "-1")
+    with pytest.raises(ConfigError, match=r"OTEL_.*-1"), exporting({"OTEL_METRICS_EXPORTER": "console"}):
         pass
 
 
@@ -312,3 +330,92 @@ def test_the_allowance_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(allowance.take() for _ in range(200)) == 25
     clock[0] += 3600
     assert sum(allowance.take() for _ in range(200)) == 50, "what was not used long ago is gone"
+
+
+# -------------------------------------------------------------------------------------------------------- the outages
+
+
+class Result(enum.Enum):
+    SUCCESS = 0
+    FAILURE = 1
+
+
+def refused() -> Result:
+    logger = logging.getLogger("opentelemetry.exporter")
+    for attempt in range(3):
+        logger.warning("Transient error %s, retrying in %.2fs: %s", ConnectionError("hush"), attempt / 2, "spans")
+    return Result.FAILURE
+
+
+def broken() -> Result:
+    raise OSError
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written, by this package and by OpenTelemetry's."""
+    lines: list[str] = []
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "write", lines.append)
+    for name in ("reactive_orch", "opentelemetry"):
+        logger = logging.getLogger(name)
+        for attribute in ("handlers", "level", "propagate"):
+            monkeypatch.setattr(logger, attribute, getattr(logger, attribute))
+        monkeypatch.setattr(logger, "handlers", [])
+    log_to(stream, "text")
+    return lines
+
+
+def test_an_outage_is_told_of_when_it_begins_and_when_it_ends(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    outage = Outage("traces")
+
+    def sent(export: Callable[[], Result], after_s: float) -> list[str]:
+        clock[0] += after_s
+        said.clear()
+        with contextlib.suppress(OSError):
+            outage.attempt(export)
+        return [line.split(maxsplit=2)[2].strip() for line in said]
+
+    failing = "traces cannot be exported and are dropped until it works again: ConnectionError"
+    assert sent(lambda: Result.SUCCESS, 0) == []
+    assert sent(refused, 1) == [failing]
+    assert sent(refused, 3600) == []
+    assert sent(lambda: Result.SUCCESS, 1) == ["traces are exported again"]
+    assert sent(lambda: Result.SUCCESS, 1) == []
+    assert sent(broken, 3600) == [failing]
+    assert sent(lambda: Result.SUCCESS, 1) == ["traces are exported again"]
+    assert sent(refused, 1) == [], "too soon after the last time"
+    assert sent(refused, 60) == [failing]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("Service Unavailable", "spans", 1.5), "Service Unavailable"),
+        (("metrics", 401, "Unauthorized"), "401 Unauthorized"),
+        ((Result.FAILURE, "traces", "collector:4317", 1.5, "all of it: no"), "FAILURE"),
+        (("spans",), "no reason given"),
+    ],
+)
+def test_the_reason_of_an_outage(said: list[str], arguments: tuple[object, ...], reason: str) -> None:
+    def fail() -> Result:
+        logging.getLogger("opentelemetry.exporter").error(" ".join(["%s"] * len(arguments)), *arguments)
+        return Result.FAILURE
+
+    Outage("metrics").attempt(fail)
+    (line,) = said
+    assert line.endswith(f": {reason}\n")
+
+
+def test_what_opentelemetry_complains_of_is_said_once(said: list[str]) -> None:
+    for _ in range(3):
+        logging.getLogger("opentelemetry.sdk").warning("Invalid value %s", "abc")
+        logging.getLogger("opentelemetry.util.re").warning("Header invalid: %s", "Bearer hush")
+        logging.getLogger("reactive_orch").info("hello")
+    assert [line.split(maxsplit=2)[2].strip() for line in said] == [
+        "Invalid value abc",
+        "OTEL_EXPORTER_OTLP_HEADERS is not NAME=VALUE, with commas between; left out",
+        *["hello"] * 3,
+    ]

@@ -2,7 +2,8 @@
 
 `metric_names` and `span_names` are the tables of all that may leave this process, `table` prints them. `metrics` counts
 in memory, `exposition` renders that for Prometheus; `spans` makes spans when OpenTelemetry is in use; `rebalance` and
-`handling` say what happened, in both; `exporting` sets the SDK up when the environment asks for it; `logs` formats.
+`handling` say what happened, in both; `exporting` sets the SDK up when the environment asks for it (`routes`), `outage`
+says when that fails; `logs` formats.
 
 Nothing of OpenTelemetry is imported unless the application has done so or the environment asks for it: without it
 nobody pays for it.

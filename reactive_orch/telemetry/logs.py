@@ -13,6 +13,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, TextIO
 
+from reactive_orch.telemetry import outage
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,19 +23,47 @@ INSTANCE_ID = str(uuid.uuid4())
 
 FORMATS = ("auto", "text", "json")
 
+COMPLAINTS_MAX = 100
+
+_HEADERS = "opentelemetry.util.re"
+"""Its lines quote what it could not read: a password, perhaps."""
+
 _FIELDS = ("event", "replica_set", "generation", "member", "projection", "url")
 
 
 def log_to(stream: TextIO, form: str) -> None:
-    """Send this package's lines, and the exporters' complaints, to a stream. `auto`: text on a terminal, else JSON."""
+    """Send this package's lines, and OpenTelemetry's complaints, to a stream. `auto`: text on a terminal, else JSON."""
     text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Text() if text else Json())
+    handler.addFilter(Complaints())
     for name, level in (("reactive_orch", logging.INFO), ("opentelemetry", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False
+
+
+class Complaints(logging.Filter):
+    """Of OpenTelemetry's lines, lets each pass once, and none about an export: `outage` tells of those."""
+
+    def __init__(self) -> None:
+        """Begin with nothing said."""
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line is to be written."""
+        if not record.name.startswith("opentelemetry"):
+            return True
+        if (failing := outage.current()) is not None:
+            failing.heed(record)
+            return False
+        if record.name == _HEADERS:
+            record.msg, record.args = "OTEL_EXPORTER_OTLP_HEADERS is not NAME=VALUE, with commas between; left out", ()
+        words, known = _message(record), len(self._said)
+        self._said.add(words)
+        return len(self._said) > known and known < COMPLAINTS_MAX
 
 
 def _context(record: logging.LogRecord) -> dict[str, str]:

@@ -8,11 +8,13 @@ threads that nobody waits for, and the end waits for a second.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -35,12 +37,17 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, Sam
 from reactive_orch.telemetry.logs import INSTANCE_ID
 from reactive_orch.telemetry.metric_names import SCOPE, Metric
 from reactive_orch.telemetry.metrics import REGISTRY, Distribution, Labels
+from reactive_orch.telemetry.outage import Outage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from reactive_orch.telemetry.exporting import Route
+    from reactive_orch.telemetry.routes import Route
+
+_Exporter = TypeVar("_Exporter", "SpanExporter", MetricExporter)
 
 COORDINATION = "reactive_orch.coordination"
 COORDINATION_DELAY_MS = 100
@@ -48,13 +55,18 @@ SHUTDOWN_S = 1.0
 BATCHES_PER_S = 20.0
 """A span costs some tenths of a millisecond to make and send: so many are about a percent of a processor."""
 
+_logger = logging.getLogger("reactive_orch")
 
-def set_up(traces: Route, measures: Route) -> list[Any]:
-    """Set the global providers, unless the application has; return those to shut down."""
+
+def set_up(traces: Route, measures: Route) -> Callable[[], None]:
+    """Set the global providers, unless the application has; return what shuts them down.
+
+    Raises whatever the SDK raises for a variable that it does not accept.
+    """
     made: list[Any] = []
     resource = _resource()
     if measures.exporter != "none" and not isinstance(metrics.get_meter_provider(), MeterProvider):
-        made.append(_meter_provider(_metric_exporter(measures), resource))
+        made.append(_meter_provider(_watched(_metric_exporter(measures), Outage("metrics")), resource))
         metrics.set_meter_provider(made[-1])
     if traces.exporter != "none" and not isinstance(trace.get_tracer_provider(), TracerProvider):
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -63,10 +75,10 @@ def set_up(traces: Route, measures: Route) -> list[Any]:
         provider.add_span_processor(_Queues(traces))
         made.append(provider)
         trace.set_tracer_provider(provider)
-    return made
+    return partial(_shut_down, made)
 
 
-def shut_down(providers: list[Any]) -> None:
+def _shut_down(providers: list[Any]) -> None:
     """Send what is left, within bounded time."""
     threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
     for thread in threads:
@@ -74,6 +86,9 @@ def shut_down(providers: list[Any]) -> None:
     deadline = time.monotonic() + SHUTDOWN_S
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.0))
+    if any(thread.is_alive() for thread in threads):
+        words = "what was left to export was not taken within %g s and is lost"
+        _logger.warning(words, SHUTDOWN_S, extra={"event": "export_unfinished"})
 
 
 def _resource() -> Resource:
@@ -182,8 +197,10 @@ class _Queues(SpanProcessor):
     """One queue for coordination, sent at once; one for the rest, as the environment says."""
 
     def __init__(self, route: Route) -> None:
-        self._coordination = BatchSpanProcessor(_span_exporter(route), schedule_delay_millis=COORDINATION_DELAY_MS)
-        self._rest = BatchSpanProcessor(_span_exporter(route))
+        outage = Outage("traces")
+        mine, others = (_watched(_span_exporter(route), outage) for _ in range(2))
+        self._coordination = BatchSpanProcessor(mine, schedule_delay_millis=COORDINATION_DELAY_MS)
+        self._rest = BatchSpanProcessor(others)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing to do."""
@@ -198,6 +215,17 @@ class _Queues(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._coordination.force_flush(timeout_millis)
+
+
+def _watched(exporter: _Exporter, outage: Outage) -> _Exporter:
+    """Let an outage be told of. One wrapper for both kinds of exporter: only `export` matters, not what it is given."""
+    export: Any = exporter.export
+
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        return outage.attempt(partial(export, *args, **kwargs))
+
+    exporter.export = attempt  # type: ignore[method-assign]
+    return exporter
 
 
 def _span_exporter(route: Route) -> SpanExporter:
