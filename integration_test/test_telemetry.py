@@ -34,7 +34,7 @@ from integration_test.otlp import Mood, Protocol, Receiver, Span
 from integration_test.projections import POISON, handled
 from integration_test.telemetry_projections import SECRET
 from reactive_orch import Config, NewEvent, Node, Worker, append
-from reactive_orch.telemetry.metric_names import METRICS
+from reactive_orch.telemetry.metric_names import METRICS, Kind, Metric
 from reactive_orch.telemetry.span_names import SPANS
 
 if TYPE_CHECKING:
@@ -276,6 +276,7 @@ async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
         assert (series.unit, series.kind) == (metric.unit, metric.kind.value), metric.name
         full = {key for keys in series.keys for key in keys}
         assert full == metric.keys, metric.name
+        assert_known(metric, received.points[metric.name])
     assert received.metrics.keys() == {metric.name for metric in METRICS}
     shown = {line.split()[2]: line.split()[3] for line in page.splitlines() if line.startswith("# TYPE")}
     assert shown == {metric.prometheus: metric.kind.value for metric in METRICS}
@@ -286,6 +287,14 @@ async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
     links = {link for span in received.spans if span.name.startswith("process") for link in span.links}
     assert links
     assert links <= producers
+
+
+def assert_known(metric: Metric, points: Collection[frozenset[tuple[str, Any]]]) -> None:
+    """Check that attributes with few values have no others, and that all their counters are there, counted or not."""
+    last = metric.attributes[len(metric.attributes) - len(metric.known[0]) :]
+    found = {tuple(dict(point)[key] for key in last) for point in points}
+    assert found <= set(metric.known), metric.name
+    assert found == set(metric.known) or metric.kind is not Kind.COUNTER, metric.name
 
 
 async def arrived(received: Receiver, prefix: str) -> bool:

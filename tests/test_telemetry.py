@@ -100,6 +100,21 @@ def test_counters() -> None:
     }
 
 
+def test_a_scope_begins_with_its_counters_at_zero() -> None:
+    registry = Registry()
+    registry.count(metric_names.GENERATIONS, "set", "join")
+    registry.begin("set")
+    found = samples(registry)
+    assert found['reactive_orch_generations_total{replica_set="set",reason="join"}'] == "1", "left as it is"
+    assert found['reactive_orch_generations_total{replica_set="set",reason="death"}'] == "0"
+    assert found['reactive_orch_registrations_total{replica_set="set"}'] == "0"
+    assert all('replica_set="set"' in name for name in found)
+    registry.begin()
+    assert samples(registry)['reactive_orch_wakeups_total{loop="tail",source="timer"}'] == "0"
+    registry.begin("set", "one")
+    assert samples(registry)['reactive_orch_batches_total{replica_set="set",projection="one",outcome="error"}'] == "0"
+
+
 def test_histograms_are_cumulative() -> None:
     registry = Registry()
     for value in (0.5, 1.0, 1.5, 7.0, 99999.0):

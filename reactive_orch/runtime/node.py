@@ -25,7 +25,7 @@ from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.incidents import reconnected
-from reactive_orch.telemetry.metrics import count, observed, record
+from reactive_orch.telemetry.metrics import begin, count, observed, record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -110,6 +110,7 @@ class Node:
     @contextlib.contextmanager
     def attached(self, tenant: Tenant) -> Iterator[None]:
         """Wake this worker whenever its replica set may have changed."""
+        begin(tenant.replica_set)
         self._tenants.append(tenant)
         try:
             yield
@@ -127,6 +128,7 @@ class Node:
             await self.session.open()
             stack.push_async_callback(self.session.close)
             self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)
+            begin()
             spans.bridge()
             stack.enter_context(observed(lambda: gauges.of_process(self.database, self.session, self.tail)))
             self.database.on_lost.append(self._look)

@@ -15,7 +15,7 @@ from reactive_orch.model import Event
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.metrics import count, record
+from reactive_orch.telemetry.metrics import begin, count, record
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -35,6 +35,7 @@ class Handling:
     def __init__(self, replica_set: str, projection: str, generation: Callable[[], int]) -> None:
         """Start without batches."""
         self._of = (replica_set, projection)
+        begin(*self._of)
         self._generation = generation
         self.reached_at = time.time()
         """When the last event handled was appended, or the lane began."""

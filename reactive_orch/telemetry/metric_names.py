@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from reactive_orch.model import MemberState, Reason
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -43,6 +45,8 @@ class Metric:
     buckets: tuple[float, ...] = SECONDS
     constants: Mapping[str, str] = field(default_factory=dict)
     """Attributes that are the same in every measurement."""
+    known: tuple[tuple[str, ...], ...] = ((),)
+    """What its last attributes can be, where that is few and fixed. Before them come those of a scope, if any."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -57,6 +61,7 @@ class Metric:
 
 
 _SET = "replica_set"
+_REASONS = tuple((reason.value,) for reason in Reason)
 _OF = (_SET, "projection")
 _GROUP = "messaging.consumer.group.name"
 _PROCESS = {"messaging.system": SCOPE, "messaging.operation.name": "process"}
@@ -96,8 +101,8 @@ BATCHES = Metric(
     _C,
     "{batch}",
     (*_OF, "outcome"),
-    "batches by outcome: committed, conflict (rolled back, done again), unknown (the connection was lost), error, "
-    "cancelled",
+    "batches by outcome: conflict is rolled back and done again, unknown is a lost connection, error a handler's",
+    known=(("committed",), ("conflict",), ("unknown",), ("error",), ("cancelled",)),
 )
 BATCH_SIZE = Metric(f"{_RO}batch.size", _H, "{event}", _OF, "events per committed batch", COUNTS)
 PROJECTION_ERRORS = Metric(
@@ -122,7 +127,8 @@ OWNED = Metric(
     _G,
     "{partition}",
     (*_OF, "status"),
-    "partitions of this worker: owned, awaited (assigned, its row still held elsewhere), leaving (in a last batch)",
+    "partitions of this worker: awaited is assigned, its row still held elsewhere; leaving is in a last batch",
+    known=(("owned",), ("awaited",), ("leaving",)),
 )
 
 # Rebalancing.
@@ -131,7 +137,12 @@ GENERATION_SETTLED = Metric(
     f"{_RO}generation.settled", _G, "{generation}", (_SET,), "the last one this worker has seen settled"
 )
 MEMBERS = Metric(
-    f"{_RO}member.count", _G, "{member}", (_SET, "state"), "members as this worker sees them: waiting, active, leaving"
+    f"{_RO}member.count",
+    _G,
+    "{member}",
+    (_SET, "state"),
+    "members as this worker sees them",
+    known=tuple((state.value,) for state in MemberState),
 )
 PARTITIONS = Metric(
     f"{_RO}partition.count",
@@ -143,9 +154,21 @@ PARTITIONS = Metric(
 WORKER_STATE = Metric(
     f"{_RO}worker.state", _G, "{state}", (_SET, "state"), "1 for the state this worker is in, 0 for the others"
 )
-GENERATIONS = Metric(f"{_RO}generations", _C, "{generation}", (_SET, "reason"), "generations written by this worker")
+GENERATIONS = Metric(
+    f"{_RO}generations",
+    _C,
+    "{generation}",
+    (_SET, "reason"),
+    "generations written by this worker",
+    known=_REASONS,
+)
 PARTITIONS_MOVED = Metric(
-    f"{_RO}partitions.moved", _C, "{partition}", (_SET, "reason"), "partitions moved by the generations it wrote"
+    f"{_RO}partitions.moved",
+    _C,
+    "{partition}",
+    (_SET, "reason"),
+    "partitions moved by the generations it wrote",
+    known=_REASONS,
 )
 REGISTRATIONS = Metric(f"{_RO}registrations", _C, "{member}", (_SET,), "times this worker asked to be a member")
 ASSIGNMENTS = Metric(f"{_RO}assignments", _C, "{partition}", (_SET,), "partitions this worker was given by adoptions")
@@ -154,14 +177,16 @@ RECONFIGURATIONS = Metric(
     _C,
     "{generation}",
     (_SET, "outcome"),
-    "generations this worker has begun to adopt: acknowledged, superseded, failed",
+    "generations this worker has begun to adopt, by how that ended",
+    known=(("acknowledged",), ("superseded",), ("failed",)),
 )
 EXPULSIONS = Metric(
     f"{_RO}member.expulsions",
     _C,
     "{member}",
     (_SET, "source"),
-    "workers removed by this one without their doing, by what told: lock (dead), heartbeat (stale)",
+    "workers removed by this one without their doing, by what told: a free lock (dead), no heartbeat (stale)",
+    known=(("lock",), ("heartbeat",)),
 )
 ADOPTION_DURATION = Metric(
     f"{_RO}adoption.duration",
@@ -178,6 +203,7 @@ REBALANCE_DURATION = Metric(
     (_SET, "reason", "outcome"),
     "a generation written to settled, or to superseded; by the last to acknowledge or the one who overtook",
     REBALANCE_SECONDS,
+    known=tuple((*reason, outcome) for reason in _REASONS for outcome in ("settled", "superseded")),
 )
 PHASE_DURATION = Metric(
     f"{_RO}rebalance.phase.duration",
@@ -186,14 +212,16 @@ PHASE_DURATION = Metric(
     (_SET, "phase"),
     "phases of an adoption: notify (written to noticed), finish (batches of lost partitions), load (gained ones)",
     REBALANCE_SECONDS,
+    known=(("notify",), ("finish",), ("load",)),
 )
 DETECTION_DURATION = Metric(
     f"{_RO}detection.duration",
     _H,
     "s",
     (_SET, "source"),
-    "from the first notice of a lost member (lock, heartbeat) to the commit of the generation without it",
+    "from the first notice of a lost member to the commit of the generation without it",
     QUICK_SECONDS,
+    known=(("lock",), ("heartbeat",)),
 )
 
 # Waking and connections.
@@ -202,24 +230,40 @@ WAKE_UPS = Metric(
     _C,
     "{wakeup}",
     ("loop", "source"),
-    "wake-ups of the loops (turn, tail) by source: notify, heartbeat, watch, reconnect, work, timer",
+    "wake-ups of the loops: turn looks at the replica set, tail at the log",
+    known=(
+        *(("turn", s) for s in ("start", "notify", "heartbeat", "watch", "reconnect", "work", "own", "timer", "stop")),
+        *(("tail", s) for s in ("notify", "work", "timer")),
+    ),
 )
 NOTIFICATIONS = Metric(
     f"{_RO}notifications",
     _C,
     "{notification}",
     ("channel", "outcome"),
-    "notifications heard on channel (events, generations): used, coalesced, ignored",
+    "notifications heard: coalesced while a wake-up was due anyway, ignored if of another replica set",
+    known=(("events", "used"), ("events", "coalesced"), ("generations", "used"), ("generations", "ignored")),
 )
 NOTIFICATION_QUEUE = Metric(
     f"{_RO}notification_queue.utilization", _G, "1", (), "how full the server's notification queue is"
 )
 LISTENER_AGE = Metric(f"{_RO}listener.age", _G, "s", (), "age of the connection that listens; 0 while there is none")
 RECONNECTS = Metric(
-    f"{_RO}connection.reconnects", _C, "{reconnect}", ("kind",), "connections made anew: membership, watch, tail"
+    f"{_RO}connection.reconnects",
+    _C,
+    "{reconnect}",
+    ("kind",),
+    "connections made anew, outside the pools",
+    known=(("membership",), ("watch",), ("tail",)),
 )
 HEARTBEAT_DURATION = Metric(
-    f"{_RO}heartbeat.duration", _H, "s", ("outcome",), "one heartbeat: ok, late (row locked), lost", QUICK_SECONDS
+    f"{_RO}heartbeat.duration",
+    _H,
+    "s",
+    ("outcome",),
+    "one heartbeat: late found its row locked, lost ended the connection",
+    QUICK_SECONDS,
+    known=(("ok",), ("late",), ("lost",)),
 )
 FRONTIER = Metric(f"{_RO}frontier.position", _G, "{event}", (), "how far the log is settled")
 FRONTIER_AGE = Metric(
@@ -230,7 +274,8 @@ FRONTIER_HOLDERS = Metric(
     _G,
     "{transaction}",
     ("kind",),
-    "transactions the frontier waits for: running, prepared (the log and `status` name them)",
+    "transactions the frontier waits for (the log and `status` name them)",
+    known=(("running",), ("prepared",)),
 )
 LOOP_DELAY = Metric(
     f"{_RO}event_loop.delay", _H, "s", (), "by how much the event loop was late, looked at four times a second", SECONDS
@@ -240,7 +285,8 @@ POOL_CONNECTIONS = Metric(
     _G,
     "{connection}",
     (_POOL, "db.client.connection.state"),
-    "pooled connections: used, idle",
+    "pooled connections",
+    known=(("used",), ("idle",)),
 )
 POOL_WAIT = Metric(
     "db.client.connection.wait_time", _H, "s", (_POOL,), "how long a connection of a pool was waited for", QUICK_SECONDS
@@ -250,9 +296,10 @@ STATEMENT_DURATION = Metric(
     _H,
     "s",
     ("db.operation.name",),
-    "the statements of coordination: observe, change, acknowledge",
+    "the statements of coordination, those only",
     QUICK_SECONDS,
     {"db.system.name": "postgresql"},
+    known=(("observe",), ("change",), ("acknowledge",)),
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in dict(vars()).values() if isinstance(value, Metric))

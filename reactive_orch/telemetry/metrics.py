@@ -50,6 +50,16 @@ class Registry:
         self._forward: dict[Metric, Any] = {}
         self._bridged = False
 
+    def begin(self, *scope: str) -> None:
+        """Show the counters of a scope from now on, at 0: whoever looks at increases would miss a series' first one.
+
+        A scope is a process (nothing), a replica set, or a replica set and a projection.
+        """
+        for metric in self.sums:
+            for last in metric.known:
+                if len(metric.attributes) == len(scope) + len(last):
+                    self.count(metric, *scope, *last, amount=0)
+
     def count(self, metric: Metric, *labels: str, amount: float = 1) -> None:
         """Add to a counter."""
         series = self.sums[metric]
@@ -119,4 +129,4 @@ def attributes(metric: Metric, labels: Labels) -> dict[str, str]:
 
 
 REGISTRY = Registry()
-count, record, observed = REGISTRY.count, REGISTRY.record, REGISTRY.observed
+begin, count, record, observed = REGISTRY.begin, REGISTRY.count, REGISTRY.record, REGISTRY.observed

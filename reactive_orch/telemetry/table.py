@@ -22,7 +22,7 @@ def markdown() -> Iterator[str]:
         "",
         "In Prometheus, dots in attributes are underscores; histograms have `_bucket`, `_sum` and `_count`.",
         "",
-        *_table("metric", "Prometheus", "instrument", "unit", "attributes", "meaning"),
+        *_table("metric", "Prometheus", "instrument", "unit", "attributes", "values of the last", "meaning"),
         *map(_metric, METRICS),
         "",
         "## Spans",
@@ -41,9 +41,10 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _metric(metric: Metric) -> str:
-    keys = (*metric.attributes, *(f"{key}={value}" for key, value in metric.constants.items()))
+    constants = (f"{key}={value}" for key, value in metric.constants.items())
     names = (f"`{metric.name}`", f"`{metric.prometheus}`", metric.kind.value, metric.unit)
-    return _row((*names, _quoted(keys), metric.meaning))
+    known = "; ".join(" ".join(values) for values in metric.known)
+    return _row((*names, _quoted((*metric.attributes, *constants)), known, metric.meaning))
 
 
 def _span(span: SpanKind) -> str:
