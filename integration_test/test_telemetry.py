@@ -339,6 +339,21 @@ async def test_the_ratio_is_for_batches_only(database: str) -> None:
         assert_one_trace_each(received, await generations(connection), await acknowledged(connection))
 
 
+async def test_a_failed_batch_is_always_sent(database: str) -> None:
+    async with Receiver() as received, prepared(database) as connection:
+        await append_events(connection, 50)
+        await append_events(connection, 1, event_type=POISON)
+        env = received.env(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.0")
+        options = ("--retries", "1", *QUICK)
+        async with WorkerProcess(database, "a", projections=["failing"], options=options, env=env) as a:
+            assert await a.wait() == 1
+        failed = received.named("process failing")
+        assert failed
+        assert all(span.error and not span.parent for span in failed), "nothing else was asked for"
+        assert {(span.get("outcome"), span.attributes["error.type"]) for span in failed} == {("error", "RuntimeError")}
+        assert all(span.end_ns > span.start_ns for span in failed)
+
+
 SLOW_TO_COME = ("reactive_orch_event_loop_delay", "reactive_orch_heartbeat_duration")
 
 

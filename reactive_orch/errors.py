@@ -7,7 +7,9 @@ raised itself: they are kept as the `__cause__`.
 
 from __future__ import annotations
 
-SQLSTATE_LENGTH = 5
+import re
+
+_SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 
 
 class ReactiveOrchError(Exception):
@@ -91,4 +93,4 @@ def _origin(error: BaseException) -> BaseException:
 
 def _sqlstate(error: BaseException) -> str | None:
     sqlstate = getattr(error, "sqlstate", None)
-    return sqlstate if isinstance(sqlstate, str) and len(sqlstate) == SQLSTATE_LENGTH else None
+    return sqlstate if isinstance(sqlstate, str) and _SQLSTATE.fullmatch(sqlstate) else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
-from reactive_orch.telemetry import metric_names, spans, table
+from reactive_orch.telemetry import handling, metric_names, spans, table
 from reactive_orch.telemetry.adoption import ranges
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.exposition import exposition
@@ -328,10 +328,25 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
         (caused(HandlerFailed("hush"), WithState("hush")), "23505"),
         (caused(Unavailable("hush"), caused(Superseded("x"), OSError("hush"))), "OSError"),
         (type("Liar", (Exception,), {"sqlstate": "a whole sentence"})(), "Liar"),
+        (type("Liar", (Exception,), {"sqlstate": "hush1"})(), "Liar"),
     ],
 )
 def test_what_may_be_told_of_an_error(error: BaseException, kind: str) -> None:
     assert kind_of(error) == kind
+
+
+def test_types_of_errors_without_end_are_not_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    for name in ("count", "record"):
+        monkeypatch.setattr(handling, name, getattr(registry, name))
+    monkeypatch.setattr(handling, "_error_types", set())
+    batches = handling.Handling("set", "one", lambda: 1)
+    for n in range(1000):
+        with contextlib.suppress(HandlerFailed), batches.batch([]):
+            raise HandlerFailed("hush") from type(f"OrderNotFound{n}", (Exception,), {})()
+    counted = registry.sums[metric_names.PROJECTION_ERRORS]
+    assert len(counted) == handling.ERROR_TYPES_MAX + 1
+    assert counted["set", "one", "_OTHER"] == 1000 - handling.ERROR_TYPES_MAX
 
 
 def test_the_allowance_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.metrics import begin, count, record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from opentelemetry.trace import Link, Span, Tracer
 
@@ -26,6 +26,11 @@ _METADATA = itemgetter(Event._fields.index("metadata_json"))
 LINKS_MAX = 100
 """Producers that a batch is linked to; those of spans that were not sampled would lead nowhere."""
 
+ERROR_TYPES_MAX = 50
+"""So many types of errors are counted apart, in all: a program may make up new ones for ever."""
+
+_NOTHING: dict[str, str] = {}
+_error_types: set[str] = set()
 _TRACEPARENT = re.compile(r'"traceparent": ?"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]"')
 
 
@@ -49,7 +54,7 @@ class Handling:
     @contextmanager
     def batch(self, events: Sequence[Event]) -> Iterator[None]:
         """Tell of a batch: the block swaps, handles and commits. Handlers run inside its span."""
-        began = time.perf_counter()
+        began, began_ns = time.perf_counter(), time.time_ns()
         failure: BaseException | None = None
         with self._span(events) as span:
             try:
@@ -61,15 +66,14 @@ class Handling:
                 outcome = _outcome(failure)
                 self._count(events, outcome, failure, time.perf_counter() - began)
                 if span is not None and failure is not None:
-                    span.set_attribute("reactive_orch.outcome", outcome)
-                    spans.fail(span, _error_type(failure))
+                    self._fail(span, events, began_ns, failure)
 
     def read(self, duration_s: float) -> None:
         """Tell of a window read."""
         record(m.READ_DURATION, duration_s, *self._of)
 
     def _count(self, events: Sequence[Event], outcome: str, failure: BaseException | None, duration_s: float) -> None:
-        error_type = _error_type(failure) if failure else ""
+        error_type = _counted(_error_type(failure)) if failure else ""
         record(m.HANDLING_DURATION, duration_s, *self._of, error_type)
         count(m.BATCHES, *self._of, outcome)
         if isinstance(failure, HandlerFailed):
@@ -91,17 +95,32 @@ class Handling:
         span = self._start(tracer, events)
         token = context.attach(trace.set_span_in_context(span, context.Context()))
         try:
-            yield span if span.is_recording() else None
+            yield span
         finally:
             context.detach(token)
             span.end()
 
-    def _start(self, tracer: Tracer, events: Sequence[Event]) -> Span:
+    def _fail(self, span: Span, events: Sequence[Event], began_ns: int, failure: BaseException) -> None:
+        """Mark a batch's span as failed. One that was not sampled is told anew: no failure is thinned out."""
+        facts = {"reactive_orch.outcome": _outcome(failure), "error.type": _error_type(failure)}
+        tracer = spans.tracer()
+        if span.is_recording():
+            span.set_attributes(facts)
+            spans.fail(span, facts["error.type"])
+        elif tracer is not None:
+            late = self._start(tracer, events, facts, began_ns)
+            spans.fail(late, facts["error.type"])
+            late.end()
+
+    def _start(
+        self, tracer: Tracer, events: Sequence[Event], more: Mapping[str, str] = _NOTHING, start_ns: int | None = None
+    ) -> Span:
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
 
         facts: dict[str, str | int] = {
             **self._fixed,
+            **more,
             "messaging.batch.message_count": len(events),
             "reactive_orch.generation": self._generation(),
             "reactive_orch.position.from": events[0].global_position,
@@ -109,7 +128,7 @@ class Handling:
         }
         kind, name, links = SpanKind.CONSUMER, f"process {self._of[1]}", _Producers(events)
         span = tracer.start_span(
-            name, Context(), kind, facts, links, record_exception=False, set_status_on_exception=False
+            name, Context(), kind, facts, links, start_ns, record_exception=False, set_status_on_exception=False
         )
         if links.dropped:
             span.set_attribute("reactive_orch.links.dropped", links.dropped)
@@ -187,3 +206,10 @@ def _outcome(failure: BaseException | None) -> str:
 
 def _error_type(failure: BaseException) -> str:
     return "checkpoint_conflict" if isinstance(failure, Superseded) and not failure.__cause__ else kind_of(failure)
+
+
+def _counted(error_type: str) -> str:
+    """Return the type as metrics have it: the conventions' `_OTHER` for what comes after many."""
+    if len(_error_types) < ERROR_TYPES_MAX:
+        _error_types.add(error_type)
+    return error_type if error_type in _error_types else "_OTHER"

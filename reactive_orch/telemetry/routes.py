@@ -3,7 +3,7 @@
     OTEL_EXPORTER_OTLP_ENDPOINT, or that of one signal     export there
     OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER            otlp, console or none
     OTEL_EXPORTER_OTLP_PROTOCOL, or that of one signal     http/protobuf (default) or grpc
-    OTEL_TRACES_SAMPLER                                    which batches; unset: up to 20 a second
+    OTEL_TRACES_SAMPLER                                    which batches; unset: up to 20 a second; failed ones always
     OTEL_SDK_DISABLED=true                                 nothing
 
 All other OTEL_* variables are read by the SDK itself.

@@ -174,7 +174,7 @@ class Allowance:
 
 
 class _Sampler(Sampler):
-    """What the environment says, but a rebalance is always seen, and batches are thinned out if it says nothing."""
+    """What the environment says, and batches thinned out if it says nothing; but a rebalance or a failure is seen."""
 
     def __init__(self, rest: Sampler, allowance: Allowance | None) -> None:
         self._rest = rest
@@ -184,8 +184,10 @@ class _Sampler(Sampler):
         self, parent_context: Context | None, trace_id: int, name: str, *args: Any, **kwargs: Any
     ) -> SamplingResult:
         given = kwargs.get("attributes") or (args[1] if len(args) > 1 else None) or {}
-        sampler = ALWAYS_ON if given.get(COORDINATION) else self._rest
-        if self._allowance and given.get("messaging.operation.name") and not self._allowance.take():
+        sampler = self._rest
+        if given.get(COORDINATION) or given.get("error.type"):
+            sampler = ALWAYS_ON
+        elif self._allowance and given.get("messaging.operation.name") and not self._allowance.take():
             sampler = ALWAYS_OFF
         return sampler.should_sample(parent_context, trace_id, name, *args, **kwargs)
 

@@ -117,7 +117,8 @@ PROCESS = SpanKind(
             for k in ("replica_set", "generation", "position.from", "position.to", "outcome", "links.dropped")
         ),
     ),
-    "one batch: swap, handlers, commit; up to 20 a second of each process, unless OTEL_TRACES_SAMPLER says which",
+    "one batch: swap, handlers, commit; all that failed, of the others up to 20 a second of each process, unless "
+    "OTEL_TRACES_SAMPLER says which",
     "up to 100 sampled producers: the traceparents in the events' metadata",
 )
 HANDLE = SpanKind(
