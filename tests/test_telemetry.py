@@ -11,11 +11,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
+from reactive_orch.model import Change, MemberId, Reason, Snapshot
+from reactive_orch.postgres import membership
+from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.telemetry import handling, metric_names, spans, table
 from reactive_orch.telemetry.adoption import ranges
 from reactive_orch.telemetry.exporting import exporting
@@ -24,6 +27,7 @@ from reactive_orch.telemetry.logs import Json, Text, log_to
 from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.metrics import Registry
 from reactive_orch.telemetry.outage import Outage
+from reactive_orch.telemetry.rebalance import Turn
 from reactive_orch.telemetry.routes import Route, route
 from reactive_orch.telemetry.span_names import SPANS
 
@@ -179,6 +183,46 @@ def test_a_traceparent_survives() -> None:
     assert (f"{context.span_id:016x}", context.is_remote) == ("b7ad6b7169203331", True)
     assert spans.span_context(f"00-{'0' * 32}-{'0' * 16}-01") is None
     assert spans.trace_id(spans.new_traceparent())
+
+
+@pytest.fixture
+def finished(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Any, ...]]:
+    """What spans have been sent."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(spans, "_known", [provider.get_tracer("test")])
+    monkeypatch.setattr(spans, "flush", lambda: None)
+    return exporter.get_finished_spans
+
+
+async def test_a_generation_whose_commit_is_unknown_has_a_root(
+    finished: Callable[[], tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who see it will tell of it as children of the traceparent in its row."""
+    given = []
+
+    async def lost(_connection: object, _replica_set: str, _new: Change, noticed: membership.Noticed) -> None:
+        given.append(noticed.traceparent)
+        raise Unavailable("hush") from ConnectionResetError("hush")  # noqa: EM101
+
+    monkeypatch.setattr(membership, "change", lost)
+    snapshot = Snapshot(generation=1, members=(), owners={})
+    new = Change(
+        after=1, reason=Reason.JOIN, subjects=(MemberId(2),), admit=(MemberId(2),), remove=(), owners={}, moved=0
+    )
+    turn = Turn("set", MemberId(2), "notify")
+    turn.observed()
+    with pytest.raises(Unavailable):
+        await write_generation(cast("Any", None), turn, snapshot, new)
+    (root,) = finished()
+    assert [spans.traceparent_of(root)] == given
+    assert (root.name, root.parent, root.status.is_ok) == ("rebalance set", None, False)
+    assert root.attributes["error.type"] == "ConnectionResetError"
+    assert "hush" not in root.to_json()
 
 
 def test_nothing_is_imported_without_need() -> None:
@@ -342,8 +386,9 @@ def test_types_of_errors_without_end_are_not_counted_apart(monkeypatch: pytest.M
     monkeypatch.setattr(handling, "_error_types", set())
     batches = handling.Handling("set", "one", lambda: 1)
     for n in range(1000):
+        failure = caused(HandlerFailed("hush"), type(f"OrderNotFound{n}", (Exception,), {})())
         with contextlib.suppress(HandlerFailed), batches.batch([]):
-            raise HandlerFailed("hush") from type(f"OrderNotFound{n}", (Exception,), {})()
+            raise failure
     counted = registry.sums[metric_names.PROJECTION_ERRORS]
     assert len(counted) == handling.ERROR_TYPES_MAX + 1
     assert counted["set", "one", "_OTHER"] == 1000 - handling.ERROR_TYPES_MAX

@@ -31,7 +31,11 @@ async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snap
     turn.planned()
     decision = Decision(turn, snapshot, new)
     noticed = membership.Noticed(turn.member, turn.source, turn.age_s, decision.traceparent)
-    written = await membership.change(connection, turn.replica_set, new, noticed)
+    try:
+        written = await membership.change(connection, turn.replica_set, new, noticed)
+    except BaseException as error:
+        decision.failed(error)
+        raise
     decision.written(written)
     left_behind = core.left_behind(snapshot, new)
     if written and left_behind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from reactive_orch.errors import kind_of
 from reactive_orch.model import Reason
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
@@ -24,7 +25,7 @@ _LOST = {Reason.DEATH: "lock", Reason.STALE: "heartbeat"}
 
 
 class Decision:
-    """A generation about to be written: its root span has begun, and is sent only if the statement succeeds."""
+    """A generation about to be written: its root span has begun, and is sent unless another one was written first."""
 
     def __init__(self, turn: Turn, snapshot: Snapshot, new: Change) -> None:
         """Begin the root."""
@@ -64,13 +65,20 @@ class Decision:
             return
         self._count(ended_ns)
         if self._root is not None:
-            self._root.end(ended_ns)
+            self._root.end(max(self._turn.noticed_ns, ended_ns))  # the wall clock may have been set back
             self._tell_steps(ended_ns)
         if outcome.overtaken and self._snapshot.created_at is not None:
             self._tell_overtaken(self._snapshot.created_at, outcome.created_at)
         if not _members_after(self._snapshot, self._new):
             self._complete(outcome)
         spans.flush()
+
+    def failed(self, error: BaseException) -> None:
+        """Tell that the statement failed. It may have been committed all the same: then others join this root."""
+        if self._root is not None:
+            spans.fail(self._root, kind_of(error))
+            self._root.end()
+            spans.flush()
 
     def _count(self, ended_ns: int) -> None:
         turn, new = self._turn, self._new

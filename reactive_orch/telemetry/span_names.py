@@ -38,6 +38,7 @@ REBALANCE = SpanKind(
             f"{_RO}{k}"
             for k in ("generation.previous", "member.count", "partition.count", "partitions.moved", "wake.source")
         ),
+        "error.type",
     ),
     "notice → commit of the generation, by the worker that wrote it; sent at once",
     "the previous generation's root (reactive_orch.link.type=previous)",
