@@ -387,6 +387,45 @@ async def test_rebalances_add_no_series(database: str) -> None:
         assert len(await generations(connection)) == 13
 
 
+# ------------------------------------------------------------------------------------------------------------- lines
+
+
+async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
+    async with prepared(database) as connection:
+        options = (*QUICK, "--log-format", "json")
+        async with WorkerProcess(database, "a", options=options) as a:
+            await a.ready()
+            await append_events(connection, 500)
+            await wait_handled(connection)
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name ~ '^reactive_orch:membership:'"
+            )
+            await a.said("membership connection is back")
+            async with WorkerProcess(database, "b") as b:
+                await b.ready()
+                await a.said("generation 2 of test .* adopted in")
+                a.signal(signal.SIGSTOP)
+                await wait_settled(connection, members=1)
+                a.signal(signal.SIGCONT)
+                await a.said("was removed")
+                await a.said("generation 4 of test .* adopted in")
+            await a.said("generation 5 of test .* adopted in")
+            await a.stop()
+        records = [json.loads(line) for line in a.log]
+        assert [record["message"].split()[0] for record in records if "event" not in record] == ["database", "replica"]
+        changes = [record for record in records if record.get("event") in {"adopted", "expelled", "left"}]
+        assert [record["generation"] for record in changes] == [1, 2, 3, 4, 5, 6]
+        expected = ["adopted", "adopted", "expelled", "adopted", "adopted", "left"]
+        assert [record["event"] for record in changes] == expected
+        assert all(record["trace_id"] for record in changes)
+        assert "settled in" in changes[0]["message"]
+        others = {record.get("event") for record in records} - {None, *expected}
+        assert {"listening", "disconnected", "reconnected"} <= others
+        assert others <= {"listening", "disconnected", "reconnected", "unavailable", "loop_blocked"}
+        assert len(records) < 20
+
+
 # ---------------------------------------------------------------------------------------------------------- secrets
 
 

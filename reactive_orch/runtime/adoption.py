@@ -104,7 +104,7 @@ class Adoption:
         turn, snapshot, held = self._steps.turn, self._steps.snapshot, len(self._held())
         _logger.info(
             "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
-            "adopted in %.0f ms",
+            "adopted in %.0f ms%s",
             snapshot.generation,
             turn.replica_set,
             snapshot.reason.value if snapshot.reason else "",
@@ -116,9 +116,18 @@ class Adoption:
             self._kept,
             held,
             self.age_s * 1000,
+            self._settlement(),
             extra=fields("adopted", turn, snapshot),
         )
         return held
+
+    def _settlement(self) -> str:
+        """Return what the last to acknowledge says besides."""
+        settled_at = self._acknowledging and self._acknowledging[1].settled_at
+        created_at = self._steps.snapshot.created_at
+        if settled_at is None or created_at is None:
+            return ""
+        return f", settled in {(settled_at - created_at).total_seconds() * 1000:.0f} ms"
 
 
 def _pairs(by_projection: Mapping[str, Iterable[Partition]]) -> set[tuple[str, Partition]]:

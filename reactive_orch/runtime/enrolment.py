@@ -1,4 +1,4 @@
-"""Before a worker joins and after it is gone: registering its projections, and leaving when there is no time left."""
+"""Before a worker joins and after it is gone: registering its projections, leaving when no time is left, saying so."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.core import membership as core
-from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.errors import ConfigError, Superseded, Unavailable, named
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.telemetry.rebalance import Turn
+from reactive_orch.telemetry.rebalance import Turn, fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import MemberId, Projection
+    from reactive_orch.model import MemberId, Projection, Snapshot
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.share import Share
 
@@ -94,7 +94,25 @@ def say_refused(replica_set: str, projection: str) -> None:
         projection,
         replica_set,
         projection,
+        extra={"event": "refused", "replica_set": replica_set, "projection": projection},
     )
+
+
+def say_removed(turn: Turn, snapshot: Snapshot) -> None:
+    """Tell that the others took this worker for dead."""
+    words = "worker %d was removed from %s by the others; joining anew"
+    _logger.warning(words, turn.member, turn.replica_set, extra=fields("expelled", turn, snapshot))
+
+
+def say_left(turn: Turn, snapshot: Snapshot) -> None:
+    """Tell that a worker that was asked to stop is a member no more."""
+    _logger.info("worker %d has left %s", turn.member, turn.replica_set, extra=fields("left", turn, snapshot))
+
+
+def say_unavailable(replica_set: str, error: Unavailable) -> None:
+    """Tell that a worker cannot look at its replica set."""
+    words = "database unavailable, trying again until it is back: %s"
+    _logger.warning(words, named(error), extra={"event": "unavailable", "replica_set": replica_set})
 
 
 def nothing_left(refused: frozenset[str]) -> str:

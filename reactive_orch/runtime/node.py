@@ -176,6 +176,7 @@ class Node:
                     "projections with a batch in hand: %s",
                     self.loop_delay_s,
                     ", ".join(busy) or "none",
+                    extra={"event": "loop_blocked"},
                 )
 
     async def _reopen(self) -> None:

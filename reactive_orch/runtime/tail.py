@@ -188,6 +188,7 @@ class Tail:
                 "the log cannot be read beyond position %d, held by %s",
                 self._frontier.settled,
                 "; ".join(map(str, self.blockers)) or "a transaction that has just ended",
+                extra={"event": "frontier_held"},
             )
 
     async def _sleep(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -8,7 +8,6 @@ between turns but the member's id and the generation it has adopted, so lost wak
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import anyio
 
 from reactive_orch.core import membership as core
 from reactive_orch.core.health import Facts, State
-from reactive_orch.errors import Superseded, Unavailable, named
+from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model import NOBODY, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
 from reactive_orch.runtime import enrolment, gauges
@@ -43,8 +42,6 @@ LOOK_AFTER_BEATS = 5
 LOOK_OVERDUE_S = 60.0
 LEAVE_TIMEOUT_S = 3.0
 """Leaving in good order must not hang on a database that is away: then the free lock tells the others."""
-
-_logger = logging.getLogger("reactive_orch")
 
 
 class Worker:
@@ -291,9 +288,10 @@ class Worker:
         self._expelled = not self._stopping
         self._end_adoption("superseded" if self._stopping else "failed")
         if self._stopping:
+            enrolment.say_left(turn, snapshot)
             await self._node.session.forget(member)
             return False
-        _logger.warning("worker %d was removed from %s by the others; joining anew", member, self.replica_set)
+        enrolment.say_removed(turn, snapshot)
         for share in self._shares.values():
             share.forget()
         expelled(turn, snapshot, self._last_adopt)
@@ -345,6 +343,6 @@ class Worker:
 
     def _enter_unavailable(self, error: Unavailable) -> None:
         if self._state is not State.UNAVAILABLE:
-            _logger.warning("database unavailable, trying again until it is back: %s", named(error))
+            enrolment.say_unavailable(self.replica_set, error)
         self._state = State.UNAVAILABLE
         self._end_adoption("failed")
