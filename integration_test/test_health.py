@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +14,7 @@ from integration_test.telemetry_projections import betraying
 from reactive_orch import Config, NewEvent, Node, Worker, append
 from reactive_orch.core import health
 from reactive_orch.core.health import State, assess
+from reactive_orch.model import Filter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -97,6 +99,14 @@ async def test_health_without_notifications(database: str) -> None:
         )
         async with Load(database, pause_s=0.5):
             await wait_until(says(worker, WELL, "notifications do not arrive"), what="it says that it polls")
+
+
+async def test_health_without_a_refused_projection(database: str) -> None:
+    narrowed = replace(betraying, filter=Filter(aggregate_types=("Key",)))
+    async with prepared(database), running(database, handled, betraying) as (_, worker):
+        await wait_until(says(worker, WELL))
+    async with running(database, handled, narrowed) as (_, worker):
+        await wait_until(says(worker, WELL, "not run here, recorded with another filter: betraying"))
 
 
 async def test_health_without_a_membership_connection(database: str, cluster: Cluster) -> None:

@@ -29,6 +29,7 @@ STOPPED = {"p": STUCK_AFTER_S + 1}
         ({"state": State.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
         ({"failing_s": {"p": 1.0}}, 200, 200, 200, "trying a failing event again: p"),
         ({"failing_s": STOPPED}, 200, 200, 503, "stopped by a failing event: p"),
+        ({"refused": frozenset({"b", "a"})}, 200, 200, 200, "not run here, recorded with another filter: a, b"),
         ({"frontier_held_s": FROZEN_AFTER_S - 1}, 200, 200, 200, ""),
         ({"frontier_held_s": FROZEN_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
         ({"state": State.STOPPING}, 200, 503, 503, "draining"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
+import gc
 import io
 import json
 import logging
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
-from reactive_orch.model import Change, MemberId, Reason, Snapshot
+from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.telemetry import handling, metric_names, spans, table
@@ -37,6 +39,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNBOUNDED = ("generation", "member", "event", "partition", "position", "message", "id")
+
+
+class WithState(Exception):
+    sqlstate = "23505"
+
+
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
 
 
 # -------------------------------------------------------------------------------------------------------- the tables
@@ -225,6 +236,29 @@ async def test_a_generation_whose_commit_is_unknown_has_a_root(
     assert "hush" not in root.to_json()
 
 
+@pytest.mark.parametrize(
+    ("failure", "outcome", "error_type"),
+    [
+        (Superseded("hush"), "conflict", "checkpoint_conflict"),
+        (caused(Superseded("hush"), WithState("hush")), "conflict", "23505"),
+        (caused(Unavailable("hush"), OSError("hush")), "unknown", "OSError"),
+        (caused(HandlerFailed("hush"), ValueError("hush")), "error", "ValueError"),
+        (KeyboardInterrupt(), "cancelled", "KeyboardInterrupt"),
+    ],
+)
+def test_what_becomes_of_a_batch_that_is_rolled_back(
+    finished: Callable[[], tuple[Any, ...]], failure: BaseException, outcome: str, error_type: str
+) -> None:
+    event = Event._make(range(len(Event._fields)))
+    with contextlib.suppress(BaseException), handling.Handling("set", "one", lambda: 7).batch([event]):
+        raise failure
+    (span,) = finished()
+    found = {key: span.attributes[key] for key in ("reactive_orch.outcome", "error.type", "reactive_orch.generation")}
+    assert [*found.values()] == [outcome, error_type, 7]
+    assert not span.status.is_ok
+    assert "hush" not in span.to_json()
+
+
 def test_nothing_is_imported_without_need() -> None:
     code = (
         "import sys, reactive_orch.cli; from reactive_orch.telemetry import spans, handling; "
@@ -340,9 +374,25 @@ def test_an_exception_is_named_and_not_quoted() -> None:
         assert "hush" not in line
 
 
+def test_a_task_that_nobody_awaited_is_one_line_without_its_words(said: list[str]) -> None:
+    async def fail() -> None:
+        raise ValueError("hush")  # noqa: EM101
+
+    async def forget() -> None:
+        task = asyncio.create_task(fail())
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    asyncio.run(forget())
+    (line,) = said
+    assert re.search(r"Task exception was never retrieved: ValueError at \S+test_telemetry.py:\d+\n", line)
+    assert "hush" not in line
+
+
 @pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])
 def test_a_stream_that_is_no_terminal_gets_json(form: str, *, is_json: bool) -> None:
-    loggers = [logging.getLogger(name) for name in ("reactive_orch", "opentelemetry")]
+    loggers = [logging.getLogger(name) for name in ("reactive_orch", "opentelemetry", "asyncio")]
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
     stream = io.StringIO()
     try:
@@ -352,15 +402,6 @@ def test_a_stream_that_is_no_terminal_gets_json(form: str, *, is_json: bool) -> 
         for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
             each.handlers[:], each.level, each.propagate = handlers, level, propagate
     assert stream.getvalue().startswith("{") is is_json
-
-
-class WithState(Exception):
-    sqlstate = "23505"
-
-
-def caused(error: BaseException, cause: BaseException) -> BaseException:
-    error.__cause__ = cause
-    return error
 
 
 @pytest.mark.parametrize(
@@ -432,7 +473,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     stream = io.StringIO()
     monkeypatch.setattr(stream, "write", lines.append)
-    for name in ("reactive_orch", "opentelemetry"):
+    for name in ("reactive_orch", "opentelemetry", "asyncio"):
         logger = logging.getLogger(name)
         for attribute in ("handlers", "level", "propagate"):
             monkeypatch.setattr(logger, attribute, getattr(logger, attribute))

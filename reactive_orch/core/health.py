@@ -48,6 +48,8 @@ class Facts:
     frontier_held_s: float = 0.0
     failing_s: dict[str, float] = field(default_factory=dict)
     """Projection → for how long it has been trying a failing event."""
+    refused: frozenset[str] = frozenset()
+    """Projections it was to run and does not, since they are recorded with another filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +112,5 @@ def _degraded(facts: Facts) -> list[tuple[str, bool]]:
     return [
         ("notifications do not arrive, polling works", facts.unheard),
         (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
+        (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", bool(facts.refused)),
     ]

@@ -155,6 +155,7 @@ class Worker:
             unheard=self._node.tail.unheard,
             frontier_held_s=self._node.tail.held_s,
             failing_s={name: now - s.failing_since for name, s in self._shares.items() if s.failing_since is not None},
+            refused=frozenset(p.name for p in self._projections if self._shares and p.name not in self._shares),
         )
 
     def _gauges(self) -> gauges.Gauges:

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 import uuid
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reactive_orch.telemetry import outage
@@ -32,12 +33,15 @@ _FIELDS = ("event", "replica_set", "generation", "member", "projection", "url")
 
 
 def log_to(stream: TextIO, form: str) -> None:
-    """Send this package's lines, and OpenTelemetry's complaints, to a stream. `auto`: text on a terminal, else JSON."""
+    """Send this package's lines and the complaints of others to a stream. `auto`: text on a terminal, else JSON."""
     text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Text() if text else Json())
     handler.addFilter(Complaints())
-    for name, level in (("reactive_orch", logging.INFO), ("opentelemetry", logging.WARNING)):
+    levels = {"reactive_orch": logging.INFO, "opentelemetry": logging.WARNING}
+    if not sys.flags.dev_mode:  # there a traceback is wanted, in as many lines as it has
+        levels["asyncio"] = logging.WARNING
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
@@ -45,7 +49,10 @@ def log_to(stream: TextIO, form: str) -> None:
 
 
 class Complaints(logging.Filter):
-    """Of OpenTelemetry's lines, lets each pass once, and none about an export: `outage` tells of those."""
+    """Of OpenTelemetry's lines, lets each pass once, and none about an export: `outage` tells of those.
+
+    Of asyncio's, about a task of a handler that nobody awaited, the first line: the next ones quote the exception.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing said."""
@@ -54,6 +61,8 @@ class Complaints(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the line is to be written."""
+        if record.name == "asyncio":
+            record.msg, record.args = record.getMessage().partition("\n")[0], ()
         if not record.name.startswith("opentelemetry"):
             return True
         if (failing := outage.current()) is not None:
@@ -80,8 +89,16 @@ def _context(record: logging.LogRecord) -> dict[str, str]:
 
 
 def _message(record: logging.LogRecord) -> str:
-    kind = f": {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] else ""
-    return " ".join(record.getMessage().split()) + kind
+    return " ".join(record.getMessage().split()) + _exception(record)
+
+
+def _exception(record: logging.LogRecord) -> str:
+    """Return an exception's type and where it was raised."""
+    if not record.exc_info or record.exc_info[0] is None:
+        return ""
+    kind, _, traceback = record.exc_info
+    frames = extract_tb(traceback)
+    return f": {kind.__name__}" + (f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else "")
 
 
 class Text(logging.Formatter):

@@ -120,7 +120,11 @@ LAG = Metric(
     f"{_RO}projection.lag", _G, "{event}", _OF, "positions between the settled end of the log and the slowest partition"
 )
 LAG_TIME = Metric(
-    f"{_RO}projection.lag.time", _G, "s", _OF, "age of the last event handled; 0 at the settled end of the log"
+    f"{_RO}projection.lag.time",
+    _G,
+    "s",
+    _OF,
+    "age of the last event handled, by the worker's clock; 0 at the settled end of the log",
 )
 OWNED = Metric(
     f"{_RO}partition.status",
