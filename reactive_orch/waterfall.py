@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from reactive_orch.telemetry.spans import trace_id
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
@@ -30,8 +32,8 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
     at = f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}"
     yield f"generation {row.number} of {replica_set}: {row.reason} of {subjects}, at {at}"
     yield f"{row.moved} partitions moved, {kept} kept; {_end(row)}"
-    if row.traceparent is not None:
-        yield f"trace {row.traceparent.split('-')[1]}"
+    if (trace := trace_id(row.traceparent)) is not None:
+        yield f"trace {trace}"
     yield ""
     bars = list(_bars(row, adoptions))
     first, last = row.noticed_at, max(bar.end for bar in bars)
