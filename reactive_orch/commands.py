@@ -239,10 +239,12 @@ async def _trace(options: argparse.Namespace, url: str) -> None:
     name = options.replica_set
     async with _connected(url) as connection:
         await migrations.check(connection)
-        number = options.generation or (await membership.replica_sets(connection)).get(name)
-        row = await membership.generation(connection, name, number) if number else None
+        number = options.generation
+        if number is None:
+            number = (await membership.replica_sets(connection)).get(name, 0)
+        row = await membership.generation(connection, name, number)
         if row is None:
-            wanted = f"generation {options.generation}" if options.generation else "generation"
+            wanted = "generation" if options.generation is None else f"generation {number}"
             msg = f"there is no {wanted} of a replica set {name!r} on record"
             raise ConfigError(msg)
         adoptions = await membership.adoptions(connection, name, row.number)

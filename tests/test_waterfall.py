@@ -75,3 +75,8 @@ def test_a_generation_that_is_not_settled() -> None:
     assert lines[1] == "21 partitions moved, 0 kept; not settled"
     assert "trace" not in lines[2]
     assert lines[-1] == "worker 2    has not acknowledged"
+
+
+def test_a_malformed_traceparent_is_left_out() -> None:
+    shown = [*waterfall("orders", GENERATION._replace(traceparent="nonsense"), [])]
+    assert not [line for line in shown if line.startswith("trace")]

@@ -47,6 +47,8 @@ class Handling:
         self._fixed = {
             "messaging.system": "reactive_orch",
             "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "reactive_orch.events",
             "messaging.consumer.group.name": projection,
             "reactive_orch.replica_set": replica_set,
         }

@@ -111,7 +111,8 @@ PROCESS = SpanKind(
     "CONSUMER",
     "none: a trace of its own",
     (
-        *("messaging.system", "messaging.operation.name", "messaging.consumer.group.name"),
+        *("messaging.system", "messaging.operation.name", "messaging.operation.type"),
+        *("messaging.destination.name", "messaging.consumer.group.name"),
         *("messaging.batch.message_count", "error.type"),
         *(
             f"{_RO}{k}"
