@@ -60,8 +60,9 @@ def assert_one_trace_each(
     tree = received.tree()
     for row in rows:
         number = row["number"]
-        spans = by_generation[number]
         _, trace, root_id, _ = row["traceparent"].split("-")
+        # An attempt to write it that was rolled back is a failed root that nobody joins.
+        spans = [span for span in by_generation[number] if span.trace == trace or span.parent or not span.error]
         assert {span.trace for span in spans} == {trace}, f"generation {number} is one trace\n{tree}"
         roots = [span.id for span in spans if not span.parent]
         assert roots == [root_id] or (not roots and number in may_lose), tree

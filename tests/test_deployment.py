@@ -17,7 +17,9 @@ import pytest
 import yaml
 
 from reactive_orch import cli
+from reactive_orch.telemetry.exposition import exposition
 from reactive_orch.telemetry.metric_names import METRICS, Kind
+from reactive_orch.telemetry.metrics import Registry
 from reactive_orch.telemetry.sdk import COORDINATION
 from reactive_orch.telemetry.span_names import SPANS
 
@@ -349,6 +351,28 @@ def test_promtool_understands_every_query(tmp_path: Path) -> None:
         [PROMTOOL, "check", "rules", str(tmp_path / "rules.yml")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_reads_the_page_of_metrics() -> None:
+    assert PROMTOOL is not None
+    registry = Registry()
+    for metric in METRICS:
+        labels = ['a "quoted"\\\n'] * len(metric.attributes)
+        if metric.kind is Kind.HISTOGRAM:
+            registry.record(metric, 0.5, *labels)
+        elif metric.kind is Kind.COUNTER:
+            registry.count(metric, *labels)
+    gauges = [(metric, 1.0, ("x",) * len(metric.attributes)) for metric in METRICS if metric.kind is Kind.GAUGE]
+    with registry.observed(lambda: gauges):
+        page = exposition(registry)
+    done = subprocess.run(  # noqa: S603
+        [PROMTOOL, "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+    # OpenTelemetry's conventions call a number of things a count; promtool would keep that word for histograms.
+    complaints = {line.partition(" ")[0]: line for line in done.stderr.splitlines()}
+    assert all(name.endswith("_count") for name in complaints), done.stderr
+    assert complaints.keys() <= {metric.prometheus for metric in METRICS}, done.stderr
 
 
 def test_every_alert_is_tested() -> None:

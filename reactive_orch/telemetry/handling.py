@@ -48,7 +48,7 @@ class Handling:
             "messaging.system": "reactive_orch",
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
-            "messaging.destination.name": "reactive_orch.events",
+            "messaging.destination.name": "events",
             "messaging.consumer.group.name": projection,
             "reactive_orch.replica_set": replica_set,
         }
