@@ -390,6 +390,13 @@ def test_a_task_that_nobody_awaited_is_one_line_without_its_words(said: list[str
     assert "hush" not in line
 
 
+def test_the_readme_names_the_event_of_every_line() -> None:
+    said = r'"event": "(\w+)"|fields\("(\w+)"'
+    code = "".join(path.read_text() for path in (ROOT / "reactive_orch").rglob("*.py"))
+    words = (ROOT / "README.md").read_text().partition("Events are ")[2].partition(". When")[0]
+    assert set(re.findall(r"`(\w+)`", words)) == {first or second for first, second in re.findall(said, code)}
+
+
 @pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])
 def test_a_stream_that_is_no_terminal_gets_json(form: str, *, is_json: bool) -> None:
     loggers = [logging.getLogger(name) for name in ("reactive_orch", "opentelemetry", "asyncio")]

@@ -41,7 +41,8 @@ async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snap
     if written and left_behind:
         spared = await membership.terminate(connection, left_behind)
         if spared:
-            _logger.warning("%d connections of removed workers could not be ended: no right to", spared)
+            words = "%d connections of removed workers could not be ended: no right to"
+            _logger.warning(words, spared, extra=fields("spared", turn, snapshot))
     return written
 
 
