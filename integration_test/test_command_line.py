@@ -261,6 +261,21 @@ async def test_a_mistyped_password_is_not_shown(address: str) -> None:
     assert not re.search(r"s3|cret", line)
 
 
+async def test_output_that_nobody_reads(database: str) -> None:
+    """As in `reactive_orch status | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactive_orch", "status", "--database-url", database),
+        cwd=ROOT,
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+
+
 async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     commands = ("migrate", "append --event-type T --aggregate-type A --aggregate-id 1", "status")
     ends = await asyncio.gather(

@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import logging
 import os
+import select
 import signal
 import sys
 import traceback
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
         anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+        sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
         return _explain(_telling(error))
     return 0
@@ -71,6 +73,8 @@ def _explain(error: BaseException) -> int:
             return error.code if isinstance(error.code, int) else EXIT_FAILED
         case KeyboardInterrupt():
             return EXIT_FAILED
+        case BrokenPipeError() if _nobody_reads():
+            return EXIT_FAILED
         case ConfigError() | Standby():
             code, text = EXIT_CONFIG, str(error)
         case Unavailable():
@@ -81,6 +85,16 @@ def _explain(error: BaseException) -> int:
             code, text = EXIT_FAILED, _unexpected(error)
     print(f"reactive_orch: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+def _nobody_reads() -> bool:
+    """Tell whether standard output was closed at the other end (`… | head`), and keep Python from trying it again."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
 
 
 def _unexpected(error: BaseException) -> str:
