@@ -68,14 +68,13 @@ async def test_batches_follow_the_cost_of_a_swap(database: str) -> None:
 
     async with connected(database) as connection:
         await connection.execute(SLOW_SWAPS)
-        async with serving(database, nothing) as worker:
-            while worker.events_handled.get("slow_swap", 0) < 100:
+        async with serving(database, nothing):
+            while await connection.fetchval("SELECT count(*) FROM public.swaps") < 10:
                 await append_events(connection, 1)
         swaps = await connection.fetch(
             "SELECT lower(taken) AS began, upper(taken) AS ended FROM public.swaps ORDER BY 1"
         )
     pauses = [(after["began"] - before["ended"]).total_seconds() for before, after in pairwise(swaps)]
-    assert len(pauses) > 2
     assert statistics.median(pauses) >= SWAP_S  # checkpoints saved without events come in between
 
 
