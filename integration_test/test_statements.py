@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,9 @@ import asyncpg
 import pytest
 
 import reactive_orch
+from reactive_orch.core.progress import Progress
+from reactive_orch.model import Checkpoint, Filter, Window
+from reactive_orch.postgres import log as log_module
 from reactive_orch.postgres.database import load_statements
 
 if TYPE_CHECKING:
@@ -183,14 +187,47 @@ def check(cost: Cost, rows_max: int) -> None:
 
 @pytest.mark.parametrize("wanted", [None, "{Order}", "{Nothing}"])
 @pytest.mark.parametrize("low", [0, MIDDLE, ROWS - 50])
-@pytest.mark.parametrize("own", [64, 16, 1])
-async def test_a_window_reads_no_more_than_it_is_wide(
+@pytest.mark.parametrize("own", [64, 32, 16, 4, 1])
+async def test_a_window_reads_no_more_than_two_rows_for_each_event_of_a_batch(
     cost: Callable[..., Awaitable[Cost]], own: int, low: int, wanted: str | None
 ) -> None:
-    width = BATCH * PARTITIONS // own
-    partitions = "{" + ",".join(map(str, range(own))) + "}"
-    found = await cost("log", "read_window", partitions, low, low + width, wanted, None, BATCH, 8_000_000)
-    check(found, rows_max=width)
+    progress = Progress(BATCH, PARTITIONS)
+    progress.take(dict.fromkeys(range(own), Checkpoint(low, 0)))
+    window = progress.window(ROWS, BATCH)
+    assert window
+    partitions = "{" + ",".join(map(str, window.partitions)) + "}"
+    statement = "read_scattered" if window.scattered else "read_dense"
+    found = await cost("log", statement, partitions, low, window.high, wanted, None, BATCH, 8_000_000)
+    check(found, rows_max=2 * BATCH)
+    assert found.buffers <= 4 * own * window.scattered + 2 * BATCH, "index pages of each partition, and rows"
+
+
+SMALL = """
+INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, payload)
+SELECT CASE n % 3 WHEN 0 THEN 'Order' ELSE 'Customer' END, 'a' || n % 7, n, 'Placed',
+       convert_to(repeat('x', n % 90), 'UTF8')
+FROM generate_series(1, 400) AS n
+"""
+
+
+@pytest.mark.parametrize("bytes_max", [1, 500, 1_000_000])
+@pytest.mark.parametrize("limit", [1, 10, 1000])
+@pytest.mark.parametrize("wanted", [Filter(), Filter(("Order",), ("default",)), Filter(("Nothing",))])
+async def test_scattered_or_not_a_window_brings_the_same_events(
+    database: str, monkeypatch: pytest.MonkeyPatch, wanted: Filter, limit: int, bytes_max: int
+) -> None:
+    monkeypatch.setattr(log_module, "BATCH_BYTES_MAX", bytes_max)
+    connection = await asyncpg.connect(database)
+    await connection.execute(SMALL)
+    busy = await connection.fetchval("SELECT array_agg(DISTINCT partition) FROM reactive_orch.events")
+    for partitions in (tuple(range(PARTITIONS)), tuple(busy[:3]), tuple(busy[:1]), ()):
+        window = Window(partitions, 20, 380, limit)
+        events, end = await log_module.read_window(connection, window, wanted)
+        assert (events, end) == await log_module.read_window(connection, replace(window, scattered=True), wanted)
+        assert [e.global_position for e in events] == sorted({e.global_position for e in events})
+        assert {e.partition for e in events} <= set(partitions)
+        assert bool(events) == bool(partitions and wanted.aggregate_types != ("Nothing",))
+    await connection.close()
 
 
 STREAM = ("default", "Order", "a7")

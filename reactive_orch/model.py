@@ -259,12 +259,11 @@ class Change:
 
 
 class Written(NamedTuple):
-    """What the statement that wrote a generation brings back."""
+    """What the statement that wrote a generation brings back; `overtaken`: the one before was not settled yet."""
 
     number: int
     created_at: datetime
     overtaken: bool
-    """The generation before was not settled yet."""
 
 
 class Adopted(NamedTuple):
@@ -307,6 +306,8 @@ class Window:
     low: Position
     high: Position
     limit: int
+    scattered: bool = field(default=False, compare=False)
+    """So many events of other partitions lie between theirs that they are better read by partition than by position."""
 
 
 class Swap(NamedTuple):
@@ -319,12 +320,11 @@ class Swap(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
-    """What the start and every reconnect must know of the log."""
+    """What the start and every reconnect must know of the log; `checkpoint` is the greatest of any projection."""
 
     partitions: int
     head: Position
     checkpoint: Position
-    """The greatest checkpoint of any projection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

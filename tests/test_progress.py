@@ -424,7 +424,29 @@ def test_windows_narrow_again_where_events_are_dense() -> None:
     progress = holding({0: 0}, batch_events=4, total=1)
     widest = max(widths(read_all(progress, [], 100_000, limit=4)))
     dense = widths(read_all(progress, range(100_000, 110_000), 110_000, limit=4))
-    assert widest > 16 >= dense[len(dense) // 2], "halved whenever the limit was reached"
+    assert widest > 16 >= dense[len(dense) // 2], "halved whenever their first half reached the limit"
+
+
+def test_a_busy_partition_is_read_in_windows_of_two_batches() -> None:
+    progress = holding({0: 0}, batch_events=4, total=64)
+    busy = widths(read_all(progress, range(1000), 1000, limit=4))
+    assert busy[0] == 256
+    assert busy[10:-1] == [8] * len(busy[10:-1])
+    sparse = widths(read_all(progress, range(1000, 20_000, 64), 20_000, limit=4))
+    assert 64 < sparse[len(sparse) // 2] <= 512, "as wide again as it must be"
+
+
+@pytest.mark.parametrize(
+    ("held", "span", "scattered"),
+    [(64, 1000, False), (32, 1000, False), (16, 1000, True), (16, 256, False), (1, 1000, True), (1, 16, False)],
+)
+def test_few_partitions_are_read_by_themselves_unless_there_are_few_positions(
+    held: int, span: int, *, scattered: bool
+) -> None:
+    progress = holding(dict.fromkeys(range(held), 7), batch_events=1000, total=64)
+    window = progress.window(7 + span, 1000)
+    assert window is not None
+    assert (window.high - window.low, window.scattered) == (span, scattered)
 
 
 def test_a_window_that_ends_at_the_settled_position_does_not_double() -> None:

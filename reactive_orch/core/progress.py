@@ -21,6 +21,9 @@ SPAN_MAX = 1 << 22
 """Doubling empty windows ends here: one read of so many rows, for a filter that few events pass, takes about a second,
 so it never runs into a time-out that it would meet again and again."""
 
+DENSE_POSITIONS = 16
+"""To find a partition's first event costs as much as to pass over about so many events of others."""
+
 _PARTITION = attrgetter("partition")
 
 
@@ -42,8 +45,9 @@ class Progress:
     partitions_total: int
     saved: dict[Partition, Checkpoint] = field(default_factory=dict)
     read_to: dict[Partition, Position] = field(default_factory=dict)
-    _stretch: int = 1
-    """By how much the window is wider than batch size ÷ share: doubled by each window that brings few events."""
+    _stretch: float = 1
+    """By how much the window is wider than batch size ÷ share: doubled by each window that brings few events, halved
+    by each whose first half fills the batch; where the own partitions are the busy ones it falls below 1."""
 
     @property
     def partitions(self) -> frozenset[Partition]:
@@ -80,7 +84,7 @@ class Progress:
             return None
         high = min(settled, low + self._span())
         behind = sorted(partition for partition, read_to in self.read_to.items() if read_to < high)
-        return Window(tuple(behind), low, high, limit)
+        return self._window(tuple(behind), low, high, limit)
 
     def following(self, window: Window, end: Position, settled: Position) -> Window | None:
         """Return what is likely to be asked for once this window has been passed up to `end`.
@@ -91,11 +95,17 @@ class Progress:
         high = end + self._span()
         if high > settled or len(window.partitions) < len(self.saved):
             return None
-        return Window(window.partitions, end, high, window.limit)
+        return self._window(window.partitions, end, high, window.limit)
+
+    def _window(self, partitions: tuple[Partition, ...], low: Position, high: Position, limit: int) -> Window:
+        """Half of the log's partitions or more, or a few positions: then they are read past the events of others."""
+        few = len(partitions) * 2 < self.partitions_total
+        return Window(partitions, low, high, limit, few and high - low > DENSE_POSITIONS * len(partitions))
 
     def _span(self) -> int:
         share = max(len(self.saved), 1)
-        return min(max(self.batch_events * self.partitions_total // share, 1) * self._stretch, SPAN_MAX)
+        span = int(self.batch_events * self.partitions_total / share * self._stretch)
+        return min(max(span, self.batch_events, 1), SPAN_MAX)
 
     def plan(self, window: Window, events: Sequence[Event], end: Position) -> Batch:
         """Return what of a window's events is to be handled, now that it has been read up to `end`.
@@ -118,8 +128,8 @@ class Progress:
             if (now := self.read_to.get(partition, -1)) >= planned:
                 self.read_to[partition] = max(now, end)
         self.swapped(batch.swaps)
-        if end < window.high:
-            self._stretch = max(self._stretch // 2, 1)
+        if (end - window.low) * 2 < window.high - window.low and self._span() > self.batch_events:
+            self._stretch /= 2
         elif len(batch.events) * 2 < self.batch_events and self._span() <= end - window.low < SPAN_MAX:
             self._stretch *= 2
 

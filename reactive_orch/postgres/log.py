@@ -112,7 +112,7 @@ async def read_window(connection: AnyConnection, window: Window, wanted: Filter)
     """Return the window's events in order, and the position up to which the window has been read."""
     with translated():
         rows = await connection.fetch(
-            _SQL.read_window,
+            _SQL.read_scattered if window.scattered else _SQL.read_dense,
             window.partitions,
             window.low,
             window.high,

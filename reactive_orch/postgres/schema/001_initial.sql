@@ -28,8 +28,9 @@ BEGIN
 END
 $$;
 
--- A window read asks for some partitions and a range of positions.
-CREATE INDEX events_partition_position ON reactive_orch.events (partition, global_position);
+-- A window read asks for few partitions and a range of positions, or for many and then along the primary key. Which is
+-- better only the reader knows; the sum is there so that the statement decides which index it uses, not the planner.
+CREATE INDEX events_partition_position ON reactive_orch.events (partition, (global_position + 0));
 
 -- Which relation is the log, which sequence numbers it, into how many partitions it is divided. One row: a foreign
 -- event table is attached by changing it together with the view event_log, so that no runtime SQL is a template.
