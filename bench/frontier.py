@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.figures import Section, percentile, table
+from bench.readers import INSERT
 from bench.scene import connected
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ async def measure(scene: Scene) -> Section:
                 other = await stack.enter_async_context(connected(url))
                 await other.execute("SELECT 1 FROM reactive_orch.events LIMIT 1")
                 idle += 1
-            for held in (0, 1) if count else (0,):
+            for held in (0, 1, 20) if count else (0,):
                 async with contextlib.AsyncExitStack() as holding:
-                    if held:
+                    for _ in range(held):
                         writer = await holding.enter_async_context(connected(url))
                         await holding.enter_async_context(writer.transaction())
-                        await writer.execute("LOCK TABLE reactive_orch.events IN ROW EXCLUSIVE MODE")
+                        await writer.execute(INSERT)
+                    assert len(await connection.fetchval("SELECT holders FROM reactive_orch.observe_log()")) == held
                     look = await _times(connection, "SELECT * FROM reactive_orch.observe_log()")
                     one = await _times(connection, "SELECT 1")
                 rows.append([count, held, *(f"{percentile(t, s):.3f}" for t in (look, one) for s in (0.5, 0.99))])

@@ -1,4 +1,4 @@
-"""The plans of the window read on a large log: fresh, analyzed and vacuumed, keys even and skewed."""
+"""What the statements read of a large log: fresh, analyzed and vacuumed, keys even and skewed, both kinds of plans."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.figures import Section, table
 from bench.scene import ROOT, Scene, Server, connected, migrated
+from reactive_orch.core.progress import SPAN_MAX, Progress
+from reactive_orch.model import Checkpoint
 from reactive_orch.postgres import log
 from reactive_orch.postgres.database import load_statements
 
@@ -17,37 +19,56 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSIONS = ("15", "18")
-LIMIT = 500
-READ_WINDOW = load_statements(Path(log.__file__).with_suffix(".sql")).read_window
-SHARES = {"all 64": range(64), "16 of 64": range(0, 64, 4), "4 of 64": range(0, 64, 16), "1 of 64": range(1)}
+BATCH, PARTITIONS = 100, 64
+SHARES = (64, 32, 16, 8, 4, 1)
+STATES = {"fresh": "", "vacuumed, analyzed": "VACUUM ANALYZE reactive_orch.events, reactive_orch.checkpoints"}
+MODES = ("custom", "generic")
+SQL = Path(log.__file__).parent
+CHECKPOINTS = """
+INSERT INTO reactive_orch.projections (replica_set, name, filter)
+SELECT 'r' || n, 'p', '{}' FROM generate_series(1, 20) AS n;
+INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition)
+SELECT 'r' || n, 'p', g FROM generate_series(1, 20) AS n, generate_series(0, 63) AS g;
+"""
+ALL = "{" + ",".join(map(str, range(PARTITIONS))) + "}"
+ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
+
+
+class Cost(NamedTuple):
+    """What one execution did."""
+
+    found: int
+    rows: int
+    """Read of the tables, those that filters removed included."""
+    buffers: int
+    ms: float
+    scans: tuple[str, ...]
+
+
+class Other(NamedTuple):
+    """What a statement other than an ordinary window read did."""
+
+    version: str
+    statement: str
+    cost: Cost
 
 
 async def measure(scene: Scene) -> Section:
-    """Explain the reads of a first window, one in the middle, the last; for several shares."""
-    rows: list[list[object]] = []
+    """Explain the reads of a first window, one in the middle, one at the end; for several shares."""
+    windows: list[list[object]] = []
+    others: list[Other] = []
     for version in VERSIONS:
         with Server(version) as server:
             for keys in ("even", "skewed"):
                 url = migrated(server.create_database(keys))
-                await _fill(url, scene.events, keys)
-                async with connected(url) as connection:
-                    for state, command in _STATES.items():
-                        if command:
-                            await connection.execute(command)
-                        rows += [[version, keys, state, *cells] for cells in await _explain(connection)]
+                await fill(url, scene.events, keys)
+                await explain(url, [version, keys], windows, others)
                 server.drop_database(keys)
-    head = ["PostgreSQL", "keys", "state", "share", "window at", "plan", "rows", "buffers", "ms", "buffers per row"]
-    text = (
-        f"EXPLAIN (ANALYZE, BUFFERS) of the window read on {scene.events:,} events, batch {LIMIT}, windows as a lane of that "
-        "share chooses them. Fresh: never analyzed nor vacuumed. Skewed: a tenth of the keys have two thirds of the events.\n\n"
-    )
-    return Section("Plans", text + table(head, rows))
+    return section(scene.events, windows, others)
 
 
-_STATES = {"fresh": "", "vacuumed and analyzed": "VACUUM ANALYZE reactive_orch.events"}
-
-
-async def _fill(url: str, events: int, keys: str) -> None:
+async def fill(url: str, events: int, keys: str) -> None:
+    """Write the log, and leave it as it is after a mass import."""
     arguments = [url, str(events), "--raw", *(["--skewed"] if keys == "skewed" else [])]
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.fill", *arguments, cwd=ROOT)
     if await process.wait():
@@ -55,40 +76,131 @@ async def _fill(url: str, events: int, keys: str) -> None:
         raise RuntimeError(msg)
 
 
-async def _explain(connection: Any) -> list[list[object]]:
-    rows: list[list[object]] = []
-    end = await connection.fetchval("SELECT max(global_position) FROM reactive_orch.events")
-    for share, partitions in SHARES.items():
-        width = LIMIT * 64 // len(partitions)
-        for place, low in (("start", 0), ("middle", end // 2), ("end", max(end - width, 0))):
-            # Twice: the second time nothing has to be read from the disk.
-            for _ in range(2):
-                answer = await connection.fetchval(
-                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {READ_WINDOW}",
-                    *(list(partitions), low, low + width, None, None, LIMIT, 8 << 20),
-                )
-            plan = json.loads(answer)[0]
-            root = plan["Plan"]
-            buffers = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
-            found = root["Actual Rows"]
-            rows.append(
-                [
-                    share,
-                    place,
-                    " → ".join(_scans(root)),
-                    int(found),
-                    buffers,
-                    f"{plan['Execution Time']:.2f}",
-                    f"{buffers / max(found, 1):.2f}",
-                ]
-            )
-    return rows
+async def explain(url: str, about: list[str], windows: list[list[object]], others: list[Other]) -> None:
+    """Add rows to both tables for one log, in every state."""
+    async with connected(url) as connection:
+        await connection.execute(CHECKPOINTS)
+        end = await connection.fetchval("SELECT max(global_position) FROM reactive_orch.events")
+        for state, command in STATES.items():
+            if command:
+                await connection.execute(command)
+            for mode in MODES:
+                # As on the program's own connections.
+                async with connected(url, plan_cache_mode=f"force_{mode}_plan", jit="off") as reader:
+                    row = [*about, state, mode]
+                    windows.append([*row, *[await _windows(reader, share, end) for share in SHARES]])
+                    others += [Other(about[0], *found) for found in await _others(reader, end)]
 
 
-def _scans(node: dict[str, Any]) -> Iterator[str]:
-    if "Scan" in node["Node Type"] and "Subquery" not in node["Node Type"]:
-        yield f"{node['Node Type']} {node.get('Index Name', '')}".strip()
-    if node["Node Type"] in {"Sort", "Incremental Sort"}:
-        yield node["Node Type"]
+def section(events: int, windows: list[list[object]], others: list[Other]) -> Section:
+    """Put the tables into words."""
+    head = ["PostgreSQL", "keys", "state", "plan"]
+    text = (
+        f"EXPLAIN (ANALYZE, BUFFERS) of the statements on {events:,} events of some 260 bytes, batch {BATCH}. Fresh: never "
+        "analyzed nor vacuumed, as after a mass import. Skewed: a tenth of the keys have two thirds of the events. Custom "
+        "and generic: both kinds of plans that a prepared statement can get.\n\n"
+        f"Window reads, rows / buffers (table and index) per event found, for a lane that holds so many of {PARTITIONS} "
+        "partitions and reads the window it would ask for; the worst of the log's start, middle and end:\n\n"
+        + table([*head, *(f"{share} of {PARTITIONS}" for share in SHARES)], windows)
+        + "\n\nOther statements, and window reads for a filter that no event passes, as wide as they get "
+        f"({min(SPAN_MAX, events):,} positions); the worst of all these logs, states and plans:\n\n"
+        + table(["PostgreSQL", "statement", "rows", "buffers", "scans"], _worst(others))
+    )
+    return Section("Plans", text)
+
+
+async def _windows(connection: Any, share: int, end: int) -> str:
+    costs = []
+    for low in (0, end // 2, end - BATCH * PARTITIONS // share):
+        name, arguments = _window(share, low, end)
+        costs.append(await cost(connection, "log", name, *arguments, None, None, BATCH, 8 << 20))
+    rows, buffers = (max(getattr(c, what) / max(c.found, 1) for c in costs) for what in ("rows", "buffers"))
+    return f"{rows:.2f} / {buffers:.2f}"
+
+
+def _window(share: int, low: int, end: int) -> tuple[str, tuple[object, ...]]:
+    """Return the statement for the window that a lane would ask for, and its first arguments."""
+    progress = Progress(BATCH, PARTITIONS)
+    progress.take(dict.fromkeys(range(0, PARTITIONS, PARTITIONS // share), Checkpoint(low, 0)))
+    window = progress.window(end, BATCH)
+    assert window is not None
+    return _statement(scattered=window.scattered), (_array(window.partitions), window.low, window.high)
+
+
+def _statement(*, scattered: bool) -> str:
+    return "read_scattered" if scattered else "read_dense"
+
+
+def _array(partitions: tuple[int, ...]) -> str:
+    return "{" + ",".join(map(str, partitions)) + "}"
+
+
+def _worst(others: list[Other]) -> Iterator[list[object]]:
+    for version, statement in dict.fromkeys((other.version, other.statement) for other in others):
+        costs = [other.cost for other in others if (other.version, other.statement) == (version, statement)]
+        rows, buffers = (max(getattr(c, what) for c in costs) for what in ("rows", "buffers"))
+        scans = dict.fromkeys(scan for c in costs for scan in c.scans)
+        yield [version, statement, f"{rows:,}", f"{buffers:,}", ", ".join(scans)]
+
+
+async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
+    statements: list[tuple[str, tuple[object, ...]]] = [
+        ("log.observe", ()),
+        ("log.run_end", (end // 2, end, log.RUN_ROWS_MAX)),
+        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES)),
+        ("checkpoints.load_free", ("r7", "p", ALL, "{}")),
+    ]
+    for share in (64, 16, 1):
+        partitions = _array(tuple(range(0, PARTITIONS, PARTITIONS // share)))
+        arguments = (partitions, 0, min(SPAN_MAX, end), "{Nothing}", None, BATCH, 8 << 20)
+        statements.append((f"log.{_statement(scattered=share < PARTITIONS)}", arguments))
+    return [
+        (_label(name, arguments), await cost(connection, *name.split("."), *arguments))
+        for name, arguments in statements
+    ]
+
+
+def _label(name: str, arguments: tuple[object, ...]) -> str:
+    return f"{name}, {str(arguments[0]).count(',') + 1} of {PARTITIONS}" if ".read" in name else name
+
+
+async def cost(connection: Any, file: str, name: str, *arguments: object) -> Cost:
+    """Run a statement, without effect, and return what it did the second time: nothing has to be set up any more."""
+    sql = vars(load_statements(SQL / f"{file}.sql"))[name]
+    values = ["NULL" if value is None else f"'{value}'" for value in arguments]
+    execute = f"EXECUTE statement({', '.join(values)})" if values else "EXECUTE statement"
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(f"PREPARE statement AS {sql}")
+    for _ in range(2):
+        answer = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}")
+    await connection.execute("DEALLOCATE statement")
+    await transaction.rollback()
+    return _cost(json.loads(answer)[0])
+
+
+def _cost(answer: dict[str, Any]) -> Cost:
+    root = answer["Plan"]
+    reads = [node for node in _nodes(root) if "Relation Name" in node and node["Node Type"] != "ModifyTable"]
+    return Cost(
+        int(root["Actual Rows"]),
+        round(sum(_rows(node) for node in reads)),
+        root["Shared Hit Blocks"] + root["Shared Read Blocks"],
+        answer["Execution Time"],
+        tuple(dict.fromkeys(_scan(node) for node in _nodes(root) if "Relation Name" in node or "Index Name" in node)),
+    )
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
     for child in node.get("Plans", []):
-        yield from _scans(child)
+        yield from _nodes(child)
+
+
+def _rows(node: dict[str, Any]) -> float:
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return float((node["Actual Rows"] + removed) * node["Actual Loops"])
+
+
+def _scan(node: dict[str, Any]) -> str:
+    return f"{node['Node Type']} {node.get('Index Name') or node['Relation Name']}"
