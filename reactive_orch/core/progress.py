@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 SPAN_MAX = 1 << 22
-"""Doubling empty windows ends here: one read of so many rows, for a filter that few events pass, takes about a second,
-so it never runs into a time-out that it would meet again and again."""
+"""Doubling empty windows ends here: to read so many rows, for a filter that few events pass, takes one or two seconds
+of a processor, and as long as the disk takes for a gigabyte or more."""
 
 DENSE_POSITIONS = 16
 """To find a partition's first event costs as much as to pass over about so many events of others."""
@@ -69,6 +69,8 @@ class Progress:
         for partition in partitions:
             self.saved.pop(partition, None)
             self.read_to.pop(partition, None)
+        if not self.saved:  # maybe because the last window was too wide for a time-out, and would be again
+            self._stretch = 1
 
     def move(self, partitions: Collection[Partition], other: Progress) -> None:
         """Hand partitions to another lane as they stand, unsaved reading included."""
