@@ -30,7 +30,7 @@ ORDER BY w.global_position;
 
 -- name: read_scattered
 -- The same, from the index on partitions, past no event of another one. Given the choice, the planner takes the index on
--- positions for any share, since what lies between two positions lies together, and throws most of it away. Only the
+-- positions for most shares, since what lies between two positions lies together, and throws most of it away. Only the
 -- other one has positions in this form.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
