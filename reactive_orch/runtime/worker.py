@@ -23,6 +23,7 @@ from reactive_orch.runtime import enrolment, gauges
 from reactive_orch.runtime.adoption import Adoption, write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.crowd import Crowd
+from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S, Ending
 from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.signal import Signal
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 LOOK_AFTER_BEATS = 5
 LOOK_OVERDUE_S = 60.0
-LEAVE_TIMEOUT_S = 3.0
-"""Leaving in good order must not hang on a database that is away: then the free lock tells the others."""
 
 
 class Worker:
@@ -68,13 +67,10 @@ class Worker:
         self._signal = Signal()
         self._watch = Watch(node.database, lambda: self._signal.set("watch"))
         self._crowd = Crowd()
-        self._stop_asked = anyio.Event()
-        self._until_idle = until_idle
-        self._target: int | None = None
+        self._ending = Ending(until_idle=until_idle, grace_s=node.config.grace_s)
         self._state = State.STARTING
         self._looked_at = time.monotonic()
         self._expelled = False
-        self._stopping_since: float | None = None
         self._adoption: Adoption | None = None
         """Of the present generation; None: it has still to be looked at."""
         self._last_adopt: str | None = None
@@ -97,7 +93,7 @@ class Worker:
 
     @property
     def _stopping(self) -> bool:
-        return self._stop_asked.is_set()
+        return self._ending.begun
 
     @property
     def busy(self) -> list[str]:
@@ -106,7 +102,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the batches in flight, save, leave, and let `run` return."""
-        self._stop_asked.set()
+        self._ending.asked.set()
         self._signal.set("stop")
 
     async def run(self) -> None:
@@ -118,7 +114,7 @@ class Worker:
         with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
                 accepted = await enrolment.register_unless(
-                    self._stop_asked, self._node, self.replica_set, self._projections
+                    self._ending.asked, self._node, self.replica_set, self._projections
                 )
                 self._shares = {projection.name: Share(self._work(projection)) for projection in accepted}
                 if accepted:
@@ -181,12 +177,12 @@ class Worker:
         self._signal.set()
 
     def _came_to_rest(self) -> None:
-        if self._until_idle:
+        if self._ending.until_idle:
             self._signal.set()
 
     async def _live(self) -> None:
         backoff, source = Backoff(0.05, 5.0), "start"
-        while not await self._is_over():
+        while not self._is_over():
             try:
                 again = await self._turn(source)
                 backoff.reset()
@@ -196,7 +192,7 @@ class Worker:
                 self._enter_unavailable(error)
                 # Not on the signal: each lost connection sets it, this turn's own included.
                 with anyio.move_on_after(backoff.next_s()):
-                    await self._stop_asked.wait()
+                    await self._ending.asked.wait()
                 source = "reconnect"
                 continue
             source = "own"
@@ -204,35 +200,17 @@ class Worker:
                 await self._signal.wait(self._look_after_s())
                 source = self._signal.source
 
-    async def _is_over(self) -> bool:
-        if self._until_idle and not self._stopping and self._is_idle():
+    def _is_over(self) -> bool:
+        shares, adopted = self._shares.values(), self._adoption is not None and self._adoption.done
+        if self._ending.is_due(self._node.tail.settled, shares) and adopted and not self._stopping:
             self.stop()
-        if not self._stopping:
-            return False
-        self._stopping_since = self._stopping_since or time.monotonic()
-        waited_s = time.monotonic() - self._stopping_since
-        if self._state is State.UNAVAILABLE and waited_s > LEAVE_TIMEOUT_S:
-            return True
-        landed = all(share.settled for share in self._shares.values())
-        return waited_s > self._node.config.grace_s or (self.member is None and landed)
+        unavailable = self._state is State.UNAVAILABLE
+        return self._ending.is_over(shares, left=self.member is None, unavailable=unavailable)
 
     def _look_after_s(self) -> float:
         """Return when to look without being woken: seldom while the heartbeats look too."""
         beats = LOOK_AFTER_BEATS if self._node.session.connected and not self._stopping else 1
         return beats * self._node.config.heartbeat_s * random.uniform(0.8, 1.0)
-
-    def _is_idle(self) -> bool:
-        """Tell whether everything that was settled when this worker first looked has been handled."""
-        if self._target is None:
-            self._target = self._node.tail.settled
-        target = self._target
-        return (
-            target is not None
-            and self._adoption is not None
-            and self._adoption.done
-            and all(share.settled for share in self._shares.values())
-            and all(share.low is None or share.low >= target for share in self._shares.values())
-        )
 
     async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
