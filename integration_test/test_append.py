@@ -367,6 +367,30 @@ async def writer(database: str) -> AsyncIterator[Connection]:
             await owner.execute("DROP OWNED BY writer; DROP ROLE writer")
 
 
+SHADOWS = """
+CREATE SCHEMA shadow;
+GRANT USAGE ON SCHEMA shadow TO PUBLIC;
+CREATE FUNCTION shadow.differs(bigint, integer) RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'run as %', current_user; END $$;
+CREATE OPERATOR shadow.<> (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = shadow.differs);
+CREATE FUNCTION shadow.exceeds(bigint, numeric) RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'run as %', current_user; END $$;
+CREATE OPERATOR shadow.> (LEFTARG = bigint, RIGHTARG = numeric, FUNCTION = shadow.exceeds);
+CREATE FUNCTION shadow.pg_sequence_last_value(regclass) RETURNS bigint LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'run as %', current_user; END $$;
+"""
+
+
+async def test_whoever_appends_cannot_make_the_trigger_run_other_functions(database: str, writer: Connection) -> None:
+    """It runs with its owner's rights, and search_path is the writer's."""
+    async with connected(database) as owner:
+        await owner.execute(SHADOWS)
+        await writer.execute("SET search_path = shadow, pg_catalog")
+        for bell in (0, 9 * 10**18):
+            await owner.execute("SELECT setval('reactive_orch.bell', $1)", bell)
+            await writer.execute(f"{_INSERT} ('Order', '{bell}', 1, 'Placed')")
+
+
 async def test_who_may_only_insert_can_append(database: str, writer: Connection) -> None:
     async with prepared(database) as connection, WorkerProcess(database, "w1") as worker:
         await worker.ready()

@@ -60,15 +60,29 @@ LANGUAGE sql AS $$ SELECT pg_notify(channel, payload) $$;
 -- path to bloat. Unlogged: a crash empties it, and empty counts as armed.
 CREATE UNLOGGED SEQUENCE reactive_orch.bell MINVALUE 0;
 
--- Wakes the readers. SECURITY DEFINER with a fixed search_path: a role that may only INSERT must be able to append.
-CREATE FUNCTION reactive_orch.ring() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Wakes the readers while the bell is armed.
+CREATE FUNCTION reactive_orch.ring_if_armed() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass), 9e18::bigint)
        > extract(epoch FROM clock_timestamp()) * 1000 THEN
         PERFORM reactive_orch.notify('reactive_orch_events', '');
     END IF;
-    RETURN NULL;
+END
+$$;
+
+-- What every append pays. SECURITY DEFINER: a role that may only INSERT must be able to append. But each name with its
+-- schema, operators too, instead of SET search_path; one expression, and RETURN NEW (which is NULL here, as a constant
+-- would be a second expression): an INSERT alone in its transaction takes 24 us of processor time without the trigger,
+-- 26 with this one, 29 with the function above in its place.
+CREATE FUNCTION reactive_orch.ring() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF coalesce(pg_catalog.pg_sequence_last_value('reactive_orch.bell'::pg_catalog.regclass), 1)
+       OPERATOR(pg_catalog.<>) 0 THEN
+        PERFORM reactive_orch.ring_if_armed();
+    END IF;
+    RETURN NEW;
 END
 $$;
 
