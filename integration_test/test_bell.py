@@ -264,6 +264,45 @@ async def test_a_busy_log_disarms_the_bell_although_somebody_always_holds_the_fr
             await writing
 
 
+LOOKS_COUNTED_S = 1.0
+
+
+@pytest.mark.usefixtures("no_poll")
+@pytest.mark.parametrize("held", [False, True])
+async def test_while_much_is_written_a_reader_gathers(
+    database: str, monkeypatch: pytest.MonkeyPatch, *, held: bool
+) -> None:
+    """Each look and its batch cost the writers something; whether one of them holds the frontier or not."""
+    looks: list[log.Look] = []
+
+    async def counted(connection: Any) -> log.Look:
+        looks.append(await observe(connection))
+        return looks[-1]
+
+    observe = log.observe
+    monkeypatch.setattr(log, "observe", counted)
+    async with (
+        connected(database) as connection,
+        connected(database) as writer,
+        connected(database) as holder,
+        following(database),
+        holder.transaction(),
+    ):
+        if held:
+            await holder.execute(INSERT)
+        stop: list[object] = []
+        writing = asyncio.create_task(write_much(writer, stop))
+        try:
+            await wait_until(lambda: disarmed(connection), what="disarmed while much is written")
+            await asyncio.sleep(2 * bell.WINDOW_S)  # the rate is that of the last window
+            looks.clear()
+            await asyncio.sleep(LOOKS_COUNTED_S)
+            assert 0 < len(looks) <= 1 + LOOKS_COUNTED_S / bell.LOOK_MOST_S
+        finally:
+            stop.append(True)
+            await writing
+
+
 @pytest.mark.usefixtures("no_poll")
 async def test_a_reader_that_finds_the_bell_disarmed_serves_at_once_and_arms_it(database: str) -> None:
     async with connected(database) as connection, connected(database) as writer:

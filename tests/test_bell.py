@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from reactive_orch.core.bell import ARM_BELOW_PER_S, DISARM_ABOVE_PER_S, WINDOW_S, Bell
+from reactive_orch.core.bell import (
+    ARM_BELOW_PER_S,
+    DISARM_ABOVE_PER_S,
+    LOOK_CROWD_MOST_S,
+    LOOK_LEAST_S,
+    LOOK_MOST_S,
+    WINDOW_S,
+    Bell,
+)
 
 
 def _after(bell: Bell, rate: float, *, seconds: float = 1.0, every_s: float = 0.05) -> Bell:
@@ -50,3 +58,17 @@ def test_another_readers_word_is_taken_and_then_ones_own_rate_counts() -> None:
 def test_a_fresh_reader_believes_that_nobody_rings() -> None:
     assert not Bell().observe(0, 0.0, disarmed=True).armed
     assert START.armed
+
+
+def test_the_more_is_written_the_less_often_a_reader_looks() -> None:
+    steps = [_after(START, rate).look_every_s(1) for rate in (20, 250, 500, 50_000)]
+    assert steps[0] == LOOK_LEAST_S
+    assert steps == sorted(steps)
+    assert LOOK_LEAST_S < steps[1] < steps[2] < LOOK_MOST_S
+    assert steps[3] == LOOK_MOST_S
+
+
+def test_the_more_readers_the_less_often_each_looks() -> None:
+    busy = _after(START, 50_000)
+    assert busy.look_every_s(2) == 2 * LOOK_MOST_S
+    assert busy.look_every_s(50) == LOOK_CROWD_MOST_S

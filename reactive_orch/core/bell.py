@@ -21,6 +21,12 @@ DISARM_ABOVE_PER_S = 200.0
 WINDOW_S = 0.25
 """The rate is that of the last window of at least this length: short enough to follow a burst's beginning and end."""
 
+LOOK_S_PER_RATE = 30e-6
+LOOK_LEAST_S, LOOK_MOST_S, LOOK_CROWD_MOST_S = 0.003, 0.020, 0.050
+"""How far apart the looks are while nobody rings: in proportion to the rate, within the first two, times the number of
+readers, at most the last. Each look and the batch it leads to cost about a millisecond of processor time and a flush,
+which the writers miss the more of them there are, while a few milliseconds more gather a larger batch instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bell:
@@ -29,6 +35,13 @@ class Bell:
     armed: bool = True
     since_s: float = 0.0
     since: Position | None = None
+    rate: float = 0.0
+    """Events a second in the last window."""
+
+    def look_every_s(self, readers: int) -> float:
+        """Return the time from one look to the next while nobody rings, when so many look."""
+        alone_s = min(max(self.rate * LOOK_S_PER_RATE, LOOK_LEAST_S), LOOK_MOST_S)
+        return min(alone_s * readers, LOOK_CROWD_MOST_S)
 
     def observe(self, head: Position, now_s: float, *, disarmed: bool) -> Bell:
         """Return the bell after a look at the log's head; `now_s` is of any clock that only goes forward.
@@ -36,10 +49,10 @@ class Bell:
         `disarmed`: another reader has seen a high rate. It is believed for a window; then one's own rate decides.
         """
         if self.since is None or (self.armed and disarmed):
-            return Bell(self.armed and not disarmed, now_s, head)
+            return Bell(self.armed and not disarmed, now_s, head, self.rate)
         elapsed_s = now_s - self.since_s
         if elapsed_s < WINDOW_S:
             return self
         rate = (head - self.since) / elapsed_s
         limit = DISARM_ABOVE_PER_S if self.armed else ARM_BELOW_PER_S
-        return Bell(rate < limit, now_s, head)
+        return Bell(rate < limit, now_s, head, rate)

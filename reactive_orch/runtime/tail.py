@@ -38,8 +38,6 @@ POLL_DEAF_S = 0.2
 """The same while no notification can arrive."""
 ARMED_S = 20.0
 """For how long writers ring after the last reader has armed the bell; renewed at half time while somebody sleeps."""
-LOOK_BUSY_S, LOOK_BUSY_MOST_S = 0.003, 0.050
-"""How often a reader looks while nobody rings because much is written: times the number of readers, at most."""
 LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 BLOCKED_AFTER_S, BLOCKED_REPEAT_S = 1.0, 30.0
 """A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
@@ -70,6 +68,7 @@ class Tail:
         self._held_since: float | None = None
         self._report_at = 0.0
         self._unheard = 0
+        self._looked_at = 0.0
 
     @property
     def unheard(self) -> bool:
@@ -132,7 +131,9 @@ class Tail:
                 # Before anything is waited for: under many writers the frontier always waits for one of them.
                 await self._disarm(connection)
             self.bell.source = "work"  # unless it is waited for
-            if self._frontier.waiting:
+            if not self._bell.armed:
+                await self._gather()
+            elif self._frontier.waiting:
                 await self.bell.wait(looked_again.next_s())
             else:
                 looked_again.reset()
@@ -153,6 +154,7 @@ class Tail:
         self._announce()
 
     async def _look(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._looked_at = time.monotonic()
         look = await log.observe(connection)
         before = self._frontier.settled
         frontier = self._frontier.observe(Observation(look.head, frozenset(look.holders), frozenset(look.prepared)))
@@ -195,14 +197,22 @@ class Tail:
         """Wait for the bell: armed first, then looked once more, or else an event in between would ring for nobody."""
         if not self._waiting:
             await self._demand.wait()
-        if not self._bell.armed:
-            await self.bell.wait(min(LOOK_BUSY_S * self.readers, LOOK_BUSY_MOST_S))
-        elif self._armed_until_s - time.monotonic() < ARMED_S / 2:
+        if self._armed_until_s - time.monotonic() < ARMED_S / 2:
             await log.arm(connection, ARMED_S)
             self._armed_until_s = time.monotonic() + ARMED_S
         else:
             poll_s = POLL_S if self._hears() else POLL_DEAF_S
             await self.bell.wait(poll_s * random.uniform(0.8, 1.0))
+
+    async def _gather(self) -> None:
+        """Wait until somebody wants more and a time has passed since the last look, in which more of it gathers.
+
+        Since the last look: whose handlers take longer waits for nothing. Not sooner while writers hold the frontier:
+        among many of them somebody always does.
+        """
+        if not self._waiting:
+            await self._demand.wait()
+        await self.bell.wait(max(self._looked_at + self._bell.look_every_s(self.readers) - time.monotonic(), 0.0))
 
     async def _disarm(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         if self._armed_until_s:
