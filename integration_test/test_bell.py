@@ -264,6 +264,26 @@ async def test_a_busy_log_disarms_the_bell_although_somebody_always_holds_the_fr
             await writing
 
 
+@pytest.mark.usefixtures("no_poll")
+async def test_writers_in_line_for_the_bell_disarm_it_whatever_the_rate(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a flush is slow, writers that ring one after the other never reach the rate that would free them."""
+    monkeypatch.setattr(bell, "DISARM_ABOVE_PER_S", float("inf"))
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(database))
+        writers = [await stack.enter_async_context(connected(database)) for _ in range(8)]
+        await stack.enter_async_context(following(database))
+        await wait_until(lambda: armed(connection), what="armed while nothing is written")
+        stop: list[object] = []
+        writing = [asyncio.create_task(write_much(writer, stop)) for writer in writers]
+        try:
+            await wait_until(lambda: disarmed(connection), what="disarmed, as they wait for each other")
+        finally:
+            stop.append(True)
+            await asyncio.gather(*writing)
+
+
 LOOKS_COUNTED_S = 1.0
 
 

@@ -7,6 +7,7 @@ import pytest
 from reactive_orch.core.bell import (
     ARM_BELOW_PER_S,
     DISARM_ABOVE_PER_S,
+    DISARM_QUEUE,
     LOOK_CROWD_MOST_S,
     LOOK_LEAST_S,
     LOOK_MOST_S,
@@ -53,6 +54,15 @@ def test_another_readers_word_is_taken_and_then_ones_own_rate_counts() -> None:
     assert not told.armed
     assert not told.observe(6, 1.0 + WINDOW_S / 2, disarmed=True).armed
     assert told.observe(6, 1.0 + WINDOW_S, disarmed=True).armed
+
+
+def test_writers_in_line_for_the_bell_disarm_it_whatever_the_rate() -> None:
+    """Else, where a flush is slow, the line keeps the rate low and the low rate keeps the bell armed, for ever."""
+    assert START.observe(5, 1.0, disarmed=False, queue=1).armed
+    stopped = START.observe(5, 1.0, disarmed=False, queue=DISARM_QUEUE)
+    assert not stopped.armed
+    assert not stopped.observe(6, 1.0 + WINDOW_S / 2, disarmed=True).armed
+    assert stopped.observe(6, 1.0 + WINDOW_S, disarmed=True).armed, "the line was a coincidence"
 
 
 def test_a_fresh_reader_believes_that_nobody_rings() -> None:

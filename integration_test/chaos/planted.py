@@ -134,7 +134,7 @@ def frontier_reads_the_holders_before_the_head() -> None:
             holders = await connection.fetchrow(_HOLDERS)
             await anyio.sleep(0.002)  # as a busy machine makes: the bug must not hide on a quiet one
             head = await connection.fetchval(_HEAD)
-        return log.Look(head, holders["holders"], holders["prepared"], disarmed=False)
+        return log.Look(head, holders["holders"], holders["prepared"], disarmed=False, queue=0)
 
     _put(log, "observe", observe)
 
@@ -144,7 +144,7 @@ def frontier_trusts_the_head() -> None:
     async def observe(connection: Any) -> log.Look:
         with translated():
             head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
-        return log.Look(head, [], [], disarmed=False)
+        return log.Look(head, [], [], disarmed=False, queue=0)
 
     _put(log, "observe", observe)
 

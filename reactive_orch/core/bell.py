@@ -18,6 +18,10 @@ ARM_BELOW_PER_S = 100.0
 DISARM_ABOVE_PER_S = 200.0
 """Two limits, so that a rate near one of them does not toggle the bell."""
 
+DISARM_QUEUE = 2
+"""So many writers in line for the bell are too many, whatever the rate: where a flush takes longer than 5 ms, the line
+itself keeps the rate below the limit above, and it would never end."""
+
 WINDOW_S = 0.25
 """The rate is that of the last window of at least this length: short enough to follow a burst's beginning and end."""
 
@@ -43,11 +47,13 @@ class Bell:
         alone_s = min(max(self.rate * LOOK_S_PER_RATE, LOOK_LEAST_S), LOOK_MOST_S)
         return min(alone_s * readers, LOOK_CROWD_MOST_S)
 
-    def observe(self, head: Position, now_s: float, *, disarmed: bool) -> Bell:
+    def observe(self, head: Position, now_s: float, *, disarmed: bool, queue: int = 0) -> Bell:
         """Return the bell after a look at the log's head; `now_s` is of any clock that only goes forward.
 
-        `disarmed`: another reader has seen a high rate. It is believed for a window; then one's own rate decides.
+        `disarmed`: another reader has seen a high rate, or `queue`: so many writers wait for each other because they
+        ring. Either is believed for a window; then one's own rate decides.
         """
+        disarmed = disarmed or queue >= DISARM_QUEUE
         if self.since is None or (self.armed and disarmed):
             return Bell(self.armed and not disarmed, now_s, head, self.rate)
         elapsed_s = now_s - self.since_s

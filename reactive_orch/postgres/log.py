@@ -78,6 +78,8 @@ class Look(NamedTuple):
     prepared: list[str]
     disarmed: bool
     """Somebody has disarmed the bell: nobody rings."""
+    queue: int
+    """How many writers wait for another's bell to have rung."""
 
 
 async def observe(connection: AnyConnection) -> Look:

@@ -1,6 +1,6 @@
 -- name: observe
 -- Steps one and two of the frontier: the head, then who may still write at or below it.
-SELECT head, holders, prepared, disarmed FROM reactive_orch.observe_log();
+SELECT head, holders, prepared, disarmed, queue FROM reactive_orch.observe_log();
 
 -- name: run_end
 -- The end of the run without gaps directly after $1, looking at no more than $3 positions up to $2; NULL when there is none.

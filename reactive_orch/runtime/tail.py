@@ -161,7 +161,7 @@ class Tail:
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, frontier.settled, look.head))
         self._frontier = frontier
-        self._bell = self._bell.observe(look.head, time.monotonic(), disarmed=look.disarmed)
+        self._bell = self._bell.observe(look.head, time.monotonic(), disarmed=look.disarmed, queue=look.queue)
         if frontier.settled > before or not frontier.waiting:
             self._released()
         if frontier.settled > before:

@@ -105,23 +105,32 @@ $$;
 -- below it. A transaction takes the table's RowExclusiveLock before it draws a position and keeps it to its end, so a
 -- position up to the head belongs to one that is listed here or has ended. The rows are read later, in a statement
 -- (and so a snapshot) of their own. A prepared transaction has no pid; its virtual transaction is a new one.
--- On the way it tells whether the bell has been disarmed by somebody.
-CREATE FUNCTION reactive_orch.observe_log(OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean)
+-- On the way it tells whether the bell has been disarmed by somebody, and how many of the writers stand in line for
+-- the lock that NOTIFY takes: on a database that is not there, since it is the whole cluster's.
+CREATE FUNCTION reactive_orch.observe_log(
+    OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean, OUT queue integer)
 LANGUAGE plpgsql AS $$
 BEGIN
     disarmed := coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass) = 0, false);
     SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
 
-    SELECT coalesce(array_agg(l.virtualtransaction), '{}'),
-           coalesce(array_agg(l.virtualtransaction) FILTER (WHERE l.pid IS NULL), '{}')
-    INTO holders, prepared
-    FROM pg_locks l
-    WHERE l.locktype = 'relation'
-      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-      AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
-      AND l.mode = 'RowExclusiveLock'
-      AND l.granted
-      AND l.pid IS DISTINCT FROM pg_backend_pid();
+    WITH locks AS MATERIALIZED (
+        SELECT l.virtualtransaction AS holder, l.pid, l.locktype = 'relation' AS writes
+        FROM pg_locks l
+        WHERE l.pid IS DISTINCT FROM pg_backend_pid()
+          AND (l.locktype = 'relation'
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+               AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+               AND l.mode = 'RowExclusiveLock'
+               AND l.granted
+            OR l.locktype = 'object' AND l.database = 0 AND l.classid = 'pg_database'::regclass AND l.objid = 0
+               AND NOT l.granted)
+    )
+    SELECT coalesce(array_agg(w.holder) FILTER (WHERE w.writes), '{}'),
+           coalesce(array_agg(w.holder) FILTER (WHERE w.writes AND w.pid IS NULL), '{}'),
+           count(*) FILTER (WHERE NOT w.writes AND w.holder IN (SELECT o.holder FROM locks o WHERE o.writes))
+    INTO holders, prepared, queue
+    FROM locks w;
 END
 $$;
 
