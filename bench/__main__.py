@@ -23,6 +23,7 @@ NAMES = [
     "hot_path",
     "lanes",
     "append",
+    "bell",
     "idle",
     "rebalance",
     "startup",
