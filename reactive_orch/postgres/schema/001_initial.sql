@@ -60,7 +60,10 @@ LANGUAGE sql AS $$ SELECT pg_notify(channel, payload) $$;
 -- path to bloat. Unlogged: a crash empties it, and empty counts as armed.
 CREATE UNLOGGED SEQUENCE reactive_orch.bell MINVALUE 0;
 
--- Wakes the readers while the bell is armed.
+-- Wakes the readers while the bell is armed. All of them: it could name the partitions, so that processes without them
+-- sleep on, but that takes a transition table, which costs a bulk insert 1.5 us for each row (of 12), armed or not. It
+-- saved 0.16 of 0.35 cores with 16 processes at 20 events a second, 0.1 of 0.45 at 80, and nothing with 48 on 2 cores,
+-- where wake-ups run into one another anyway.
 CREATE FUNCTION reactive_orch.ring_if_armed() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
