@@ -25,7 +25,7 @@ itself keeps the rate below the limit above, and it would never end."""
 WINDOW_S = 0.25
 """The rate is that of the last window of at least this length: short enough to follow a burst's beginning and end."""
 
-LOOK_S_PER_RATE = 30e-6
+LOOK_S_PER_RATE = 15e-6
 LOOK_LEAST_S, LOOK_MOST_S, LOOK_CROWD_MOST_S = 0.003, 0.020, 0.050
 """How far apart the looks are while nobody rings: in proportion to the rate, within the first two, times the number of
 readers, at most the last. Each look and the batch it leads to cost about a millisecond of processor time and a flush,
