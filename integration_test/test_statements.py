@@ -243,7 +243,7 @@ ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
         ("log.read_stream", (*STREAM, 90), 10),
         ("log.stream_version", STREAM, 100),  # without statistics PostgreSQL 15 counts through the stream
         ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None), 2),
-        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES), 2 * PARTITIONS),
+        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, False), 2 * PARTITIONS),
         ("checkpoints.load_free", ("r7", "p", ALL, "{}"), PARTITIONS),
         ("checkpoints.positions", ("r7",), PARTITIONS),
     ],

@@ -69,7 +69,8 @@ def short_count_ignored() -> None:
             [s.expected.position for s in swaps],
             [s.expected.epoch for s in swaps],
         )
-        row = await self._connection.fetchrow(checkpoints._SQL.swap, *self._of, *columns, [s.target for s in swaps])
+        sent = (*columns, [s.target for s in swaps], False)
+        row = await self._connection.fetchrow(checkpoints._SQL.swap, *self._of, *sent)
         assert row is not None
         return int(row["parked"])
 

@@ -27,9 +27,9 @@ WINDOW_S = 0.25
 
 LOOK_S_PER_RATE = 15e-6
 LOOK_LEAST_S, LOOK_MOST_S, LOOK_CROWD_MOST_S = 0.003, 0.020, 0.050
-"""How far apart the looks are while nobody rings: in proportion to the rate, within the first two, times the number of
-readers, at most the last. Each look and the batch it leads to cost about a millisecond of processor time and a flush,
-which the writers miss the more of them there are, while a few milliseconds more gather a larger batch instead."""
+"""How far apart the looks are while nobody rings: in proportion to the rate up to the second, but no less than the
+first for each reader, up to the last. Each look and the batch it leads to cost about a millisecond of processor time
+and a flush, which the writers miss the more of them there are; a few milliseconds more gather a larger batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class Bell:
 
     def look_every_s(self, readers: int) -> float:
         """Return the time from one look to the next while nobody rings, when so many look."""
-        alone_s = min(max(self.rate * LOOK_S_PER_RATE, LOOK_LEAST_S), LOOK_MOST_S)
-        return min(alone_s * readers, LOOK_CROWD_MOST_S)
+        alone_s = min(self.rate * LOOK_S_PER_RATE, LOOK_MOST_S)
+        return max(alone_s, min(LOOK_LEAST_S * readers, LOOK_CROWD_MOST_S))
 
     def observe(self, head: Position, now_s: float, *, disarmed: bool, queue: int = 0) -> Bell:
         """Return the bell after a look at the log's head; `now_s` is of any clock that only goes forward.

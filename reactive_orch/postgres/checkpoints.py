@@ -132,17 +132,10 @@ class Batches:
 
     async def _swap(self, swaps: Sequence[Swap]) -> int:
         began = time.perf_counter()
-        partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
-        row = await self._connection.fetchrow(
-            _SQL.swap, *self._of, partitions, list(map(_POSITION, expected)), list(map(_EPOCH, expected)), targets
-        )
+        swapped, parked = await _move(self._connection, self._of, swaps, alone=False)
         self.swap_s = time.perf_counter() - began
-        assert row is not None, "an aggregate returns one row"
-        swapped, parked, _ = row
-        if swapped != len(swaps):
-            msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {self._of[1]} have moved or are held"
-            raise Superseded(msg)
-        return int(parked)
+        _demand_all(self._of, swaps, swapped)
+        return parked
 
     async def _roll_back(self) -> None:
         transaction, self._transaction = self._transaction, None
@@ -153,6 +146,33 @@ class Batches:
                     await _say_rollback(connection, transaction)
             except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
                 drop(connection)
+
+
+async def save(connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]) -> None:
+    """Move checkpoints over stretches without events, in one statement.
+
+    Raises Superseded when some are held by another transaction or stand elsewhere; the others have been moved.
+    """
+    with translated():
+        swapped, _ = await _move(connection, (replica_set, projection), swaps, alone=True)
+    _demand_all((replica_set, projection), swaps, swapped)
+
+
+async def _move(
+    connection: AnyConnection, of: tuple[str, str], swaps: Sequence[Swap], *, alone: bool
+) -> tuple[int, int]:
+    """Run the swap; return how many rows it moved, and how many events these have parked."""
+    partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
+    positions, epochs = list(map(_POSITION, expected)), list(map(_EPOCH, expected))
+    row = await connection.fetchrow(_SQL.swap, *of, partitions, positions, epochs, targets, alone)
+    assert row is not None, "an aggregate returns one row"
+    return row[0], row[1]
+
+
+def _demand_all(of: tuple[str, str], swaps: Sequence[Swap], swapped: int) -> None:
+    if swapped != len(swaps):
+        msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {of[1]} have moved or are held"
+        raise Superseded(msg)
 
 
 async def _say_rollback(connection: AnyConnection, transaction: Transaction) -> None:

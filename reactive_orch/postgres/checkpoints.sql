@@ -1,7 +1,9 @@
 -- name: swap
 -- The compare-and-swap: partitions $3 of (replica set $1, projection $2) from positions $4 and epochs $5 to positions $6.
 -- Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets fewer rows than
--- it sent rolls back. The transaction is marked: it cannot commit before it is sealed.
+-- it sent rolls back. The transaction is marked: it cannot commit before it is sealed. Or, with $7, it is a transaction
+-- of its own that moves checkpoints over stretches without events: sealed here, those that stand elsewhere left alone,
+-- and without waiting for the disk, as after a crash such a stretch is read once more.
 WITH sent AS (
     SELECT s.partition, s.expected, s.epoch, s.target
     FROM unnest($3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS s(partition, expected, epoch, target)
@@ -17,7 +19,9 @@ WITH sent AS (
     RETURNING c.parked
 )
 SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS parked,
-       set_config('reactive_orch.batch', pg_current_xact_id()::text, true) AS batch
+       set_config(CASE WHEN $7::boolean THEN 'reactive_orch.sealed' ELSE 'reactive_orch.batch' END,
+                  pg_current_xact_id()::text, true),
+       CASE WHEN $7 THEN set_config('synchronous_commit', 'off', true) END
 FROM swapped s;
 
 -- name: seal
@@ -30,9 +34,11 @@ SELECT reactive_orch.seal_batch(); COMMIT AND CHAIN;
 
 -- name: load_free
 -- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that
--- goes with this filter: a row that a rewind has just moved is left out and found at the next look.
+-- goes with this filter: a row that a rewind has just moved is left out and found at the next look. The locks end with
+-- the statement, so its commit need not wait for the disk.
 SELECT c.partition, c.position, c.epoch, c.parked, p.filter = $4::jsonb AS ours
-FROM reactive_orch.checkpoints c
+FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_flush
+CROSS JOIN reactive_orch.checkpoints c
 JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.epoch = c.epoch
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
 ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;

@@ -52,7 +52,8 @@ class Adoption:
     def __init__(self, turn: Turn, snapshot: Snapshot, shares: Iterable[Share], *, resumed: bool) -> None:
         """Compute what moves. `resumed`: acknowledged before, to be held again after a lost connection."""
         self._shares = tuple(shares)
-        self._resumed = resumed
+        self.resumed = resumed
+        """It was acknowledged before: there is nothing to tell."""
         self._acknowledging: tuple[int, Acknowledged] | None = None
         self.generation = snapshot.generation
         self.due: Mapping[str, frozenset[Partition]] = core.share(snapshot, turn.member)
@@ -94,7 +95,7 @@ class Adoption:
     def end(self, outcome: str) -> str | None:
         """Tell how it ended; return its span's traceparent."""
         self.done = True
-        if self._resumed:
+        if self.resumed:
             return None
         waits = [share.row_wait for share in self._shares]
         self._steps.row_wait_s, self._steps.row_waited_for = max(waits, key=lambda wait: wait[0], default=(0.0, None))

@@ -325,10 +325,7 @@ class Lane:
 
 
 async def save(work: Work, swaps: Sequence[Swap]) -> None:
-    """Move checkpoints over stretches without events: a batch that handles nothing."""
+    """Move checkpoints over stretches without events."""
     if swaps:
-        async with (
-            work.database.coordination() as connection,
-            checkpoints.Batches(connection, work.replica_set, work.projection.name).batch(swaps),
-        ):
-            pass
+        async with work.database.coordination() as connection:
+            await checkpoints.save(connection, work.replica_set, work.projection.name, swaps)

@@ -214,6 +214,9 @@ class Worker:
 
     async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
+        adoption = self._adoption
+        if adoption is not None and not adoption.done and not self._stopping and self._holds_what_it_should():
+            await self._acknowledge(adoption)  # before looking again: others wait for it
         turn = Turn(self.replica_set, self.member or NOBODY, source)
         self._looked_at = time.monotonic()
         count(WAKE_UPS, "turn", source)
@@ -247,8 +250,9 @@ class Worker:
             self._signal.set()
         for name, share in self._shares.items():
             share.rewound(snapshot.epochs.get(name, 0))
-        self._watch.set(core.successor(snapshot, self.member))
-        return await self._adopt(turn, snapshot, me.acknowledged)
+        again = await self._adopt(turn, snapshot, me.acknowledged)
+        self._watch.set(core.successor(snapshot, me.id))
+        return again
 
     async def _join(self) -> bool:
         if self._stopping:
@@ -293,19 +297,26 @@ class Worker:
         adoption = self._adoption
         if adoption is None or adoption.generation != snapshot.generation:
             adoption = self._begin_adoption(turn, snapshot, resumed=acknowledged >= snapshot.generation)
-        if not all(share.settled for share in self._shares.values()):
-            return False
+        # Done and yet not acknowledged: a crash of the server has taken that back.
+        open_still = not adoption.done or acknowledged < snapshot.generation
+        return open_still and self._holds_what_it_should() and not await self._acknowledge(adoption)
+
+    def _holds_what_it_should(self) -> bool:
+        return all(share.settled for share in self._shares.values())
+
+    async def _acknowledge(self, adoption: Adoption) -> bool:
+        """Tell that the generation has been adopted; False when there is another one already."""
         adoption.note()
-        if acknowledged < snapshot.generation:
+        if not adoption.resumed:
             async with self._node.database.coordination() as connection:
                 if not await adoption.acknowledge(connection):
-                    return True
+                    return False
         if not adoption.done:
             self._last_adopt = adoption.end("acknowledged")
             held = adoption.report()
             self._state, self._expelled = State.SERVING if held else State.STANDBY, False
             self._came_to_rest()  # its lanes may have, before
-        return False
+        return True
 
     def _begin_adoption(self, turn: Turn, snapshot: Snapshot, *, resumed: bool) -> Adoption:
         self._end_adoption("superseded")

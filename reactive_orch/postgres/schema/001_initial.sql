@@ -525,6 +525,7 @@ DECLARE
     noticed timestamptz := clock_timestamp() - make_interval(secs => in_total_s);
     settled timestamptz;
 BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);  -- what a crash takes back is acknowledged again
     PERFORM FROM reactive_orch.replica_sets r
     WHERE r.name = in_replica_set AND r.generation = in_generation FOR NO KEY UPDATE;
     IF NOT FOUND THEN
