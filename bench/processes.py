@@ -2,7 +2,7 @@
 
     floor    LISTEN, and SELECT what is new, on bare asyncpg
     bare     read a batch, save the position, on bare asyncpg
-    workers  workers of this package, as a library
+    workers  workers of this package, as a library, with the collector of cycles as the command line sets it
 
 UVLOOP=1 in the environment runs any of them on uvloop.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ import asyncpg
 
 from bench import projections
 from reactive_orch import Config, Node, Projection, Worker
+from reactive_orch.cli import COLLECT_AFTER
 from reactive_orch.runtime import lane
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ class Workers:
         self._workers: list[Worker] = []
         self._done: list[anyio.Event] = []
         self._together = anyio.Event()
+        gc.set_threshold(*COLLECT_AFTER)
         original = lane.Lane._handle  # noqa: SLF001
 
         async def noting(one: lane.Lane, batches: Any, connection: Any, batch: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
 
+COLLECT_AFTER = (10_000, 20, 20)
+"""Python's collector of cycles looks after so many new objects. An event is a handful of them, none in a cycle, and all
+gone with their batch: with the default of 700 the looks take 8 % of the processor time of a batch of 500."""
+
 _logger = logging.getLogger("reactive_orch")
 
 
@@ -52,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parse(arguments)
+        gc.set_threshold(*COLLECT_AFTER)
         anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
