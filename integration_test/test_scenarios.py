@@ -34,6 +34,8 @@ from integration_test.harness import (
 )
 from integration_test.projections import CURED, POISON, recorder
 from reactive_orch import Config, NewEvent, Node, Worker, append
+from reactive_orch.core.health import State
+from reactive_orch.postgres.database import COORDINATION_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -535,6 +537,31 @@ async def test_several_replica_sets_in_one_process(database: str) -> None:
         await wait_until(lambda: has_left(connection, "billing"), what="billing has no members")
     async with connected(database) as connection:
         await assert_nobody_left(connection)
+
+
+async def test_more_workers_in_one_process_than_connections_to_coordinate(database: str) -> None:
+    """None holds a connection while it waits for a second one: together they would wait for ever."""
+    count = 3 * COORDINATION_CONNECTIONS_MAX
+    async with (
+        prepared(database) as connection,
+        Node(Config(database_url=database)) as node,
+        anyio.create_task_group() as tasks,
+    ):
+        workers = [Worker(node, "test", [recorder("handled", worker=f"w{n}")]) for n in range(count)]
+        for worker in workers:
+            tasks.start_soon(worker.run)
+
+        async def all_serve() -> bool:
+            return all(worker.state is State.SERVING for worker in workers)
+
+        await wait_until(all_serve, what="all serve")
+        await wait_settled(connection)
+        assert {len(worker.partitions["handled"]) for worker in workers} == {
+            PARTITIONS // count,
+            PARTITIONS // count + 1,
+        }
+        for worker in workers:
+            worker.stop()
 
 
 async def has_left(connection: Connection, replica_set: str) -> bool:

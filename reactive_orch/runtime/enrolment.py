@@ -51,8 +51,10 @@ async def register(node: Node, replica_set: str, projections: Sequence[Projectio
     accepted = [projection for projection in projections if projection.name not in refused]
     if not accepted:
         raise ConfigError(nothing_left(refused))
-    with contextlib.suppress(Unavailable, Superseded, Refused):
-        await _warm_up(node, replica_set, accepted[0])
+    if not node.warm:
+        node.warm = True  # only one may hold several connections at once, or all would wait for each other
+        with contextlib.suppress(Unavailable, Superseded, Refused):
+            await _warm_up(node, replica_set, accepted[0])
     return accepted
 
 

@@ -80,6 +80,8 @@ class Node:
         self.session = Session(self.database, config.heartbeat_s, hearers)
         self.tail = Tail(self.database, lambda: self.session.connected)
         self.partitions_total = 0
+        self.warm = False
+        """Whether connections for a take-over have been opened."""
         self.loop_delay_s = 0.0
         """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
         self._tenants: list[Tenant] = []
