@@ -555,7 +555,7 @@ async def test_more_workers_in_one_process_than_connections_to_coordinate(databa
             return all(worker.state is State.SERVING for worker in workers)
 
         await wait_until(all_serve, what="all serve")
-        await wait_settled(connection)
+        await wait_settled(connection, members=count)
         assert {len(worker.partitions["handled"]) for worker in workers} == {
             PARTITIONS // count,
             PARTITIONS // count + 1,
