@@ -62,7 +62,7 @@ def main() -> int:
             goals += section.goals
     if goals:
         print("\n" + goals_table(goals))
-        if not options.only and options.report:
+        if options.report and len(options.only or NAMES) > 1:
             put_section(options.report, "goals", f"## Goals\n\n{_how(options)}\n\n{goals_table(goals)}")
     return 1 if failed else 0
 
