@@ -417,6 +417,37 @@ async def test_two_that_believe_they_own_everything(database: str) -> None:
         assert await _deadlocks(connection) == 0
 
 
+async def test_a_batch_that_is_cancelled_anywhere_leaves_nothing_behind(database: str) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    await run_until_idle(database, recorder("contested"))  # registers the projection
+    pool = Database(database, label="cancelled", connections_max=1, handler_timeout_s=60)
+    await pool.open()
+
+    async def two_batches() -> None:
+        known = {row["partition"]: row["position"] for row in await connection.fetch(_CONTESTED)}
+        async with pool.processing() as own, checkpoints.Batches(own, "test", "contested") as batches:
+            for partition in range(2):
+                swap = Swap(partition, Checkpoint(known[partition], 0), known[partition] + 1)
+                async with batches.batch([swap], lambda: True):
+                    await own.execute("SELECT 1")
+
+    cancelled = 0
+    async with connected(database) as connection:
+        for turns in range(60):
+            await two_batches()  # nobody holds the rows, and the connection is fit for use
+            task = asyncio.create_task(two_batches())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            cancelled += task.cancelled()
+    await pool.close()
+    assert cancelled
+    assert complaints == []
+
+
 async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
     async with connected(database) as connection, connected(database) as loser_effects:
         await run_until_idle(database, recorder("contested"))  # registers the projection

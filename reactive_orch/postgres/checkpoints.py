@@ -105,8 +105,13 @@ class Batches:
 
     async def _begin(self) -> None:
         if self._transaction is None:
-            self._transaction = self._connection.transaction()
-            await self._transaction.start()
+            transaction = self._connection.transaction()
+            try:
+                await transaction.start()
+            except BaseException:
+                drop(self._connection)  # whether it has begun, neither asyncpg nor we know
+                raise
+            self._transaction = transaction
 
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
         assert self._transaction is not None, "a batch has begun"
