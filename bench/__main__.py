@@ -21,6 +21,7 @@ NAMES = [
     "latency",
     "catchup",
     "hot_path",
+    "shared",
     "lanes",
     "append",
     "bell",

@@ -14,7 +14,7 @@ from integration_test.harness import stand
 if TYPE_CHECKING:
     from bench.scene import Scene
 
-EVENTS = 1_000_000
+EVENTS = 2_000_000
 AHEAD = 32
 """So many of the 64 partitions have been handled; the others' share of the log is the backlog."""
 RUNS = 2

@@ -97,7 +97,7 @@ class Progress:
         high = end + self._span()
         if high > settled or len(window.partitions) < len(self.saved):
             return None
-        return self._window(window.partitions, end, high, window.limit)
+        return self._window(window.partitions, end, high, self.batch_events)
 
     def _window(self, partitions: tuple[Partition, ...], low: Position, high: Position, limit: int) -> Window:
         """Half of the log's partitions or more, or a few positions: then they are read past the events of others."""

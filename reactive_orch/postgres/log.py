@@ -110,7 +110,7 @@ async def blockers(connection: AnyConnection) -> list[Blocker]:
     return [Blocker(**{**row, "age_s": row["age_s"] or 0.0}) for row in rows]
 
 
-async def read_window(connection: AnyConnection, window: Window, wanted: Filter) -> tuple[list[Event], Position]:
+async def read_window(connection: AnyConnection, window: Window, wanted: Filter) -> tuple[tuple[Event, ...], Position]:
     """Return the window's events in order, and the position up to which the window has been read."""
     with translated():
         rows = await connection.fetch(
@@ -123,7 +123,7 @@ async def read_window(connection: AnyConnection, window: Window, wanted: Filter)
             window.limit,
             BATCH_BYTES_MAX,
         )
-    events = list(map(_event, rows))
+    events = tuple(map(_event, rows))
     cut = len(events) == window.limit or sum(len(event.payload) for event in events) >= BATCH_BYTES_MAX
     return events, events[-1].global_position if cut else window.high
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection, Database
-    from reactive_orch.runtime.reader import Reading
+    from reactive_orch.runtime.shelf import Reading, Shelf
     from reactive_orch.runtime.tail import Tail
 
 SAVE_EVERY_S = 5.0
@@ -73,7 +73,7 @@ class Work:
 class Lane:
     """Some partitions of one projection."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, shelf: Shelf) -> None:
         """Start without partitions."""
         self._work = work
         self.progress = Progress(work.config.batch_events, work.partitions_total)
@@ -88,7 +88,7 @@ class Lane:
         self._trouble = Trouble()
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
-        self._reader = Reader(work.database, work.projection.filter, self.handling.read)
+        self._reader = Reader(work.database, work.projection.filter, shelf, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._gather_s = 0.0

@@ -2,63 +2,39 @@
 
 What is read ahead is a guess at the next window. It is used if the lane then asks for the same partitions from the same
 position in the same incarnation of the database, and thrown away otherwise; which events of it count is decided by
-the lane's progress, as for any window.
+the lane's progress, as for any window. What another lane has read, or reads, is taken from the shelf.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import anyio
 
 from reactive_orch.errors import ReactiveOrchError
 from reactive_orch.postgres import log
+from reactive_orch.runtime.shelf import Read, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from anyio.abc import TaskGroup
 
-    from reactive_orch.model import Event, Filter, Position, Window
+    from reactive_orch.model import Filter, Window
     from reactive_orch.postgres.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A window that has been read up to `end`."""
-
-    window: Window
-    events: Sequence[Event]
-    end: Position
-    incarnation: int
-
-
-@dataclass(slots=True)
-class _Guess:
-    """A window read ahead, or being read."""
-
-    window: Window
-    under_way: bool = False
-    """It has a connection: the database is at work on it, or has been."""
-    reading: Reading | None = None
-    arrived: anyio.Event = field(default_factory=anyio.Event)
-
-    def begins(self, window: Window) -> bool:
-        mine = self.window
-        return mine.low == window.low and mine.partitions == window.partitions and mine.limit <= window.limit
+    from reactive_orch.runtime.shelf import Shelf
 
 
 class Reader:
     """The windows of one lane."""
 
-    def __init__(self, database: Database, wanted: Filter, took: Callable[[float], None]) -> None:
+    def __init__(self, database: Database, wanted: Filter, shelf: Shelf, took: Callable[[float], None]) -> None:
         """Read nothing yet; `took` is told how long each read took, in seconds."""
         self._database = database
         self._wanted = wanted
+        self._shelf = shelf
         self._took = took
-        self._guess: _Guess | None = None
+        self._guess: Read | None = None
 
     @property
     def coming(self) -> bool:
@@ -69,37 +45,48 @@ class Reader:
         return bool(guess.reading.events) if guess.reading else not guess.arrived.is_set()
 
     def read_ahead(self, tasks: TaskGroup, window: Window) -> None:
-        """Start to read what is likely to be asked for next."""
-        self._guess = _Guess(window)
-        tasks.start_soon(self._read_guess, self._guess)
+        """Start to read what is likely to be asked for next, unless it is on the shelf."""
+        self._guess = self._shelf.find(window, self._database.incarnation)
+        if self._guess is None:
+            self._guess = self._begin(window)
+            tasks.start_soon(self._read_guess, self._guess)
 
     async def read(self, window: Window) -> Reading:
         """Return this window, or its beginning if that was read ahead. Raises Unavailable or Superseded."""
-        return await self.ahead(window) or await self._read(window)
+        return await self.ahead(window) or await self._shelved(window) or await self._perform(self._begin(window))
 
     async def ahead(self, window: Window) -> Reading | None:
         """Return this window, or its beginning, if it was read ahead: without a connection that others may wait for."""
         guess, self._guess = self._guess, None
-        if guess is None or not guess.begins(window):
-            return None
-        await guess.arrived.wait()
-        reading = guess.reading
-        return reading if reading is not None and reading.incarnation == self._database.incarnation else None
+        return await self._arrived(guess) if guess is not None and guess.begins(window) else None
 
-    async def _read(self, window: Window, guess: _Guess | None = None) -> Reading:
-        incarnation = self._database.incarnation
-        async with self._database.processing() as connection:
-            if guess is not None:
-                guess.under_way = True
-            began = time.perf_counter()
-            events, end = await log.read_window(connection, window, self._wanted)
-            self._took(time.perf_counter() - began)
-        return Reading(window, events, end, incarnation)
+    async def _shelved(self, window: Window) -> Reading | None:
+        while (read := self._shelf.find(window, self._database.incarnation)) is not None:
+            if (reading := await self._arrived(read)) is not None:
+                return reading
+        return None
 
-    async def _read_guess(self, guess: _Guess) -> None:
+    async def _arrived(self, read: Read) -> Reading | None:
+        await read.arrived.wait()
+        return read.reading if read.incarnation == self._database.incarnation else None
+
+    def _begin(self, window: Window) -> Read:
+        read = Read(window, self._database.incarnation)
+        self._shelf.put(read)
+        return read
+
+    async def _perform(self, read: Read) -> Reading:
         try:
-            guess.reading = await self._read(guess.window, guess)
-        except ReactiveOrchError:
-            pass  # the lane will read it itself, and meet the error itself
+            async with self._database.processing() as connection:
+                read.under_way = True
+                began = time.perf_counter()
+                events, end = await log.read_window(connection, read.window, self._wanted)
+                self._took(time.perf_counter() - began)
+            read.reading = Reading(read.window, events, end)
+            return read.reading
         finally:
-            guess.arrived.set()
+            read.arrived.set()
+
+    async def _read_guess(self, guess: Read) -> None:
+        with contextlib.suppress(ReactiveOrchError):  # whoever asks for it will read it, and meet the error
+            await self._perform(guess)

@@ -21,11 +21,12 @@ from reactive_orch.runtime.lane import Lane, Work, save
 from reactive_orch.runtime.signal import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
     from reactive_orch.model import Checkpoint, Partition, Position
+    from reactive_orch.runtime.shelf import Shelf
 
 FAR_BEHIND_BATCHES = 20
 """A partition this many batches behind its lane gets the catch-up lane, so that it delays no fresh event."""
@@ -36,13 +37,12 @@ _logger = logging.getLogger("reactive_orch")
 class Share:
     """The partitions of one projection on one worker."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, shelves: Sequence[Shelf]) -> None:
         """Start without partitions. `work.changed` is called when the share may have settled."""
         self.signal = Signal()
         self._changed, self._rests = work.changed, work.rests
         self._work = replace(work, changed=self.signal.set, rests=self._lane_rests)
-        self._lanes = [Lane(self._work) for _ in range(work.projection.concurrency)]
-        self._catch_up = Lane(self._work)
+        *self._lanes, self._catch_up = [Lane(self._work, shelf) for shelf in shelves]
         self._desired: frozenset[Partition] = frozenset()
         self._saving = False
         self._waits_for_row = False

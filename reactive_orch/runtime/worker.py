@@ -26,6 +26,7 @@ from reactive_orch.runtime.crowd import Crowd
 from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S, Ending
 from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
+from reactive_orch.runtime.shelf import shelves_of
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.runtime.watch import Watch
 from reactive_orch.telemetry import spans
@@ -116,7 +117,8 @@ class Worker:
                 accepted = await enrolment.register_unless(
                     self._ending.asked, self._node, self.replica_set, self._projections
                 )
-                self._shares = {projection.name: Share(self._work(projection)) for projection in accepted}
+                shelves = shelves_of(accepted)
+                self._shares = {p.name: Share(self._work(p), shelves[p.name]) for p in accepted}
                 if accepted:
                     async with anyio.create_task_group() as tasks:
                         for share in self._shares.values():

@@ -1,0 +1,147 @@
+"""Projections of one worker that stand at the same position read each window once, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from integration_test.harness import append_events, connected
+from reactive_orch import Config, Event, Node, Projection, Worker, projection
+from reactive_orch.model import Filter
+from reactive_orch.postgres import log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    import pytest
+
+    from reactive_orch.model import Position, Window
+    from reactive_orch.postgres.database import AnyConnection
+
+EVENTS, BATCH = 2000, 50
+WINDOWS = EVENTS // BATCH
+NAMES = ("a", "b", "c")
+
+
+class Reads:
+    """The window reads that got to the database, by filter."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.of: Counter[Filter] = Counter()
+        self.before: Callable[[AnyConnection], Awaitable[None]] | None = None
+        """What happens on the connection before the read."""
+        self._read_window = log.read_window
+        monkeypatch.setattr(log, "read_window", self._count)
+
+    async def _count(
+        self, connection: AnyConnection, window: Window, wanted: Filter
+    ) -> tuple[tuple[Event, ...], Position]:
+        self.of[wanted] += 1
+        if self.before:
+            await self.before(connection)
+        return await self._read_window(connection, window, wanted)
+
+
+class Followers:
+    """Projections that record what they are given; `pace` is awaited with each batch."""
+
+    def __init__(self, pace: Callable[[str, Sequence[Event]], Awaitable[Any]]) -> None:
+        self.handled: dict[str, list[int]] = {}
+        self.sizes: dict[str, list[int]] = {}
+        self._pace = pace
+
+    def make(self, name: str, aggregate_types: Sequence[str] | None = None) -> Projection:
+        handled, sizes = self.handled.setdefault(name, []), self.sizes.setdefault(name, [])
+
+        @projection(name, batch=True, aggregate_types=aggregate_types)
+        async def follow(events: Sequence[Event], tx: object) -> None:  # noqa: ARG001
+            await self._pace(name, events)
+            handled.extend(event.global_position for event in events)
+            sizes.append(len(events))
+
+        return follow
+
+
+async def catch_up(database: str, projections: Sequence[Projection]) -> None:
+    """Handle everything that a log of `EVENTS` events holds, and check nothing but that it ends."""
+    async with connected(database) as connection:
+        await append_events(connection, EVENTS)
+    async with Node(Config(database_url=database, batch_events=BATCH)) as node:
+        await Worker(node, "test", projections, until_idle=True).run()
+
+
+def everything() -> list[int]:
+    return list(range(1, EVENTS + 1))
+
+
+async def test_who_stands_together_reads_together(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, side_by_side = Reads(monkeypatch), asyncio.Barrier(len(NAMES))
+
+    async def pace(name: str, _events: Sequence[Event]) -> None:
+        if name in NAMES:
+            await side_by_side.wait()
+
+    followers = Followers(pace)
+    other = followers.make("other", ["SomethingElse"])
+    await catch_up(database, [*map(followers.make, NAMES), other])
+    assert followers.handled == {**dict.fromkeys(NAMES, everything()), "other": []}
+    # Each ends with a window or two without events. Alone, three projections take three times as many.
+    assert WINDOWS <= reads.of[Filter()] <= WINDOWS + 3 * len(NAMES)
+    assert reads.of[other.filter], "what passes one filter says nothing about another one"
+
+
+async def test_nobody_waits_for_a_slow_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, quick_are_done = Reads(monkeypatch), asyncio.Event()
+
+    async def pace(name: str, events: Sequence[Event]) -> None:
+        if name == "a":
+            await asyncio.wait_for(quick_are_done.wait(), 60)
+        elif events[-1].global_position == EVENTS:
+            quick_are_done.set()
+
+    followers = Followers(pace)
+    await catch_up(database, list(map(followers.make, NAMES[:2])))
+    assert followers.handled == dict.fromkeys(NAMES[:2], everything())
+    assert reads.of[Filter()] >= 2 * WINDOWS - 10, "the slow one, left behind, has read for itself"
+
+
+async def test_a_read_that_fails_for_all_fails_for_none(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third connection dies while others wait for what it reads."""
+    reads = Reads(monkeypatch)
+
+    async def before(connection: AnyConnection) -> None:
+        if sum(reads.of.values()) % 3 == 0 and reads.of.total() < WINDOWS:
+            async with connected(database) as other:
+                await other.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+
+    async def pace(_name: str, _events: Sequence[Event]) -> None:
+        pass
+
+    reads.before = before
+    followers = Followers(pace)
+    await catch_up(database, list(map(followers.make, NAMES)))
+    assert {name: sorted(set(handled)) for name, handled in followers.handled.items()} == dict.fromkeys(
+        NAMES, everything()
+    )
+    async with connected(database) as connection:
+        assert await connection.fetchval("SELECT max(position) FROM reactive_orch.checkpoints") == EVENTS
+
+
+async def test_what_fails_for_one_is_narrowed_down_for_it_alone(database: str) -> None:
+    side_by_side, failures = asyncio.Barrier(2), 0
+
+    async def pace(name: str, events: Sequence[Event]) -> None:
+        nonlocal failures
+        if name == "a" and failures < 3 and any(event.global_position == EVENTS // 2 for event in events):
+            failures += 1
+            raise ValueError(name)
+        if name != "a":
+            await side_by_side.wait()
+
+    followers = Followers(pace)
+    await catch_up(database, list(map(followers.make, NAMES)))
+    assert followers.handled == dict.fromkeys(NAMES, everything())
+    assert failures == 3
+    assert min(followers.sizes["a"]) < BATCH
+    assert {*followers.sizes["b"], *followers.sizes["c"]} == {BATCH}
