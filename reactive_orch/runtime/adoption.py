@@ -14,6 +14,7 @@ from reactive_orch.telemetry.rebalance import fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Written
     from reactive_orch.postgres.database import AnyConnection
@@ -123,9 +124,18 @@ class Adoption:
         )
         return held
 
+    @property
+    def settled(self) -> bool:
+        """Whether its acknowledgement was the last."""
+        return self._settled_at is not None
+
+    @property
+    def _settled_at(self) -> datetime | None:
+        return self._acknowledging[1].settled_at if self._acknowledging else None
+
     def _settlement(self) -> str:
         """Return what the last to acknowledge says besides."""
-        settled_at = self._acknowledging and self._acknowledging[1].settled_at
+        settled_at = self._settled_at
         created_at = self._steps.snapshot.created_at
         if settled_at is None or created_at is None:
             return ""

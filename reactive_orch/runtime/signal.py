@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import anyio
 
+WORK = "work"
+"""The worker itself set the flag, as it does whenever what it holds has changed."""
+
 
 class Signal:
     """A flag that stays up until its one waiter has seen it, however often it was set."""
@@ -11,15 +14,15 @@ class Signal:
     def __init__(self) -> None:
         """Start with the flag down."""
         self._event = anyio.Event()
-        self._first = "work"
+        self._first = WORK
         self.source = "start"
-        """What ended the last wait: whoever set the flag first, or `timer`. To be seen: nothing depends on it."""
+        """What ended the last wait: whoever set the flag first, or `timer`. WORK only if nobody else has set it."""
 
-    def set(self, source: str = "work") -> None:
+    def set(self, source: str = WORK) -> None:
         """Wake the waiter, now or at its next wait."""
-        if not self._event.is_set():
+        if not self._event.is_set() or self._first == WORK:
             self._first = source
-            self._event.set()
+        self._event.set()
 
     @property
     def is_set(self) -> bool:

@@ -19,7 +19,7 @@ from reactive_orch.core.frontier import Frontier, Observation
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import log
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.signal import WORK, Signal
 from reactive_orch.telemetry.incidents import frontier_was_held
 from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
 from reactive_orch.telemetry.metrics import count
@@ -130,7 +130,7 @@ class Tail:
             if not self._bell.armed:
                 # Before anything is waited for: under many writers the frontier always waits for one of them.
                 await self._disarm(connection)
-            self.bell.source = "work"  # unless it is waited for
+            self.bell.source = WORK  # unless it is waited for
             if not self._bell.armed:
                 await self._gather()
             elif self._frontier.waiting:

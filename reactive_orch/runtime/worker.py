@@ -17,7 +17,7 @@ import anyio
 from reactive_orch.core import membership as core
 from reactive_orch.core.health import Facts, State
 from reactive_orch.errors import Superseded, Unavailable
-from reactive_orch.model import NOBODY, MemberId, MemberState, Partition, Projection, Snapshot, check_name
+from reactive_orch.model import NOBODY, Member, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
 from reactive_orch.runtime import enrolment, gauges
 from reactive_orch.runtime.adoption import Adoption, write_generation
@@ -27,7 +27,7 @@ from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S, Ending
 from reactive_orch.runtime.lane import Work
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.shelf import shelves_of
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.signal import WORK, Signal
 from reactive_orch.runtime.watch import Watch
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.adoption import expelled
@@ -216,18 +216,11 @@ class Worker:
 
     async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
-        adoption = self._adoption
-        if adoption is not None and not adoption.done and not self._stopping and self._holds_what_it_should():
-            await self._acknowledge(adoption)  # before looking again: others wait for it
+        # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
+        if await self._acknowledge_if_adopted() and source == WORK:
+            return False
         turn = Turn(self.replica_set, self.member or NOBODY, source)
-        self._looked_at = time.monotonic()
-        count(WAKE_UPS, "turn", source)
-        async with self._node.database.coordination() as connection:
-            snapshot = await membership.observe(connection, self.replica_set)
-        turn.observed()
-        self.snapshot = snapshot
-        self._node.tail.readers = max(len(snapshot.members), 1)
-        self._settled = snapshot.generation if snapshot.settled else self._settled
+        snapshot = await self._observe(turn)
         if self.member is None:
             return await self._join()
         me = core.find(snapshot, self.member)
@@ -235,8 +228,7 @@ class Worker:
             return await self._removed(turn, snapshot)
         if self._stopping and me.state is MemberState.WAITING:
             # Never admitted: no generation is needed, nor any lock that somebody may sit on.
-            async with self._node.database.coordination() as connection:
-                await membership.leave(connection, self.member)
+            await self._leave(me.id)
             return True
         # Whose own lock is free has lost its connection, perhaps as all others have.
         trusts_locks = me.lock_held and self._node.session.trusts_locks
@@ -246,15 +238,24 @@ class Worker:
                 async with self._node.database.coordination() as connection:
                     await write_generation(connection, turn, snapshot, new)
             return True
-        if self._stopping:
-            return await self._let_go(me.state)
-        if await enrolment.give_up_refused(self._node, self.replica_set, self.member, self._shares):
-            self._signal.set()
-        for name, share in self._shares.items():
-            share.rewound(snapshot.epochs.get(name, 0))
-        again = await self._adopt(turn, snapshot, me.acknowledged)
-        self._watch.set(core.successor(snapshot, me.id))
-        return again
+        return await (self._let_go(me) if self._stopping else self._adopt(turn, snapshot, me))
+
+    async def _acknowledge_if_adopted(self) -> bool:
+        adoption = self._adoption
+        if adoption is None or adoption.done or self._stopping or not self._holds_what_it_should():
+            return False
+        return await self._acknowledge(adoption)
+
+    async def _observe(self, turn: Turn) -> Snapshot:
+        self._looked_at = time.monotonic()
+        count(WAKE_UPS, "turn", turn.source)
+        async with self._node.database.coordination() as connection:
+            snapshot = await membership.observe(connection, self.replica_set)
+        turn.observed()
+        self.snapshot = snapshot
+        self._node.tail.readers = max(len(snapshot.members), 1)
+        self._settled = snapshot.generation if snapshot.settled else self._settled
+        return snapshot
 
     async def _join(self) -> bool:
         if self._stopping:
@@ -283,25 +284,33 @@ class Worker:
         await self._node.session.forget(member)
         return True
 
-    async def _let_go(self, state: MemberState) -> bool:
+    async def _let_go(self, me: Member) -> bool:
         """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
-        assert self.member is not None
         self._state = State.STOPPING
         for share in self._shares.values():
             share.set(frozenset())
-        if state is MemberState.LEAVING or not all(share.only_in_flight for share in self._shares.values()):
+        if me.state is MemberState.LEAVING or not all(share.only_in_flight for share in self._shares.values()):
             return False
-        async with self._node.database.coordination() as connection:
-            await membership.leave(connection, self.member)
+        await self._leave(me.id)
         return True
 
-    async def _adopt(self, turn: Turn, snapshot: Snapshot, acknowledged: int) -> bool:
+    async def _leave(self, member: MemberId) -> None:
+        async with self._node.database.coordination() as connection:
+            await membership.leave(connection, member)
+
+    async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
+        if await enrolment.give_up_refused(self._node, self.replica_set, me.id, self._shares):
+            self._signal.set("refused")
+        for name, share in self._shares.items():
+            share.rewound(snapshot.epochs.get(name, 0))
         adoption = self._adoption
         if adoption is None or adoption.generation != snapshot.generation:
-            adoption = self._begin_adoption(turn, snapshot, resumed=acknowledged >= snapshot.generation)
+            adoption = self._begin_adoption(turn, snapshot, resumed=me.acknowledged >= snapshot.generation)
         # Done and yet not acknowledged: a crash of the server has taken that back.
-        open_still = not adoption.done or acknowledged < snapshot.generation
-        return open_still and self._holds_what_it_should() and not await self._acknowledge(adoption)
+        open_still = not adoption.done or me.acknowledged < snapshot.generation
+        again = open_still and self._holds_what_it_should() and not await self._acknowledge(adoption)
+        self._watch.set(core.successor(snapshot, me.id))
+        return again
 
     def _holds_what_it_should(self) -> bool:
         return all(share.settled for share in self._shares.values())
@@ -315,6 +324,7 @@ class Worker:
                     return False
         if not adoption.done:
             self._last_adopt = adoption.end("acknowledged")
+            self._settled = adoption.generation if adoption.settled else self._settled
             held = adoption.report()
             self._state, self._expelled = State.SERVING if held else State.STANDBY, False
             self._came_to_rest()  # its lanes may have, before
