@@ -1,0 +1,28 @@
+"""A wake-up tells who woke: what others want to be seen is never taken for the worker's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from reactive_orch.runtime.signal import WORK, Signal
+
+
+@pytest.mark.parametrize(
+    ("set_by", "source"),
+    [
+        ([], "timer"),
+        ([WORK], WORK),
+        ([WORK, WORK], WORK),
+        (["notify", WORK], "notify"),
+        ([WORK, "notify", WORK], "notify"),
+        (["watch", "notify"], "watch"),
+    ],
+)
+async def test_who_woke(set_by: list[str], source: str) -> None:
+    signal = Signal()
+    for each in set_by:
+        signal.set(each)
+    assert await signal.wait(timeout_s=0) is bool(set_by)
+    assert signal.source == source
+    assert not await signal.wait(timeout_s=0)
+    assert signal.source == "timer"
