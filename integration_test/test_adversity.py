@@ -449,6 +449,17 @@ async def test_a_batch_that_is_cancelled_anywhere_leaves_nothing_behind(database
     assert complaints == []
 
 
+async def test_a_connection_that_ends_as_it_is_given_back(database: str) -> None:
+    pool = Database(database, label="ending", connections_max=1, handler_timeout_s=60)
+    await pool.open()
+    async with pool.processing() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+        connection._con._transport.abort()  # type: ignore[union-attr]  # noqa: SLF001 - noticed in the loop's next turn
+    async with pool.processing() as connection:
+        assert await connection.fetchval("SELECT 2") == 2, "another one"
+    await pool.close()
+
+
 async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
     async with connected(database) as connection, connected(database) as loser_effects:
         await run_until_idle(database, recorder("contested"))  # registers the projection

@@ -294,7 +294,8 @@ async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: PoolConnect
     # Still in a transaction: whoever borrowed it was cancelled or failed half-way, so its state is unknown.
     if not is_closed(connection) and connection.is_in_transaction():
         connection.terminate()
-    with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
+    # InternalClientError: the server ended it while its user was cancelled, and the pool has it back already.
+    with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True), contextlib.suppress(asyncpg.InternalClientError):
         await pool.release(connection)
 
 
