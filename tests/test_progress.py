@@ -471,6 +471,9 @@ def test_what_follows_is_what_will_be_asked_for() -> None:
     progress.passed(window, 9, progress.plan(window, [event(p) for p in (6, 7, 8, 9)], 9))
     assert following == progress.window(settled=100, limit=4) == Window((0, 1), 9, 15, 4)
     assert progress.following(window, 9, settled=15) == following
+    assert progress.following(replace(window, limit=1), 9, settled=100) == following, (
+        "the trouble ends with this window"
+    )
     assert progress.following(window, 9, settled=14) is None, "more may come into it"
     progress.take({2: Checkpoint(99, 0)})
     assert progress.following(following, 15, settled=100) is None, "others come into it: the guess would be wrong"
@@ -527,6 +530,10 @@ class Attempt(NamedTuple):
     """As counted after it."""
 
 
+def failing(events: Sequence[Event], low: Position) -> Batch:
+    return Batch(events, (), {0: low})
+
+
 def run(poison: Mapping[Position, int], count: int, batch_events: int, *, batch_handler: bool) -> list[Attempt]:
     """Handle events 1 to `count`; each in `poison` fails as often as it says there, alone or not."""
     trouble, low, left = Trouble(), 0, dict(poison)
@@ -539,7 +546,7 @@ def run(poison: Mapping[Position, int], count: int, batch_events: int, *, batch_
             trouble.succeeded()
         else:
             left[batch[index].global_position] -= len(batch) == 1
-            trouble.failed(batch, None if batch_handler else index)
+            trouble.failed(failing(batch, low), None if batch_handler else index)
         tried.append(Attempt(low + 1, low + len(batch), index is not None, trouble.attempts))
         low += len(batch) if index is None else 0
     return tried
@@ -592,27 +599,33 @@ def test_trouble_isolates_every_failing_event(
 def test_trouble_ends_behind_the_failing_event() -> None:
     trouble = Trouble()
     assert trouble.limit_of(0, 100) == 100
-    trouble.failed([event(p) for p in (3, 5, 9)], 1)
-    assert [trouble.limit_of(low, 100) for low in (0, 4, 5, 9)] == [1, 1, 100, 100]
+    trouble.failed(failing([event(p) for p in (3, 5, 9)], low=2), 1)
+    assert [trouble.limit_of(low, 100) for low in (2, 4, 5, 9)] == [1, 1, 100, 100]
+
+
+def test_who_is_rewound_to_before_the_failing_batch_reads_as_if_nothing_had_failed() -> None:
+    trouble = Trouble()
+    trouble.failed(failing([event(p) for p in (53, 55)], low=50), 1)
+    assert [trouble.limit_of(low, 100) for low in (0, 49, 50)] == [100, 100, 1]
 
 
 def test_attempts_of_one_event_are_not_those_of_another() -> None:
     trouble = Trouble()
     for position in (3, 3, 4):
-        trouble.failed([event(position)], 0)
+        trouble.failed(failing([event(position)], position - 1), 0)
     assert trouble.attempts == 1
 
 
 class CountsInCompany(Trouble):
-    def failed(self, events: Sequence[Event], failing: int | None) -> None:
+    def failed(self, batch: Batch, failing: int | None) -> None:
         before = self.attempts
-        super().failed(events, failing)
+        super().failed(batch, failing)
         self.attempts = before + 1
 
 
 class NeverAlone(Trouble):
-    def failed(self, events: Sequence[Event], failing: int | None) -> None:
-        super().failed(events, failing)
+    def failed(self, batch: Batch, failing: int | None) -> None:
+        super().failed(batch, failing)
         self.limit += 1
 
 

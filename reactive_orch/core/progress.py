@@ -158,20 +158,23 @@ class Trouble:
     not tell which event failed: its batch is halved, then goes one by one.
     """
 
+    since: Position = 0
+    """Where the batch began that failed last. Whoever stands before it was rewound, and has no trouble yet."""
     until: Position = 0
     limit: int = 0
     attempts: int = 0
 
     def limit_of(self, low: Position, batch_events: int) -> int:
         """Return how many events the next batch may have."""
-        return self.limit if low < self.until else batch_events
+        return self.limit if self.limits(low) else batch_events
 
     def limits(self, low: Position) -> bool:
-        """Tell whether a failing event is still ahead of this position."""
-        return low < self.until
+        """Tell whether a failing event is shortly ahead of this position."""
+        return self.since <= low < self.until
 
-    def failed(self, events: Sequence[Event], failing: int | None) -> None:
+    def failed(self, batch: Batch, failing: int | None) -> None:
         """Note a failed attempt; `failing` is the index of the event that failed, None when unknown."""
+        events, self.since = batch.events, min(batch.read_to.values())
         last = events[-1 if failing is None else failing]
         alone = len(events) == 1
         self.attempts = self.attempts + 1 if alone and self.until == last.global_position else int(alone)

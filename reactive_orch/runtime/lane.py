@@ -217,7 +217,7 @@ class Lane:
                     await self._call(batch.events, connection)
         except HandlerFailed as error:
             self.failing_since = self.failing_since or time.monotonic()
-            self._trouble.failed(batch.events, error.index)
+            self._trouble.failed(batch, error.index)
             raise
         finally:
             self.in_flight = frozenset()
