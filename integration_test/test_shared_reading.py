@@ -6,17 +6,22 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from integration_test.harness import append_events, connected
-from reactive_orch import Config, Event, Node, Projection, Worker, projection
-from reactive_orch.model import Filter
+import anyio
+
+from integration_test.harness import append_events, connected, wait_until
+from reactive_orch import Config, Event, Node, Projection, Unavailable, Worker, projection
+from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import log
+from reactive_orch.postgres.database import Database
+from reactive_orch.runtime.reader import Reader
+from reactive_orch.runtime.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     import pytest
 
-    from reactive_orch.model import Position, Window
+    from reactive_orch.model import Position
     from reactive_orch.postgres.database import AnyConnection
 
 EVENTS, BATCH = 2000, 50
@@ -89,6 +94,52 @@ async def test_who_stands_together_reads_together(database: str, monkeypatch: py
     # Each ends with a window or two without events. Alone, three projections take three times as many.
     assert WINDOWS <= reads.of[Filter()] <= WINDOWS + 3 * len(NAMES)
     assert reads.of[other.filter], "what passes one filter says nothing about another one"
+
+
+async def test_a_new_event_is_read_once_for_all(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, rounds = Reads(monkeypatch), 20
+
+    async def pace(_name: str, _events: Sequence[Event]) -> None:
+        pass
+
+    followers = Followers(pace)
+    async with Node(Config(database_url=database)) as node, anyio.create_task_group() as tasks:
+        worker = Worker(node, "test", list(map(followers.make, NAMES)))
+        tasks.start_soon(worker.run)
+        async with connected(database) as connection:
+            for n in range(1, rounds + 1):
+                await append_events(connection, 1)
+
+                async def all_handled(n: int = n) -> bool:
+                    return all(count == n for count in worker.events_handled.values()) and bool(worker.events_handled)
+
+                await wait_until(all_handled, what="every projection has handled it")
+        worker.stop()
+    assert followers.handled == {key: list(range(1, rounds + 1)) for key in NAMES}
+    assert reads.of[Filter()] < 2 * rounds, "each for itself, they read three times as often"
+
+
+async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the next incarnation, its end may not be settled."""
+    reads, begun, cut = Reads(monkeypatch), asyncio.Event(), asyncio.Event()
+
+    async def hang(_connection: AnyConnection) -> None:
+        begun.set()
+        await cut.wait()
+        raise Unavailable
+
+    reads.before = hang
+    pool, shelf = Database(database, label="lost", connections_max=4, handler_timeout_s=60), Shelf(lanes=2)
+    await pool.open()
+    window = Window(tuple(range(64)), low=0, high=EVENTS, limit=BATCH)
+    one, other = (asyncio.create_task(Reader(pool, Filter(), shelf, lambda _: None).read(window)) for _ in range(2))
+    await begun.wait()
+    pool.lost()
+    cut.set()
+    assert [type(outcome) for outcome in await asyncio.gather(one, other, return_exceptions=True)] == [Unavailable] * 2
+    assert reads.of.total() == 1
+    assert shelf.find(window, pool.incarnation) is None
+    await pool.close()
 
 
 async def test_nobody_waits_for_a_slow_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

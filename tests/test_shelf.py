@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 
 from reactive_orch import Event, projection
 from reactive_orch.model import Projection, Window
-from reactive_orch.runtime.shelf import WINDOWS_KEPT, Read, Reading, Shelf, shelves_of
+from reactive_orch.runtime.shelf import EVENT_BYTES, WINDOWS_KEPT, Read, Reading, Shelf, shelves_of
 
 ASKED = Window((1, 2, 3), low=100, high=200, limit=50)
 NOW = 7
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def read(window: Window = ASKED, *, end: int | None = None, incarnation: int = NOW, failed: bool = False) -> Read:
@@ -69,6 +72,26 @@ def test_the_oldest_goes() -> None:
     reads = [read(replace(ASKED, low=low, high=low + 10)) for low in range(WINDOWS_KEPT + 1)]
     shelf = shelf_with(*reads)
     assert [shelf.find(one.window, NOW) for one in reads] == [None, *reads[1:]]
+
+
+def heavy(low: int, payload: int) -> Read:
+    """Return a read of one event that has arrived."""
+    one = read(replace(ASKED, low=low, high=low + 10), end=low + 10)
+    event = Event(low, 1, "c", "T", "7", 1, UUID(int=low), "E", 1, bytes(payload), None, None, None, "{}", WHEN)
+    one.reading = Reading(one.window, (event,), low + 10)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("payloads", "left"), [((100, 100, 100), 3), ((800, 800, 800), 1), ((100, 5000, 100), 1), ((9000,), 0)]
+)
+def test_what_is_too_heavy_together_goes(payloads: tuple[int, ...], left: int) -> None:
+    shelf, reads = Shelf(2, bytes_kept=3 * EVENT_BYTES + 300), [heavy(low, size) for low, size in enumerate(payloads)]
+    for one in reads:
+        shelf.put(one)
+        shelf.weigh(one)
+    kept = [shelf.find(one.window, NOW) for one in reads]
+    assert kept == [None] * (len(reads) - left) + reads[len(reads) - left :]
 
 
 def test_a_single_lane_keeps_nothing() -> None:

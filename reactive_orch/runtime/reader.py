@@ -11,7 +11,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ReactiveOrchError
+from reactive_orch.errors import ReactiveOrchError, Unavailable
 from reactive_orch.postgres import log
 from reactive_orch.runtime.shelf import Read, Reading
 
@@ -53,7 +53,13 @@ class Reader:
 
     async def read(self, window: Window) -> Reading:
         """Return this window, or its beginning if that was read ahead. Raises Unavailable or Superseded."""
-        return await self.ahead(window) or await self._shelved(window) or await self._perform(self._begin(window))
+        incarnation = self._database.incarnation
+        reading = await self.ahead(window) or await self._shelved(window)
+        if incarnation != self._database.incarnation:
+            # While another lane was waited for. Where this window ends, may not be settled in the new incarnation.
+            msg = "the database was lost meanwhile"
+            raise Unavailable(msg)
+        return reading or await self._perform(self._begin(window))
 
     async def ahead(self, window: Window) -> Reading | None:
         """Return this window, or its beginning, if it was read ahead: without a connection that others may wait for."""
@@ -83,6 +89,7 @@ class Reader:
                 events, end = await log.read_window(connection, read.window, self._wanted)
                 self._took(time.perf_counter() - began)
             read.reading = Reading(read.window, events, end)
+            self._shelf.weigh(read)
             return read.reading
         finally:
             read.arrived.set()

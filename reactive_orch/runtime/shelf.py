@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 WINDOWS_KEPT = 8
 """How far, in windows, a lane may be behind another and still share what that one reads. Lanes drift: five projections
 in batches of 500 caught up 1.4, 1.7 and 1.8 times as fast as each for itself with 4, 8 and 16 (bench/shared.py)."""
+
+
+BYTES_KEPT = 16 * 1024 * 1024
+"""How much memory the shelves of a worker may keep: as much as one lane with two windows of large events in hand."""
+EVENT_BYTES = 800
+"""What an event takes besides its payload, measured with keys of some ten characters on Python 3.11."""
+
+_PAYLOAD = attrgetter("payload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,8 @@ class Read:
     under_way: bool = False
     """It has a connection: the database is at work on it, or has been."""
     reading: Reading | None = None
+    size: int = 0
+    """What the reading takes, in bytes, once the shelf has weighed it."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
     """It has been read, or that has failed and `reading` is None."""
 
@@ -63,9 +74,10 @@ class Read:
 class Shelf:
     """The last windows read by lanes that may stand at the same position. Not for lanes with different filters."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, bytes_kept: int = BYTES_KEPT) -> None:
         """Keep nothing yet, and nothing ever for a single lane."""
         self._last: deque[Read] = deque(maxlen=WINDOWS_KEPT if lanes > 1 else 0)
+        self._bytes_kept = bytes_kept
 
     def find(self, window: Window, incarnation: int) -> Read | None:
         """Return what brings this window, read or being read; None: whoever asks has to read it."""
@@ -74,6 +86,14 @@ class Shelf:
     def put(self, read: Read) -> None:
         """Keep what is going to be read; the oldest goes."""
         self._last.append(read)
+
+    def weigh(self, read: Read) -> None:
+        """Take note of what has arrived; the oldest go until the others are light enough. Who waits for one has it."""
+        if self._last and read.reading is not None:
+            events = read.reading.events
+            read.size = len(events) * EVENT_BYTES + sum(map(len, map(_PAYLOAD, events)))
+        while sum(kept.size for kept in self._last) > self._bytes_kept:
+            self._last.popleft()
 
 
 def shelves_of(projections: Iterable[Projection]) -> Mapping[str, Sequence[Shelf]]:
@@ -84,5 +104,6 @@ def shelves_of(projections: Iterable[Projection]) -> Mapping[str, Sequence[Shelf
     """
     kinds = {projection.name: (projection.filter, projection.concurrency) for projection in projections}
     sharers = Counter(kinds.values())
-    shared = {kind: [Shelf(sharers[kind]) for _ in range(kind[1] + 1)] for kind in sharers}
+    each = BYTES_KEPT // max(sum(lanes + 1 for _, lanes in sharers), 1)
+    shared = {kind: [Shelf(sharers[kind], each) for _ in range(kind[1] + 1)] for kind in sharers}
     return {name: shared[kind] for name, kind in kinds.items()}
