@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import re
 import sys
 import time
 from pathlib import Path
@@ -63,9 +64,17 @@ def main() -> int:
             goals += section.goals
     if goals:
         print("\n" + goals_table(goals))
-        if options.report and len(options.only or NAMES) > 1:
-            put_section(options.report, "goals", f"## Goals\n\n{_how(options)}\n\n{goals_table(goals)}")
+        if options.report:
+            _collect_goals(options.report)
     return 1 if failed else 0
+
+
+def _collect_goals(report: Path) -> None:
+    """Put the goals of all sections first, those of earlier runs included: each section says how it was measured."""
+    text, head = report.read_text(encoding="utf-8"), goals_table([])
+    sections = [re.search(f"<!-- {name}: begin -->(.*?)\n<!-- {name}: end -->", text, re.DOTALL) for name in NAMES]
+    rows = "".join(found[1].partition(head)[2] for found in sections if found)
+    put_section(report, "goals", f"## Goals\n\nOf all the sections below, each with how it was measured.\n\n{head}{rows}")
 
 
 def _show(name: str, section: Section, options: argparse.Namespace, seconds: float) -> None:

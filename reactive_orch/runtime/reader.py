@@ -56,7 +56,7 @@ class Reader:
         incarnation = self._database.incarnation
         reading = await self.ahead(window) or await self._shelved(window)
         if incarnation != self._database.incarnation:
-            # While another lane was waited for. Where this window ends, may not be settled in the new incarnation.
+            # While another lane was waited for. In the new incarnation this window's end may not be settled.
             msg = "the database was lost meanwhile"
             raise Unavailable(msg)
         return reading or await self._perform(self._begin(window))

@@ -25,7 +25,6 @@ WINDOWS_KEPT = 8
 """How far, in windows, a lane may be behind another and still share what that one reads. Lanes drift: five projections
 in batches of 500 caught up 1.4, 1.7 and 1.8 times as fast as each for itself with 4, 8 and 16 (bench/shared.py)."""
 
-
 BYTES_KEPT = 16 * 1024 * 1024
 """How much memory the shelves of a worker may keep: as much as one lane with two windows of large events in hand."""
 EVENT_BYTES = 800
