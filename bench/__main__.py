@@ -74,7 +74,9 @@ def _collect_goals(report: Path) -> None:
     text, head = report.read_text(encoding="utf-8"), goals_table([])
     sections = [re.search(f"<!-- {name}: begin -->(.*?)\n<!-- {name}: end -->", text, re.DOTALL) for name in NAMES]
     rows = "".join(found[1].partition(head)[2] for found in sections if found)
-    put_section(report, "goals", f"## Goals\n\nOf all the sections below, each with how it was measured.\n\n{head}{rows}")
+    put_section(
+        report, "goals", f"## Goals\n\nOf all the sections below, each with how it was measured.\n\n{head}{rows}"
+    )
 
 
 def _show(name: str, section: Section, options: argparse.Namespace, seconds: float) -> None:
