@@ -216,6 +216,8 @@ class Worker:
 
     async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
+        self._looked_at = time.monotonic()
+        count(WAKE_UPS, "turn", source)
         # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
         if await self._acknowledge_if_adopted() and source == WORK:
             return False
@@ -247,8 +249,6 @@ class Worker:
         return await self._acknowledge(adoption)
 
     async def _observe(self, turn: Turn) -> Snapshot:
-        self._looked_at = time.monotonic()
-        count(WAKE_UPS, "turn", turn.source)
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self.replica_set)
         turn.observed()
