@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.figures import Section, percentile, table
 from bench.readers import INSERT
@@ -43,7 +43,7 @@ async def measure(scene: Scene) -> Section:
     return Section("Frontier", "Milliseconds, round trip included.\n\n" + table(head, rows))
 
 
-async def _times(connection, query: str) -> list[float]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+async def _times(connection: Any, query: str) -> list[float]:
     times = []
     for _ in range(LOOKS):
         began = time.perf_counter()

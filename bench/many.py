@@ -60,7 +60,7 @@ async def measure(scene: Scene) -> Section:
             await asyncio.gather(*(child.ask(what) for child in which))
 
         async def kill() -> None:
-            children[0]._process.kill()  # noqa: SLF001
+            children[0].kill()
 
         await act(f"{WORKERS} join at once", WORKERS, lambda: all_of("together", children))
         await act(f"{WORKERS // PROCESSES} die at once", WORKERS - WORKERS // PROCESSES, kill)

@@ -149,6 +149,10 @@ class Child:
         """The process id."""
         return self._process.pid
 
+    def kill(self) -> None:
+        """Kill it, as a crash would."""
+        self._process.kill()
+
     async def ask(self, what: str, timeout_s: float = 300.0, **arguments: Any) -> Any:
         """Ask, and return the answer."""
         assert self._process.stdin is not None
