@@ -136,10 +136,11 @@ async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, m
     await begun.wait()
     pool.lost()
     cut.set()
-    assert [type(outcome) for outcome in await asyncio.gather(one, other, return_exceptions=True)] == [Unavailable] * 2
+    outcomes = await asyncio.gather(one, other, return_exceptions=True)
+    await pool.close()
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2
     assert reads.of.total() == 1
     assert shelf.find(window, pool.incarnation) is None
-    await pool.close()
 
 
 async def test_nobody_waits_for_a_slow_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
