@@ -46,11 +46,11 @@ async def _connected(url: str) -> AsyncIterator[AnyConnection]:
 
 
 async def migrate(url: str, partitions: int = migrations.PARTITIONS_DEFAULT) -> None:
-    """Apply the schema steps that are missing."""
+    """Apply the schema steps that are missing, mend what is broken, and say so."""
     async with _connected(url) as connection:
-        applied = await migrations.migrate(connection, partitions)
-    for step in applied:
-        print(f"applied schema step {step}")
+        done = await migrations.migrate(connection, partitions)
+    for line in done:
+        print(line)
 
 
 async def _migrate(options: argparse.Namespace, url: str) -> None:

@@ -50,6 +50,8 @@ _COMMON_SETTINGS = {
     "jit": "off",
 }
 _COORDINATION_SETTINGS = {
+    # No handler runs here: nobody's operators and functions take the place of PostgreSQL's.
+    "search_path": "pg_catalog, pg_temp",
     "lock_timeout": "2s",
     "statement_timeout": "5s",
     "idle_in_transaction_session_timeout": "5s",

@@ -90,10 +90,11 @@ async def observe(connection: AnyConnection) -> Look:
     return Look(*row)
 
 
-async def arm(connection: AnyConnection, for_s: float) -> None:
-    """Let writers ring for this long; with 0 let them stop."""
+async def arm(connection: AnyConnection, for_s: float) -> str | None:
+    """Let writers ring for this long; with 0 let them stop. Return why nobody will ring, None when they will."""
     with translated():
-        await connection.execute(_SQL.arm, int(for_s * 1000))
+        silence: str | None = await connection.fetchval(_SQL.arm, int(for_s * 1000))
+    return silence
 
 
 async def run_end(connection: AnyConnection, settled: Position, head: Position) -> Position:

@@ -119,5 +119,6 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::inte
 ORDER BY n.i;
 
 -- name: arm
--- Let writers ring for the next $1 milliseconds; 0: not any more.
-SELECT reactive_orch.arm_bell($1::bigint);
+-- Let writers ring for the next $1 milliseconds; 0: not any more. Returns why nobody will; NULL if writers will. Its commit
+-- need not wait for the disk, nor for a standby: whoever loses his connection in a crash arms again.
+SELECT reactive_orch.arm_bell($1::bigint), set_config('synchronous_commit', 'off', true);

@@ -2,11 +2,12 @@
 
 Guarantees: the steps of one call are applied in one transaction under an advisory lock, so a second migration waits and
 then finds nothing to do, and a failed one leaves nothing behind. A step that cannot get a table's lock in time gives
-way to the running workers and is tried again.
+way to the running workers and is tried again. What is only a hint and broken, the bell, is mended on the way.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,10 @@ _PAUSE_S = 0.5
 
 
 async def migrate(connection: AnyConnection, partitions: int = PARTITIONS_DEFAULT) -> list[str]:
-    """Apply the steps that are missing and return their names.
+    """Apply the steps that are missing, mend the bell if it is broken; return what was done, one line each.
 
-    `partitions` counts only when the log is created: a power of two up to 1024. Raises ConfigError, Unavailable, or
+    `partitions` counts only when the log is created: a power of two up to 1024. Raises ConfigError (also when a step
+    applied is not the one that this program knows), Unavailable, or
     Superseded when the locks could not be had in all attempts.
     """
     if partitions not in {1 << n for n in range(11)}:
@@ -52,23 +54,48 @@ async def migrate(connection: AnyConnection, partitions: int = PARTITIONS_DEFAUL
 async def _apply_missing(connection: AnyConnection, partitions: int) -> list[str]:
     with translated():
         async with connection.transaction():
+            await connection.execute(_SQL.pin_search_path)
             await connection.execute(_SQL.migration_lock)
             await connection.execute(_SQL.schema)
             await connection.execute(_SQL.schema_steps_table)
             await connection.fetchval(_SQL.choose_partitions, str(partitions))
-            done = await connection.fetchval(_SQL.schema_version) or 0
-            missing = [step for step in _STEPS if int(step.name.split("_")[0]) > done]
+            done = await _newest(connection)
+            missing = [step for step in _STEPS if _number(step) > done]
             for step in missing:
                 await connection.execute(step.read_text(encoding="utf-8"))
-                await connection.execute(_SQL.record_step, int(step.name.split("_")[0]))
-    return [step.stem for step in missing]
+                await connection.execute(_SQL.record_step, _number(step), _digest(step))
+            mended = await connection.fetchval(_SQL.mend_bell)
+    return [f"applied schema step {step.stem}" for step in missing] + [f"made anew: {what}" for what in mended]
+
+
+async def _newest(connection: AnyConnection) -> int:
+    """Return the number of the newest step applied, 0 for none. Raises ConfigError when one has another text here."""
+    applied = {row["version"]: row["digest"] for row in await connection.fetch(_SQL.applied)}
+    for step in _STEPS:
+        if applied.get(_number(step), _digest(step)) != _digest(step):
+            msg = (
+                f"step {_number(step)} of the schema in this database is not that of this program: one of the two was "
+                "made during development. Take the program that made it, or drop the schema with all its events "
+                "(DROP SCHEMA reactive_orch CASCADE) and run `python -m reactive_orch migrate`"
+            )
+            raise ConfigError(msg)
+    return max(applied, default=0)
+
+
+def _number(step: Path) -> int:
+    return int(step.name.split("_")[0])
+
+
+def _digest(step: Path) -> str:
+    return hashlib.sha256(step.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 async def check(connection: AnyConnection) -> None:
     """Raise ConfigError unless the schema is there and has every step this program knows."""
+    version: int | None
     try:
         with translated():
-            version = await connection.fetchval(_SQL.schema_version)
+            version = await _newest(connection)
     except ConfigError as error:
         if not isinstance(error.__cause__, asyncpg.UndefinedTableError):
             raise

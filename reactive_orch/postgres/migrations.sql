@@ -1,6 +1,10 @@
--- name: schema_version
--- The newest schema step applied.
-SELECT max(s.version) FROM reactive_orch.schema_steps s;
+-- name: applied
+-- The schema steps applied, and what they were; before the first release a step did not say (no such column).
+SELECT s.version, to_jsonb(s) ->> 'digest' AS digest FROM reactive_orch.schema_steps s ORDER BY s.version;
+
+-- name: pin_search_path
+-- What the steps create binds operators and functions for ever: none that others have put where they are found first.
+SELECT set_config('search_path', 'pg_catalog, pg_temp', true);
 
 -- name: migration_lock
 -- One migration at a time; held until the transaction ends.
@@ -9,7 +13,7 @@ SELECT pg_advisory_xact_lock(1919906403, 0);
 -- name: schema_steps_table
 -- Where the applied steps are recorded.
 CREATE TABLE IF NOT EXISTS reactive_orch.schema_steps (
-    version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
+    version integer PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
 -- name: schema
 -- The schema itself.
@@ -21,4 +25,8 @@ SELECT set_config('reactive_orch.partitions', $1::text, true);
 
 -- name: record_step
 -- This step has been applied.
-INSERT INTO reactive_orch.schema_steps (version) VALUES ($1::integer);
+INSERT INTO reactive_orch.schema_steps (version, digest) VALUES ($1::integer, $2::text);
+
+-- name: mend_bell
+-- Make again what writers wake the readers with, if it was dropped, disabled or damaged; returns what that was.
+SELECT reactive_orch.mend_bell();

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 POLL_S = 5.0
 """The fallback: how long a lost notification can go unnoticed."""
 POLL_DEAF_S = 0.2
-"""The same while no notification can arrive."""
+"""The same while no notification can arrive, or nobody rings."""
 ARMED_S = 20.0
 """For how long writers ring after the last reader has armed the bell; renewed at half time while somebody sleeps."""
 LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
@@ -64,6 +64,7 @@ class Tail:
         """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
         self._bell = Bell()
         self._armed_until_s = 0.0
+        self._silence: str | None = None
         self.blockers: list[Blocker] = []
         self._held_since: float | None = None
         self._report_at = 0.0
@@ -72,8 +73,8 @@ class Tail:
 
     @property
     def unheard(self) -> bool:
-        """Whether events are found that no notification told of."""
-        return self._unheard >= UNHEARD_TIMES
+        """Whether events are found that no notification told of, or would be."""
+        return self._silence is not None or self._unheard >= UNHEARD_TIMES
 
     @property
     def holders(self) -> Mapping[str, int]:
@@ -198,11 +199,25 @@ class Tail:
         if not self._waiting:
             await self._demand.wait()
         if self._armed_until_s - time.monotonic() < ARMED_S / 2:
-            await log.arm(connection, ARMED_S)
+            self._note_silence(await log.arm(connection, ARMED_S))
             self._armed_until_s = time.monotonic() + ARMED_S
         else:
-            poll_s = POLL_S if self._hears() else POLL_DEAF_S
+            poll_s = POLL_S if self._hears() and self._silence is None else POLL_DEAF_S
             await self.bell.wait(poll_s * random.uniform(0.8, 1.0))
+
+    def _note_silence(self, silence: str | None) -> None:
+        """Say why nobody rings when that begins, and when it ends; what was missed until then is no sign any more."""
+        if silence is not None and silence != self._silence:
+            _logger.warning(
+                "writers do not ring, looking for events every %g s: %s",
+                POLL_DEAF_S,
+                silence,
+                extra={"event": "silent"},
+            )
+        if silence is None and self._silence is not None:
+            _logger.info("writers ring again", extra={"event": "ringing"})
+            self._unheard = 0
+        self._silence = silence
 
     async def _gather(self) -> None:
         """Wait until somebody wants more and a time has passed since the last look, in which more of it gathers.

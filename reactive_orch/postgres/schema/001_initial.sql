@@ -1,5 +1,11 @@
 -- The log, the checkpoints, the replica sets. Applied once by `migrate`, never edited afterwards.
 -- The setting reactive_orch.partitions is the number of partitions, given by whoever migrates.
+--
+-- Text that is looked up is COLLATE "C": the order of any other collation belongs to a library of the operating system,
+-- and when that is another one (an upgrade, a standby on another system) indexes do not find what is in them.
+--
+-- Functions run with the rights of whoever calls them, on whatever search_path he has: each pins it, or, where that costs
+-- what can be measured, names the schema of each function, operator and type.
 
 -- ------------------------------------------------------------------ the log
 
@@ -7,21 +13,21 @@ DO $$
 BEGIN
     EXECUTE format($ddl$
         CREATE TABLE reactive_orch.events (
-            global_position   bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-            bounded_context   text        NOT NULL DEFAULT 'default',
-            aggregate_type    text        NOT NULL,
-            aggregate_id      text        NOT NULL,
-            aggregate_version bigint      NOT NULL CHECK (aggregate_version > 0),
-            event_id          uuid        NOT NULL DEFAULT gen_random_uuid() UNIQUE,
-            event_type        text        NOT NULL,
-            event_version     integer     NOT NULL DEFAULT 1,
-            payload           bytea       NOT NULL DEFAULT '',
+            global_position   bigint           GENERATED ALWAYS AS IDENTITY PRIMARY KEY CHECK (global_position > 0),
+            bounded_context   text COLLATE "C" NOT NULL DEFAULT 'default',
+            aggregate_type    text COLLATE "C" NOT NULL,
+            aggregate_id      text COLLATE "C" NOT NULL,
+            aggregate_version bigint           NOT NULL CHECK (aggregate_version > 0),
+            event_id          uuid             NOT NULL DEFAULT gen_random_uuid() UNIQUE,
+            event_type        text COLLATE "C" NOT NULL,
+            event_version     integer          NOT NULL DEFAULT 1,
+            payload           bytea            NOT NULL DEFAULT '',
             trace_id          text,
             correlation_id    text,
             causation_id      text,
-            metadata          jsonb       NOT NULL DEFAULT '{}',
-            created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
-            partition         smallint    NOT NULL GENERATED ALWAYS AS
+            metadata          jsonb            NOT NULL DEFAULT '{}',
+            created_at        timestamptz      NOT NULL DEFAULT clock_timestamp(),
+            partition         smallint         NOT NULL GENERATED ALWAYS AS
                 ((hashtextextended(aggregate_id, 0) & %s)::smallint) STORED,
             UNIQUE (bounded_context, aggregate_type, aggregate_id, aggregate_version)
         )$ddl$, current_setting('reactive_orch.partitions')::integer - 1);
@@ -50,25 +56,31 @@ SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id
        event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events;
 
--- Every notification of this package leaves through here: NOTIFY is a hint, and one place can switch it off.
+-- Every notification of this package leaves through here: NOTIFY is a hint, and one place can switch it off. A full queue
+-- (somebody listens and sleeps in a transaction, perhaps in another database) fails whoever commits: long before that
+-- nobody notifies, and everybody polls.
 CREATE FUNCTION reactive_orch.notify(channel text, payload text) RETURNS void
-LANGUAGE sql AS $$ SELECT pg_notify(channel, payload) $$;
+LANGUAGE sql AS $$
+    SELECT pg_catalog.pg_notify(channel, payload)
+    WHERE pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5::pg_catalog.float8
+$$;
 
 -- The bell: until when, in milliseconds of the database's clock, writers are to ring. NOTIFY in a writing transaction
 -- holds a lock of the whole database until after its flush, so nobody rings while the readers are awake anyway. A
 -- sequence, since it is read in place: a writer with an old snapshot sees it too, and there is no row on the writers'
--- path to bloat. Unlogged: a crash empties it, and empty counts as armed.
-CREATE UNLOGGED SEQUENCE reactive_orch.bell MINVALUE 0;
+-- path to bloat. Logged: of an unlogged one a standby has no readable page when it is promoted. Never set counts as armed.
+CREATE SEQUENCE reactive_orch.bell MINVALUE 0;
 
 -- Wakes the readers while the bell is armed. All of them: it could name the partitions, so that processes without them
 -- sleep on, but that takes a transition table, which costs a bulk insert 1.5 us for each row (of 12), armed or not. It
 -- saved 0.16 of 0.35 cores with 16 processes at 20 events a second, 0.1 of 0.45 at 80, and nothing with 48 on 2 cores,
--- where wake-ups run into one another anyway.
+-- where wake-ups run into one another anyway. Armed for more than ten minutes it is by a clock that has been set back.
 CREATE FUNCTION reactive_orch.ring_if_armed() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    armed_ms numeric := pg_sequence_last_value('reactive_orch.bell'::regclass) - extract(epoch FROM clock_timestamp()) * 1000;
 BEGIN
-    IF coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass), 9e18::bigint)
-       > extract(epoch FROM clock_timestamp()) * 1000 THEN
+    IF armed_ms IS NULL OR armed_ms > 0 AND armed_ms <= 600000 THEN
         PERFORM reactive_orch.notify('reactive_orch_events', '');
     END IF;
 END
@@ -77,7 +89,8 @@ $$;
 -- What every append pays. SECURITY DEFINER: a role that may only INSERT must be able to append. But each name with its
 -- schema, operators too, instead of SET search_path; one expression, and RETURN NEW (which is NULL here, as a constant
 -- would be a second expression): an INSERT alone in its transaction takes 24 us of processor time without the trigger,
--- 26 with this one, 29 with the function above in its place.
+-- 26 with this one, 29 with the function above in its place. No append fails for a hint: whatever is wrong with the bell
+-- (dropped, unreadable), nobody rings, and whoever arms it is told; the block for that costs less than 1 us.
 CREATE FUNCTION reactive_orch.ring() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -86,21 +99,74 @@ BEGIN
         PERFORM reactive_orch.ring_if_armed();
     END IF;
     RETURN NEW;
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
 END
 $$;
 
 CREATE TRIGGER ring AFTER INSERT ON reactive_orch.events
 FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.ring();
 
+-- Whether the trigger above is there, as writers meet it.
+CREATE FUNCTION reactive_orch.trigger_rings() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM pg_trigger t JOIN reactive_orch.log_source s ON t.tgrelid = s.relation::oid
+                   WHERE t.tgfoid = 'reactive_orch.ring'::regproc::oid AND t.tgenabled IN ('O', 'A'))
+$$;
+
 -- Arms the bell for a time, or with 0 disarms it. Whoever sleeps because it was armed is woken to see that it is not.
-CREATE FUNCTION reactive_orch.arm_bell(for_ms bigint) RETURNS void
-LANGUAGE plpgsql AS $$
+-- Returns why nobody will ring, NULL when writers will: whoever sleeps then looks by himself.
+CREATE FUNCTION reactive_orch.arm_bell(for_ms bigint) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF for_ms = 0 THEN
         PERFORM setval('reactive_orch.bell', 0), reactive_orch.notify('reactive_orch_events', '');
-    ELSE
-        PERFORM setval('reactive_orch.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + for_ms);
+        RETURN NULL;
     END IF;
+    PERFORM setval('reactive_orch.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + for_ms);
+    RETURN CASE
+        WHEN NOT reactive_orch.trigger_rings() THEN 'the trigger of the event table is missing or disabled: run migrate'
+        WHEN pg_notification_queue_usage() >= 0.5 THEN
+            'the server''s queue of notifications is more than half full: a session listens inside a transaction'
+    END;
+EXCEPTION WHEN OTHERS THEN
+    RETURN format('the bell cannot be set (%s): run migrate', SQLSTATE);
+END
+$$;
+
+-- Mends what the two above complain of, for `migrate`, and returns what it has mended. By a new sequence, since a damaged
+-- one cannot be altered. Writers wait for it no longer than the time-out.
+CREATE FUNCTION reactive_orch.mend_bell() RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    mended text[] := '{}';
+    sound  boolean;
+    granted record;
+BEGIN
+    BEGIN
+        PERFORM pg_sequence_last_value('reactive_orch.bell'::regclass);
+        sound := (SELECT c.relpersistence = 'p' FROM pg_class c WHERE c.oid = 'reactive_orch.bell'::regclass);
+    EXCEPTION WHEN OTHERS THEN
+        sound := false;
+    END;
+    IF NOT sound THEN
+        CREATE SEQUENCE reactive_orch.new_bell MINVALUE 0;
+        FOR granted IN
+            SELECT a.privilege_type AS what, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS whom
+            FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass('reactive_orch.bell')
+        LOOP
+            EXECUTE format('GRANT %s ON SEQUENCE reactive_orch.new_bell TO %s', granted.what, granted.whom);
+        END LOOP;
+        DROP SEQUENCE IF EXISTS reactive_orch.bell;
+        ALTER SEQUENCE reactive_orch.new_bell RENAME TO bell;
+        mended := mended || 'the bell'::text;
+    END IF;
+    IF NOT reactive_orch.trigger_rings() THEN
+        CREATE OR REPLACE TRIGGER ring AFTER INSERT ON reactive_orch.events
+        FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.ring();
+        mended := mended || 'the trigger of the event table'::text;
+    END IF;
+    RETURN mended;
 END
 $$;
 
@@ -112,9 +178,13 @@ $$;
 -- the lock that NOTIFY takes: on a database that is not there, since it is the whole cluster's.
 CREATE FUNCTION reactive_orch.observe_log(
     OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean, OUT queue integer)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    disarmed := coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass) = 0, false);
+    BEGIN
+        disarmed := coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass) = 0, false);
+    EXCEPTION WHEN OTHERS THEN
+        disarmed := false;  -- arm_bell says what is wrong with it
+    END;
     SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
 
     WITH locks AS MATERIALIZED (
@@ -142,23 +212,23 @@ $$;
 -- A projection of a replica set and the filter its checkpoints were made with. A worker that comes with another one is
 -- refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
 CREATE TABLE reactive_orch.projections (
-    replica_set text        NOT NULL,
-    name        text        NOT NULL,
-    filter      jsonb       NOT NULL,
+    replica_set text COLLATE "C" NOT NULL,
+    name        text COLLATE "C" NOT NULL,
+    filter      jsonb            NOT NULL,
     proposed    jsonb,
-    epoch       bigint      NOT NULL DEFAULT 0,
-    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    epoch       bigint           NOT NULL DEFAULT 0,
+    created_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (replica_set, name)
 );
 
 -- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share.
 CREATE TABLE reactive_orch.checkpoints (
-    replica_set text     NOT NULL,
-    projection  text     NOT NULL,
-    partition   smallint NOT NULL,
-    position    bigint   NOT NULL DEFAULT 0 CHECK (position >= 0),
-    epoch       bigint   NOT NULL DEFAULT 0,
-    parked      integer  NOT NULL DEFAULT 0 CHECK (parked >= 0),
+    replica_set text COLLATE "C" NOT NULL,
+    projection  text COLLATE "C" NOT NULL,
+    partition   smallint         NOT NULL,
+    position    bigint           NOT NULL DEFAULT 0 CHECK (position >= 0),
+    epoch       bigint           NOT NULL DEFAULT 0,
+    parked      integer          NOT NULL DEFAULT 0 CHECK (parked >= 0),
     PRIMARY KEY (replica_set, projection, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
@@ -168,7 +238,8 @@ CREATE TABLE reactive_orch.checkpoints (
 CREATE FUNCTION reactive_orch.refuse_unsealed() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('reactive_orch.sealed', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+    IF coalesce(pg_catalog.current_setting('reactive_orch.sealed', true)
+                OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()::pg_catalog.text, true) THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given, nor make all constraints immediate'
             USING ERRCODE = 'invalid_transaction_termination',
                   HINT = 'By hand, checkpoints are moved with reactive_orch.rewind().';
@@ -182,7 +253,7 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse
 
 -- The last statement before COMMIT: still the transaction the swap was made in?
 CREATE FUNCTION reactive_orch.seal_batch() RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('reactive_orch.batch', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
@@ -195,7 +266,7 @@ $$;
 -- raised, so that no batch begun before can commit, even when a position returns to an old value. position_to NULL
 -- keeps the positions. The workers look at the epochs. Returns the number of partitions.
 CREATE FUNCTION reactive_orch.rewind(in_replica_set text, in_projection text, position_to bigint) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     partitions integer;
 BEGIN
@@ -220,7 +291,7 @@ $$;
 
 -- Waits until the first of these checkpoints is free, but no longer than a slice: then the others are worth a look too.
 CREATE FUNCTION reactive_orch.await_free(in_replica_set text, in_projection text, in_partitions smallint[]) RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 BEGIN
     PERFORM FROM reactive_orch.checkpoints c
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.partition = ANY (in_partitions)
@@ -233,8 +304,8 @@ $$;
 -- --------------------------------------------------------- the replica sets
 
 CREATE TABLE reactive_orch.replica_sets (
-    name       text   PRIMARY KEY,
-    generation bigint NOT NULL DEFAULT 0
+    name       text COLLATE "C" PRIMARY KEY,
+    generation bigint           NOT NULL DEFAULT 0
 );
 
 -- Ids are the keys of advisory locks, under the namespace below; drawn once, never again.
@@ -244,32 +315,32 @@ CREATE FUNCTION reactive_orch.lock_namespace() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 1919906403 $$;  -- the bytes of "rorc"
 
 CREATE TABLE reactive_orch.members (
-    id            integer     PRIMARY KEY,
-    replica_set   text        NOT NULL,
-    state         text        NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'active', 'leaving')),
-    name          text        NOT NULL,
-    projections   text[]      NOT NULL,
-    backend_pid   integer     NOT NULL,
-    backend_start timestamptz NOT NULL,
-    joined_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    heartbeat_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    stale_after   interval    NOT NULL,
-    acknowledged  bigint      NOT NULL DEFAULT 0
+    id            integer          PRIMARY KEY,
+    replica_set   text COLLATE "C" NOT NULL,
+    state         text COLLATE "C" NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'active', 'leaving')),
+    name          text COLLATE "C" NOT NULL,
+    projections   text[]           NOT NULL,
+    backend_pid   integer          NOT NULL,
+    backend_start timestamptz      NOT NULL,
+    joined_at     timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    stale_after   interval         NOT NULL,
+    acknowledged  bigint           NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE INDEX members_replica_set ON reactive_orch.members (replica_set);
 
 CREATE TABLE reactive_orch.generations (
-    replica_set text        NOT NULL,
-    number      bigint      NOT NULL,
-    reason      text        NOT NULL CHECK (reason IN ('join', 'leave', 'death', 'stale', 'capability')),
-    subjects    integer[]   NOT NULL,
-    members     integer[]   NOT NULL,
-    moved       integer     NOT NULL,
+    replica_set text COLLATE "C" NOT NULL,
+    number      bigint           NOT NULL,
+    reason      text             NOT NULL CHECK (reason IN ('join', 'leave', 'death', 'stale', 'capability')),
+    subjects    integer[]        NOT NULL,
+    members     integer[]        NOT NULL,
+    moved       integer          NOT NULL,
     traceparent text,
-    initiator   integer     NOT NULL,
-    wake_source text        NOT NULL,
-    noticed_at  timestamptz NOT NULL,
-    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    initiator   integer          NOT NULL,
+    wake_source text             NOT NULL,
+    noticed_at  timestamptz      NOT NULL,
+    created_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     settled_at  timestamptz,
     PRIMARY KEY (replica_set, number)
 );
@@ -277,26 +348,26 @@ CREATE TABLE reactive_orch.generations (
 -- How each member adopted a generation, by the database's clock; written with its acknowledgement, for the trace command.
 -- finished_at, loaded_at: NULL when there was nothing to give, or to take.
 CREATE TABLE reactive_orch.adoptions (
-    replica_set     text        NOT NULL,
-    generation      bigint      NOT NULL,
-    member          integer     NOT NULL,
-    wake_source     text        NOT NULL,
-    noticed_at      timestamptz NOT NULL,
+    replica_set     text COLLATE "C" NOT NULL,
+    generation      bigint           NOT NULL,
+    member          integer          NOT NULL,
+    wake_source     text             NOT NULL,
+    noticed_at      timestamptz      NOT NULL,
     finished_at     timestamptz,
     loaded_at       timestamptz,
-    acknowledged_at timestamptz NOT NULL,
-    gave            integer     NOT NULL,
-    took            integer     NOT NULL,
-    kept            integer     NOT NULL,
+    acknowledged_at timestamptz      NOT NULL,
+    gave            integer          NOT NULL,
+    took            integer          NOT NULL,
+    kept            integer          NOT NULL,
     PRIMARY KEY (replica_set, generation, member),
     FOREIGN KEY (replica_set, generation) REFERENCES reactive_orch.generations (replica_set, number) ON DELETE CASCADE
 );
 
 -- owners[p + 1] is the member that handles partition p, 0 for nobody.
 CREATE TABLE reactive_orch.assignments (
-    replica_set text      NOT NULL,
-    projection  text      NOT NULL,
-    owners      integer[] NOT NULL,
+    replica_set text COLLATE "C" NOT NULL,
+    projection  text COLLATE "C" NOT NULL,
+    owners      integer[]        NOT NULL,
     PRIMARY KEY (replica_set, projection)
 );
 
@@ -335,7 +406,7 @@ CROSS JOIN LATERAL (
 -- that dies while it waits does not leave the lock taken; a slice ends before deadlock_timeout (1 s), so that
 -- log_lock_waits stays silent, and with it the snapshot that would hold back vacuum.
 CREATE FUNCTION reactive_orch.await_death(in_member integer) RETURNS boolean
-LANGUAGE plpgsql SET lock_timeout = '900ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '900ms' AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(reactive_orch.lock_namespace(), in_member);
     RETURN true;
@@ -348,7 +419,7 @@ $$;
 -- frozen hold rows that others wait for. Only backends of that very process: its name is drawn anew at every start.
 -- Without the right to end them the time-outs of their connections do it, later. Returns how many it could not end.
 CREATE FUNCTION reactive_orch.terminate_backends(in_names text[]) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     backend record;
     spared  integer := 0;
@@ -374,12 +445,12 @@ $$;
 -- checkpoints say nothing about the events that the old filter left out. Returns the refused.
 CREATE FUNCTION reactive_orch.register_projections(in_replica_set text, in_names text[], in_filters text[])
 RETURNS text[]
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO reactive_orch.replica_sets (name) VALUES (in_replica_set) ON CONFLICT DO NOTHING;
     INSERT INTO reactive_orch.projections (replica_set, name, filter)
     SELECT in_replica_set, w.name, w.filter::jsonb
-    FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name
+    FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name COLLATE "C"
     ON CONFLICT DO NOTHING;
 
     INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition, epoch)
@@ -401,13 +472,13 @@ BEGIN
 
     RETURN ARRAY(SELECT w.name FROM unnest(in_names, in_filters) AS w(name, filter)
                  JOIN reactive_orch.projections p ON p.replica_set = in_replica_set AND p.name = w.name
-                 WHERE p.filter <> w.filter::jsonb ORDER BY w.name);
+                 WHERE p.filter <> w.filter::jsonb ORDER BY w.name COLLATE "C");
 END
 $$;
 
 -- A running worker learns that a projection's filter is another one now: it stays for its others.
 CREATE FUNCTION reactive_orch.give_up_projection(in_member integer, in_projection text) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     UPDATE reactive_orch.members m SET projections = array_remove(m.projections, in_projection) WHERE m.id = in_member
 $$;
 
@@ -417,7 +488,7 @@ $$;
 CREATE FUNCTION reactive_orch.join_replica_set(
     in_replica_set text, in_name text, in_projections text[], in_stale_after interval, in_known integer[])
 RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     member integer := nextval('reactive_orch.member_ids');
 BEGIN
@@ -439,7 +510,7 @@ $$;
 -- backend. Its old backend may not have noticed yet and still hold them: it is ended. Returns the ids whose rows are
 -- still there; for the others the worker was removed meanwhile.
 CREATE FUNCTION reactive_orch.resume_members(in_ids integer[]) RETURNS integer[]
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     resumed integer[];
 BEGIN
@@ -469,7 +540,7 @@ CREATE FUNCTION reactive_orch.change_generation(
     in_admit integer[], in_remove integer[], in_projections text[], in_owners integer[], in_moved integer,
     in_initiator integer, in_wake_source text, in_noticed_s float8,
     OUT number bigint, OUT created_at timestamptz, OUT overtaken boolean)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     width  integer;
@@ -519,7 +590,7 @@ CREATE FUNCTION reactive_orch.acknowledge(
     in_total_s float8, in_finish_s float8, in_load_s float8, in_gave integer, in_took integer, in_kept integer)
 RETURNS TABLE (notify_s float8, settled_at timestamptz, slowest integer, kept integer,
                notify_max_s float8, finish_max_s float8, load_max_s float8)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     noticed timestamptz := clock_timestamp() - make_interval(secs => in_total_s);
@@ -561,8 +632,8 @@ $$;
 
 -- What the built-in projection shows. Keyed by partition too, so that two workers never wait for each other's rows.
 CREATE TABLE reactive_orch.event_counts (
-    event_type text     NOT NULL,
-    partition  smallint NOT NULL,
-    events     bigint   NOT NULL,
+    event_type text COLLATE "C" NOT NULL,
+    partition  smallint         NOT NULL,
+    events     bigint           NOT NULL,
     PRIMARY KEY (event_type, partition)
 ) WITH (fillfactor = 50);
