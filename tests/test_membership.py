@@ -46,8 +46,8 @@ def snapshot(*members: Member, generation: int = 7, **owners: tuple[int, ...]) -
     return Snapshot(generation=generation, members=members, owners={name: ids(*row) for name, row in owners.items()})
 
 
-def plan(seen: Snapshot, *, trust_locks: bool = True) -> Change | None:
-    return plan_change(seen, PARTITIONS, trust_locks=trust_locks)
+def plan(seen: Snapshot, *, trust: bool = True) -> Change | None:
+    return plan_change(seen, PARTITIONS, trust=trust)
 
 
 def applied(seen: Snapshot, change: Change) -> Snapshot:
@@ -159,7 +159,7 @@ def test_table(seen: Snapshot, expected: tuple[object, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "trust_locks"),
+    ("seen", "trust"),
     [
         pytest.param(snapshot(), True, id="nobody, nothing"),
         pytest.param(snapshot(a=(0, 0, 0, 0)), True, id="all have left"),
@@ -168,12 +168,13 @@ def test_table(seen: Snapshot, expected: tuple[object, ...]) -> None:
             snapshot(member(1, **FREE), a=(1, 1, 1, 1)), True, id="the server has restarted: the lock proves nothing"
         ),
         pytest.param(snapshot(member(1, **DEAD), a=(1, 1, 1, 1)), False, id="locks are not trusted"),
+        pytest.param(snapshot(member(1, **OLD), a=(1, 1, 1, 1)), False, id="heartbeats are not trusted"),
         pytest.param(snapshot(member(1, heartbeat_age_s=10.0), a=(1, 1, 1, 1)), True, id="not quite stale"),
         pytest.param(snapshot(member(1), member(2, runs=""), a=(1, 1, 1, 1)), True, id="one that runs nothing"),
     ],
 )
-def test_nothing_to_do(seen: Snapshot, *, trust_locks: bool) -> None:
-    assert plan(seen, trust_locks=trust_locks) is None
+def test_nothing_to_do(seen: Snapshot, *, trust: bool) -> None:
+    assert plan(seen, trust=trust) is None
 
 
 @pytest.mark.parametrize(
@@ -194,10 +195,11 @@ def test_of_several_reasons_the_gravest_is_recorded(facts: list[dict[str, Any]],
         assert change.reason is reason
 
 
-def test_without_trust_the_heartbeat_still_counts() -> None:
-    change = plan(snapshot(member(1), member(2, **DEAD, **OLD), a=(1, 1, 2, 2)), trust_locks=False)
+def test_without_trust_only_words_count() -> None:
+    left, dead, frozen = member(2, LEAVING), member(3, **DEAD), member(4, **OLD)
+    change = plan(snapshot(member(1), left, dead, frozen, member(5, WAITING), a=(1, 2, 3, 4)), trust=False)
     assert change
-    assert (change.reason, change.remove) == (Reason.STALE, (2,))
+    assert (change.reason, change.remove, change.admit) == (Reason.LEAVE, (2,), (5,))
 
 
 def test_find() -> None:
@@ -263,13 +265,13 @@ snapshots = st.builds(
 )
 
 
-def check(seen: Snapshot, change: Change | None, *, trust_locks: bool) -> Snapshot:
+def check(seen: Snapshot, change: Change | None, *, trust: bool) -> Snapshot:
     """Check everything a plan promises, and return what it makes of the replica set."""
     after = applied(seen, change) if change else seen
-    assert plan(after, trust_locks=trust_locks) is None, "settled"
+    assert plan(after, trust=trust) is None, "settled"
     assert all(m.state is ACTIVE for m in after.members), "all that wait are admitted, all that leave are removed"
     gone = {m.id for m in seen.members} - {m.id for m in after.members}
-    assert gone == {m.id for m in seen.members if is_gone(m, trust_locks=trust_locks)}
+    assert gone == {m.id for m in seen.members if is_gone(m, trust=trust)}
     for name in set(seen.owners).union(*(m.projections for m in after.members)):
         capable = {m.id for m in after.members if name in m.projections}
         assert set(after.owners[name]) <= (capable or {NOBODY}), "owned by the living and capable"
@@ -281,25 +283,25 @@ def check(seen: Snapshot, change: Change | None, *, trust_locks: bool) -> Snapsh
     return after
 
 
-def is_gone(seen: Member, *, trust_locks: bool) -> bool:
+def is_gone(seen: Member, *, trust: bool) -> bool:
     """As the database sees it: the column `gone` of member_status."""
     dead = not seen.lock_held and seen.lock_conclusive
-    return seen.state is LEAVING or seen.heartbeat_age_s > seen.stale_after_s or (dead and trust_locks)
+    return seen.state is LEAVING or (trust and (dead or seen.heartbeat_age_s > seen.stale_after_s))
 
 
 @settings(max_examples=400)
 @given(snapshots, st.booleans())
-def test_any_snapshot(seen: Snapshot, trust_locks: bool) -> None:  # noqa: FBT001 - drawn
-    check(seen, plan(seen, trust_locks=trust_locks), trust_locks=trust_locks)
+def test_any_snapshot(seen: Snapshot, trust: bool) -> None:  # noqa: FBT001 - drawn
+    check(seen, plan(seen, trust=trust), trust=trust)
 
 
 @given(snapshots, st.randoms(use_true_random=False), st.booleans())
-def test_all_that_look_agree(seen: Snapshot, shuffle: random.Random, trust_locks: bool) -> None:  # noqa: FBT001
+def test_all_that_look_agree(seen: Snapshot, shuffle: random.Random, trust: bool) -> None:  # noqa: FBT001
     members, owners = list(seen.members), list(seen.owners.items())
     shuffle.shuffle(members)
     shuffle.shuffle(owners)
-    again = plan(replace(seen, members=tuple(members), owners=dict(owners)), trust_locks=trust_locks)
-    assert again == plan(seen, trust_locks=trust_locks)
+    again = plan(replace(seen, members=tuple(members), owners=dict(owners)), trust=trust)
+    assert again == plan(seen, trust=trust)
 
 
 @given(
@@ -318,7 +320,7 @@ def test_walks_of_joins_leaves_and_deaths(walk: list[tuple[str, int, frozenset[s
     for step, number, runs in [*walk, ("plan", 0, frozenset[str]())]:
         members = list(seen.members)
         if step == "plan":
-            seen = check(seen, plan(seen), trust_locks=True)
+            seen = check(seen, plan(seen), trust=True)
         elif step == "join":
             born += 1
             seen = replace(seen, members=(*members, member(born, WAITING, runs)))
@@ -328,19 +330,31 @@ def test_walks_of_joins_leaves_and_deaths(walk: list[tuple[str, int, frozenset[s
             seen = replace(seen, members=tuple(members))
 
 
-def believes_every_lock(seen: Member, *, trust_locks: bool) -> Reason | None:
-    return Reason.DEATH if is_gone(replace(seen, lock_conclusive=True), trust_locks=trust_locks) else None
+def believes_every_lock(seen: Member, *, trust: bool) -> Reason | None:
+    return Reason.DEATH if is_gone(replace(seen, lock_conclusive=True), trust=trust) else None
 
 
-def believes_locks_when_told_not_to(seen: Member, *, trust_locks: bool) -> Reason | None:
-    return Reason.DEATH if is_gone(seen, trust_locks=True) or trust_locks else None
+def believes_locks_when_told_not_to(seen: Member, *, trust: bool) -> Reason | None:
+    return Reason.DEATH if is_gone(seen, trust=True) or trust else None
 
 
-def keeps_the_frozen(seen: Member, *, trust_locks: bool) -> Reason | None:
-    return Reason.DEATH if is_gone(replace(seen, heartbeat_age_s=0), trust_locks=trust_locks) else None
+def keeps_the_frozen(seen: Member, *, trust: bool) -> Reason | None:
+    return Reason.DEATH if is_gone(replace(seen, heartbeat_age_s=0), trust=trust) else None
 
 
-@pytest.mark.parametrize("mutant", [believes_every_lock, believes_locks_when_told_not_to, keeps_the_frozen])
+def believes_heartbeats_when_told_not_to(seen: Member, *, trust: bool) -> Reason | None:
+    return Reason.STALE if is_gone(seen, trust=trust) or seen.heartbeat_age_s > seen.stale_after_s else None
+
+
+MUTANTS = [
+    believes_every_lock,
+    believes_locks_when_told_not_to,
+    believes_heartbeats_when_told_not_to,
+    keeps_the_frozen,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_properties_find_a_mutant_that(mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "_gone", mutant)
     with pytest.raises((AssertionError, ExceptionGroup)):

@@ -35,6 +35,7 @@ SCENARIO_OF = {
     "listens_after_the_first_read": "gap_before_listening",
     "member_row_before_its_lock": "churn",
     "free_lock_trusted_after_a_restart": "server_restart",
+    "old_heartbeat_trusted_after_an_outage": "common_outage",
 }
 
 _BROKEN = {"exits", "log"}

@@ -14,7 +14,7 @@ import anyio
 from reactive_orch.core import assignment
 from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Progress
-from reactive_orch.model import Checkpoint, MemberId, Swap
+from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
 from reactive_orch.postgres import checkpoints, log, membership
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
@@ -327,11 +327,22 @@ FROM pg_stat_get_activity(pg_backend_pid()) a RETURNING id
 def free_lock_trusted_after_a_restart() -> None:
     original = core.plan_change
 
-    def plan_change(snapshot: Any, partitions: int, *, trust_locks: bool) -> Any:
-        del trust_locks
-        return original(snapshot, partitions, trust_locks=True)
+    def plan_change(snapshot: Any, partitions: int, *, trust: bool) -> Any:
+        del trust
+        return original(snapshot, partitions, trust=True)
 
     _put(core, "plan_change", plan_change)
+
+
+@_bug
+def old_heartbeat_trusted_after_an_outage() -> None:
+    original = core._gone
+
+    def gone(member: Any, *, trust: bool) -> Any:
+        stale = member.heartbeat_age_s > member.stale_after_s
+        return original(member, trust=trust) or (Reason.STALE if stale else None)
+
+    _put(core, "_gone", gone)
 
 
 def schema(name: str) -> str:

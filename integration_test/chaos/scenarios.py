@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -350,6 +351,40 @@ async def server_restart(stage: Stage) -> None:
     if after != before:
         raise Caught(Finding("generations", f"a restart cost {after - before} generations"))
     await arena.settle(3)
+
+
+@_scenario
+async def common_outage(stage: Stage) -> None:
+    """All are cut off for longer than a heartbeat may be late: whoever is back first waits for the others."""
+    arena = stage.arena
+    arena.pace = Pace(heartbeat_s=0.3, stale_s=1.0, batch=20)
+    async with Proxy(arena.url) as one, Proxy(arena.url) as other:
+        first, second = [await arena.start(url=proxy.url()) for proxy in (one, other)]
+        for process in (first, second):
+            await process.said(ADOPTED)
+        await arena.settle(2)
+        before = await arena.value(_GENERATION)
+        for proxy in (one, other):
+            proxy.hold()
+            proxy.cut()
+        await _rises(arena, _YOUNGEST_BEAT_S, 2, "all heartbeats are stale")
+        one.accept()
+        await first.said(ADOPTED, times=sum(1 for line in first.log if re.search(ADOPTED, line)) + 1)
+        other.accept()
+        await second.said("membership connection is back")
+        async with stage.writing():
+            await _rises(arena, _HANDLED, 100, "events are handled")
+        await arena.settle(2)
+        after = await arena.value(_GENERATION)
+        if after != before:
+            raise Caught(Finding("generations", f"a common outage cost {after - before} generations"))
+        await arena.stop_workers()
+
+
+_GENERATION = "SELECT generation FROM reactive_orch.replica_sets"
+_YOUNGEST_BEAT_S = (
+    "SELECT extract(epoch FROM clock_timestamp() - max(heartbeat_at))::integer FROM reactive_orch.members"
+)
 
 
 @_scenario

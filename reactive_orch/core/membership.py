@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def plan_change(snapshot: Snapshot, partitions: int, *, trust_locks: bool) -> Change | None:
+def plan_change(snapshot: Snapshot, partitions: int, *, trust: bool) -> Change | None:
     """Return the generation to write next, or None when the replica set is as it should be.
 
-    Everything pending goes into one change: all that wait are admitted, all that are gone removed. `trust_locks` False
-    leaves members whose lock is free to their heartbeats: who has just lost its own connection may have seen the
-    server end everybody's.
+    Everything pending goes into one change: all that wait are admitted, all that are gone removed. `trust` False: free
+    locks and old heartbeats prove nothing, since whoever has just been cut off itself may have been so with everybody.
     """
-    gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, trust_locks=trust_locks))}
+    gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, trust=trust))}
     staying = [m for m in snapshot.members if m.id not in gone]
     admit = tuple(sorted(m.id for m in staying if m.state is MemberState.WAITING))
     capable = {m.id: m.projections for m in staying}
@@ -47,10 +46,12 @@ _RANK = (Reason.DEATH, Reason.STALE, Reason.LEAVE)
 """Of several reasons the gravest is recorded."""
 
 
-def _gone(member: Member, *, trust_locks: bool) -> Reason | None:
+def _gone(member: Member, *, trust: bool) -> Reason | None:
     if member.state is MemberState.LEAVING:
         return Reason.LEAVE
-    if trust_locks and not member.lock_held and member.lock_conclusive:
+    if not trust:
+        return None
+    if not member.lock_held and member.lock_conclusive:
         return Reason.DEATH
     if member.heartbeat_age_s > member.stale_after_s:
         return Reason.STALE

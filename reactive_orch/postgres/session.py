@@ -32,7 +32,14 @@ ANSWER_TIMEOUT_S = 3.0
 """A heartbeat that takes longer means that the network is gone: nothing on this connection is slow."""
 
 DISTRUST_S = 3.0
-"""After a reconnect, free locks prove nothing for this long: the server may have ended everybody's connection."""
+"""After a reconnect, others' free locks and old heartbeats prove nothing for this long, and for as long as this process
+was away itself: everybody may have been cut off with it, and the longer that lasted the longer are their pauses."""
+
+RETURN_MOST_S = 10.0
+"""Nobody needs longer to come back than the longest pause between attempts and one that gets no answer, 5 s each."""
+
+LATE_BEATS = 2
+"""A heartbeat later than so many more of them says that others may have been held up as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +69,8 @@ class Session:
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._one_at_a_time = anyio.Lock()
         self._lost = anyio.Event()
-        self._reconnected_at = -DISTRUST_S
+        self._heard_at = time.monotonic()
+        self._trusts_from = 0.0
         self._states: dict[str, tuple[int, int]] = {}
         """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
@@ -77,9 +85,9 @@ class Session:
         return self._connection is not None
 
     @property
-    def trusts_locks(self) -> bool:
-        """Whether a free lock of another member proves its death."""
-        return self.connected and time.monotonic() - self._reconnected_at >= DISTRUST_S
+    def trusts(self) -> bool:
+        """Whether a free lock or an old heartbeat of another member proves anything."""
+        return self.connected and time.monotonic() >= self._trusts_from
 
     async def open(self) -> None:
         """Connect and LISTEN. Raises Unavailable or ConfigError."""
@@ -115,6 +123,9 @@ class Session:
                 known = frozenset(self.members)
                 beats = await membership.heartbeat(connection, known)
             outcome = "ok"
+            away_s = self._heard()
+            if away_s > LATE_BEATS * self._heartbeat_s:
+                self._distrust(away_s)
             self._heed(known, beats)
         except Superseded:
             outcome = "late"  # a row locked by a change: the next heartbeat will do
@@ -137,8 +148,17 @@ class Session:
         """Connect again after a loss and tell everybody to look."""
         self._drop()
         await self.open()
-        self._reconnected_at = time.monotonic()
+        self._distrust(DISTRUST_S + self._heard())
         self._hearers.look()
+
+    def _heard(self) -> float:
+        """Note that the database answers; return for how long it has not, in seconds."""
+        now = time.monotonic()
+        away_s, self._heard_at = now - self._heard_at - self._heartbeat_s, now
+        return min(max(away_s, 0.0), RETURN_MOST_S)
+
+    def _distrust(self, seconds: float) -> None:
+        self._trusts_from = max(self._trusts_from, time.monotonic() + seconds)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -19,7 +19,7 @@ from reactive_orch.telemetry.rebalance import Turn, fields
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import MemberId, Projection, Snapshot
+    from reactive_orch.model import Member, MemberId, Projection, Snapshot
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.share import Share
 
@@ -91,17 +91,19 @@ async def register_unless(
     return accepted
 
 
-async def give_up_refused(node: Node, replica_set: str, me: MemberId, shares: dict[str, Share]) -> bool:
+async def give_up_refused(node: Node, replica_set: str, me: Member, shares: dict[str, Share]) -> bool:
     """Go on without the projections whose recorded filter has changed; tell whether there were any.
 
+    In the database first, and by what stands there: what the others believe that this member runs must be handled.
     Raises ConfigError when none is left.
     """
-    refused = frozenset(name for name, share in shares.items() if share.refused)
+    refused = me.projections - {name for name, share in shares.items() if not share.refused}
     for name in sorted(refused):
-        say_refused(replica_set, name)
-        shares.pop(name).forget()
         async with node.database.coordination() as connection:
-            await membership.give_up(connection, me, name)
+            await membership.give_up(connection, me.id, name)
+        if name in shares:
+            say_refused(replica_set, name)
+            shares.pop(name).forget()
     if refused and not shares:
         raise ConfigError(nothing_left(refused))
     return bool(refused)
@@ -161,7 +163,7 @@ async def leave_in_passing(node: Node, replica_set: str, member: MemberId) -> No
                 turn = Turn(replica_set, member, "own")
                 snapshot = await membership.observe(connection, replica_set)
                 turn.observed()
-                new = core.plan_change(snapshot, node.partitions_total, trust_locks=False)
+                new = core.plan_change(snapshot, node.partitions_total, trust=False)
                 if new is None or await write_generation(connection, turn, snapshot, new):
                     break
         await node.session.forget(member)

@@ -233,8 +233,8 @@ class Worker:
             await self._leave(me.id)
             return True
         # Whose own lock is free has lost its connection, perhaps as all others have.
-        trusts_locks = me.lock_held and self._node.session.trusts_locks
-        new = core.plan_change(snapshot, self._node.partitions_total, trust_locks=trusts_locks)
+        trust = me.lock_held and self._node.session.trusts
+        new = core.plan_change(snapshot, self._node.partitions_total, trust=trust)
         if new is not None:
             if not await self._crowd.gathers(self._signal, snapshot, new):
                 async with self._node.database.coordination() as connection:
@@ -299,7 +299,7 @@ class Worker:
             await membership.leave(connection, member)
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
-        if await enrolment.give_up_refused(self._node, self.replica_set, me.id, self._shares):
+        if await enrolment.give_up_refused(self._node, self.replica_set, me, self._shares):
             self._signal.set("refused")
         for name, share in self._shares.items():
             share.rewound(snapshot.epochs.get(name, 0))
