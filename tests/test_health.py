@@ -7,10 +7,23 @@ from typing import Any
 
 import pytest
 
-from reactive_orch.core.health import FROZEN_AFTER_S, STUCK_AFTER_S, Facts, State, assess
+from reactive_orch.core.health import (
+    FROZEN_AFTER_S,
+    STALLED_AFTER_S,
+    STALLED_TOO_LONG_S,
+    STUCK_AFTER_S,
+    Facts,
+    Stall,
+    State,
+    assess,
+)
 
 SETTLED = Facts(state=State.SERVING, age_s=1.0, age_max_s=60.0, rebalancing_max_s=60.0, listens=True)
 STOPPED = {"p": STUCK_AFTER_S + 1}
+BRIEF = Stall("no progress on p", STALLED_AFTER_S)
+STALLED = Stall("no progress on p", STALLED_AFTER_S + 2, "TooManyConnectionsError (53300)")
+STALLED_LONG = Stall("no progress on p", STALLED_TOO_LONG_S + 1)
+UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +48,16 @@ STOPPED = {"p": STUCK_AFTER_S + 1}
         ({"state": State.STOPPING}, 200, 503, 503, "draining"),
         ({"state": State.STOPPED}, 503, 503, 503, "stopped"),
         ({"age_s": 61.0}, 503, 503, 503, "has not looked"),
+        # Registering waits for the database, which no restart brings back.
+        ({"state": State.STARTING, "listens": False, "age_s": 3600.0}, 200, 503, 200, ""),
+        (
+            {"state": State.STARTING, "listens": False, "age_s": 3600.0, "stalls": (UNREGISTERED,)},
+            *(200, 503, 503),
+            "not registered for 3600 s: ConnectionRefusedError",
+        ),
+        ({"stalls": (BRIEF,)}, 200, 200, 200, ""),
+        ({"stalls": (STALLED,)}, 200, 200, 200, "no progress on p for 12 s: TooManyConnectionsError (53300)"),
+        ({"stalls": (STALLED_LONG,)}, 200, 200, 503, "no progress on p for 31 s"),
     ],
 )
 def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reason: str) -> None:

@@ -14,6 +14,12 @@ FROZEN_AFTER_S = 30.0
 """A frontier that writers have held for so long is somebody's forgotten transaction."""
 STUCK_AFTER_S = 10.0
 """A projection that has been trying the same event for so long has been stopped by it."""
+STALLED_AFTER_S = 10.0
+"""What has not moved for so long is said. Less would call a busy worker idle: what was read without finding an event is
+saved every 5 s, and a statement may take as long before it is given up and tried again."""
+STALLED_TOO_LONG_S = 30.0
+"""Then it needs a person: a restart of the server, or a failover (10 to 14 s), is over by then, and the longest pause
+between attempts is 5 s."""
 
 
 class State(enum.Enum):
@@ -27,6 +33,25 @@ class State(enum.Enum):
     UNAVAILABLE = "database unavailable"
     STOPPING = "stopping"
     STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Something that should go on and does not."""
+
+    what: str
+    for_s: float
+    cause: str = ""
+    """The type and code of the error that was passed over last, or what it waits for; empty when unknown."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has gone on for long enough to be said."""
+        return self.for_s > STALLED_AFTER_S
+
+    def __str__(self) -> str:
+        """Return the reason that health gives."""
+        return f"{self.what} for {self.for_s:.0f} s" + (f": {self.cause}" if self.cause else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +75,8 @@ class Facts:
     """Projection → for how long it has been trying a failing event."""
     refused: frozenset[str] = frozenset()
     """Projections it was to run and does not, since they are recorded with another filter."""
+    stalls: tuple[Stall, ...] = ()
+    """What does not go on, however shortly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +108,11 @@ def assess(facts: Facts) -> Verdict:
 
 
 def _dead(facts: Facts) -> list[tuple[str, bool]]:
+    # Before it has registered it does not look: that waits for a database, and no restart brings one.
+    overdue = facts.age_s > facts.age_max_s and facts.state is not State.STARTING
     return [
         ("stopped", facts.state is State.STOPPED),
-        ("has not looked at its replica set for too long", facts.age_s > facts.age_max_s),
+        ("has not looked at its replica set for too long", overdue),
     ]
 
 
@@ -104,6 +133,7 @@ def _ill(facts: Facts) -> list[tuple[str, bool]]:
     return [
         ("the log cannot be read on: a transaction holds it", facts.frontier_held_s > FROZEN_AFTER_S),
         (f"stopped by a failing event: {', '.join(stuck)}", bool(stuck)),
+        *((str(stall), stall.for_s > STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]
 
 
@@ -113,4 +143,5 @@ def _degraded(facts: Facts) -> list[tuple[str, bool]]:
         ("notifications do not arrive, polling works", facts.unheard),
         (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
         (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", bool(facts.refused)),
+        *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]

@@ -163,6 +163,12 @@ class Trouble:
     until: Position = 0
     limit: int = 0
     attempts: int = 0
+    partitions: frozenset[Partition] = frozenset()
+    """Those of the events that may be the failing one."""
+
+    def stands(self, read_to: Mapping[Partition, Position]) -> bool:
+        """Tell whether a failing event is ahead of who has read up to here, not rewound past nor given away."""
+        return any(self.since <= read_to.get(partition, -1) < self.until for partition in self.partitions)
 
     def limit_of(self, low: Position, batch_events: int) -> int:
         """Return how many events the next batch may have."""
@@ -179,6 +185,7 @@ class Trouble:
         alone = len(events) == 1
         self.attempts = self.attempts + 1 if alone and self.until == last.global_position else int(alone)
         self.until = last.global_position
+        self.partitions = frozenset(map(_PARTITION, events if failing is None else [last]))
         self.limit = max((len(events) // 2) if failing is None else failing, 1)
 
     def succeeded(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,14 @@ from reactive_orch.model import Window
 from reactive_orch.postgres import checkpoints, log, membership
 from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.telemetry.rebalance import Turn, fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reactive_orch.model import Member, MemberId, Projection, Snapshot
+    from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.share import Share
 
@@ -40,12 +41,14 @@ def check_projections(projections: Sequence[Projection]) -> None:
         raise ConfigError(msg)
 
 
-async def register(node: Node, replica_set: str, projections: Sequence[Projection]) -> list[Projection]:
+async def register(
+    node: Node, replica_set: str, projections: Sequence[Projection], interruptions: Interruptions
+) -> list[Projection]:
     """Record the projections, trying until the database answers; return those this worker may run.
 
     Raises ConfigError when none is left: all are recorded with another filter.
     """
-    refused = await _refused(node, replica_set, projections)
+    refused = await _refused(node, replica_set, projections, interruptions)
     for name in sorted(refused):
         say_refused(replica_set, name)
     accepted = [projection for projection in projections if projection.name not in refused]
@@ -53,7 +56,7 @@ async def register(node: Node, replica_set: str, projections: Sequence[Projectio
         raise ConfigError(nothing_left(refused))
     if not node.warm:
         node.warm = True  # only one may hold several connections at once, or all would wait for each other
-        with contextlib.suppress(Unavailable, Superseded, Refused):
+        with passing_over("warm up", Unavailable, Superseded, Refused):
             await _warm_up(node, replica_set, accepted[0])
     return accepted
 
@@ -75,7 +78,11 @@ async def _warm_up(node: Node, replica_set: str, projection: Projection) -> None
 
 
 async def register_unless(
-    stopped: anyio.Event, node: Node, replica_set: str, projections: Sequence[Projection]
+    stopped: anyio.Event,
+    node: Node,
+    replica_set: str,
+    projections: Sequence[Projection],
+    interruptions: Interruptions,
 ) -> list[Projection]:
     """Do the same, but return nothing when asked to stop before the database has answered."""
 
@@ -86,7 +93,7 @@ async def register_unless(
     accepted: list[Projection] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cancel_when_stopped)
-        accepted = await register(node, replica_set, projections)
+        accepted = await register(node, replica_set, projections, interruptions)
         tasks.cancel_scope.cancel()
     return accepted
 
@@ -143,20 +150,26 @@ def nothing_left(refused: frozenset[str]) -> str:
     return f"no projection left to run: {', '.join(sorted(refused))} recorded with another filter (see rewind)"
 
 
-async def _refused(node: Node, replica_set: str, projections: Sequence[Projection]) -> frozenset[str]:
+async def _refused(
+    node: Node, replica_set: str, projections: Sequence[Projection], interruptions: Interruptions
+) -> frozenset[str]:
     wanted = {projection.name: projection.filter for projection in projections}
     backoff = Backoff(0.05, 5.0)
     while True:
         try:
             async with node.database.coordination() as connection:
-                return await membership.register(connection, replica_set, wanted)
-        except (Unavailable, Superseded):
+                refused = await membership.register(connection, replica_set, wanted)
+        except (Unavailable, Superseded) as error:
+            interruptions.note("register", error)
             await anyio.sleep(backoff.next_s())
+        else:
+            interruptions.over()
+            return refused
 
 
 async def leave_in_passing(node: Node, replica_set: str, member: MemberId) -> None:
     """After a failure or a cancellation: one attempt to tell the others at once; a free lock tells them later."""
-    with contextlib.suppress(Unavailable, Superseded, ConfigError):
+    with passing_over("leave", Unavailable, Superseded, ConfigError):
         async with node.database.coordination() as connection:
             await membership.leave(connection, member)
             for _ in range(LEAVE_ATTEMPTS):

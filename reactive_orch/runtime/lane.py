@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,13 +30,12 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from reactive_orch.config import Config
     from reactive_orch.core.progress import Batch
-    from reactive_orch.model import Checkpoint, Event, Partition, Projection, Swap, Window
+    from reactive_orch.model import Checkpoint, Event, Partition, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
-    from reactive_orch.postgres.database import AnyConnection, Database
+    from reactive_orch.postgres.database import AnyConnection
     from reactive_orch.runtime.shelf import Reading, Shelf
-    from reactive_orch.runtime.tail import Tail
+    from reactive_orch.runtime.work import Work
 
 SAVE_EVERY_S = 5.0
 """How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
@@ -53,23 +51,6 @@ SETBACKS_MAX = 20
 _logger = logging.getLogger("reactive_orch")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What every lane of one projection on one worker has in common."""
-
-    config: Config
-    database: Database
-    tail: Tail
-    replica_set: str
-    projection: Projection
-    partitions_total: int
-    generation: Callable[[], int] = int
-    changed: Callable[[], None]
-    """A lane let go of partitions, or forgot them."""
-    rests: Callable[[], None]
-    """A lane came to the end of the log."""
-
-
 class Lane:
     """Some partitions of one projection."""
 
@@ -80,8 +61,9 @@ class Lane:
         self.signal = Signal()
         self.in_flight: frozenset[Partition] = frozenset()
         self.events_handled = 0
-        self.failing_since: float | None = None
-        """Since when a handler has failed without a success."""
+        self._failing_since: float | None = None
+        self._called_at: float | None = None
+        """Since when handlers have been running for a batch, by the monotonic clock."""
         self.handling = Handling(work.replica_set, work.projection.name, work.generation)
         self._leaving: set[Partition] = set()
         self._incarnation = work.database.incarnation
@@ -94,6 +76,15 @@ class Lane:
         self._gather_s = 0.0
         self._setbacks = 0
         """Conflicts and lost connections in a row, in handlers. No attempts, unless there is no end of them."""
+
+    @property
+    def failing_since(self) -> float | None:
+        """Since when a handler has failed without a success, at an event that is still ahead of this lane."""
+        return self._failing_since if self._trouble.stands(self.progress.read_to) else None
+
+    def handler_runs(self, now: float) -> bool:
+        """Tell whether handlers are at work, and not for longer than they may be."""
+        return self._called_at is not None and now - self._called_at <= self._work.config.handler_timeout_s
 
     def take(self, gained: Mapping[Partition, Checkpoint]) -> None:
         """Begin with partitions where their checkpoints stand."""
@@ -131,10 +122,12 @@ class Lane:
             while True:
                 try:
                     await self._step(tasks)
-                except Superseded:
+                except Superseded as error:
+                    self._work.interruptions.note("lane", error)
                     self.forget()
                     await anyio.sleep(self._contended.next_s())
-                except Unavailable:
+                except Unavailable as error:
+                    self._work.interruptions.note("lane", error)
                     self.forget()
                     await anyio.sleep(self._reconnect.next_s())
                 except HandlerFailed as error:
@@ -191,7 +184,7 @@ class Lane:
 
     def _passed(self, reading: Reading, batch: Batch) -> None:
         self.progress.passed(reading.window, reading.end, batch)
-        self.failing_since = None
+        self._failing_since = None
         self._land()
 
     def _read_ahead(self, tasks: TaskGroup, reading: Reading) -> None:
@@ -214,9 +207,13 @@ class Lane:
         try:
             with self.handling.batch(batch.events):
                 async with batches.batch(batch.swaps, self._goes_on):
-                    await self._call(batch.events, connection)
+                    self._called_at = time.monotonic()
+                    try:
+                        await self._call(batch.events, connection)
+                    finally:
+                        self._called_at = None
         except HandlerFailed as error:
-            self.failing_since = self.failing_since or time.monotonic()
+            self._failing_since = self.failing_since or time.monotonic()
             self._trouble.failed(batch, error.index)
             raise
         finally:

@@ -21,6 +21,8 @@ from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import Hearers, Session
 from reactive_orch.runtime import gauges
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.interruptions import passing_over
+from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
@@ -47,6 +49,9 @@ class Tenant(Protocol):
 
     def wake(self, source: str) -> None:
         """Look: anything may have changed; `source` says what told, for people to see."""
+
+    def watch_progress(self) -> None:
+        """See whether it gets on."""
 
     @property
     def busy(self) -> Iterable[str]:
@@ -151,6 +156,7 @@ class Node:
                 tasks.start_soon(self._keep_session)
                 tasks.start_soon(self.tail.run)
                 tasks.start_soon(self._measure_loop)
+                tasks.start_soon(self._watch_progress)
             yield
             tasks.cancel_scope.cancel()
 
@@ -181,11 +187,17 @@ class Node:
                     extra={"event": "loop_blocked"},
                 )
 
+    async def _watch_progress(self) -> None:
+        while True:
+            await anyio.sleep(LOOK_EVERY_S)
+            for tenant in self._tenants:
+                tenant.watch_progress()
+
     async def _reopen(self) -> None:
         backoff = Backoff(0.05, 5.0)
         while True:
             await anyio.sleep(backoff.next_s())
             # ConfigError: a half-restored database, perhaps; if it stays, the tail says so and stops the process.
-            with contextlib.suppress(Unavailable, Superseded, ConfigError):
+            with passing_over("membership", Unavailable, Superseded, ConfigError):
                 await self.session.reopen()
                 return

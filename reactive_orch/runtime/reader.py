@@ -7,12 +7,12 @@ the lane's progress, as for any window. What another lane has read, or reads, is
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import ReactiveOrchError, Unavailable
 from reactive_orch.postgres import log
+from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.shelf import Read, Reading
 
 if TYPE_CHECKING:
@@ -95,5 +95,5 @@ class Reader:
             read.arrived.set()
 
     async def _read_guess(self, guess: Read) -> None:
-        with contextlib.suppress(ReactiveOrchError):  # whoever asks for it will read it, and meet the error
+        with passing_over("read ahead", ReactiveOrchError):  # whoever asks for it will read it, and meet the error
             await self._perform(guess)

@@ -6,7 +6,6 @@ it lacks: the free checkpoints first, then the others, each as its holder ends. 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -17,7 +16,8 @@ import anyio
 from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.lane import Lane, Work, save
+from reactive_orch.runtime.interruptions import passing_over
+from reactive_orch.runtime.lane import Lane, save
 from reactive_orch.runtime.signal import Signal
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Checkpoint, Partition, Position
     from reactive_orch.runtime.shelf import Shelf
+    from reactive_orch.runtime.work import Work
 
 FAR_BEHIND_BATCHES = 20
 """A partition this many batches behind its lane gets the catch-up lane, so that it delays no fresh event."""
@@ -90,6 +91,21 @@ class Share:
         """Since when one of its lanes has been trying a failing event, by the monotonic clock."""
         return min((lane.failing_since for lane in self._all_lanes if lane.failing_since is not None), default=None)
 
+    @property
+    def assigned(self) -> frozenset[Partition]:
+        """The partitions it is to hold."""
+        return self._desired
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The lanes, for whoever watches them."""
+        return self._all_lanes
+
+    @property
+    def hindrance(self) -> str:
+        """The type and code of the error that one of its loops passed over last; empty if there is no recent one."""
+        return self._work.interruptions.cause
+
     def lag(self, settled: Position) -> tuple[int, float]:
         """Return how far its slowest lane is behind the settled end of the log: in positions, and in seconds."""
         behind = [lane for lane in self._all_lanes if (low := lane.progress.low) is not None and low < settled]
@@ -139,7 +155,8 @@ class Share:
                 try:
                     await self._round(tasks)
                     backoff.reset()
-                except (Unavailable, Superseded):
+                except (Unavailable, Superseded) as error:
+                    self._work.interruptions.note("share", error)
                     await anyio.sleep(backoff.next_s())
                     continue
                 except Refused:
@@ -162,7 +179,7 @@ class Share:
         self._saving = True
         try:
             # Superseded: the new owner was quicker; it reads a stretch without events once more.
-            with contextlib.suppress(Superseded):
+            with passing_over("share", Superseded):
                 await save(self._work, unsaved)
         finally:
             self._saving = False
@@ -177,7 +194,7 @@ class Share:
         """Wait for one locked row, aside: what is free meanwhile does not wait with it. Then look again."""
         began = time.monotonic()
         try:
-            with contextlib.suppress(Superseded, Unavailable):
+            with passing_over("share", Superseded, Unavailable):
                 async with self._work.database.waiting() as connection:
                     await checkpoints.await_free(connection, self._work.replica_set, self.name, locked)
         finally:

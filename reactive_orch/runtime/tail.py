@@ -19,6 +19,7 @@ from reactive_orch.core.frontier import Frontier, Observation
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import log
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.signal import WORK, Signal
 from reactive_orch.telemetry.incidents import frontier_was_held
 from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
@@ -70,6 +71,7 @@ class Tail:
         self._report_at = 0.0
         self._unheard = 0
         self._looked_at = 0.0
+        self.interruptions = Interruptions()
 
     @property
     def unheard(self) -> bool:
@@ -89,8 +91,10 @@ class Tail:
 
     @property
     def held_s(self) -> float:
-        """For how long writers have held the frontier, in seconds; 0 when it is free."""
-        return 0.0 if self._held_since is None else time.monotonic() - self._held_since
+        """For how long writers have held the frontier, in seconds; 0 when it is free, or out of sight."""
+        if self._held_since is None or self.settled is None:
+            return 0.0
+        return time.monotonic() - self._held_since
 
     def call(self, signal: Signal) -> None:
         """Set this signal once, at the next advance."""
@@ -108,12 +112,14 @@ class Tail:
         while True:
             try:
                 connection = await self._database.connect("tail")
-            except Unavailable:
+            except Unavailable as error:
+                self.interruptions.note("tail", error)
                 await anyio.sleep(backoff.next_s())
                 continue
             try:
                 await self._follow(connection, backoff)
-            except (Unavailable, Superseded):
+            except (Unavailable, Superseded) as error:
+                self.interruptions.note("tail", error)
                 self._database.lost()
                 count(RECONNECTS, "tail")
                 await anyio.sleep(backoff.next_s())
@@ -127,6 +133,7 @@ class Tail:
         looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)
         while incarnation == self._database.incarnation:
             backoff.reset()
+            self.interruptions.over()
             asleep, before = self._bell.armed and not self._frontier.waiting, self._frontier.settled
             if not self._bell.armed:
                 # Before anything is waited for: under many writers the frontier always waits for one of them.
@@ -150,6 +157,7 @@ class Tail:
         # A checkpoint was written by somebody for whom everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint)
         self._bell, self._armed_until_s = Bell(), 0.0
+        self._held_since, self.blockers, self._report_at = None, [], 0.0
         await self._look(connection)
         self._incarnation = incarnation
         self._announce()

@@ -15,6 +15,7 @@ from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.signal import Signal
+from reactive_orch.telemetry.incidents import interrupted
 from reactive_orch.telemetry.metric_names import RECONNECTS
 from reactive_orch.telemetry.metrics import count
 
@@ -53,13 +54,15 @@ class Watch:
                 await self._changed.wait()
             try:
                 connection = await self._database.connect("watch")
-            except Unavailable:
+            except Unavailable as error:
+                interrupted("watch", error)
                 await anyio.sleep(backoff.next_s())
                 continue
             try:
                 await self._watch(connection)
                 backoff.reset()
-            except (Unavailable, Superseded):
+            except (Unavailable, Superseded) as error:
+                interrupted("watch", error)
                 self._database.lost()
                 count(RECONNECTS, "watch")
                 await anyio.sleep(backoff.next_s())

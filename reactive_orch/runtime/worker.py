@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.core import membership as core
-from reactive_orch.core.health import Facts, State
+from reactive_orch.core.health import State
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
@@ -24,11 +24,12 @@ from reactive_orch.runtime.adoption import Adoption, write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.crowd import Crowd
 from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S, Ending
-from reactive_orch.runtime.lane import Work
+from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.shelf import shelves_of
 from reactive_orch.runtime.signal import WORK, Signal
 from reactive_orch.runtime.watch import Watch
+from reactive_orch.runtime.work import Work
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.adoption import expelled
 from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
@@ -38,10 +39,8 @@ from reactive_orch.telemetry.rebalance import Turn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from reactive_orch.core.health import Facts
     from reactive_orch.runtime.node import Node
-
-LOOK_AFTER_BEATS = 5
-LOOK_OVERDUE_S = 60.0
 
 
 class Worker:
@@ -75,12 +74,14 @@ class Worker:
         self._adoption: Adoption | None = None
         """Of the present generation; None: it has still to be looked at."""
         self._last_adopt: str | None = None
+        self._progress = ProgressWatch(replica_set, node)
         self._settled = 0
 
     @property
     def state(self) -> State:
         """Where the worker is in its life."""
-        return self._state
+        idle = self._state is State.SERVING and not any(share.assigned or share.held for share in self._shares.values())
+        return State.STANDBY if idle else self._state
 
     @property
     def partitions(self) -> Mapping[str, frozenset[Partition]]:
@@ -115,7 +116,7 @@ class Worker:
         with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
                 accepted = await enrolment.register_unless(
-                    self._ending.asked, self._node, self.replica_set, self._projections
+                    self._ending.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
                 shelves = shelves_of(accepted)
                 self._shares = {p.name: Share(self._work(p), shelves[p.name]) for p in accepted}
@@ -141,33 +142,28 @@ class Worker:
 
     def facts(self) -> Facts:
         """Return what health is judged by."""
-        now, config = time.monotonic(), self._node.config
-        return Facts(
-            state=self._state,
-            age_s=now - self._looked_at,
-            age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * config.heartbeat_s,
+        return self._progress.facts(
+            self._shares,
+            state=self.state,
+            age_s=time.monotonic() - self._looked_at,
             rebalancing_s=self._adoption.age_s if self._adoption else 0.0,
-            rebalancing_max_s=config.rebalance_s,
-            listens=self._node.session.connected,
             expelled=self._expelled,
-            unheard=self._node.tail.unheard,
-            frontier_held_s=self._node.tail.held_s,
-            failing_s={name: now - s.failing_since for name, s in self._shares.items() if s.failing_since is not None},
             refused=frozenset(p.name for p in self._projections if self._shares and p.name not in self._shares),
         )
 
+    def watch_progress(self) -> None:
+        """See whether it gets on."""
+        self._progress.look(self._shares, self._state)
+
     def _gauges(self) -> gauges.Gauges:
-        yield from gauges.of_worker(self.replica_set, self._state, self.snapshot, self._settled)
-        yield from gauges.of_shares(self.replica_set, self._shares, self._node.tail.settled)
+        yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._settled)
+        yield from gauges.of_shares(self.replica_set, self._shares, self._node.tail.settled, self._progress)
 
     def _work(self, projection: Projection) -> Work:
         return Work(
-            config=self._node.config,
-            database=self._node.database,
-            tail=self._node.tail,
+            node=self._node,
             replica_set=self.replica_set,
             projection=projection,
-            partitions_total=self._node.partitions_total,
             generation=lambda: self.generation,
             changed=self._share_changed,
             rests=self._came_to_rest,
@@ -188,9 +184,12 @@ class Worker:
             try:
                 again = await self._turn(source)
                 backoff.reset()
-            except Superseded:
+                self._progress.turns.over()
+            except Superseded as error:
+                self._progress.turns.note("turn", error)
                 again = True
             except Unavailable as error:
+                self._progress.turns.note("turn", error)
                 self._enter_unavailable(error)
                 # Not on the signal: each lost connection sets it, this turn's own included.
                 with anyio.move_on_after(backoff.next_s()):
@@ -325,8 +324,8 @@ class Worker:
         if not adoption.done:
             self._last_adopt = adoption.end("acknowledged")
             self._settled = adoption.generation if adoption.settled else self._settled
-            held = adoption.report()
-            self._state, self._expelled = State.SERVING if held else State.STANDBY, False
+            adoption.report()
+            self._state, self._expelled = State.SERVING, False
             self._came_to_rest()  # its lanes may have, before
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from reactive_orch.errors import kind_of
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry import spans
@@ -44,3 +45,8 @@ def reconnected(kind: str, since_ns: int, error_type: str) -> None:
     }
     told = Told(kind=s.RECONNECT, name=f"reconnect {kind}", start_ns=since_ns, end_ns=time.time_ns(), attributes=facts)
     spans.send(told)
+
+
+def interrupted(place: str, error: BaseException) -> None:
+    """Count an error that a loop passes over to try again."""
+    count(m.INTERRUPTIONS, place, kind_of(error))

@@ -126,6 +126,13 @@ LAG_TIME = Metric(
     _OF,
     "age of the last event handled, by the worker's clock; 0 at the settled end of the log",
 )
+STANDSTILL = Metric(
+    f"{_RO}projection.standstill.time",
+    _G,
+    "s",
+    _OF,
+    "for how long settled events have waited while no checkpoint moved and no handler ran; 0 when it gets on",
+)
 OWNED = Metric(
     f"{_RO}partition.status",
     _G,
@@ -259,6 +266,14 @@ RECONNECTS = Metric(
     ("kind",),
     "connections made anew, outside the pools",
     known=(("membership",), ("watch",), ("tail",)),
+)
+INTERRUPTIONS = Metric(
+    f"{_RO}interruptions",
+    _C,
+    "{interruption}",
+    ("place", "error.type"),
+    "errors that a loop passed over to try again: lane, read ahead, share (taking and giving partitions), turn (looks "
+    "at the replica set), register, warm up, leave, tail (looks at the log), watch, membership",
 )
 HEARTBEAT_DURATION = Metric(
     f"{_RO}heartbeat.duration",

@@ -1,0 +1,111 @@
+"""Health is about progress: a worker that handles nothing though events wait says so, why, and when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration_test.harness import append_events, connected, prepared, wait_until
+from integration_test.projections import handled
+from integration_test.test_health import ILL, WELL, running, says
+from reactive_orch.core import health
+from reactive_orch.core.health import State
+from reactive_orch.telemetry.metric_names import INTERRUPTIONS
+from reactive_orch.telemetry.metrics import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from integration_test.harness import Connection
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say it after a moment rather than after 10 s."""
+    monkeypatch.setattr(health, "STALLED_AFTER_S", 1.5)
+    monkeypatch.setattr(health, "STALLED_TOO_LONG_S", 3.5)
+
+
+@contextlib.asynccontextmanager
+async def role(connection: Connection, database: str, settings: str) -> AsyncIterator[tuple[str, str]]:
+    """Create a role that may do what a worker does; yields its name and its URL for this database."""
+    name = f"worker_{database.rpartition('/')[2]}"
+    await connection.execute(f"""
+        CREATE ROLE {name} LOGIN {settings};
+        GRANT USAGE ON SCHEMA reactive_orch, public TO {name};
+        GRANT ALL ON ALL TABLES IN SCHEMA reactive_orch, public TO {name};
+        GRANT ALL ON ALL SEQUENCES IN SCHEMA reactive_orch TO {name};
+        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA reactive_orch TO {name};
+    """)
+    try:
+        yield name, database.replace("//postgres@", f"//{name}@")
+    finally:
+        await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def passed_over(place: str, error_type: str) -> float:
+    return REGISTRY.sums[INTERRUPTIONS].get((place, error_type), 0)
+
+
+async def handled_all(connection: Connection, number: int) -> Any:
+    return await connection.fetchval("SELECT count(*) = $1 FROM handled", number)
+
+
+async def test_a_role_whose_connections_are_used_up(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "reactive_orch")
+    async with prepared(database) as connection, role(connection, database, "CONNECTION LIMIT 3") as (name, url):
+        async with running(url, handled) as (_, worker):
+            await append_events(connection, 100, keys=100)
+            await wait_until(says(worker, WELL, "no progress on projection handled for "), what="it is degraded")
+            await wait_until(says(worker, ILL, "no progress on projection handled for "), what="it needs somebody")
+            reasons = health.assess(worker.facts()).reasons
+            assert any(reason.endswith("TooManyConnectionsError (53300)") for reason in reasons), reasons
+            assert passed_over("lane", "53300") > 0
+            await connection.execute(f"ALTER ROLE {name} CONNECTION LIMIT -1")
+            await wait_until(lambda: handled_all(connection, 100))
+            await wait_until(says(worker, WELL))
+            await wait_until(lambda: said(caplog, "resumed"))
+            assert worker.state is State.SERVING
+        assert len([record for record in caplog.records if getattr(record, "event", "") == "stalled"]) <= 3
+
+
+async def said(caplog: pytest.LogCaptureFixture, event: str) -> bool:
+    return any(getattr(record, "event", "") == event for record in caplog.records)
+
+
+async def test_a_checkpoint_that_somebody_holds(database: str) -> None:
+    """A row that another session holds: 64 partitions are assigned, one of them stands still."""
+    async with prepared(database) as connection, running(database, handled) as (_, worker):
+        await wait_until(says(worker, WELL))
+        async with connected(database) as other, other.transaction():
+            await other.execute("SELECT 1 FROM reactive_orch.checkpoints WHERE partition = 11 FOR UPDATE")
+            await append_events(connection, 1000, keys=1000)
+            await wait_until(says(worker, ILL, "no progress on projection handled for "), what="it needs somebody")
+        await wait_until(says(worker, WELL))
+        await wait_until(lambda: handled_all(connection, 1000))
+
+
+async def test_registering_that_does_not_succeed(database: str) -> None:
+    async with prepared(database) as connection:
+        async with connected(database) as other, other.transaction():
+            await other.execute("LOCK TABLE reactive_orch.projections")
+            async with running(database, handled) as (_, worker):
+                await wait_until(says(worker, "live", "not registered for "), what="it says what it waits for")
+                assert worker.state is State.STARTING
+                await other.execute("COMMIT; BEGIN")
+                await wait_until(says(worker, WELL))
+        assert await connection.fetchval("SELECT count(*) FROM reactive_orch.members") is not None
+
+
+async def test_who_gets_on_is_well(database: str) -> None:
+    """Idle, busy and idle again: nothing is said."""
+    async with prepared(database) as connection, running(database, handled) as (_, worker):
+        await wait_until(says(worker, WELL))
+        for number in range(1, 4):
+            await append_events(connection, 200, keys=100)
+            await wait_until(functools.partial(handled_all, connection, 200 * number))
+            assert all(not stall.lasts for stall in worker.facts().stalls)

@@ -1,0 +1,56 @@
+"""What the loops pass over: errors after which they simply try again. None of them goes uncounted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from reactive_orch.core.health import Stall
+from reactive_orch.errors import named
+from reactive_orch.telemetry.incidents import interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECENT_S = 30.0
+"""An error passed over within this time explains why nothing moves: no loop pauses for longer between attempts."""
+
+
+class Interruptions:
+    """Those of one loop, or of all the loops of one projection: since when nothing has succeeded, and why."""
+
+    def __init__(self) -> None:
+        """Begin undisturbed."""
+        self.since: float | None = None
+        """When the first error was passed over since the last success, by the monotonic clock."""
+        self._last, self._last_at = "", 0.0
+
+    def note(self, place: str, error: BaseException) -> None:
+        """Count an error that is passed over. `place`: which loop, one of those in the table of metrics."""
+        interrupted(place, error)
+        self._last, self._last_at = named(error), time.monotonic()
+        self.since = self.since or self._last_at
+
+    def over(self) -> None:
+        """Note a success."""
+        self.since = None
+
+    @property
+    def cause(self) -> str:
+        """The type and code of the last error, if it is recent; else empty."""
+        return self._last if time.monotonic() - self._last_at < RECENT_S else ""
+
+    def stalls(self, what: str) -> Iterator[Stall]:
+        """Yield for how long what this loop does has not succeeded, if it has not."""
+        if self.since is not None:
+            yield Stall(what, time.monotonic() - self.since, self._last)
+
+
+@contextlib.contextmanager
+def passing_over(place: str, *errors: type[Exception]) -> Iterator[None]:
+    """Suppress these errors in the block, counted."""
+    try:
+        yield
+    except errors as error:
+        interrupted(place, error)

@@ -1,0 +1,118 @@
+"""Whether a worker gets on: looked at every second, said once when it does not and once when it does again.
+
+And whatever else its health is judged by, gathered from memory. What it means is decided in `core.health`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch.core.health import Facts, Stall, State
+from reactive_orch.core.standstill import Standing, Standstill
+from reactive_orch.runtime.interruptions import Interruptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from reactive_orch.model import Partition, Position
+    from reactive_orch.runtime.node import Node
+    from reactive_orch.runtime.share import Share
+
+LOOK_EVERY_S = 1.0
+LOOK_AFTER_BEATS = 5
+"""How many heartbeats, which look too, a worker lets pass before it looks at its replica set without being woken."""
+LOOK_OVERDUE_S = 60.0
+"""A worker that looks at its replica set so much later than it should does not run any more."""
+
+_logger = logging.getLogger("reactive_orch")
+
+
+class ProgressWatch:
+    """What stands still on one worker."""
+
+    def __init__(self, replica_set: str, node: Node) -> None:
+        """Look at nothing yet."""
+        self.turns = Interruptions()
+        """Of registering, and then of looking at the replica set."""
+        self._node = node
+        self.stalls: tuple[Stall, ...] = ()
+        """What stood still when last looked at, however shortly."""
+        self._replica_set = replica_set
+        self._standstills: dict[str, Standstill] = {}
+        self._said: dict[str, Stall] = {}
+        self._looked_at = time.monotonic()
+
+    def standing_s(self, projection: str) -> float:
+        """Return for how long settled events of a projection have waited without any progress, in seconds."""
+        return self._standstills[projection].longest_s if projection in self._standstills else 0.0
+
+    def look(self, shares: Mapping[str, Share], state: State) -> None:
+        """Look at all shares, and at how the other loops fare."""
+        now = time.monotonic()
+        passed_s, self._looked_at = now - self._looked_at, now
+        self._standstills = {name: self._standstills.get(name) or Standstill() for name in shares}
+        for name, standstill in self._standstills.items():
+            standstill.look(_standings(shares[name], self._node.tail.settled, now, state), passed_s)
+        self.stalls = (*self._of_loops(state), *self._of_projections(shares))
+        self._say()
+
+    def facts(self, shares: Mapping[str, Share], **known: Any) -> Facts:
+        """Return what the worker's health is judged by; `known` are the fields that only the worker knows."""
+        now, node = time.monotonic(), self._node
+        failing = {name: share.failing_since for name, share in shares.items()}
+        return Facts(
+            age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
+            rebalancing_max_s=node.config.rebalance_s,
+            listens=node.session.connected,
+            unheard=node.tail.unheard,
+            frontier_held_s=node.tail.held_s,
+            failing_s={name: now - since for name, since in failing.items() if since is not None},
+            stalls=self.stalls,
+            **known,
+        )
+
+    def _of_loops(self, state: State) -> Iterator[Stall]:
+        if state is not State.UNAVAILABLE:
+            what = "not registered" if state is State.STARTING else "the replica set could not be looked at"
+            yield from self.turns.stalls(what)
+            yield from self._node.tail.interruptions.stalls("the log could not be looked at")
+
+    def _of_projections(self, shares: Mapping[str, Share]) -> Iterator[Stall]:
+        for name, standstill in self._standstills.items():
+            if standstill.longest_s > 0:
+                yield Stall(f"no progress on projection {name}", standstill.longest_s, _cause(shares[name]))
+
+    def _say(self) -> None:
+        now = {stall.what: stall for stall in self.stalls}
+        for what, stall in now.items():
+            if stall.lasts and what not in self._said:
+                self._said[what] = stall
+                _logger.warning("%s", stall, extra={"event": "stalled", "replica_set": self._replica_set})
+        for what in self._said.keys() - now.keys():
+            del self._said[what]
+            _logger.info("over: %s", what, extra={"event": "resumed", "replica_set": self._replica_set})
+
+
+def _cause(share: Share) -> str:
+    missing = len(share.assigned - share.held)
+    return share.hindrance or (f"{missing} partitions could not be taken" if missing else "")
+
+
+def _standings(share: Share, settled: Position | None, now: float, state: State) -> Mapping[Partition, Standing]:
+    """Return how the partitions that a share should handle stand.
+
+    In a rebalance others may finish their batches first: that has a limit of its own. A database that is away is said.
+    """
+    paused = state is State.UNAVAILABLE
+    given_up_by_others = paused or (state is State.REBALANCING and not share.hindrance)
+    missing = Standing(None, waits=True, excused=given_up_by_others)
+    found = dict.fromkeys(share.assigned, missing)
+    for lane in share.lanes:
+        excused = paused or settled is None or lane.failing_since is not None or lane.handler_runs(now)
+        for partition, read_to in lane.progress.read_to.items():
+            if partition in found:
+                waits = settled is None or read_to < settled
+                found[partition] = Standing(lane.progress.saved[partition], waits, excused)
+    return found

@@ -1,0 +1,53 @@
+"""What every lane of one projection on one worker has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from reactive_orch.runtime.interruptions import Interruptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactive_orch.config import Config
+    from reactive_orch.model import Projection
+    from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.node import Node
+    from reactive_orch.runtime.tail import Tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What every lane of one projection on one worker has in common."""
+
+    node: Node
+    replica_set: str
+    projection: Projection
+    generation: Callable[[], int] = int
+    changed: Callable[[], None]
+    """A lane let go of partitions, or forgot them."""
+    rests: Callable[[], None]
+    """A lane came to the end of the log."""
+    interruptions: Interruptions = field(default_factory=Interruptions)
+    """What the loops of this projection pass over."""
+
+    @property
+    def config(self) -> Config:
+        """How this process runs."""
+        return self.node.config
+
+    @property
+    def database(self) -> Database:
+        """The database of log and checkpoints."""
+        return self.node.database
+
+    @property
+    def tail(self) -> Tail:
+        """The settled end of the log."""
+        return self.node.tail
+
+    @property
+    def partitions_total(self) -> int:
+        """Into how many partitions the log is divided."""
+        return self.node.partitions_total
