@@ -38,6 +38,12 @@ SCENARIO_OF = {
     "old_heartbeat_trusted_after_an_outage": "common_outage",
 }
 
+CAUGHT_BY_TESTS = {
+    "deadline_moved_after_its_scope_was_cancelled": "test_handlers.py",
+    "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
+}
+"""What no scenario has the handlers for: where it is planted and caught."""
+
 _BROKEN = {"exits", "log"}
 """A worker that ends or shows a traceback has not been caught at what the bug does: the planting is out of date."""
 
@@ -81,7 +87,7 @@ def _say(line: str) -> None:
 
 def main() -> int:
     """Run what is asked for."""
-    assert SCENARIO_OF.keys() == planted.PLANTED.keys()
+    assert SCENARIO_OF.keys() | CAUGHT_BY_TESTS.keys() == planted.PLANTED.keys()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mutants", nargs="*", metavar="NAME", help=f"default: all of {', '.join(SCENARIO_OF)}")
     parser.add_argument("--pg", default=os.environ.get("REACTIVE_ORCH_PG", "15").split(",")[0], help="version")

@@ -19,11 +19,14 @@ from reactive_orch.postgres import checkpoints, log, membership
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
 from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
+from reactive_orch.runtime.calling import Calling
 from reactive_orch.runtime.lane import Lane
 from reactive_orch.runtime.share import Share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+
+    from reactive_orch.model import Event
 
 MUTANT = "REACTIVE_ORCH_MUTANT"
 """Variable: which bug the worker has."""
@@ -112,6 +115,29 @@ def no_reload_after_a_short_count() -> None:
         self._incarnation = self._work.database.incarnation
 
     _put(Lane, "forget", forget)
+
+
+# --------------------------------------------------------------------------------------------- calling the handlers
+
+
+@_bug
+def deadline_moved_after_its_scope_was_cancelled() -> None:
+    async def call(self: Calling, events: Sequence[Event], tx: Any) -> int:
+        with anyio.CancelScope(deadline=anyio.current_time() + self._timeout_s) as scope:
+            for event in events:
+                await self._handler(event, tx)
+                scope.deadline = anyio.current_time() + self._timeout_s
+        return len(events)
+
+    _put(Calling, "__call__", call)
+
+
+@_bug
+def batch_cut_short_keeps_its_whole_swap() -> None:
+    def stop_short(self: Batches, swaps: Sequence[Swap]) -> None:
+        del self, swaps
+
+    _put(Batches, "stop_short", stop_short)
 
 
 # -------------------------------------------------------------------------------------------------- the frontier

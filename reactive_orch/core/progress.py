@@ -35,6 +35,15 @@ class Batch:
     swaps: tuple[Swap, ...]
     read_to: Mapping[Partition, Position]
     """The partitions it was planned for, and up to where each had been read then."""
+    cut_at: Position | None = None
+    """The last event's position, when the events after it were left for later."""
+
+    def beginning(self, events: int) -> Batch:
+        """Return its first events as a batch of their own: no partition touched has another one up to its end."""
+        kept = self.events[:events]
+        end = kept[-1].global_position
+        swaps = tuple(Swap(swap.partition, swap.expected, end) for swap in self.swaps)
+        return Batch(kept, swaps, self.read_to, end)
 
 
 @dataclass(slots=True)
@@ -42,6 +51,7 @@ class Progress:
     """The partitions of one lane."""
 
     batch_events: int
+    """Events that a batch may have now."""
     partitions_total: int
     saved: dict[Partition, Checkpoint] = field(default_factory=dict)
     read_to: dict[Partition, Position] = field(default_factory=dict)

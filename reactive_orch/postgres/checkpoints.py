@@ -4,6 +4,7 @@
     swap     the rows of the partitions touched: locked in partition order, those held by others skipped; moved where
              position and epoch are the expected ones; as many as sent, or roll back
     …        whoever opened the batch runs the handlers
+    …        whoever opened it may end it before its last event: then the rows are moved back to where it stops
     seal     still the same transaction? then COMMIT, in the same round trip; and BEGIN, if the next batch is ready
 
 Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
@@ -65,6 +66,7 @@ class Batches:
         self._of = (replica_set, projection)
         self._marks = cast("BatchConnection", connection).marks
         self._transaction: Transaction | None = None
+        self._ends_at: Sequence[Swap] = ()
         self.swap_s = 0.0
         """How long the last swap took, in seconds."""
 
@@ -89,6 +91,7 @@ class Batches:
         HandlerFailed when the database refuses what the body did, Unavailable when the connection is lost: then the
         outcome is unknown.
         """
+        self._ends_at = ()
         try:
             with translated():
                 await self._begin()
@@ -103,6 +106,10 @@ class Batches:
         finally:
             self._marks.end()
 
+    def stop_short(self, swaps: Sequence[Swap]) -> None:
+        """Let the batch end at these swaps' targets, before those it was opened with: the rest was not handled."""
+        self._ends_at = swaps
+
     async def _begin(self) -> None:
         if self._transaction is None:
             transaction = self._connection.transaction()
@@ -116,6 +123,7 @@ class Batches:
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
         assert self._transaction is not None, "a batch has begun"
         try:
+            await self._move_back()
             for columns, expected in self._marks.take_put_off():
                 await log.append_columns(self._connection, columns, expected)
             if goes_on():
@@ -141,6 +149,14 @@ class Batches:
         self.swap_s = time.perf_counter() - began
         _demand_all(self._of, swaps, swapped)
         return parked
+
+    async def _move_back(self) -> None:
+        """Move the rows back to where the batch has stopped: they are locked, so nobody has seen or will see more."""
+        swaps, self._ends_at = self._ends_at, ()
+        if swaps:
+            partitions = [swap.partition for swap in swaps]
+            tag = await self._connection.execute(_SQL.move_back, *self._of, partitions, swaps[0].target)
+            _demand_all(self._of, swaps, int(tag.split()[-1]))
 
     async def _roll_back(self) -> None:
         transaction, self._transaction = self._transaction, None

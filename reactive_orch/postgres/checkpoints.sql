@@ -24,6 +24,11 @@ SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS park
        CASE WHEN $7 THEN set_config('synchronous_commit', 'off', true) END
 FROM swapped s;
 
+-- name: move_back
+-- The end of a batch that stops before its last event: partitions $3, which the swap has moved and locked, to position $4.
+UPDATE reactive_orch.checkpoints c SET position = $4::bigint
+WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[]);
+
 -- name: seal
 -- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it.
 SELECT reactive_orch.seal_batch(); COMMIT;

@@ -162,7 +162,7 @@ class Database:
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
         processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
-        self._processing = self._pool("work", connections_max, processing_settings, handler_timeout_s)
+        self._processing = self._pool("work", connections_max, processing_settings, idle_limit_s)
         self._coordination = self._pool(
             "coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
         )

@@ -8,25 +8,25 @@ doubt it forgets them all, and its share loads them again from the checkpoints.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress, Trouble
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, named
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.calling import Calling
 from reactive_orch.runtime.reader import Reader
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -67,7 +67,10 @@ class Lane:
         self.handling = Handling(work.replica_set, work.projection.name, work.generation)
         self._leaving: set[Partition] = set()
         self._incarnation = work.database.incarnation
+        around = self.handling.traced if work.config.trace_events else None
+        self._calling = Calling(work.projection, work.config.handler_timeout_s, around)
         self._trouble = Trouble()
+        self._pace = Pace(work.config.batch_events)
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
         self._reader = Reader(work.database, work.projection.filter, shelf, self.handling.read)
@@ -170,7 +173,7 @@ class Lane:
                 self._read_ahead(tasks, reading)
                 batch = self._plan(reading)
                 if batch.events:
-                    await self._handle(batches, connection, batch)
+                    batch = await self._handle(batches, connection, batch)
                 self._passed(reading, batch)
                 window = self._window() if batches.begun else None
                 reading = None if window is None else await self._reader.ahead(window)
@@ -183,7 +186,8 @@ class Lane:
         return self.progress.plan(reading.window, reading.events, reading.end)
 
     def _passed(self, reading: Reading, batch: Batch) -> None:
-        self.progress.passed(reading.window, reading.end, batch)
+        end = reading.end if batch.cut_at is None else batch.cut_at
+        self.progress.passed(reading.window, end, batch)
         self._failing_since = None
         self._land()
 
@@ -200,80 +204,52 @@ class Lane:
         await self.signal.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 
     def _limit(self) -> int:
-        return self._trouble.limit_of(self.progress.low or 0, self._work.config.batch_events)
+        return self._trouble.limit_of(self.progress.low or 0, self._pace.events)
 
-    async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> None:
+    async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> Batch:
+        """Handle a batch, or as much of it as its time allows; return what has been committed."""
         self.in_flight = frozenset(swap.partition for swap in batch.swaps)
+        done = batch
         try:
-            with self.handling.batch(batch.events):
-                async with batches.batch(batch.swaps, self._goes_on):
-                    self._called_at = time.monotonic()
-                    try:
-                        await self._call(batch.events, connection)
-                    finally:
-                        self._called_at = None
+            with self.handling.batch(batch.events) as ended_after:
+                async with batches.batch(batch.swaps, lambda: done is batch and self._goes_on()):
+                    handled = await self._call(batch.events, connection)
+                    if handled < len(batch.events):
+                        done = batch.beginning(handled)
+                        batches.stop_short(done.swaps)
+                        ended_after(handled)
         except HandlerFailed as error:
             self._failing_since = self.failing_since or time.monotonic()
             self._trouble.failed(batch, error.index)
             raise
         finally:
             self.in_flight = frozenset()
-        self.events_handled += len(batch.events)
-        if batches.swap_s > SWAP_SLOW_S and len(batch.events) < self._limit():
-            self._gather_s = min(batches.swap_s, GATHER_MOST_S)
+        self._committed(done, batch, batches.swap_s)
+        return done
+
+    def _committed(self, done: Batch, batch: Batch, swap_s: float) -> None:
+        self.events_handled += len(done.events)
+        if swap_s > SWAP_SLOW_S and len(batch.events) < self._limit():
+            self._gather_s = min(swap_s, GATHER_MOST_S)
+        self._pace.committed(len(done.events), len(batch.events))
+        self.progress.batch_events = self._pace.events
         self._trouble.succeeded()
         self._retry.reset()
         self._contended.reset()
         self._setbacks = 0
 
-    async def _call(self, events: Sequence[Event], tx: AnyConnection) -> None:
+    async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
+        self._called_at = time.monotonic()
         try:
-            with anyio.fail_after(self._work.config.handler_timeout_s) as scope:
-                if self._work.projection.batch:
-                    handler: Any = self._work.projection.handler
-                    with self._blamed(tx, lambda: None):
-                        await handler(events, tx)
-                else:
-                    await self._call_each(events, tx, scope)
-        except TimeoutError as error:
-            msg = f"the handler took longer than {self._work.config.handler_timeout_s:g} s"
-            raise HandlerFailed(msg) from error
+            return await self._calling(events, tx)
+        except HandlerFailed as error:
+            if error.__cause__ is not None:
+                self._raise_setback(error.__cause__, tx)
+            raise
+        finally:
+            self._called_at = None
 
-    async def _call_each(self, events: Sequence[Event], tx: AnyConnection, scope: anyio.CancelScope) -> None:
-        handler: Any = self._work.projection.handler
-        if self._work.config.trace_events:
-            handler = self.handling.traced(handler)
-        started, index, in_transaction = time.monotonic(), 0, tx.is_in_transaction
-        with self._blamed(tx, lambda: index):
-            for index, event in enumerate(events):  # noqa: B007 - whose failure it is
-                await handler(event, tx)
-                if not in_transaction():
-                    break
-                # The time-out is that of one event; moving it costs more than looking at the clock.
-                if (now := time.monotonic()) - started > 1.0:
-                    started = now
-                    scope.deadline = anyio.current_time() + self._work.config.handler_timeout_s
-            else:
-                return
-        msg = "the handler ended the transaction it was given"
-        raise HandlerFailed(msg, index)
-
-    @contextlib.contextmanager
-    def _blamed(self, tx: AnyConnection, index: Callable[[], int | None]) -> Iterator[None]:
-        """Turn whatever a handler raises into ours: its failure, or a setback that is none of its doing."""
-        try:
-            yield
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Nobody cancelled this task: it comes from something the handler awaited, and would end the lane silently.
-            raise HandlerFailed(described(error), index()) from error
-        except Exception as error:
-            self._raise_setback(error, tx)
-            raise HandlerFailed(described(error), index()) from error
-
-    def _raise_setback(self, error: Exception, tx: AnyConnection) -> None:
+    def _raise_setback(self, error: BaseException, tx: AnyConnection) -> None:
         lost = is_lost(error, tx)
         if (lost or is_conflict(error)) and self._setbacks < SETBACKS_MAX:
             self._setbacks += 1

@@ -54,13 +54,23 @@ class Handling:
         }
 
     @contextmanager
-    def batch(self, events: Sequence[Event]) -> Iterator[None]:
-        """Tell of a batch: the block swaps, handles and commits. Handlers run inside its span."""
+    def batch(self, events: Sequence[Event]) -> Iterator[Callable[[int], None]]:
+        """Tell of a batch: the block swaps, handles and commits. Handlers run inside its span.
+
+        Yields what is to be called when the batch ends before its last event, with the number of events it keeps.
+        """
         began, began_ns = time.perf_counter(), time.time_ns()
         failure: BaseException | None = None
+
+        def ended_after(kept: int) -> None:
+            nonlocal events
+            events = events[:kept]
+            if span is not None:
+                span.set_attributes(_extent(events))
+
         with self._span(events) as span:
             try:
-                yield
+                yield ended_after
             except BaseException as error:
                 failure = error
                 raise
@@ -90,7 +100,8 @@ class Handling:
     def _span(self, events: Sequence[Event]) -> Iterator[Span | None]:
         tracer = spans.tracer()
         if tracer is None:
-            yield None
+            with spans.nobodys_context():
+                yield None
             return
         from opentelemetry import context, trace
 
@@ -123,10 +134,8 @@ class Handling:
         facts: dict[str, str | int] = {
             **self._fixed,
             **more,
-            "messaging.batch.message_count": len(events),
+            **_extent(events),
             "reactive_orch.generation": self._generation(),
-            "reactive_orch.position.from": events[0].global_position,
-            "reactive_orch.position.to": events[-1].global_position,
         }
         kind, name, links = SpanKind.CONSUMER, f"process {self._of[1]}", _Producers(events)
         span = tracer.start_span(
@@ -190,6 +199,14 @@ class _Producers(Sequence["Link"]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._links[index]
+
+
+def _extent(events: Sequence[Event]) -> dict[str, int]:
+    return {
+        "messaging.batch.message_count": len(events),
+        "reactive_orch.position.from": events[0].global_position,
+        "reactive_orch.position.to": events[-1].global_position,
+    }
 
 
 def _outcome(failure: BaseException | None) -> str:

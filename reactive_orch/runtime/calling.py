@@ -1,0 +1,121 @@
+"""Calling handlers: here and nowhere else.
+
+    calling(events, tx)     how many events of the batch have been handled, from its first on: so many may be committed
+
+It returns only if none of these calls failed, nothing was cancelled and the transaction is still open. Whatever else
+happens is raised, and what is raised rolls the batch back. No other code leads to a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from typing import TYPE_CHECKING, Any, Never
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from reactive_orch.errors import HandlerFailed, described
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reactive_orch.model import Event, Projection
+    from reactive_orch.postgres.database import AnyConnection
+
+BATCH_S = 1.0
+"""Once its handlers have taken this long, a batch ends with the event in hand and commits what it has: slow handlers
+hold neither locks nor a take-over for the sum of their calls. A thousand times what a commit costs."""
+
+BATCH_SHARE = 0.1
+"""Nor do they take more than this share of the time-out of one call."""
+
+
+class Calling:
+    """The handler of one projection, as one lane calls it: one batch at a time."""
+
+    def __init__(self, projection: Projection, timeout_s: float, around: Callable[[Any], Any] | None = None) -> None:
+        """`timeout_s` is that of one call; `around` wraps a handler of single events."""
+        handler: Any = projection.handler
+        self._batch = projection.batch
+        self._handler = around(handler) if around and not self._batch else handler
+        self._timeout_s = timeout_s
+        self._turn_s = 0.0 if self._batch else min(BATCH_S, BATCH_SHARE * timeout_s)
+        self._handled = 0
+
+    async def __call__(self, events: Sequence[Event], tx: AnyConnection) -> int:
+        """Return how many events have been handled, 1 or more, from the first on; all of them to a batch handler.
+
+        Raises HandlerFailed whatever a handler did wrong: raised, cancelled itself, took too long, ended the
+        transaction. What cancels it from outside passes through.
+        """
+        self._handled, task = 0, asyncio.current_task()
+        assert task is not None, "this is a coroutine of a task"
+        cancels = task.cancelling()
+        # No call begins after the batch's turn, so this deadline leaves each its time, and is never moved.
+        scope = anyio.CancelScope(deadline=anyio.current_time() + self._turn_s + self._timeout_s)
+        try:
+            with scope:
+                if self._batch:
+                    await self._handler(events, tx)
+                    self._handled = len(events)
+                else:
+                    await self._each(events, tx, task)
+        except BaseException as error:  # noqa: BLE001 - of a handler each of them is a failure
+            self._raise(error, events, task, cancels)
+        await checkpoint_if_cancelled()
+        wrong = await self._wrong(tx, scope, task, cancels)
+        if wrong:
+            raise HandlerFailed(wrong, self._index(events))
+        return self._handled
+
+    async def _each(self, events: Sequence[Event], tx: AnyConnection, task: asyncio.Task[Any]) -> None:
+        handler, in_transaction, cancelling = self._handler, tx.is_in_transaction, task.cancelling
+        cancels, ends = cancelling(), time.monotonic() + self._turn_s
+        for number, event in enumerate(events, 1):
+            await handler(event, tx)
+            if not in_transaction() or cancelling() != cancels:
+                return
+            self._handled = number
+            if time.monotonic() > ends:
+                return
+
+    def _raise(self, error: BaseException, events: Sequence[Event], task: asyncio.Task[Any], cancels: int) -> Never:
+        """Raise what a handler raised as its failure; what came from outside as it is."""
+        from_outside = isinstance(error, asyncio.CancelledError) and anyio.current_effective_deadline() == -math.inf
+        if from_outside or isinstance(error, KeyboardInterrupt) or _running_task() is not task:
+            raise error
+        _take_back(task, cancels)
+        raise HandlerFailed(described(error), self._index(events)) from error
+
+    async def _wrong(
+        self, tx: AnyConnection, scope: anyio.CancelScope, task: asyncio.Task[Any], cancels: int
+    ) -> str | None:
+        """Return what is wrong although no call raised anything; None if the batch may be committed."""
+        if scope.cancel_called:
+            return f"the handler took longer than {self._timeout_s:g} s"
+        if task.cancelling() != cancels:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # where it strikes, if it has not yet
+            _take_back(task, cancels)
+            return "the handler cancelled its own task"
+        if not tx.is_in_transaction():
+            return "the handler ended the transaction it was given"
+        return None
+
+    def _index(self, events: Sequence[Event]) -> int | None:
+        return None if self._batch else min(self._handled, len(events) - 1)
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    """Return None where no loop runs any more: a coroutine that nobody will go on with is closed there."""
+    with contextlib.suppress(RuntimeError):
+        return asyncio.current_task()
+    return None
+
+
+def _take_back(task: asyncio.Task[Any], cancels: int) -> None:
+    while task.cancelling() > cancels:
+        task.uncancel()
