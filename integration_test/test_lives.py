@@ -2,15 +2,291 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
 
 from integration_test.chaos import scenarios
+from integration_test.chaos.proxy import Proxy
 from integration_test.chaos.stage import database as made
+from integration_test.harness import (
+    append_events,
+    assert_each_once,
+    connected,
+    gate_closed,
+    generations,
+    handled_by,
+    owners,
+    prepared,
+    wait_handled,
+    wait_settled,
+    wait_until,
+)
+from integration_test.projections import GATE, record, recorder
+from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
+from reactive_orch.core.health import State
+from reactive_orch.postgres import checkpoints
+from reactive_orch.runtime import ending
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     from integration_test.cluster import Cluster
+    from integration_test.harness import Connection
+
+PARTITIONS = 64
+
+
+def is_true(question: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def asked() -> bool:
+        return question()
+
+    return asked
+
+
+def serves(worker: Worker) -> Callable[[], Awaitable[bool]]:
+    return is_true(lambda: worker.state is State.SERVING)
+
+
+async def members(connection: Connection) -> list[int]:
+    rows = await connection.fetch("SELECT id FROM reactive_orch.members ORDER BY id")
+    return [row["id"] for row in rows]
+
+
+def at_gate(worker: str, name: str = "handled", gate: int = GATE) -> Projection:
+    @projection(name)
+    async def waits(event: Event, tx: Any) -> None:
+        await record(tx, name, event, worker=worker)
+        await tx.execute("SELECT pg_advisory_xact_lock_shared($1)", gate)
+
+    return waits
+
+
+@contextlib.asynccontextmanager
+async def allowing_no_connections(cluster: Cluster, database: str) -> AsyncIterator[Connection]:
+    name = database.rpartition("/")[2]
+    async with connected(cluster.url()) as operator:
+        await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            yield operator
+        finally:
+            await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
 async def test_a_common_outage_costs_no_generation(cluster: Cluster) -> None:
     with made(cluster, "chaos_template"):
         assert await scenarios.play(cluster, "chaos_template", "common_outage") == []
+
+
+async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "LEAVE_TIMEOUT_S", 1.0)
+    turns, turn = [0], Worker._turn  # noqa: SLF001 - how often it tries
+
+    async def counted(self: Worker, source: str) -> bool:
+        turns[0] += 1
+        return await turn(self, source)
+
+    monkeypatch.setattr(Worker, "_turn", counted)
+    async with prepared(database) as connection, Proxy(database) as proxy:
+        await append_events(connection, 100)
+        config = Config(database_url=proxy.url(), heartbeat_s=0.5, stale_after_s=20)
+        async with Node(config) as node, anyio.create_task_group() as tasks:
+            first = Worker(node, "test", [recorder("handled", worker="first")])
+            tasks.start_soon(first.run)
+            await wait_until(serves(first))
+            await wait_handled(connection)
+            proxy.hold()
+            proxy.cut()
+            await wait_until(is_true(lambda: first.state is State.UNAVAILABLE))
+            turns[0] = 0
+            first.stop()
+            await wait_until(is_true(lambda: first.state is State.STOPPED))
+            assert turns[0] < 20, "it pauses between its attempts"
+
+            second = Worker(node, "test", [recorder("handled", worker="second")])
+            tasks.start_soon(second.run)
+            proxy.accept()
+            await wait_until(serves(second))
+            await append_events(connection, 100)
+            await wait_handled(connection)
+            await wait_until(is_true(lambda: len(second.partitions["handled"]) == PARTITIONS))
+            assert await members(connection) == [second.member]
+            reasons = {row["reason"] for row in await generations(connection)}
+            assert reasons <= {"join", "leave"}, "its process was not taken for dead"
+            await assert_each_once(connection)
+            second.stop()
+
+
+async def test_until_idle_counts_from_the_start_of_the_run(database: str) -> None:
+    async with prepared(database) as connection, Node(Config(database_url=database, batch_events=10)) as node:
+        await wait_until(is_true(lambda: node.tail.settled is not None))
+        await append_events(connection, 300)
+        await Worker(node, "test", [recorder("handled", worker="only")], until_idle=True).run()
+        await assert_each_once(connection)
+
+
+async def test_a_worker_runs_once(database: str) -> None:
+    async with prepared(database), Node(Config(database_url=database)) as node:
+        worker = Worker(node, "test", [recorder("handled")], until_idle=True)
+        await worker.run()
+        with pytest.raises(ConfigError, match="runs once"):
+            await worker.run()
+
+
+async def test_a_moment_without_the_database_ends_no_handler(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that waits for a handler goes on waiting when a connection is lost, however long ago it was asked for."""
+    monkeypatch.setattr(ending, "LEAVE_TIMEOUT_S", 2.0)
+    config = Config(database_url=database, heartbeat_s=0.5, stale_after_s=20)
+    async with prepared(database) as connection, gate_closed(database) as waiting:
+        async with connected(database) as guard, Node(config) as node, anyio.create_task_group() as tasks:
+            worker = Worker(node, "test", [at_gate("only")])
+            tasks.start_soon(worker.run)
+            await wait_until(serves(worker))
+            await append_events(connection, 1)
+            await wait_until(waiting)
+            worker.stop()
+            await asyncio.sleep(2.1)  # as a slow handler does, past the time that leaving may take
+            async with allowing_no_connections(cluster, database) as operator:
+                await operator.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE ANY ($1)",
+                    [f"reactive_orch:{kind}:{node.label}%" for kind in ("membership", "coordination")],
+                )
+                await wait_until(is_true(lambda: worker.state is State.UNAVAILABLE))
+            await wait_until(is_true(lambda: worker.state is State.STOPPING))
+            assert await waiting() == 1, "the handler goes on"
+            await guard.execute("SELECT pg_advisory_unlock_all()")
+            await guard.execute(
+                "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted "
+                "AND l.objid = $1::integer::oid AND l.objsubid = 1 AND l.mode = 'ExclusiveLock'",
+                GATE,
+            )
+            await wait_until(is_true(lambda: worker.state is State.STOPPED))
+        await assert_each_once(connection)
+        assert await members(connection) == []
+
+
+async def test_a_cancelled_worker_leaves_beside_a_handler_that_goes_on(database: str) -> None:
+    release = anyio.Event()
+
+    @projection("handled")
+    async def deaf(event: Event, tx: Any) -> None:
+        await record(tx, "handled", event, worker="deaf")
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+
+    config = Config(database_url=database)
+    async with prepared(database) as connection, Node(config) as one, Node(config) as other:
+        async with anyio.create_task_group() as tasks:
+            worker = Worker(one, "test", [deaf])
+            scope = anyio.CancelScope()
+
+            async def cancellable() -> None:
+                with scope:
+                    await worker.run()
+
+            tasks.start_soon(cancellable)
+            await wait_until(serves(worker))
+            await append_events(connection, 1)
+            await wait_until(is_true(lambda: bool(worker.busy)))
+            scope.cancel()
+            successor = Worker(other, "test", [recorder("handled", worker="successor")])
+            tasks.start_soon(successor.run)
+            await wait_handled(connection)
+            assert await handled_by(connection) == {"successor": {1}}
+            assert await members(connection) == [successor.member]
+            assert worker.busy, "its handler has not heard of it yet"
+            release.set()
+            successor.stop()
+        await assert_each_once(connection)
+
+
+async def test_a_node_may_be_entered_again_after_a_failure(cluster: Cluster, database: str) -> None:
+    async with prepared(database) as connection:
+        await append_events(connection, 10)
+        node = Node(Config(database_url=database))
+        name = database.rpartition("/")[2]
+        async with connected(cluster.url()) as operator:
+            await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            with pytest.raises(Unavailable):
+                async with node:
+                    pass
+            await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        labels = set()
+        for _ in range(2):
+            async with node:
+                labels.add(node.label)
+                with pytest.raises(ConfigError, match="entered already"):
+                    await node.__aenter__()
+                await Worker(node, "test", [recorder("handled", worker="only")], until_idle=True).run()
+        assert len(labels) == 2, "what is left of one entry is not taken for the other's"
+        await assert_each_once(connection)
+
+
+def test_a_node_and_its_workers_may_be_made_before_any_loop(database: str) -> None:
+    node = Node(Config(database_url=database))
+
+    async def serve(worker: Worker) -> None:
+        async with node:
+            await worker.run()
+
+    async def prepare() -> None:
+        async with prepared(database) as connection:
+            await append_events(connection, 10)
+
+    asyncio.run(prepare())
+    for _ in range(2):  # each in a loop of its own
+        asyncio.run(serve(Worker(node, "test", [recorder("handled", worker="only")], until_idle=True)))
+
+    async def check() -> None:
+        async with connected(database) as connection:
+            await assert_each_once(connection)
+
+    asyncio.run(check())
+
+
+async def test_a_refused_projection_is_given_up_even_if_the_first_attempt_fails(database: str) -> None:
+    projections = [recorder(name, worker="old") for name in ("handled", "changed")]
+    narrowed = replace(recorder("changed", worker="new"), filter=Filter(aggregate_types=("Key",)))
+    config = Config(database_url=database)
+    async with (
+        prepared(database) as connection,
+        connected(database) as guard,
+        Node(config) as one,
+        Node(config) as other,
+        anyio.create_task_group() as tasks,
+    ):
+        old = Worker(one, "test", projections)
+        tasks.start_soon(old.run)
+        await wait_until(serves(old))
+        await guard.execute("SELECT reactive_orch.register_projections('test', '{changed}', $1)", [_text(narrowed)])
+        async with guard.transaction():
+            await guard.execute("SELECT FROM reactive_orch.members FOR UPDATE")
+            await checkpoints.rewind(connection, "test", "changed", None)
+            ended = functools.partial(connection.fetchval, _END_GIVING_UP)
+            await wait_until(ended, what="the statement that gives it up is cut")
+        tasks.start_soon(Worker(other, "test", [narrowed]).run)
+        await append_events(connection, 100)
+        for name in ("handled", "changed"):
+            await wait_handled(connection, name)
+        await wait_settled(connection, members=2)
+        assert old.member not in await owners(connection, "changed")
+        assert set(await handled_by(connection, "changed")) == {"new"}
+        tasks.cancel_scope.cancel()
+
+
+_END_GIVING_UP = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.wait_event_type = 'Lock' AND a.query LIKE '%give_up_projection%'
+  AND a.pid <> pg_backend_pid()
+"""
+
+
+def _text(one: Projection) -> str:
+    return checkpoints.filter_text(one.filter)

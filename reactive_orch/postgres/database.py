@@ -160,12 +160,7 @@ class Database:
         self._borrowed: set[AnyConnection] = set()
         self.on_lost: list[Callable[[], None]] = []
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
-        idle_limit_s = handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
-        processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
-        self._processing = self._pool("work", connections_max, processing_settings, idle_limit_s)
-        self._coordination = self._pool(
-            "coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
-        )
+        self._connections_max, self._handler_timeout_s = connections_max, handler_timeout_s
 
     def _pool(
         self, kind: str, size: int, settings: Mapping[str, str], timeout_s: float
@@ -279,7 +274,13 @@ class Database:
         return {"work": self._processing, "coordination": self._coordination}
 
     async def open(self) -> None:
-        """Start the pools; they connect when first used."""
+        """Make the pools, which belong to this event loop; they connect when first used."""
+        idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
+        processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
+        self._processing = self._pool("work", self._connections_max, processing_settings, idle_limit_s)
+        self._coordination = self._pool(
+            "coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
+        )
         await self._processing
         await self._coordination
 

@@ -102,9 +102,14 @@ class Adoption:
         self._steps.row_wait_s, self._steps.row_waited_for = max(waits, key=lambda wait: wait[0], default=(0.0, None))
         return adopted(self._steps, self._facts, outcome, ranges(self.due), self._acknowledging)
 
-    def report(self) -> int:
-        """Log it, and who settled the generation; return how many partitions this worker holds."""
-        turn, snapshot, held = self._steps.turn, self._steps.snapshot, len(self._held())
+    @property
+    def met(self) -> bool:
+        """Whether the worker holds exactly what it should."""
+        return all(share.settled for share in self._shares)
+
+    def report(self) -> None:
+        """Log it, and who settled the generation."""
+        turn, snapshot, held = self._steps.turn, self._steps.snapshot, len(_pairs(self.due))
         _logger.info(
             "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
             "adopted in %.0f ms%s",
@@ -122,7 +127,6 @@ class Adoption:
             self._settlement(),
             extra=fields("adopted", turn, snapshot),
         )
-        return held
 
     @property
     def settled(self) -> bool:

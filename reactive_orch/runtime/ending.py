@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.share import Share
 
 LEAVE_TIMEOUT_S = 3.0
-"""Leaving in good order must not hang on a database that is away: then the free lock tells the others."""
+"""Leaving in good order must not hang on a database that is away: it is finished when the database is back."""
+
+LOOK_S = 0.5
+"""Whoever is to stop does not wait longer than this for a database that is away before it tries again."""
 
 
 class Ending:
@@ -29,30 +32,44 @@ class Ending:
         self.asked = anyio.Event()
         self._grace_s = grace_s
         self._since: float | None = None
-        self._target: Position | None = None
+        self._away_since: float | None = None
+        self._target: tuple[int, Position] | None = None
 
     @property
     def begun(self) -> bool:
         """Whether the worker is to stop."""
         return self.asked.is_set()
 
-    def is_due(self, settled: Position | None, shares: Collection[Share]) -> bool:
-        """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked."""
-        if self._target is None:
-            self._target = settled
-        target = self._target
-        return (
-            self.until_idle
-            and target is not None
-            and all(share.settled and (share.low is None or share.low >= target) for share in shares)
-        )
+    def note(self, *, reached: bool) -> None:
+        """Note whether the database could be reached."""
+        self._away_since = None if reached else self._away_since or time.monotonic()
 
-    def is_over(self, shares: Collection[Share], *, left: bool, unavailable: bool) -> bool:
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next attempt to reach the database; being asked to stop ends the wait."""
+        if self.begun:
+            await anyio.sleep(min(seconds, LOOK_S))
+        else:
+            with anyio.move_on_after(seconds):
+                await self.asked.wait()
+
+    def is_due(self, settled: Position | None, incarnation: int, shares: Collection[Share]) -> bool:
+        """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked.
+
+        First of this incarnation of the database: another one may not have what was settled in the one before.
+        """
+        if not self.until_idle or settled is None:
+            return False
+        if self._target is None or self._target[0] != incarnation:
+            self._target = (incarnation, settled)
+        target = self._target[1]
+        return all(share.settled and (share.low is None or share.low >= target) for share in shares)
+
+    def is_over(self, shares: Collection[Share], *, left: bool) -> bool:
         """Tell whether a worker that is to stop has left and saved everything, or has waited for that long enough."""
         if not self.begun:
             return False
-        self._since = self._since or time.monotonic()
-        waited_s = time.monotonic() - self._since
-        if unavailable and waited_s > LEAVE_TIMEOUT_S:
+        now = time.monotonic()
+        self._since = self._since or now
+        if self._away_since is not None and now - max(self._since, self._away_since) > LEAVE_TIMEOUT_S:
             return True
-        return waited_s > self._grace_s or (left and all(share.settled for share in shares))
+        return now - self._since > self._grace_s or (left and all(share.settled for share in shares))

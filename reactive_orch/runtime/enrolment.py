@@ -1,4 +1,4 @@
-"""Before a worker joins and after it is gone: registering its projections, leaving when no time is left, saying so."""
+"""Before a worker joins and after it is gone: registering its projections, giving them up, saying so."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.core import membership as core
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable, named
 from reactive_orch.model import Window
 from reactive_orch.postgres import checkpoints, log, membership
-from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.telemetry.rebalance import Turn, fields
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.share import Share
-
-LEAVE_ATTEMPTS = 10
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -116,6 +112,12 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, shares: dict
     return bool(refused)
 
 
+async def ask_to_leave(node: Node, me: MemberId) -> None:
+    """Ask to be removed by the next generation."""
+    async with node.database.coordination() as connection:
+        await membership.leave(connection, me)
+
+
 def say_refused(replica_set: str, projection: str) -> None:
     """Tell the operator what a projection with another filter needs."""
     _logger.error(
@@ -165,18 +167,3 @@ async def _refused(
         else:
             interruptions.over()
             return refused
-
-
-async def leave_in_passing(node: Node, replica_set: str, member: MemberId) -> None:
-    """After a failure or a cancellation: one attempt to tell the others at once; a free lock tells them later."""
-    with passing_over("leave", Unavailable, Superseded, ConfigError):
-        async with node.database.coordination() as connection:
-            await membership.leave(connection, member)
-            for _ in range(LEAVE_ATTEMPTS):
-                turn = Turn(replica_set, member, "own")
-                snapshot = await membership.observe(connection, replica_set)
-                turn.observed()
-                new = core.plan_change(snapshot, node.partitions_total, trust=False)
-                if new is None or await write_generation(connection, turn, snapshot, new):
-                    break
-        await node.session.forget(member)

@@ -18,7 +18,7 @@ from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress, Trouble
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, named
 from reactive_orch.postgres import checkpoints
-from reactive_orch.postgres.database import is_conflict, is_lost
+from reactive_orch.postgres.database import drop, is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import Calling
 from reactive_orch.runtime.reader import Reader
@@ -65,6 +65,8 @@ class Lane:
         self._called_at: float | None = None
         """Since when handlers have been running for a batch, by the monotonic clock."""
         self.handling = Handling(work.replica_set, work.projection.name, work.generation)
+        self._tx: AnyConnection | None = None
+        """Of the batch that is being handled."""
         self._leaving: set[Partition] = set()
         self._incarnation = work.database.incarnation
         around = self.handling.traced if work.config.trace_events else None
@@ -111,6 +113,11 @@ class Lane:
         if any(row.epoch < epoch for row in self.progress.saved.values()) and not self.in_flight:
             self.forget()
             self.signal.set()
+
+    def cut(self) -> None:
+        """End the transaction of the batch in hand, whatever its handler is doing: it must not keep rows for others."""
+        if self._tx is not None:
+            drop(self._tx)
 
     def forget(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
@@ -208,7 +215,7 @@ class Lane:
 
     async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> Batch:
         """Handle a batch, or as much of it as its time allows; return what has been committed."""
-        self.in_flight = frozenset(swap.partition for swap in batch.swaps)
+        self.in_flight, self._tx = frozenset(swap.partition for swap in batch.swaps), connection
         done = batch
         try:
             with self.handling.batch(batch.events) as ended_after:
@@ -223,7 +230,7 @@ class Lane:
             self._trouble.failed(batch, error.index)
             raise
         finally:
-            self.in_flight = frozenset()
+            self.in_flight, self._tx = frozenset(), None
         self._committed(done, batch, batches.swap_s)
         return done
 

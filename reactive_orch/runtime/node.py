@@ -22,6 +22,7 @@ from reactive_orch.postgres.session import Hearers, Session
 from reactive_orch.runtime import gauges
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
+from reactive_orch.runtime.leaving import Departures
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
@@ -62,12 +63,19 @@ class Node:
     """What the workers of a process share. An async context manager.
 
     Entering raises ConfigError (schema missing, unsafe log), Standby or Unavailable; leaving the block is when a
-    failure of its own background tasks surfaces, in an exception group.
+    failure of its own background tasks surfaces, in an exception group. After either it may be entered again, under a
+    name of its own: then it has new connections and remembers nothing.
     """
 
     def __init__(self, config: Config) -> None:
         """Prepare; entering the context connects."""
         self.config = config
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make all that belongs to one entry; nothing of it belongs to an event loop yet."""
+        config = self.config
         self.label = f"{socket.gethostname().split('.')[0][:20]}:{os.getpid()}:{secrets.token_hex(3)}"
         self.database = Database(
             config.database_url,
@@ -84,13 +92,13 @@ class Node:
         )
         self.session = Session(self.database, config.heartbeat_s, hearers)
         self.tail = Tail(self.database, lambda: self.session.connected)
+        self.departures = Departures(self.database, self.session, lambda: self.partitions_total)
         self.partitions_total = 0
         self.warm = False
         """Whether connections for a take-over have been opened."""
         self.loop_delay_s = 0.0
         """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
         self._tenants: list[Tenant] = []
-        self._stack = contextlib.AsyncExitStack()
 
     def _ring(self) -> None:
         count(m.NOTIFICATIONS, "events", "coalesced" if self.tail.bell.is_set else "used")
@@ -126,6 +134,10 @@ class Node:
 
     async def __aenter__(self) -> Self:
         """Connect, check schema and log, start following both."""
+        if self._stack is not None:
+            msg = "this node has been entered already: leave it first, or make another one"
+            raise ConfigError(msg)
+        self._prepare()
         async with contextlib.AsyncExitStack() as stack:
             await self.database.open()
             stack.push_async_callback(self.database.close)
@@ -147,7 +159,9 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Stop following, close the connections."""
-        return await self._stack.__aexit__(kind, error, trace)
+        stack, self._stack = self._stack, None
+        assert stack is not None, "it was entered"
+        return await stack.__aexit__(kind, error, trace)
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
@@ -155,6 +169,7 @@ class Node:
             with spans.quiet():
                 tasks.start_soon(self._keep_session)
                 tasks.start_soon(self.tail.run)
+                tasks.start_soon(self.departures.run)
                 tasks.start_soon(self._measure_loop)
                 tasks.start_soon(self._watch_progress)
             yield

@@ -135,6 +135,11 @@ class Share:
         for lane in self._all_lanes:
             lane.release(lane.progress.partitions)
 
+    def cut(self) -> None:
+        """End the batches in hand: their worker is no more, and their handlers may not know it."""
+        for lane in self._all_lanes:
+            lane.cut()
+
     def rewound(self, epoch: int) -> None:
         """Load again what stands at an older epoch."""
         for lane in self._all_lanes:

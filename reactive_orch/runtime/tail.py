@@ -70,7 +70,8 @@ class Tail:
         self._held_since: float | None = None
         self._report_at = 0.0
         self._unheard = 0
-        self._looked_at = 0.0
+        self._looked_at = self._seen_at = 0.0
+        self._asked: set[Signal] = set()
         self.interruptions = Interruptions()
 
     @property
@@ -89,6 +90,10 @@ class Tail:
         """Every position up to here may be read; None while nothing is known of this incarnation."""
         return self._frontier.settled if self._incarnation == self._database.incarnation else None
 
+    def settled_since(self, moment_s: float) -> Position | None:
+        """Return what is settled by a look that began after this moment of the monotonic clock; None without one."""
+        return self.settled if self._seen_at >= moment_s else None
+
     @property
     def held_s(self) -> float:
         """For how long writers have held the frontier, in seconds; 0 when it is free, or out of sight."""
@@ -100,6 +105,11 @@ class Tail:
         """Set this signal once, at the next advance."""
         self._waiting.add(signal)
         self._demand.set()
+
+    def look(self, signal: Signal) -> None:
+        """Look at once, and set this signal then."""
+        self._asked.add(signal)
+        self.wake()
 
     def wake(self) -> None:
         """Look at once: something rang, or nothing remembered is valid any more."""
@@ -175,8 +185,15 @@ class Tail:
             self._released()
         if frontier.settled > before:
             self._announce()
+        self._seen_at = self._looked_at
+        self._answer()
         if frontier.waiting:
             await self._watch_holders(connection)
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, set()
+        for signal in asked:
+            signal.set()
 
     def _announce(self) -> None:
         waiting, self._waiting = self._waiting, set()

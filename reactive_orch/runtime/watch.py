@@ -37,14 +37,15 @@ class Watch:
         self._look = look
         self._successor: MemberId | None = None
         self._changed = Signal()
-        self._slice = anyio.CancelScope()
+        self._slice: anyio.CancelScope | None = None
 
     def set(self, successor: MemberId | None) -> None:
         """Watch this member from now on, None for nobody."""
         if successor != self._successor:
             self._successor = successor
             self._changed.set()
-            self._slice.cancel()
+            if self._slice is not None:
+                self._slice.cancel()
 
     async def run(self) -> None:
         """Watch for ever."""

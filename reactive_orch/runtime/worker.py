@@ -16,14 +16,15 @@ import anyio
 
 from reactive_orch.core import membership as core
 from reactive_orch.core.health import State
-from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
 from reactive_orch.runtime import enrolment, gauges
-from reactive_orch.runtime.adoption import Adoption, write_generation
+from reactive_orch.runtime.adopting import Adopting
+from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.crowd import Crowd
-from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S, Ending
+from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.shelf import shelves_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactive_orch.core.health import Facts
+    from reactive_orch.runtime.adoption import Adoption
     from reactive_orch.runtime.node import Node
 
 
@@ -51,31 +53,32 @@ class Worker:
     ) -> None:
         """Prepare; `run` joins.
 
-        `until_idle`: handle what is settled at the start, then leave. Raises ConfigError for a bad replica-set name,
-        no projections, or two of one name.
+        `until_idle`: handle what is settled when `run` begins, then leave. Raises ConfigError for a bad replica-set
+        name, no projections, or two of one name.
         """
         check_name("replica-set", replica_set)
         enrolment.check_projections(projections)
         self.replica_set = replica_set
         self.member: MemberId | None = None
-        self.generation = 0
         self.snapshot: Snapshot | None = None
         """The replica set as it was last seen."""
         self._node = node
         self._projections = tuple(projections)
         self._shares: dict[str, Share] = {}
         self._signal = Signal()
-        self._watch = Watch(node.database, lambda: self._signal.set("watch"))
         self._crowd = Crowd()
         self._ending = Ending(until_idle=until_idle, grace_s=node.config.grace_s)
         self._state = State.STARTING
         self._looked_at = time.monotonic()
+        self._began_at: float | None = None
         self._expelled = False
-        self._adoption: Adoption | None = None
-        """Of the present generation; None: it has still to be looked at."""
-        self._last_adopt: str | None = None
         self._progress = ProgressWatch(replica_set, node)
-        self._settled = 0
+        self._adopting = Adopting()
+
+    @property
+    def generation(self) -> int:
+        """The one it has adopted, or is adopting; 0 before the first."""
+        return self._adopting.generation
 
     @property
     def state(self) -> State:
@@ -110,9 +113,14 @@ class Worker:
     async def run(self) -> None:
         """Serve until `stop`, or until idle if asked for.
 
-        Raises ProjectionFailed or ConfigError, in an exception group. When cancelled, it leaves without waiting for
-        handlers: their batches are rolled back.
+        Raises ProjectionFailed or ConfigError, in an exception group; ConfigError by itself when it has run before.
+        When cancelled, it leaves without waiting for handlers: their batches are rolled back.
         """
+        if self._began_at is not None:
+            msg = "a worker runs once: make another one to run again"
+            raise ConfigError(msg)
+        self._began_at = time.monotonic()
+        self._watch = Watch(self._node.database, lambda: self._signal.set("watch"))
         with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
                 accepted = await enrolment.register_unless(
@@ -121,18 +129,31 @@ class Worker:
                 shelves = shelves_of(accepted)
                 self._shares = {p.name: Share(self._work(p), shelves[p.name]) for p in accepted}
                 if accepted:
-                    async with anyio.create_task_group() as tasks:
-                        for share in self._shares.values():
-                            tasks.start_soon(share.run)
-                        tasks.start_soon(self._watch.run)
-                        await self._live()
-                        tasks.cancel_scope.cancel()
+                    await self._serve()
             finally:
-                with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
-                    member, self.member = self.member, None
-                    if member is not None:
-                        await enrolment.leave_in_passing(self._node, self.replica_set, member)
                 self._state = State.STOPPED
+
+    async def _serve(self) -> None:
+        if self._ending.until_idle:
+            self._node.tail.look(self._signal)
+        async with anyio.create_task_group() as tasks:
+            for share in self._shares.values():
+                tasks.start_soon(share.run)
+            tasks.start_soon(self._watch.run)
+            try:
+                await self._live()
+            finally:
+                # Here, not after the group: a handler that does not heed its cancellation would hold that up.
+                tasks.cancel_scope.cancel()
+                await self._depart()
+
+    async def _depart(self) -> None:
+        """Be no member any more; of what handlers still have in hand nothing stays."""
+        for share in self._shares.values():
+            share.cut()
+        member, self.member = self.member, None
+        if member is not None:
+            await self._node.departures.leave(self.replica_set, member)
 
     def wake(self, source: str) -> None:
         """Look: anything may have changed."""
@@ -146,7 +167,7 @@ class Worker:
             self._shares,
             state=self.state,
             age_s=time.monotonic() - self._looked_at,
-            rebalancing_s=self._adoption.age_s if self._adoption else 0.0,
+            rebalancing_s=self._adopting.present.age_s if self._adopting.present else 0.0,
             expelled=self._expelled,
             refused=frozenset(p.name for p in self._projections if self._shares and p.name not in self._shares),
         )
@@ -156,7 +177,7 @@ class Worker:
         self._progress.look(self._shares, self._state)
 
     def _gauges(self) -> gauges.Gauges:
-        yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._settled)
+        yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._adopting.settled)
         yield from gauges.of_shares(self.replica_set, self._shares, self._node.tail.settled, self._progress)
 
     def _work(self, projection: Projection) -> Work:
@@ -170,8 +191,7 @@ class Worker:
         )
 
     def _share_changed(self) -> None:
-        if self._adoption is not None:
-            self._adoption.note()
+        self._adopting.note()
         self._signal.set()
 
     def _came_to_rest(self) -> None:
@@ -192,8 +212,7 @@ class Worker:
                 self._progress.turns.note("turn", error)
                 self._enter_unavailable(error)
                 # Not on the signal: each lost connection sets it, this turn's own included.
-                with anyio.move_on_after(backoff.next_s()):
-                    await self._ending.asked.wait()
+                await self._ending.pause(backoff.next_s())
                 source = "reconnect"
                 continue
             source = "own"
@@ -202,11 +221,11 @@ class Worker:
                 source = self._signal.source
 
     def _is_over(self) -> bool:
-        shares, adopted = self._shares.values(), self._adoption is not None and self._adoption.done
-        if self._ending.is_due(self._node.tail.settled, shares) and adopted and not self._stopping:
+        shares, adopted = self._shares.values(), self._adopting.present is not None and not self._adopting.open
+        settled = self._node.tail.settled_since(self._began_at or 0.0)
+        if adopted and not self._stopping and self._ending.is_due(settled, self._node.database.incarnation, shares):
             self.stop()
-        unavailable = self._state is State.UNAVAILABLE
-        return self._ending.is_over(shares, left=self.member is None, unavailable=unavailable)
+        return self._ending.is_over(shares, left=self.member is None)
 
     def _look_after_s(self) -> float:
         """Return when to look without being woken: seldom while the heartbeats look too."""
@@ -229,7 +248,7 @@ class Worker:
             return await self._removed(turn, snapshot)
         if self._stopping and me.state is MemberState.WAITING:
             # Never admitted: no generation is needed, nor any lock that somebody may sit on.
-            await self._leave(me.id)
+            await enrolment.ask_to_leave(self._node, me.id)
             return True
         # Whose own lock is free has lost its connection, perhaps as all others have.
         trust = me.lock_held and self._node.session.trusts
@@ -242,8 +261,8 @@ class Worker:
         return await (self._let_go(me) if self._stopping else self._adopt(turn, snapshot, me))
 
     async def _acknowledge_if_adopted(self) -> bool:
-        adoption = self._adoption
-        if adoption is None or adoption.done or self._stopping or not self._holds_what_it_should():
+        adoption = self._adopting.open
+        if adoption is None or self._stopping or not adoption.met:
             return False
         return await self._acknowledge(adoption)
 
@@ -251,15 +270,17 @@ class Worker:
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self.replica_set)
         turn.observed()
+        self._ending.note(reached=True)
         self.snapshot = snapshot
         self._node.tail.readers = max(len(snapshot.members), 1)
-        self._settled = snapshot.generation if snapshot.settled else self._settled
+        if snapshot.settled:
+            self._adopting.settled = snapshot.generation
         return snapshot
 
     async def _join(self) -> bool:
+        self._state = State.STOPPING if self._stopping else State.JOINING
         if self._stopping:
             return False
-        self._state = State.JOINING
         self.member = await self._node.session.join(
             self.replica_set, self._node.label, self._shares.keys(), self._node.config.stale_after_s
         )
@@ -271,7 +292,7 @@ class Worker:
         assert self.member is not None
         member, self.member = self.member, None
         self._expelled = not self._stopping
-        self._end_adoption("superseded" if self._stopping else "failed")
+        self._adopting.end("superseded" if self._stopping else "failed")
         if self._stopping:
             enrolment.say_left(turn, snapshot)
             await self._node.session.forget(member)
@@ -279,7 +300,7 @@ class Worker:
         enrolment.say_removed(turn, snapshot)
         for share in self._shares.values():
             share.forget()
-        expelled(turn, snapshot, self._last_adopt)
+        expelled(turn, snapshot, self._adopting.last)
         await self._node.session.forget(member)
         return True
 
@@ -290,60 +311,38 @@ class Worker:
             share.set(frozenset())
         if me.state is MemberState.LEAVING or not all(share.only_in_flight for share in self._shares.values()):
             return False
-        await self._leave(me.id)
+        await enrolment.ask_to_leave(self._node, me.id)
         return True
-
-    async def _leave(self, member: MemberId) -> None:
-        async with self._node.database.coordination() as connection:
-            await membership.leave(connection, member)
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
         if await enrolment.give_up_refused(self._node, self.replica_set, me, self._shares):
             self._signal.set("refused")
         for name, share in self._shares.items():
             share.rewound(snapshot.epochs.get(name, 0))
-        adoption = self._adoption
+        adoption = self._adopting.present
         if adoption is None or adoption.generation != snapshot.generation:
-            adoption = self._begin_adoption(turn, snapshot, resumed=me.acknowledged >= snapshot.generation)
+            self._state = State.REBALANCING
+            resumed = me.acknowledged >= snapshot.generation
+            adoption = self._adopting.begin(turn, snapshot, self._shares, resumed=resumed)
         # Done and yet not acknowledged: a crash of the server has taken that back.
         open_still = not adoption.done or me.acknowledged < snapshot.generation
-        again = open_still and self._holds_what_it_should() and not await self._acknowledge(adoption)
+        again = open_still and adoption.met and not await self._acknowledge(adoption)
         self._watch.set(core.successor(snapshot, me.id))
         return again
 
-    def _holds_what_it_should(self) -> bool:
-        return all(share.settled for share in self._shares.values())
-
     async def _acknowledge(self, adoption: Adoption) -> bool:
         """Tell that the generation has been adopted; False when there is another one already."""
-        adoption.note()
-        if not adoption.resumed:
-            async with self._node.database.coordination() as connection:
-                if not await adoption.acknowledge(connection):
-                    return False
-        if not adoption.done:
-            self._last_adopt = adoption.end("acknowledged")
-            self._settled = adoption.generation if adoption.settled else self._settled
-            adoption.report()
+        news = not adoption.done
+        if not await self._adopting.acknowledge(adoption, self._node.database):
+            return False
+        if news:
             self._state, self._expelled = State.SERVING, False
             self._came_to_rest()  # its lanes may have, before
         return True
-
-    def _begin_adoption(self, turn: Turn, snapshot: Snapshot, *, resumed: bool) -> Adoption:
-        self._end_adoption("superseded")
-        self.generation, self._state = snapshot.generation, State.REBALANCING
-        adoption = self._adoption = Adoption(turn, snapshot, self._shares.values(), resumed=resumed)
-        for name, share in self._shares.items():
-            share.set(adoption.due.get(name, frozenset()))
-        return adoption
-
-    def _end_adoption(self, outcome: str) -> None:
-        adoption, self._adoption = self._adoption, None
-        if adoption is not None and not adoption.done:
-            self._last_adopt = adoption.end(outcome)
 
     def _enter_unavailable(self, error: Unavailable) -> None:
         if self._state is not State.UNAVAILABLE:
             enrolment.say_unavailable(self.replica_set, error)
         self._state = State.UNAVAILABLE
-        self._end_adoption("failed")
+        self._ending.note(reached=False)
+        self._adopting.end("failed")

@@ -1,0 +1,67 @@
+"""Which generation a worker has adopted, or is adopting: one after the other, each ended before the next begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.runtime.adoption import Adoption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reactive_orch.model import Snapshot
+    from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.share import Share
+    from reactive_orch.telemetry.rebalance import Turn
+
+
+class Adopting:
+    """One worker's adoptions."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.generation = 0
+        self.settled = 0
+        """The last generation that is known to be settled."""
+        self.present: Adoption | None = None
+        """Of the present generation; None: it has still to be looked at."""
+        self.last: str | None = None
+        """The traceparent of the last one's span."""
+
+    @property
+    def open(self) -> Adoption | None:
+        """The one that is still to be acknowledged."""
+        return None if self.present is None or self.present.done else self.present
+
+    def begin(self, turn: Turn, snapshot: Snapshot, shares: Mapping[str, Share], *, resumed: bool) -> Adoption:
+        """Adopt this snapshot's generation: tell the shares what they should hold."""
+        self.end("superseded")
+        self.generation = snapshot.generation
+        adoption = self.present = Adoption(turn, snapshot, shares.values(), resumed=resumed)
+        for name, share in shares.items():
+            share.set(adoption.due.get(name, frozenset()))
+        return adoption
+
+    def end(self, outcome: str) -> None:
+        """Go on without the present one."""
+        unfinished, self.present = self.open, None
+        if unfinished is not None:
+            self.last = unfinished.end(outcome)
+
+    def note(self) -> None:
+        """Note the time if a step has been done."""
+        if self.present is not None:
+            self.present.note()
+
+    async def acknowledge(self, adoption: Adoption, database: Database) -> bool:
+        """Tell the others that the generation has been adopted; False when there is another one already."""
+        adoption.note()
+        if not adoption.resumed:
+            async with database.coordination() as connection:
+                if not await adoption.acknowledge(connection):
+                    return False
+        if not adoption.done:
+            self.last = adoption.end("acknowledged")
+            self.settled = adoption.generation if adoption.settled else self.settled
+            adoption.report()
+        return True

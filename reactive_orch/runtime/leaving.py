@@ -1,0 +1,86 @@
+"""Leaving when the worker itself is no more: after a failure, a cancellation, an outage that outlasted it.
+
+For the others it is a member until a generation says otherwise, and its process, which may live on with other workers,
+holds its lock. To forget it would make the others take the whole process for dead and end all its connections. So the
+node sees it off: the member stays, locked and with heartbeats, until it has been removed, however long that takes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.core import membership as core
+from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.postgres import membership
+from reactive_orch.runtime.adoption import write_generation
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S
+from reactive_orch.runtime.interruptions import passing_over
+from reactive_orch.runtime.signal import Signal
+from reactive_orch.telemetry.rebalance import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactive_orch.model import MemberId, Snapshot
+    from reactive_orch.postgres.database import AnyConnection, Database
+    from reactive_orch.postgres.session import Session
+
+LEAVE_ATTEMPTS = 10
+
+_AWAY = (Unavailable, Superseded, ConfigError)
+
+
+class Departures:
+    """The members of a process whose workers have ended."""
+
+    def __init__(self, database: Database, session: Session, partitions_total: Callable[[], int]) -> None:
+        """Start with none."""
+        self._database = database
+        self._session = session
+        self._partitions_total = partitions_total
+        self._due: dict[MemberId, str] = {}
+        self._left_over = Signal()
+
+    async def leave(self, replica_set: str, member: MemberId) -> None:
+        """Remove a member at once if that is possible within a few seconds, else when the database is back."""
+        self._due[member] = replica_set
+        with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True), passing_over("leave", *_AWAY):
+            await self._see_off(member)
+        if self._due:
+            self._left_over.set()
+
+    async def run(self) -> None:
+        """Finish for ever what `leave` could not."""
+        while True:
+            await self._left_over.wait()
+            backoff = Backoff(0.05, 5.0)
+            while self._due:
+                await anyio.sleep(backoff.next_s())
+                with passing_over("leave", *_AWAY):
+                    for member in list(self._due):
+                        await self._see_off(member)
+
+    async def _see_off(self, member: MemberId) -> None:
+        async with self._database.coordination() as connection:
+            await self._remove(connection, self._due[member], member)
+        with passing_over("leave", *_AWAY):  # a lost connection has given the lock back
+            await self._session.forget(member)
+        self._due.pop(member, None)
+
+    async def _remove(self, connection: AnyConnection, replica_set: str, member: MemberId) -> None:
+        await membership.leave(connection, member)
+        for _ in range(LEAVE_ATTEMPTS):
+            turn = Turn(replica_set, member, "own")
+            snapshot = await membership.observe(connection, replica_set)
+            if core.find(snapshot, member) is None or await self._write(connection, turn, snapshot):
+                return
+        msg = "others write generation after generation"
+        raise Superseded(msg)
+
+    async def _write(self, connection: AnyConnection, turn: Turn, snapshot: Snapshot) -> bool:
+        turn.observed()
+        new = core.plan_change(snapshot, self._partitions_total(), trust=False)
+        return new is not None and await write_generation(connection, turn, snapshot, new) is not None
