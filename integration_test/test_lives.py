@@ -173,13 +173,15 @@ async def test_a_moment_without_the_database_ends_no_handler(
 
 
 async def test_a_cancelled_worker_leaves_beside_a_handler_that_goes_on(database: str) -> None:
-    release = anyio.Event()
+    entered, release, ended = anyio.Event(), anyio.Event(), anyio.Event()
 
     @projection("handled")
     async def deaf(event: Event, tx: Any) -> None:
-        await record(tx, "handled", event, worker="deaf")
         with anyio.CancelScope(shield=True):
+            await record(tx, "handled", event, worker="deaf")
+            entered.set()
             await release.wait()
+        ended.set()
 
     config = Config(database_url=database)
     async with prepared(database) as connection, Node(config) as one, Node(config) as other:
@@ -194,14 +196,14 @@ async def test_a_cancelled_worker_leaves_beside_a_handler_that_goes_on(database:
             tasks.start_soon(cancellable)
             await wait_until(serves(worker))
             await append_events(connection, 1)
-            await wait_until(is_true(lambda: bool(worker.busy)))
+            await entered.wait()
             scope.cancel()
             successor = Worker(other, "test", [recorder("handled", worker="successor")])
             tasks.start_soon(successor.run)
             await wait_handled(connection)
             assert await handled_by(connection) == {"successor": {1}}
             assert await members(connection) == [successor.member]
-            assert worker.busy, "its handler has not heard of it yet"
+            assert not ended.is_set(), "its handler has not heard of it yet"
             release.set()
             successor.stop()
         await assert_each_once(connection)
