@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from integration_test import servers
 from reactive_orch.postgres import programs
 
 StopMode = Literal["smart", "fast", "immediate"]
@@ -139,17 +140,11 @@ def _find_programs(version: str, copy: Path) -> Path:
 
     Raises FileNotFoundError with what to install.
     """
-    if version == "18":
-        programs.copy_to(copy)
-        return programs.folder(copy)
-    folder = Path(os.environ.get(f"PG{version}_BIN", f"/usr/lib/postgresql/{version}/bin"))
-    if not (folder / "initdb").exists():
-        msg = (
-            f"PostgreSQL {version} is not in {folder}: install it (Debian: apt-get install postgresql-{version}), "
-            f"say where its programs are in PG{version}_BIN, or choose servers by --pg or REACTIVE_ORCH_PG"
-        )
-        raise FileNotFoundError(msg)
-    return folder
+    installed = servers.programs_of(version)
+    if installed is not None:
+        return installed
+    programs.copy_to(copy)
+    return programs.folder(copy)
 
 
 def _identity() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Fixtures: a server of each version per session, a database of its own per test.
 
-Which servers: `--pg 15,18`, else the variable REACTIVE_ORCH_PG, else both. One that is missing is an error.
+Which servers: `--pg 15,18`, else the variable REACTIVE_ORCH_PG, else all that are found. One that was asked for and is
+missing is an error. In parallel (`-n 3`) each process has servers of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration_test.cluster import Cluster
+from integration_test.servers import OLDEST, WHEEL, all_found, older, programs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BOTH = "15,18"
 _numbers = itertools.count(1)
 
 
@@ -29,15 +30,35 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    default = os.environ.get("REACTIVE_ORCH_PG", _BOTH)
-    parser.addoption("--pg", default=default, help=f"PostgreSQL versions to test on, with commas (default: {_BOTH})")
+    default = os.environ.get("REACTIVE_ORCH_PG") or ",".join(all_found())
+    parser.addoption("--pg", default=default, help=f"PostgreSQL versions to test on, with commas (default: {default})")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say in the first lines on which servers the tests run."""
+    lines = [f"on PostgreSQL {version}: {programs_of(version) or 'the wheel'}" for version in _versions(config)]
+    if not older():
+        lines.append(
+            f"no older PostgreSQL ({OLDEST} to {int(WHEEL) - 1}) was found: PG{OLDEST}_BIN=… says where one is"
+        )
+    return lines
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cluster" in metafunc.fixturenames:
-        versions = metafunc.config.getoption("--pg").split(",")
-        ids = [f"pg{version}" for version in versions]
-        metafunc.parametrize("cluster", versions, indirect=True, scope="session", ids=ids)
+        versions = _versions(metafunc.config)
+        anywhere = metafunc.definition.get_closest_marker("any_server") is not None
+        servers = [
+            pytest.param(
+                version, id=f"pg{version}", marks=[pytest.mark.thorough] * (anywhere and version != versions[-1])
+            )
+            for version in versions
+        ]
+        metafunc.parametrize("cluster", servers, indirect=True, scope="session")
+
+
+def _versions(config: pytest.Config) -> list[str]:
+    return str(config.getoption("--pg")).split(",")
 
 
 @pytest.fixture(scope="session")

@@ -263,6 +263,7 @@ class Load:
         self._left = sys.maxsize if count is None else count
         self._pause_s = pause_s
         self._events_max = events_max
+        self._chance = random.Random(len(self._keys))
         self._stopping = asyncio.Event()
         self._writers = writers
         self._tasks: list[asyncio.Task[None]] = []
@@ -311,7 +312,7 @@ class Load:
 
     async def _write_on(self, connection: Connection) -> None:
         while not self._stopping.is_set() and self._left > 0:
-            events = [self._event() for _ in range(min(random.randint(1, self._events_max), self._left))]
+            events = [self._event() for _ in range(min(self._chance.randint(1, self._events_max), self._left))]
             self._left -= len(events)
             ids = {event.event_id for event in events if event.event_id}
             transaction = connection.transaction()
@@ -327,7 +328,7 @@ class Load:
             await asyncio.sleep(self._pause_s * (1 + min(lag, LAG_MAX) / LAG_OF_ONE_PAUSE))
 
     def _event(self) -> NewEvent:
-        key = random.choice(self._keys)
+        key = self._chance.choice(self._keys)
         return NewEvent(
             aggregate_type=AGGREGATE_TYPE,
             aggregate_id=key,

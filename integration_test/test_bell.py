@@ -169,13 +169,14 @@ async def race(urls: Sequence[str], kind: type[Tail], *, lost_after_s: float, en
 
 async def _race(url: str, kind: type[Tail], level: Any, *, lost_after_s: float, enough: int) -> tuple[int, int]:
     rounds = lost = 0
+    chance = random.Random(level)
     async with following(url, kind) as listening, connected(url) as other, connected(url) as writer:
         began = time.monotonic()
         while rounds < ROUNDS_PER_LEVEL and lost < enough:
             if time.monotonic() - began > RACE_S and rounds >= ROUNDS_LEAST:
                 break
             rounds += 1
-            _, position = await asyncio.gather(log.arm(other, 0), _write(writer, level))
+            _, position = await asyncio.gather(log.arm(other, 0), _write(writer, level, chance))
             if not await listening.reaches(position, lost_after_s):
                 lost += 1
                 listening.tail.wake()
@@ -183,11 +184,11 @@ async def _race(url: str, kind: type[Tail], level: Any, *, lost_after_s: float, 
     return rounds, lost
 
 
-async def _write(writer: Connection, level: Any) -> int:
-    await asyncio.sleep(random.uniform(0, 0.003))
+async def _write(writer: Connection, level: Any, chance: random.Random) -> int:
+    await asyncio.sleep(chance.uniform(0, 0.003))
     async with writer.transaction(isolation=level):
         position = int(await writer.fetchval(INSERT))
-        await asyncio.sleep(random.uniform(0, 0.003))
+        await asyncio.sleep(chance.uniform(0, 0.003))
     return position
 
 

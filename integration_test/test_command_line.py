@@ -21,9 +21,12 @@ import pytest
 from integration_test.cluster import Cluster
 from integration_test.harness import TIMEOUT_S, WorkerProcess, append_events, connected, prepared, wait_until
 from reactive_orch import NewEvent, append
+from reactive_orch.http import server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.any_server
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, UNREACHABLE, FAILED = 2, 3, 1
@@ -745,19 +748,24 @@ async def test_a_worker_more_than_partitions_stands_by_and_is_well(empty_databas
         assert await _statuses(one) == await _statuses(two) == [200, 200, 200]
 
 
-async def test_the_next_port_when_8080_is_taken(database: str) -> None:
+async def test_the_next_free_port_when_the_usual_one_is_taken(database: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
-        with contextlib.suppress(OSError):  # somebody else's: as good
-            taken.bind(("127.0.0.1", 8080))
-            taken.listen()
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        usual = taken.getsockname()[1]
+        # Not 8080: that is everybody's, on this machine too.
+        (tmp_path / "sitecustomize.py").write_text(
+            f"from reactive_orch.http import server\nserver.PORT_DEFAULT = {usual}\n"
+        )
+        path = f"{tmp_path}:{ROOT}"
         async with (
-            started("--replica-set", "test", DATABASE_URL=database) as one,
-            started("--replica-set", "test", DATABASE_URL=database) as two,
+            started("--replica-set", "test", DATABASE_URL=database, PYTHONPATH=path) as one,
+            started("--replica-set", "test", DATABASE_URL=database, PYTHONPATH=path) as two,
         ):
             urls = [await _health_url(process) for process in (one, two)]
             ports = {urlsplit(url).port for url in urls}
             assert len(ports) == 2
-            assert all(port is not None and 8080 < port < 8180 for port in ports)
+            assert all(port is not None and usual < port < usual + server.PORTS_TRIED for port in ports)
             for url in urls:
 
                 async def well(url: str = url) -> bool:
@@ -768,6 +776,10 @@ async def test_the_next_port_when_8080_is_taken(database: str) -> None:
                 process.send_signal(signal.SIGTERM)
                 async with asyncio.timeout(TIMEOUT_S):
                     assert await process.wait() == 0
+
+
+def test_the_usual_port_is_8080() -> None:
+    assert server.PORT_DEFAULT == 8080
 
 
 async def _health_url(process: asyncio.subprocess.Process) -> str:

@@ -15,6 +15,8 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.any_server
+
 ROOT = Path(__file__).parent.parent
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 

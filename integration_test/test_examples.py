@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import asyncpg
+import pytest
+
+pytestmark = pytest.mark.any_server
 
 ROOT = Path(__file__).parent.parent
 SHOP = ROOT / "examples" / "shop"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 
 from integration_test.harness import Load, append_events, connected, gate_closed, prepared, wait_until
 from integration_test.projections import GATE, handled, handled_at_gate
@@ -19,9 +20,9 @@ from reactive_orch.model import Filter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    import pytest
-
     from integration_test.cluster import Cluster
+
+pytestmark = pytest.mark.any_server
 
 
 @contextlib.asynccontextmanager

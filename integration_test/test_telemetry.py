@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from integration_test.harness import Connection
 
+pytestmark = pytest.mark.any_server
+
 QUICK = ("--heartbeat", "0.3", "--stale-after", "2")
 OURS = "integration_test.telemetry_projections"
 

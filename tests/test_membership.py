@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reactive_orch.core import membership
@@ -356,6 +356,12 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_properties_find_a_mutant_that(mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    # That it is found is enough: the smallest example is not wanted, and takes long to find.
+    @settings(max_examples=400, phases=[Phase.generate])
+    @given(snapshots, st.booleans())
+    def lives(seen: Snapshot, trust: bool) -> None:  # noqa: FBT001 - drawn
+        check(seen, plan(seen, trust=trust), trust=trust)
+
     monkeypatch.setattr(membership, "_gone", mutant)
-    with pytest.raises((AssertionError, ExceptionGroup)):
-        test_any_snapshot()
+    with pytest.raises(AssertionError):
+        lives()

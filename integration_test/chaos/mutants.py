@@ -15,6 +15,7 @@ import time
 from integration_test.chaos import planted, scenarios
 from integration_test.chaos.stage import database, until_terminated
 from integration_test.cluster import Cluster
+from integration_test.servers import all_found
 
 SCENARIO_OF = {
     "swap_without_expected_position": "zombie",
@@ -90,7 +91,9 @@ def main() -> int:
     assert SCENARIO_OF.keys() | CAUGHT_BY_TESTS.keys() == planted.PLANTED.keys()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mutants", nargs="*", metavar="NAME", help=f"default: all of {', '.join(SCENARIO_OF)}")
-    parser.add_argument("--pg", default=os.environ.get("REACTIVE_ORCH_PG", "15").split(",")[0], help="version")
+    parser.add_argument(
+        "--pg", default=os.environ.get("REACTIVE_ORCH_PG", all_found()[0]).split(",")[0], help="version"
+    )
     parser.add_argument("--scenario", action="append", default=[], help="only play these, without a bug")
     parser.add_argument("--verbose", action="store_true", help="what the checkers found, too")
     options = parser.parse_args()

@@ -37,6 +37,7 @@ from integration_test.chaos.stage import (
 )
 from integration_test.chaos.worker import POINTS
 from integration_test.cluster import Cluster
+from integration_test.servers import all_found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -328,7 +329,9 @@ def main() -> int:
     parser.add_argument("--writers", type=int, default=defaults.writers)
     parser.add_argument("--faults-per-second", type=float, default=defaults.faults_per_s)
     parser.add_argument("--mutant", default="", help="plant a bug, see planted.py")
-    parser.add_argument("--pg", default=os.environ.get("REACTIVE_ORCH_PG", "15").split(",")[0], help="version")
+    parser.add_argument(
+        "--pg", default=os.environ.get("REACTIVE_ORCH_PG", all_found()[0]).split(",")[0], help="version"
+    )
     parser.add_argument("--report", type=Path, help="put the figures into this Markdown file")
     given = parser.parse_args()
     options = Options(
