@@ -16,7 +16,7 @@ from bench.projections import noop_batch
 from bench.scene import connected
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Filter
-from reactive_orch.postgres import checkpoints, log
+from reactive_orch.postgres import checkpoints, log, windows
 from reactive_orch.postgres.database import Database
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ async def _one(
     progress: Progress, own: Any, batches: checkpoints.Batches, window: Window, *, goes_on: bool
 ) -> list[float]:
     at = [time.perf_counter()]
-    events, end = await log.read_window(own, window, Filter())
+    events, end, _ = await windows.read_window(own, window, Filter())
     at.append(time.perf_counter())
     batch = progress.plan(window, events, end)
     at.append(time.perf_counter())

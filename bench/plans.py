@@ -113,7 +113,7 @@ async def _windows(connection: Any, share: int, end: int) -> str:
     costs = []
     for low in (0, end // 2, end - BATCH * PARTITIONS // share):
         name, arguments = _window(share, low, end)
-        costs.append(await cost(connection, "log", name, *arguments, None, None, BATCH, 8 << 20))
+        costs.append(await cost(connection, "windows", name, *arguments, None, None, BATCH, 8 << 20))
     rows, buffers = (max(getattr(c, what) / max(c.found, 1) for c in costs) for what in ("rows", "buffers"))
     return f"{rows:.2f} / {buffers:.2f}"
 
@@ -153,7 +153,7 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
     for share in (64, 16, 1):
         partitions = _array(tuple(range(0, PARTITIONS, PARTITIONS // share)))
         arguments = (partitions, 0, min(SPAN_MAX, end), "{Nothing}", None, BATCH, 8 << 20)
-        statements.append((f"log.{_statement(scattered=share < PARTITIONS)}", arguments))
+        statements.append((f"windows.{_statement(scattered=share < PARTITIONS)}", arguments))
     return [
         (_label(name, arguments), await cost(connection, *name.split("."), *arguments))
         for name, arguments in statements

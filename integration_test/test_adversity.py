@@ -37,7 +37,7 @@ from integration_test.test_command_line import CONFIG, run
 from reactive_orch import Config, Expected, NewEvent, Node, Projection, ProjectionFailed, Superseded, Worker, append
 from reactive_orch import projection as make_projection
 from reactive_orch.model import Checkpoint, Swap
-from reactive_orch.postgres import checkpoints, log
+from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.shelf import shelves_of
@@ -862,14 +862,14 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[list[int]] = []
-        original = log.read_window
+        original = windows.read_window
 
         async def counted(*arguments: Any) -> Any:
-            events, end = await original(*arguments)
-            self.sizes.append([len(e.payload) for e in events])
-            return events, end
+            found = await original(*arguments)
+            self.sizes.append([len(e.payload) for e in found.events])
+            return found
 
-        monkeypatch.setattr(log, "read_window", counted)
+        monkeypatch.setattr(windows, "read_window", counted)
 
 
 async def test_a_gap_of_a_hundred_million_positions(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

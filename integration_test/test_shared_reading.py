@@ -11,7 +11,7 @@ import anyio
 from integration_test.harness import append_events, connected, wait_until
 from reactive_orch import Config, Event, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.model import Filter, Window
-from reactive_orch.postgres import log
+from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.reader import Reader
 from reactive_orch.runtime.shelf import Shelf
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from reactive_orch.model import Position
     from reactive_orch.postgres.database import AnyConnection
 
 EVENTS, BATCH = 2000, 50
@@ -36,12 +35,10 @@ class Reads:
         self.of: Counter[Filter] = Counter()
         self.before: Callable[[AnyConnection], Awaitable[None]] | None = None
         """What happens on the connection before the read."""
-        self._read_window = log.read_window
-        monkeypatch.setattr(log, "read_window", self._count)
+        self._read_window = windows.read_window
+        monkeypatch.setattr(windows, "read_window", self._count)
 
-    async def _count(
-        self, connection: AnyConnection, window: Window, wanted: Filter
-    ) -> tuple[tuple[Event, ...], Position]:
+    async def _count(self, connection: AnyConnection, window: Window, wanted: Filter) -> windows.Found:
         self.of[wanted] += 1
         if self.before:
             await self.before(connection)

@@ -17,7 +17,7 @@ import pytest
 import reactive_orch
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, Filter, Window
-from reactive_orch.postgres import log as log_module
+from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import load_statements
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ async def test_a_window_reads_no_more_than_two_rows_for_each_event_of_a_batch(
     assert window
     partitions = "{" + ",".join(map(str, window.partitions)) + "}"
     statement = "read_scattered" if window.scattered else "read_dense"
-    found = await cost("log", statement, partitions, low, window.high, wanted, None, BATCH, 8_000_000)
+    found = await cost("windows", statement, partitions, low, window.high, wanted, None, BATCH, 8_000_000)
     check(found, rows_max=2 * BATCH)
     assert found.buffers <= 4 * own * window.scattered + 2 * BATCH, "index pages of each partition, and rows"
 
@@ -216,14 +216,15 @@ FROM generate_series(1, 400) AS n
 async def test_scattered_or_not_a_window_brings_the_same_events(
     database: str, monkeypatch: pytest.MonkeyPatch, wanted: Filter, limit: int, bytes_max: int
 ) -> None:
-    monkeypatch.setattr(log_module, "BATCH_BYTES_MAX", bytes_max)
+    monkeypatch.setattr(windows, "WINDOW_BYTES_MAX", bytes_max)
     connection = await asyncpg.connect(database)
     await connection.execute(SMALL)
     busy = await connection.fetchval("SELECT array_agg(DISTINCT partition) FROM reactive_orch.events")
     for partitions in (tuple(range(PARTITIONS)), tuple(busy[:3]), tuple(busy[:1]), ()):
         window = Window(partitions, 20, 380, limit)
-        events, end = await log_module.read_window(connection, window, wanted)
-        assert (events, end) == await log_module.read_window(connection, replace(window, scattered=True), wanted)
+        found = await windows.read_window(connection, window, wanted)
+        assert found == await windows.read_window(connection, replace(window, scattered=True), wanted)
+        events = found.events
         assert [e.global_position for e in events] == sorted({e.global_position for e in events})
         assert {e.partition for e in events} <= set(partitions)
         assert bool(events) == bool(partitions and wanted.aggregate_types != ("Nothing",))

@@ -48,6 +48,15 @@ class HandlerFailed(ReactiveOrchError):
         self.index = index
 
 
+class Unreadable(HandlerFailed):
+    """An event of the log, at `position` of `partition`, cannot be read: its failure, as if its handler had failed."""
+
+    def __init__(self, message: str, position: int, partition: int) -> None:
+        """Keep which event it is."""
+        super().__init__(message, 0)
+        self.position, self.partition = position, partition
+
+
 class Refused(ReactiveOrchError):
     """A projection is recorded with another filter; the argument is its name. The worker goes on without it."""
 

@@ -616,6 +616,15 @@ def test_attempts_of_one_event_are_not_those_of_another() -> None:
     assert trouble.attempts == 1
 
 
+def test_an_event_that_cannot_be_read_is_alone_and_counted() -> None:
+    trouble = Trouble()
+    for position in (3, 7, 7, 7):
+        trouble.unreadable(position - 2, position, 5)
+    assert trouble.attempts == 3
+    assert [trouble.limit_of(low, 100) for low in (4, 5, 6, 7)] == [100, 1, 1, 100]
+    assert [trouble.stands({5: read_to, 6: 6}) for read_to in (4, 5, 6, 7)] == [False, True, True, False]
+
+
 class CountsInCompany(Trouble):
     def failed(self, batch: Batch, failing: int | None) -> None:
         before = self.attempts

@@ -78,7 +78,7 @@ def heavy(low: int, payload: int) -> Read:
     """Return a read of one event that has arrived."""
     one = read(replace(ASKED, low=low, high=low + 10), end=low + 10)
     event = Event(low, 1, "c", "T", "7", 1, UUID(int=low), "E", 1, bytes(payload), None, None, None, "{}", WHEN)
-    one.reading = Reading(one.window, (event,), low + 10)
+    one.reading = Reading(one.window, (event,), low + 10, payload)
     return one
 
 

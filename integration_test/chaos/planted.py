@@ -15,7 +15,7 @@ from reactive_orch.core import assignment
 from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
-from reactive_orch.postgres import checkpoints, log, membership
+from reactive_orch.postgres import checkpoints, log, membership, windows
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
 from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
@@ -201,13 +201,12 @@ def memory_kept_across_a_lost_connection() -> None:
 
 @_bug
 def limit_taken_for_the_end_of_the_window() -> None:
-    original = log.read_window
+    original = windows.read_window
 
-    async def read_window(connection: Any, window: Any, wanted: Any) -> tuple[Any, int]:
-        events, _ = await original(connection, window, wanted)
-        return events, window.high
+    async def read_window(connection: Any, window: Any, wanted: Any) -> windows.Found:
+        return (await original(connection, window, wanted))._replace(end=window.high)
 
-    _put(log, "read_window", read_window)
+    _put(windows, "read_window", read_window)
 
 
 @_bug

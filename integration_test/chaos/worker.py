@@ -28,7 +28,7 @@ from integration_test.chaos import planted
 from reactive_orch import cli
 from reactive_orch.core import membership as core
 from reactive_orch.errors import Unavailable
-from reactive_orch.postgres import checkpoints, log, membership
+from reactive_orch.postgres import checkpoints, log, membership, windows
 from reactive_orch.runtime import lane, tail
 from reactive_orch.runtime.share import Share
 
@@ -48,7 +48,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "take": (checkpoints, "load_free"),
     "wait": (checkpoints, "await_free"),
     "acknowledge": (membership, "acknowledge"),
-    "read": (log, "read_window"),
+    "read": (windows, "read_window"),
     "look": (log, "observe"),
     "swap": (checkpoints.Batches, "_swap"),
     "commit": (checkpoints.Batches, "_finish"),

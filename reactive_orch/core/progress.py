@@ -198,6 +198,12 @@ class Trouble:
         self.partitions = frozenset(map(_PARTITION, events if failing is None else [last]))
         self.limit = max((len(events) // 2) if failing is None else failing, 1)
 
+    def unreadable(self, low: Position, position: Position, partition: Partition) -> None:
+        """Note a failed attempt to read the event at `position`, the first one after `low`: it fails alone."""
+        self.attempts = self.attempts + 1 if self.until == position else 1
+        self.since, self.until, self.limit = low, position, 1
+        self.partitions = frozenset({partition})
+
     def succeeded(self) -> None:
         """Note a committed batch: inside the trouble the next events go one by one."""
         self.limit = 1

@@ -1,4 +1,4 @@
-"""The event log: observe its head, read windows, append.
+"""The event log: observe its head, append, read streams.
 
 Guarantees: an append is checked against the version it expects and fails as Conflict, leaving the caller's transaction
 to the caller. Decides nothing about how far the log may be read: `core.frontier` does.
@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import asyncpg
 
 from reactive_orch.errors import Conflict, UnsafeLog
-from reactive_orch.model import Blocker, Event, Expected, Filter, LogState, NewEvent, Position, Window
+from reactive_orch.model import Blocker, Event, Expected, LogState, NewEvent, Position
 from reactive_orch.postgres.database import load_statements, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from reactive_orch.postgres.database import AnyConnection
-
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""Payload bytes of one window read, so that large events cannot fill the memory; one event is always read."""
 
 RUN_ROWS_MAX = 1000
 """How far one look follows the run without gaps while writers hold the frontier."""
@@ -109,24 +106,6 @@ async def blockers(connection: AnyConnection) -> list[Blocker]:
     with translated():
         rows = await connection.fetch(_SQL.blockers)
     return [Blocker(**{**row, "age_s": row["age_s"] or 0.0}) for row in rows]
-
-
-async def read_window(connection: AnyConnection, window: Window, wanted: Filter) -> tuple[tuple[Event, ...], Position]:
-    """Return the window's events in order, and the position up to which the window has been read."""
-    with translated():
-        rows = await connection.fetch(
-            _SQL.read_scattered if window.scattered else _SQL.read_dense,
-            window.partitions,
-            window.low,
-            window.high,
-            wanted.aggregate_types,
-            wanted.bounded_contexts,
-            window.limit,
-            BATCH_BYTES_MAX,
-        )
-    events = tuple(map(_event, rows))
-    cut = len(events) == window.limit or sum(len(event.payload) for event in events) >= BATCH_BYTES_MAX
-    return events, events[-1].global_position if cut else window.high
 
 
 async def read_stream(

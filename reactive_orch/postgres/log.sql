@@ -11,42 +11,6 @@ FROM (SELECT e.global_position, row_number() OVER (ORDER BY e.global_position) A
       WHERE e.global_position > $1::bigint AND e.global_position <= least($2::bigint, $1::bigint + $3::integer)) r
 WHERE r.global_position = $1::bigint + r.n;
 
--- name: read_dense
--- The events of partitions $1 in ($2, $3] that pass the filters $4, $5: at most $6, and none after the first $7 bytes.
--- Along the positions, past the events of other partitions: no index can answer IS TRUE.
-SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
-       w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata::text, w.created_at
-FROM (SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.global_position ROWS UNBOUNDED PRECEDING)
-                  - octet_length(e.payload) AS bytes_before
-      FROM reactive_orch.event_log e
-      WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
-        AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
-        AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-        AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
-      ORDER BY e.global_position LIMIT $6::integer) w
-WHERE w.bytes_before < $7::bigint
-ORDER BY w.global_position;
-
--- name: read_scattered
--- The same, from the index on partitions, past no event of another one. Given the choice, the planner takes the index on
--- positions for most shares, since what lies between two positions lies together, and throws most of it away. Only the
--- other one has positions in this form.
-SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
-       w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata::text, w.created_at
-FROM (SELECT o.*, sum(octet_length(o.payload)) OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING)
-                  - octet_length(o.payload) AS bytes_before
-      FROM (SELECT e.*, e.global_position + 0 AS ordinal
-            FROM reactive_orch.event_log e
-            WHERE e.partition = ANY ($1::smallint[])
-              AND e.global_position + 0 > $2::bigint AND e.global_position + 0 <= $3::bigint
-              AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-              AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
-            ORDER BY ordinal LIMIT $6::integer) o) w
-WHERE w.bytes_before < $7::bigint
-ORDER BY w.ordinal;
-
 -- name: read_stream
 -- The events of one aggregate after a version, in order.
 SELECT e.global_position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version,

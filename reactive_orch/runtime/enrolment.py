@@ -9,7 +9,7 @@ import anyio
 
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable, named
 from reactive_orch.model import Window
-from reactive_orch.postgres import checkpoints, log, membership
+from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.telemetry.rebalance import Turn, fields
@@ -70,7 +70,7 @@ async def _warm_up(node: Node, replica_set: str, projection: Projection) -> None
     ):
         await checkpoints.load_free(one, replica_set, projection, ())
         await checkpoints.load_free(other, replica_set, projection, ())
-        await log.read_window(reader, nowhere, projection.filter)
+        await windows.read_window(reader, nowhere, projection.filter)
 
 
 async def register_unless(

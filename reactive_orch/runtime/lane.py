@@ -16,7 +16,7 @@ import anyio
 
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress, Trouble
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, described, named
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, Unreadable, described, named
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import drop, is_conflict, is_lost
 from reactive_orch.runtime.backoff import Backoff
@@ -155,7 +155,7 @@ class Lane:
         if window is None:
             await self._rest()
             return
-        reading = await self._reader.read(window)
+        reading = await self._read(window)
         if self._incarnation != self._work.database.incarnation:
             return
         self._reconnect.reset()
@@ -167,6 +167,15 @@ class Lane:
     def _window(self) -> Window | None:
         settled = self._work.tail.settled
         return None if settled is None else self.progress.window(settled, self._limit())
+
+    async def _read(self, window: Window) -> Reading:
+        try:
+            return await self._reader.read(window)
+        except Unreadable as error:
+            self._failing_since = self._failing_since or time.monotonic()
+            self._trouble.unreadable(window.low, error.position, error.partition)
+            self.handling.unreadable(error)
+            raise
 
     async def _work_off(self, tasks: TaskGroup, first: Reading) -> None:
         """Handle what was read and, on the same connection, what follows as long as it is there at once."""
@@ -206,7 +215,9 @@ class Lane:
                 self._reader.read_ahead(tasks, following)
 
     async def _rest(self) -> None:
-        self._work.tail.call(self.signal)
+        # Without partitions an advance is of no use to it; each would wake it, and have the tail look again for it.
+        if self.progress.partitions or self._work.tail.settled is None:
+            self._work.tail.call(self.signal)
         self._work.rests()
         await self.signal.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 

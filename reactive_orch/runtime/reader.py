@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import ReactiveOrchError, Unavailable
-from reactive_orch.postgres import log
+from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.shelf import Read, Reading
 
@@ -52,7 +52,7 @@ class Reader:
             tasks.start_soon(self._read_guess, self._guess)
 
     async def read(self, window: Window) -> Reading:
-        """Return this window, or its beginning if that was read ahead. Raises Unavailable or Superseded."""
+        """Return this window, or its beginning if that was read ahead. Raises Unavailable, Superseded or Unreadable."""
         incarnation = self._database.incarnation
         reading = await self.ahead(window) or await self._shelved(window)
         if incarnation != self._database.incarnation:
@@ -86,9 +86,9 @@ class Reader:
             async with self._database.processing() as connection:
                 read.under_way = True
                 began = time.perf_counter()
-                events, end = await log.read_window(connection, read.window, self._wanted)
+                found = await windows.read_window(connection, read.window, self._wanted)
                 self._took(time.perf_counter() - began)
-            read.reading = Reading(read.window, events, end)
+            read.reading = Reading(read.window, *found)
             self._shelf.weigh(read)
             return read.reading
         finally:

@@ -84,6 +84,10 @@ class Handling:
         """Tell of a window read."""
         record(m.READ_DURATION, duration_s, *self._of)
 
+    def unreadable(self, failure: BaseException) -> None:
+        """Tell of an event that could not be read."""
+        count(m.PROJECTION_ERRORS, *self._of, _counted(_error_type(failure)))
+
     def _count(self, events: Sequence[Event], outcome: str, failure: BaseException | None, duration_s: float) -> None:
         error_type = _counted(_error_type(failure)) if failure else ""
         record(m.HANDLING_DURATION, duration_s, *self._of, error_type)
@@ -93,8 +97,8 @@ class Handling:
         if failure is None:
             count(m.EVENTS_HANDLED, *self._of, amount=len(events))
             record(m.BATCH_SIZE, len(events), *self._of)
-            self.reached_at = events[-1].created_at.timestamp()
-            record(m.EVENT_AGE, max(time.time() - events[0].created_at.timestamp(), 0.0), *self._of)
+            self.reached_at = _written_at(events[-1])
+            record(m.EVENT_AGE, max(time.time() - _written_at(events[0]), 0.0), *self._of)
 
     @contextmanager
     def _span(self, events: Sequence[Event]) -> Iterator[Span | None]:
@@ -207,6 +211,14 @@ def _extent(events: Sequence[Event]) -> dict[str, int]:
         "reactive_orch.position.from": events[0].global_position,
         "reactive_orch.position.to": events[-1].global_position,
     }
+
+
+def _written_at(event: Event) -> float:
+    """Return when an event was written, by the clock; now for a time that no clock shows, as -infinity."""
+    try:
+        return event.created_at.timestamp()
+    except (OverflowError, ValueError):
+        return time.time()
 
 
 def _outcome(failure: BaseException | None) -> str:

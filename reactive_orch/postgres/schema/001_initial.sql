@@ -34,6 +34,9 @@ BEGIN
 END
 $$;
 
+-- Uncompressed, so that what metadata will take in a reader's memory can be told without fetching it.
+ALTER TABLE reactive_orch.events ALTER COLUMN metadata SET STORAGE EXTERNAL;
+
 -- A window read asks for few partitions and a range of positions, or for many and then along the primary key. Which is
 -- better only the reader knows; the sum is there so that the statement decides which index it uses, not the planner.
 CREATE INDEX events_partition_position ON reactive_orch.events (partition, (global_position + 0));

@@ -1,0 +1,96 @@
+"""Windows of the log, read for lanes: the events of some partitions between two positions.
+
+Guarantees: what is cut off, by number or by bytes, is known to be cut off, as the statement that cuts says where; and
+an event that cannot be read (a date before Christ, text in no encoding, a damaged value) spoils no other one: those
+before it are returned, then it is named.
+"""
+
+from __future__ import annotations
+
+import functools
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable, named
+from reactive_orch.model import Event, Filter, Position, Window
+from reactive_orch.postgres.database import load_statements, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from reactive_orch.postgres.database import AnyConnection
+
+WINDOW_BYTES_MAX = 8 * 1024 * 1024
+"""Of all that is read with one window, so that large events cannot fill the memory; one event is always read."""
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+_COLUMNS = [name.removesuffix("_json") for name in Event._fields]
+
+_of_event = itemgetter(slice(len(_COLUMNS)))
+_event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Event)
+"""What Event._make does, without a Python frame for each row; the statements name the columns in its order."""
+
+
+class Found(NamedTuple):
+    """What a window holds, up to `end`."""
+
+    events: Sequence[Event]
+    end: Position
+    size: int
+    """What the events' columns hold, in bytes as they are stored."""
+
+
+async def read_window(connection: AnyConnection, window: Window, wanted: Filter) -> Found:
+    """Return the window's events in order, and the position up to which the window has been read.
+
+    Raises Unreadable when its first event cannot be read. If another one cannot, those before it, or some, are the end.
+    """
+    limit = window.limit
+    while True:
+        try:
+            return await _read(connection, window, wanted, limit)
+        except ReactiveOrchError:
+            raise
+        except Exception as error:
+            if limit == 1:
+                raise await _unreadable(connection, window, wanted, error) from error
+            limit //= 2
+
+
+async def _read(connection: AnyConnection, window: Window, wanted: Filter, limit: int) -> Found:
+    statement = _SQL.read_scattered if window.scattered else _SQL.read_dense
+    with translated():
+        rows = await connection.fetch(statement, *_of(window, wanted), limit, WINDOW_BYTES_MAX)
+    events = tuple(map(_event, map(_of_event, rows)))
+    size = rows[-1]["bytes_read"] if rows else 0
+    cut = len(events) == limit or size >= WINDOW_BYTES_MAX
+    return Found(events, events[-1].global_position if cut else window.high, size)
+
+
+def _of(window: Window, wanted: Filter) -> tuple[Any, ...]:
+    return (window.partitions, window.low, window.high, wanted.aggregate_types, wanted.bounded_contexts)
+
+
+async def _unreadable(connection: AnyConnection, window: Window, wanted: Filter, error: Exception) -> Unreadable:
+    """Return what is wrong with the window's first event. Raises Superseded when there is none any more."""
+    with translated():
+        first = await connection.fetchrow(_SQL.find_first, *_of(window, wanted))
+    if first is None:
+        msg = "an event that could not be read is gone"
+        raise Superseded(msg)
+    column = await _spoiled_column(connection, first["global_position"])
+    return Unreadable(f"its {column or 'columns together'} cannot be read ({named(error)})", *first)
+
+
+async def _spoiled_column(connection: AnyConnection, position: Position) -> str | None:
+    for column in _COLUMNS:
+        try:
+            with translated():
+                await connection.fetch(_SQL.read_column, position, column)
+        except ReactiveOrchError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is: that it comes with this column is the answer
+            return column
+    return None

@@ -1,0 +1,73 @@
+-- name: read_dense
+-- The events of partitions $1 in ($2, $3] that pass the filters $4, $5: at most $6, and none after the first $7 bytes.
+-- Along the positions, past the events of other partitions: no index can answer IS TRUE.
+-- Each comes with the bytes up to and with it, all that may be long counted, and counted here only: what is cut here must
+-- be known to be cut there. None of the functions fetches a value that is stored out of line.
+SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
+       w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
+       w.metadata::text, w.created_at, w.bytes_read
+FROM (SELECT o.*, sum(o.bytes) OVER (ORDER BY o.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
+      FROM (SELECT e.*, octet_length(e.payload) + pg_column_size(e.metadata) + octet_length(e.bounded_context)
+                      + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
+                      + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
+                      + coalesce(octet_length(e.causation_id), 0) AS bytes
+            FROM reactive_orch.event_log e
+            WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
+              AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
+              AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
+              AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+            ORDER BY e.global_position LIMIT $6::integer) o) w
+WHERE w.bytes_read - w.bytes < $7::bigint
+ORDER BY w.global_position;
+
+-- name: read_scattered
+-- The same, from the index on partitions, past no event of another one. Given the choice, the planner takes the index on
+-- positions for most shares, since what lies between two positions lies together, and throws most of it away. Only the
+-- other one has positions in this form.
+SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
+       w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
+       w.metadata::text, w.created_at, w.bytes_read
+FROM (SELECT o.*, sum(o.bytes) OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING) AS bytes_read
+      FROM (SELECT e.*, e.global_position + 0 AS ordinal,
+                   octet_length(e.payload) + pg_column_size(e.metadata) + octet_length(e.bounded_context)
+                      + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
+                      + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
+                      + coalesce(octet_length(e.causation_id), 0) AS bytes
+            FROM reactive_orch.event_log e
+            WHERE e.partition = ANY ($1::smallint[])
+              AND e.global_position + 0 > $2::bigint AND e.global_position + 0 <= $3::bigint
+              AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
+              AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+            ORDER BY ordinal LIMIT $6::integer) o) w
+WHERE w.bytes_read - w.bytes < $7::bigint
+ORDER BY w.ordinal;
+
+-- name: find_first
+-- Position and partition of the first event of partitions $1 in ($2, $3] that passes the filters $4, $5.
+SELECT e.global_position, e.partition
+FROM reactive_orch.event_log e
+WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
+  AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
+  AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
+  AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+ORDER BY e.global_position LIMIT 1;
+
+-- name: read_column
+-- The event at position $1, with nothing in it but the column $2: whether that one can be read.
+SELECT CASE $2::text WHEN 'global_position' THEN e.global_position END,
+       CASE $2::text WHEN 'partition' THEN e.partition END,
+       CASE $2::text WHEN 'bounded_context' THEN e.bounded_context END,
+       CASE $2::text WHEN 'aggregate_type' THEN e.aggregate_type END,
+       CASE $2::text WHEN 'aggregate_id' THEN e.aggregate_id END,
+       CASE $2::text WHEN 'aggregate_version' THEN e.aggregate_version END,
+       CASE $2::text WHEN 'event_id' THEN e.event_id END,
+       CASE $2::text WHEN 'event_type' THEN e.event_type END,
+       CASE $2::text WHEN 'event_version' THEN e.event_version END,
+       CASE $2::text WHEN 'payload' THEN e.payload END,
+       CASE $2::text WHEN 'trace_id' THEN e.trace_id END,
+       CASE $2::text WHEN 'correlation_id' THEN e.correlation_id END,
+       CASE $2::text WHEN 'causation_id' THEN e.causation_id END,
+       CASE $2::text WHEN 'metadata' THEN e.metadata::text END,
+       CASE $2::text WHEN 'created_at' THEN e.created_at END
+FROM reactive_orch.event_log e
+WHERE e.global_position = $1::bigint;
