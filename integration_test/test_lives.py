@@ -283,6 +283,48 @@ async def test_a_refused_projection_is_given_up_even_if_the_first_attempt_fails(
         tasks.cancel_scope.cancel()
 
 
+async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
+    """Beside many rows that are held for long, those that become free are taken at once."""
+    slow, quick = [f"slow{n}" for n in range(24)], [f"quick{n}" for n in range(6)]
+    config = Config(database_url=database, connections_max=40, batch_events=10)
+    async with (
+        prepared(database) as connection,
+        connected(database) as second_gate,
+        gate_closed(database) as waiting,
+        Node(config) as one,
+        Node(config) as other,
+        anyio.create_task_group() as tasks,
+    ):
+        await second_gate.execute("SELECT pg_advisory_lock($1)", GATE + 1)
+        projections = [*(at_gate("any", name) for name in slow), *(at_gate("any", name, GATE + 1) for name in quick)]
+        old, new = Worker(one, "test", projections), Worker(other, "test", projections)
+        tasks.start_soon(old.run)
+        await wait_until(serves(old))
+        await append_events(connection, 50)
+        await wait_until(is_true(lambda: len(old.busy) == len(projections)))
+        await wait_until(waiting)
+        tasks.start_soon(new.run)
+        await wait_until(is_true(lambda: new.state is State.REBALANCING))
+        await asyncio.sleep(1.0)  # all that is free has been taken, all the others are awaited
+        assert all(len(new.partitions[name]) < PARTITIONS // 2 for name in quick)
+        await second_gate.execute("SELECT pg_advisory_unlock_all()")
+        free: dict[str, float] = {}
+        held: dict[str, float] = {}
+
+        async def all_taken() -> bool:
+            now = anyio.current_time()
+            for name in quick:
+                if len(old.partitions[name]) == PARTITIONS // 2:
+                    free.setdefault(name, now)
+                if len(new.partitions[name]) == PARTITIONS // 2:
+                    held.setdefault(name, now)
+            return len(held) == len(quick)
+
+        await wait_until(all_taken)
+        assert max(held[name] - free.get(name, held[name]) for name in quick) < 0.8
+        tasks.cancel_scope.cancel()
+
+
 _END_GIVING_UP = """
 SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
 WHERE a.datname = current_database() AND a.wait_event_type = 'Lock' AND a.query LIKE '%give_up_projection%'

@@ -220,12 +220,13 @@ async def load_free(
     return {row["partition"]: Checkpoint(row["position"], row["epoch"], row["parked"]) for row in rows}
 
 
-async def await_free(
-    connection: AnyConnection, replica_set: str, projection: str, partitions: Collection[Partition]
-) -> None:
-    """Wait until the first of these checkpoints is free, but no longer than a slice of 300 ms."""
+async def await_free(connection: AnyConnection, rows: Sequence[tuple[int, str, str, Partition]]) -> frozenset[int]:
+    """Wait until the first of these checkpoints is free, but no longer than a slice of 50 ms.
+
+    Each is a number, replica set, projection and partition; returns the numbers of which any is free then.
+    """
     with translated():
-        await connection.execute(_SQL.await_free, replica_set, projection, sorted(partitions))
+        return frozenset(await connection.fetchval(_SQL.await_free, *map(list, zip(*rows, strict=True))))
 
 
 async def proposed(connection: AnyConnection, replica_set: str, projection: str) -> str | None:

@@ -49,8 +49,8 @@ WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY
 ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
 
 -- name: await_free
--- Wait for the first of the partitions $3, for a slice.
-SELECT reactive_orch.await_free($1::text, $2::text, $3::smallint[]);
+-- Wait for the first of these rows, for a slice; returns the numbers $1 of those who wait for one that is free then.
+SELECT reactive_orch.await_free($1::integer[], $2::text[], $3::text[], $4::smallint[]);
 
 -- name: rewind
 -- Positions of a projection to $3 (NULL: keep them), a new epoch, and the filter that was proposed.

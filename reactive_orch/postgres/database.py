@@ -156,7 +156,6 @@ class Database:
         self.url = url
         self.label = label
         self.incarnation = 0
-        self._waiters = anyio.Semaphore(COORDINATION_CONNECTIONS_MAX // 2)
         self._borrowed: set[AnyConnection] = set()
         self.on_lost: list[Callable[[], None]] = []
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
@@ -209,12 +208,6 @@ class Database:
     def processing(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection for a batch."""
         return self._borrow(self._processing)
-
-    @contextlib.asynccontextmanager
-    async def waiting(self) -> AsyncIterator[AnyConnection]:
-        """Borrow a coordination connection to wait for a lock; never all of them, so that the others go on."""
-        async with self._waiters, self._borrow(self._coordination) as connection:
-            yield connection
 
     def coordination(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection with short time-outs for one statement."""

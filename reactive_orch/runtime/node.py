@@ -24,6 +24,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.leaving import Departures
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
+from reactive_orch.runtime.row_wait import RowWait
 from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
@@ -92,6 +93,7 @@ class Node:
         )
         self.session = Session(self.database, config.heartbeat_s, hearers)
         self.tail = Tail(self.database, lambda: self.session.connected)
+        self.row_wait = RowWait(self.database)
         self.departures = Departures(self.database, self.session, lambda: self.partitions_total)
         self.partitions_total = 0
         self.warm = False
@@ -169,6 +171,7 @@ class Node:
             with spans.quiet():
                 tasks.start_soon(self._keep_session)
                 tasks.start_soon(self.tail.run)
+                tasks.start_soon(self.row_wait.run)
                 tasks.start_soon(self.departures.run)
                 tasks.start_soon(self._measure_loop)
                 tasks.start_soon(self._watch_progress)

@@ -23,8 +23,6 @@ from reactive_orch.runtime.signal import Signal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from anyio.abc import TaskGroup
-
     from reactive_orch.model import Checkpoint, Partition, Position
     from reactive_orch.runtime.shelf import Shelf
     from reactive_orch.runtime.work import Work
@@ -46,7 +44,7 @@ class Share:
         *self._lanes, self._catch_up = [Lane(self._work, shelf) for shelf in shelves]
         self._desired: frozenset[Partition] = frozenset()
         self._saving = False
-        self._waits_for_row = False
+        self._row_awaited: tuple[float, Partition] | None = None
         self.row_wait: tuple[float, Partition | None] = (0.0, None)
         """The longest wait for a row that another worker held, since the share was last set; and one it waited for."""
         self.refused = False
@@ -152,31 +150,35 @@ class Share:
 
     async def run(self) -> None:
         """Run the lanes and keep to `desired`, for ever."""
-        backoff = Backoff(0.05, 5.0)
-        async with anyio.create_task_group() as tasks:
-            for lane in self._all_lanes:
-                tasks.start_soon(lane.run)
-            while True:
-                try:
-                    await self._round(tasks)
-                    backoff.reset()
-                except (Unavailable, Superseded) as error:
-                    self._work.interruptions.note("share", error)
-                    await anyio.sleep(backoff.next_s())
-                    continue
-                except Refused:
-                    self.refused = True
-                self._changed()
-                await self.signal.wait()
+        try:
+            async with anyio.create_task_group() as tasks:
+                for lane in self._all_lanes:
+                    tasks.start_soon(lane.run)
+                await self._keep()
+        finally:
+            self._await_free(frozenset())
 
-    async def _round(self, tasks: TaskGroup) -> None:
+    async def _keep(self) -> None:
+        backoff = Backoff(0.05, 5.0)
+        while True:
+            try:
+                await self._round()
+                backoff.reset()
+            except (Unavailable, Superseded) as error:
+                self._work.interruptions.note("share", error)
+                await anyio.sleep(backoff.next_s())
+                continue
+            except Refused:
+                self.refused = True
+            self._changed()
+            await self.signal.wait()
+
+    async def _round(self) -> None:
         await self._let_go()
         missing = self._desired - self.held
         if missing:
             await self._load_free(missing)
-        if (locked := self._desired - self.held) and not self._waits_for_row:
-            self._waits_for_row = True
-            tasks.start_soon(self._await_free, locked)
+        self._await_free(self._desired - self.held)
 
     async def _let_go(self) -> None:
         lost = self.held - self._desired
@@ -195,17 +197,14 @@ class Share:
             gained = await checkpoints.load_free(connection, self._work.replica_set, self._work.projection, missing)
         self._deal(gained, incarnation)
 
-    async def _await_free(self, locked: frozenset[Partition]) -> None:
-        """Wait for one locked row, aside: what is free meanwhile does not wait with it. Then look again."""
-        began = time.monotonic()
-        try:
-            with passing_over("share", Superseded, Unavailable):
-                async with self._work.database.waiting() as connection:
-                    await checkpoints.await_free(connection, self._work.replica_set, self.name, locked)
-        finally:
-            self.row_wait = max(self.row_wait, (time.monotonic() - began, min(locked)), key=lambda wait: wait[0])
-            self._waits_for_row = False
-            self.signal.set()
+    def _await_free(self, locked: frozenset[Partition]) -> None:
+        """Look again when one of these rows is free: what is free already does not wait with them."""
+        self._work.node.row_wait.set(self.signal, self._work.replica_set, self.name, locked)
+        if locked:
+            self._row_awaited = self._row_awaited or (time.monotonic(), min(locked))
+        elif self._row_awaited is not None:
+            (began, partition), self._row_awaited = self._row_awaited, None
+            self.row_wait = max(self.row_wait, (time.monotonic() - began, partition), key=lambda wait: wait[0])
 
     def _deal(self, gained: Mapping[Partition, Checkpoint], incarnation: int) -> None:
         # While the rows were read, the share may have changed, and the database have been lost.

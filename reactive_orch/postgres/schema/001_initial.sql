@@ -292,15 +292,27 @@ BEGIN
 END
 $$;
 
--- Waits until the first of these checkpoints is free, but no longer than a slice: then the others are worth a look too.
-CREATE FUNCTION reactive_orch.await_free(in_replica_set text, in_projection text, in_partitions smallint[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+-- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the
+-- waiters' numbers, one for each row.
+CREATE FUNCTION reactive_orch.await_free(
+    in_waiters integer[], in_replica_sets text[], in_projections text[], in_partitions smallint[]) RETURNS integer[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
-    PERFORM FROM reactive_orch.checkpoints c
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.partition = ANY (in_partitions)
-    ORDER BY c.partition LIMIT 1 FOR UPDATE;
-EXCEPTION WHEN lock_not_available THEN
-    NULL;
+    PERFORM set_config('synchronous_commit', 'off', true);  -- the locks end with the statement: nothing to flush
+    BEGIN
+        PERFORM FROM reactive_orch.checkpoints c
+        WHERE c.replica_set = in_replica_sets[1] AND c.projection = in_projections[1] AND c.partition = in_partitions[1]
+        FOR UPDATE;
+    EXCEPTION WHEN lock_not_available THEN
+        NULL;
+    END;
+    RETURN ARRAY(
+        SELECT DISTINCT f.waiter
+        FROM (SELECT w.waiter
+              FROM unnest(in_waiters, in_replica_sets, in_projections, in_partitions)
+                       AS w(waiter, replica_set, projection, partition)
+              JOIN reactive_orch.checkpoints c USING (replica_set, projection, partition)
+              FOR UPDATE OF c SKIP LOCKED) f);
 END
 $$;
 
