@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from integration_test.harness import append_events, connected, prepared, wait_until
 from integration_test.projections import handled
 from integration_test.test_health import ILL, WELL, running, says
+from reactive_orch import NewEvent, append
 from reactive_orch.core import health
 from reactive_orch.core.health import State
+from reactive_orch.model import Filter
 from reactive_orch.telemetry.metric_names import INTERRUPTIONS
 from reactive_orch.telemetry.metrics import REGISTRY
 
@@ -109,3 +112,41 @@ async def test_who_gets_on_is_well(database: str) -> None:
             await append_events(connection, 200, keys=100)
             await wait_until(functools.partial(handled_all, connection, 200 * number))
             assert all(not stall.lasts for stall in worker.facts().stalls)
+
+
+_SLOW_DISK = """
+CREATE FUNCTION public.read_slowly(bigint) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
+BEGIN PERFORM pg_sleep(0.001); RETURN true; END $$;
+CREATE OR REPLACE VIEW reactive_orch.event_log AS
+SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+FROM reactive_orch.events WHERE public.read_slowly(global_position)
+"""
+"""A millisecond and more for each event that is passed over."""
+
+
+async def test_a_filter_that_few_events_pass_and_a_time_out_for_statements(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was read is kept and windows that are too wide for the time-out are narrowed: the end is reached."""
+    rare = replace(handled, filter=Filter(aggregate_types=("Rare",)))
+    async with prepared(database) as connection, role(connection, database, "") as (name, url):
+        await append_events(connection, 1000, keys=1000)
+        await append(connection, [NewEvent(aggregate_type="Rare", aggregate_id="1", event_type="E")])
+        await connection.execute(_SLOW_DISK)
+        await connection.execute(f"ALTER ROLE {name} SET statement_timeout = '250ms'")
+        async with running(url, rare, batch_events=10) as (_, worker):
+            await wait_until(lambda: handled_all(connection, 1), what="the rare event is handled")
+            await wait_until(says(worker, WELL))
+        assert await said(caplog, "read_cut")
+
+
+async def test_a_gap_of_positions_is_passed_at_once(database: str) -> None:
+    async with prepared(database) as connection, running(database, handled) as (_, worker):
+        await append_events(connection, 100, keys=100)
+        await wait_until(lambda: handled_all(connection, 100))
+        await connection.execute("SELECT setval('reactive_orch.events_global_position_seq', 4000000000000000)")
+        await append_events(connection, 100, keys=100)
+        await wait_until(lambda: handled_all(connection, 200))
+        await wait_until(says(worker, WELL))
+        assert await connection.fetchval("SELECT count(DISTINCT (key, version)) FROM handled") == 200

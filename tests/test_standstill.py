@@ -9,7 +9,7 @@ from reactive_orch.model import Checkpoint
 
 
 def at(position: int, *, waits: bool = True, excused: bool = False) -> Standing:
-    return Standing(Checkpoint(position, 0, parked=False), waits, excused)
+    return Standing(Checkpoint(position, 0), waits, excused)
 
 
 NOT_HELD = Standing(None, waits=True, excused=False)

@@ -21,6 +21,10 @@ SPAN_MAX = 1 << 22
 """Doubling empty windows ends here: to read so many rows, for a filter that few events pass, takes one or two seconds
 of a processor, and as long as the disk takes for a gigabyte or more."""
 
+WIDER_AFTER = 16
+"""So many windows of the greatest width must be read before it is doubled again after a read that took too long: where
+that is in vain, a sixteenth of the time is."""
+
 DENSE_POSITIONS = 16
 """To find a partition's first event costs as much as to pass over about so many events of others."""
 
@@ -58,6 +62,10 @@ class Progress:
     _stretch: float = 1
     """By how much the window is wider than batch size ÷ share: doubled by each window that brings few events, halved
     by each whose first half fills the batch; where the own partitions are the busy ones it falls below 1."""
+    _widest: int = SPAN_MAX
+    """No window is wider: halved by each that took too long to read."""
+    _widest_read: int = 0
+    """How many of this width have been read since."""
 
     @property
     def partitions(self) -> frozenset[Partition]:
@@ -79,8 +87,6 @@ class Progress:
         for partition in partitions:
             self.saved.pop(partition, None)
             self.read_to.pop(partition, None)
-        if not self.saved:  # maybe because the last window was too wide for a time-out, and would be again
-            self._stretch = 1
 
     def move(self, partitions: Collection[Partition], other: Progress) -> None:
         """Hand partitions to another lane as they stand, unsaved reading included."""
@@ -117,7 +123,21 @@ class Progress:
     def _span(self) -> int:
         share = max(len(self.saved), 1)
         span = int(self.batch_events * self.partitions_total / share * self._stretch)
-        return min(max(span, self.batch_events, 1), SPAN_MAX)
+        return min(max(span, self.batch_events, 1), self._widest)
+
+    def widest(self, window: Window) -> bool:
+        """Tell whether no window can be wider than this one."""
+        return window.high - window.low >= self._widest
+
+    def narrow(self, window: Window) -> None:
+        """Note that reading this window took too long. The partitions stay: nothing is in doubt."""
+        self._widest, self._widest_read = max((window.high - window.low) // 2, self.batch_events, 1), 0
+        self._stretch = max(self._stretch / 2, 1)
+
+    def _widen(self) -> None:
+        self._widest_read += 1
+        if self._widest_read >= WIDER_AFTER:
+            self._widest, self._widest_read = min(self._widest * 2, SPAN_MAX), 0
 
     def plan(self, window: Window, events: Sequence[Event], end: Position) -> Batch:
         """Return what of a window's events is to be handled, now that it has been read up to `end`.
@@ -140,9 +160,11 @@ class Progress:
             if (now := self.read_to.get(partition, -1)) >= planned:
                 self.read_to[partition] = max(now, end)
         self.swapped(batch.swaps)
+        if self.widest(window) and end >= window.high:
+            self._widen()
         if (end - window.low) * 2 < window.high - window.low and self._span() > self.batch_events:
             self._stretch /= 2
-        elif len(batch.events) * 2 < self.batch_events and self._span() <= end - window.low < SPAN_MAX:
+        elif len(batch.events) * 2 < self.batch_events and self._span() <= end - window.low < self._widest:
             self._stretch *= 2
 
     def swapped(self, swaps: Iterable[Swap]) -> None:
@@ -174,11 +196,11 @@ class Trouble:
     limit: int = 0
     attempts: int = 0
     partitions: frozenset[Partition] = frozenset()
-    """Those of the events that may be the failing one."""
+    """Those of the events that may be the failing one; empty when it may be of any."""
 
     def stands(self, read_to: Mapping[Partition, Position]) -> bool:
         """Tell whether a failing event is ahead of who has read up to here, not rewound past nor given away."""
-        return any(self.since <= read_to.get(partition, -1) < self.until for partition in self.partitions)
+        return any(self.since <= read_to.get(partition, -1) < self.until for partition in self.partitions or read_to)
 
     def limit_of(self, low: Position, batch_events: int) -> int:
         """Return how many events the next batch may have."""

@@ -89,6 +89,11 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, _CONFLICTS)
 
 
+def took_too_long(error: BaseException) -> bool:
+    """Tell whether an error of ours says that a time-out ended a statement: the server's, or ours."""
+    return isinstance(error.__cause__, (TimeoutError, asyncpg.QueryCanceledError))
+
+
 def is_lost(error: BaseException, connection: AnyConnection) -> bool:
     """Tell whether an error of whoever used this connection means that the server is gone or has ended it."""
     server_ended_it = (asyncpg.OperatorInterventionError, asyncpg.IdleInTransactionSessionTimeoutError)

@@ -59,6 +59,13 @@ async def read_window(connection: AnyConnection, window: Window, wanted: Filter)
             limit //= 2
 
 
+async def next_position(connection: AnyConnection, after: Position, settled: Position) -> Position | None:
+    """Return where the first event after a position is, of whatever partition; None when none is settled yet."""
+    with translated():
+        position = await connection.fetchval(_SQL.next_position, after, settled)
+    return None if position is None else int(position)
+
+
 async def _read(connection: AnyConnection, window: Window, wanted: Filter, limit: int) -> Found:
     statement = _SQL.read_scattered if window.scattered else _SQL.read_dense
     with translated():

@@ -71,3 +71,8 @@ SELECT CASE $2::text WHEN 'global_position' THEN e.global_position END,
        CASE $2::text WHEN 'created_at' THEN e.created_at END
 FROM reactive_orch.event_log e
 WHERE e.global_position = $1::bigint;
+
+-- name: next_position
+-- The first position in ($1, $2] where there is an event of whatever partition; NULL when there is none.
+SELECT min(e.global_position) FROM reactive_orch.event_log e
+WHERE e.global_position > $1::bigint AND e.global_position <= $2::bigint;

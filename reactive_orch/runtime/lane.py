@@ -18,7 +18,7 @@ from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress, Trouble
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, Unreadable, described, named
 from reactive_orch.postgres import checkpoints
-from reactive_orch.postgres.database import drop, is_conflict, is_lost
+from reactive_orch.postgres.database import drop, is_conflict, is_lost, took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import Calling
 from reactive_orch.runtime.reader import Reader
@@ -156,7 +156,7 @@ class Lane:
             await self._rest()
             return
         reading = await self._read(window)
-        if self._incarnation != self._work.database.incarnation:
+        if reading is None or self._incarnation != self._work.database.incarnation:
             return
         self._reconnect.reset()
         if reading.events:
@@ -164,18 +164,37 @@ class Lane:
         else:
             self._passed(reading, self._plan(reading))
 
-    def _window(self) -> Window | None:
-        settled = self._work.tail.settled
-        return None if settled is None else self.progress.window(settled, self._limit())
-
-    async def _read(self, window: Window) -> Reading:
+    async def _read(self, window: Window) -> Reading | None:
+        """Return the window, or None when a time-out cut it off at the server: then narrower ones are to be read."""
         try:
-            return await self._reader.read(window)
+            reading = await self._reader.read(window)
         except Unreadable as error:
-            self._failing_since = self._failing_since or time.monotonic()
+            self._failing_since = self.failing_since or time.monotonic()
             self._trouble.unreadable(window.low, error.position, error.partition)
             self.handling.unreadable(error)
             raise
+        except (Superseded, Unavailable) as error:
+            if not took_too_long(error):
+                raise
+            await self._cut_off(window, error)
+            return None
+        settled = self._work.tail.settled
+        if settled is not None and not reading.events and self.progress.widest(window):
+            return await self._reader.past_gap(reading, settled)
+        return reading
+
+    async def _cut_off(self, window: Window, error: Superseded | Unavailable) -> None:
+        self.progress.narrow(window)
+        self._work.say_cut(window, error)
+        if isinstance(error, Unavailable):
+            raise error
+        # Reading puts nothing in doubt: what was read before is saved in its turn, or it would begin anew for ever.
+        self._work.interruptions.note("lane", error)
+        await anyio.sleep(self._contended.next_s())
+
+    def _window(self) -> Window | None:
+        settled = self._work.tail.settled
+        return None if settled is None else self.progress.window(settled, self._limit())
 
     async def _work_off(self, tasks: TaskGroup, first: Reading) -> None:
         """Handle what was read and, on the same connection, what follows as long as it is there at once."""
@@ -308,15 +327,8 @@ class Lane:
         swaps = self.progress.unsaved(self.progress.partitions)
         self.in_flight = frozenset(swap.partition for swap in swaps)
         try:
-            await save(self._work, swaps)
+            await self._work.save(swaps)
             self.progress.swapped(swaps)
         finally:
             self.in_flight = frozenset()
         self._land()
-
-
-async def save(work: Work, swaps: Sequence[Swap]) -> None:
-    """Move checkpoints over stretches without events."""
-    if swaps:
-        async with work.database.coordination() as connection:
-            await checkpoints.save(connection, work.replica_set, work.projection.name, swaps)

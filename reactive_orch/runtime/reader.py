@@ -8,9 +8,10 @@ the lane's progress, as for any window. What another lane has read, or reads, is
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ReactiveOrchError, Unavailable
+from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable
 from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.shelf import Read, Reading
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from reactive_orch.model import Filter, Window
+    from reactive_orch.model import Filter, Position, Window
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.shelf import Shelf
 
@@ -60,6 +61,18 @@ class Reader:
             msg = "the database was lost meanwhile"
             raise Unavailable(msg)
         return reading or await self._perform(self._begin(window))
+
+    async def past_gap(self, reading: Reading, settled: Position) -> Reading:
+        """Return an empty reading up to before the next event there is, of any partition; at most up to `settled`.
+
+        What is settled is visible to whoever looks later, and no event can come where none is. Raises Unavailable.
+        """
+        end = reading.end
+        with passing_over("lane", Superseded):
+            async with self._database.processing() as connection:
+                following = await windows.next_position(connection, end, settled)
+            end = settled if following is None else following - 1
+        return replace(reading, end=end)
 
     async def ahead(self, window: Window) -> Reading | None:
         """Return this window, or its beginning, if it was read ahead: without a connection that others may wait for."""

@@ -17,7 +17,7 @@ from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.lane import Lane, save
+from reactive_orch.runtime.lane import Lane
 from reactive_orch.runtime.signal import Signal
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Share:
         try:
             # Superseded: the new owner was quicker; it reads a stretch without events once more.
             with passing_over("share", Superseded):
-                await save(self._work, unsaved)
+                await self._work.save(unsaved)
         finally:
             self._saving = False
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from reactive_orch.errors import named
+from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.interruptions import Interruptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from reactive_orch.config import Config
-    from reactive_orch.model import Projection
+    from reactive_orch.model import Projection, Swap, Window
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.tail import Tail
+
+_logger = logging.getLogger("reactive_orch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +56,17 @@ class Work:
     def partitions_total(self) -> int:
         """Into how many partitions the log is divided."""
         return self.node.partitions_total
+
+    async def save(self, swaps: Sequence[Swap]) -> None:
+        """Move checkpoints over stretches without events."""
+        if swaps:
+            async with self.database.coordination() as connection:
+                await checkpoints.save(connection, self.replica_set, self.projection.name, swaps)
+
+    def say_cut(self, window: Window, error: Exception) -> None:
+        """Tell that a window was too wide for a time-out."""
+        _logger.warning(
+            "projection %s: reading from position %d to %d took too long, narrower from here: %s",
+            *(self.projection.name, window.low, window.high, named(error)),
+            extra={"event": "read_cut", "replica_set": self.replica_set, "projection": self.projection.name},
+        )
