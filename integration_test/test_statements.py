@@ -242,7 +242,6 @@ ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
     [
         ("log.run_end", (MIDDLE, ROWS, 1000), 1000),
         ("windows.next_position", (MIDDLE, ROWS), 2),
-        ("windows.next_position", (ROWS, 10 * ROWS), 2),
         ("log.read_stream", (*STREAM, 90), 10),
         ("log.stream_version", STREAM, 100),  # without statistics PostgreSQL 15 counts through the stream
         ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None), 2),

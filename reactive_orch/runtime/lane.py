@@ -20,7 +20,7 @@ from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Un
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import drop, is_conflict, is_lost, took_too_long
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.calling import Calling
+from reactive_orch.runtime.calling import BATCH_S, Calling
 from reactive_orch.runtime.reader import Reader
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
@@ -89,7 +89,8 @@ class Lane:
 
     def handler_runs(self, now: float) -> bool:
         """Tell whether handlers are at work, and not for longer than they may be."""
-        return self._called_at is not None and now - self._called_at <= self._work.config.handler_timeout_s
+        most_s = self._work.config.handler_timeout_s + BATCH_S
+        return self._called_at is not None and now - self._called_at <= most_s
 
     def take(self, gained: Mapping[Partition, Checkpoint]) -> None:
         """Begin with partitions where their checkpoints stand."""
