@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(reactive_orch.__file__).parent
 FILES = sorted(path for path in PACKAGE.glob("**/*.sql") if path.parent.name != "schema")
+_SEAL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "SELECT reactive_orch.seal_batch()", "COMMIT")
 SEVERAL = {
-    "seal": ("SELECT reactive_orch.seal_batch()", "COMMIT"),
-    "seal_and_go_on": ("SELECT reactive_orch.seal_batch()", "COMMIT AND CHAIN"),
+    "seal": (*_SEAL, "RESET ALL"),
+    "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "COMMIT", "BEGIN"),
 }
 """What is more than one statement, sent without parameters: its parts."""
 

@@ -15,10 +15,11 @@ from reactive_orch.core import assignment
 from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
-from reactive_orch.postgres import checkpoints, log, membership, windows
+from reactive_orch.postgres import checkpoints, log, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
 from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
+from reactive_orch.runtime import append
 from reactive_orch.runtime.calling import Calling
 from reactive_orch.runtime.lane import Lane
 from reactive_orch.runtime.share import Share
@@ -138,6 +139,23 @@ def batch_cut_short_keeps_its_whole_swap() -> None:
         del self, swaps
 
     _put(Batches, "stop_short", stop_short)
+
+
+@_bug
+def put_off_appends_survive_their_savepoint() -> None:
+    async def keep(connection: Any, columns: Any, expected: Any) -> bool:
+        marks = getattr(connection, "marks", None)
+        if marks is None or marks.put_off is None:
+            return False
+        marks.put_off.append((columns, expected))
+        return True
+
+    async def write(connection: Any) -> None:
+        for columns, expected in connection.marks.take_put_off():
+            await log.append_columns(connection, columns, expected)
+
+    _put(append, "put_off", keep)
+    _put(put_off, "write", write)
 
 
 # -------------------------------------------------------------------------------------------------- the frontier

@@ -5,7 +5,8 @@
              position and epoch are the expected ones; as many as sent, or roll back
     …        whoever opened the batch runs the handlers
     …        whoever opened it may end it before its last event: then the rows are moved back to where it stops
-    seal     still the same transaction? then COMMIT, in the same round trip; and BEGIN, if the next batch is ready
+    seal     still the same transaction? then COMMIT, in the same round trip; and BEGIN, if the next batch is ready;
+             what handlers have done to the session ends with it
 
 Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
 is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, so a handler cannot commit half a
@@ -26,7 +27,7 @@ import asyncpg
 
 from reactive_orch.errors import HandlerFailed, Refused, Superseded, Unavailable, described
 from reactive_orch.model import Checkpoint, Filter, Partition, Position, Projection, Swap
-from reactive_orch.postgres import log
+from reactive_orch.postgres import put_off
 from reactive_orch.postgres.database import (
     CLEANUP_TIMEOUT_S,
     drop,
@@ -39,8 +40,6 @@ from reactive_orch.postgres.database import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
-
-    from asyncpg.transaction import Transaction
 
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import AnyConnection
@@ -64,8 +63,9 @@ class Batches:
         """Begin nothing yet."""
         self._connection = connection
         self._of = (replica_set, projection)
-        self._marks = cast("BatchConnection", connection).marks
-        self._transaction: Transaction | None = None
+        self._batch_connection = cast("BatchConnection", connection)
+        self._marks = self._batch_connection.marks
+        self._begun = False
         self._ends_at: Sequence[Swap] = ()
         self.swap_s = 0.0
         """How long the last swap took, in seconds."""
@@ -73,14 +73,13 @@ class Batches:
     @property
     def begun(self) -> bool:
         """Whether the transaction of the next batch has begun."""
-        return self._transaction is not None
+        return self._begun
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._transaction is not None:
-            await self._roll_back()
+        await self._roll_back()
 
     @contextlib.asynccontextmanager
     async def batch(self, swaps: Sequence[Swap], goes_on: Callable[[], bool] = lambda: False) -> AsyncIterator[int]:
@@ -96,42 +95,46 @@ class Batches:
             with translated():
                 await self._begin()
                 parked = await self._swap(swaps)
-            self._marks.begin()
+        except BaseException:
+            await self._roll_back()
+            raise
+        self._marks.put_off, self._marks.changed = [], False
+        try:
             yield parked
             await self._finish(goes_on)
         except BaseException:
-            self._marks.end()
+            self._marks.put_off = None
             await self._roll_back()
+            # Not all that a handler does to a session is rolled back, and it may have failed at a stale type or plan.
+            drop(self._connection)
             raise
-        finally:
-            self._marks.end()
 
     def stop_short(self, swaps: Sequence[Swap]) -> None:
         """Let the batch end at these swaps' targets, before those it was opened with: the rest was not handled."""
         self._ends_at = swaps
 
     async def _begin(self) -> None:
-        if self._transaction is None:
-            transaction = self._connection.transaction()
+        if not self._begun:
             try:
-                await transaction.start()
+                await self._connection.execute(_SQL.begin)
             except BaseException:
                 drop(self._connection)  # whether it has begun, neither asyncpg nor we know
                 raise
-            self._transaction = transaction
+            self._begun = True
+            self._batch_connection.nest()
 
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
-        assert self._transaction is not None, "a batch has begun"
+        assert self._begun, "a batch has begun"
         try:
             await self._move_back()
-            for columns, expected in self._marks.take_put_off():
-                await log.append_columns(self._connection, columns, expected)
-            if goes_on():
+            await put_off.write(self._connection)
+            if goes_on() and not self._marks.changed:
                 await self._connection.execute(_SQL.seal_and_go_on)
             else:
-                self._marks.sealed_commit = _SQL.seal
-                await self._transaction.commit()
-                self._transaction = None
+                await self._connection.execute(_SQL.seal)
+                self._end()
+                if self._marks.changed:
+                    drop(self._connection)
         except asyncpg.InFailedSQLTransactionError as error:
             msg = "the handler caught a database error and went on; the database has given up its transaction"
             raise HandlerFailed(msg) from error
@@ -158,15 +161,20 @@ class Batches:
             tag = await self._connection.execute(_SQL.move_back, *self._of, partitions, swaps[0].target)
             _demand_all(self._of, swaps, int(tag.split()[-1]))
 
+    def _end(self) -> None:
+        self._begun = False
+        self._batch_connection.unnest()
+
     async def _roll_back(self) -> None:
-        transaction, self._transaction = self._transaction, None
-        connection = self._connection
+        if not self._begun:
+            return
+        self._end()
         with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
             try:
-                if transaction is not None and not is_closed(connection):
-                    await _say_rollback(connection, transaction)
+                if not is_closed(self._connection):
+                    await self._connection.execute(_SQL.roll_back)
             except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
-                drop(connection)
+                drop(self._connection)
 
 
 async def save(connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]) -> None:
@@ -194,14 +202,6 @@ def _demand_all(of: tuple[str, str], swaps: Sequence[Swap], swapped: int) -> Non
     if swapped != len(swaps):
         msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {of[1]} have moved or are held"
         raise Superseded(msg)
-
-
-async def _say_rollback(connection: AnyConnection, transaction: Transaction) -> None:
-    try:
-        await transaction.rollback()
-    except asyncpg.InterfaceError:  # after a COMMIT that was refused asyncpg's object is done, the server may not be
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK;")
 
 
 async def load_free(

@@ -29,13 +29,21 @@ FROM swapped s;
 UPDATE reactive_orch.checkpoints c SET position = $4::bigint
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[]);
 
+-- name: begin
+BEGIN;
+
+-- name: roll_back
+ROLLBACK;
+
 -- name: seal
--- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it.
-SELECT reactive_orch.seal_batch(); COMMIT;
+-- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it. A handler's role ends
+-- before, its settings after: constraints that wait for the COMMIT may need them.
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; RESET ALL;
 
 -- name: seal_and_go_on
--- The same, and the beginning of the next batch in the same round trip.
-SELECT reactive_orch.seal_batch(); COMMIT AND CHAIN;
+-- The same, and the beginning of the next batch in the same round trip: in a transaction that has none of the properties
+-- of this one, and after one for the settings, so that rolling back the next batch does not bring them back.
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; COMMIT; BEGIN;
 
 -- name: load_free
 -- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that

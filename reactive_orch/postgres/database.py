@@ -210,6 +210,10 @@ class Database:
                 self.url, command_timeout=timeout_s, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
             )
 
+    async def renew(self) -> None:
+        """Let connections for batches be made anew before their next use: types and plans they know may be stale."""
+        await self._processing.expire_connections()
+
     def processing(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection for a batch."""
         return self._borrow(self._processing)

@@ -116,17 +116,12 @@ async def read_stream(
     return list(map(_event, rows))
 
 
-async def append(connection: AnyConnection, events: Sequence[NewEvent], expected: int | Expected) -> None:
-    """Write events in order, inside the caller's transaction, each numbered after its aggregate's last.
+async def append_columns(connection: AnyConnection, columns: Columns, expected: int | Expected) -> None:
+    """Write events, in the form of `columns_of`, inside the caller's transaction, numbered after its last.
 
     An exact version (0 for no stream) is that of the one aggregate all events must belong to. Raises Conflict when
     the stream has another version, ValueError when an exact version is given for several aggregates.
     """
-    await append_columns(connection, columns_of(events), expected)
-
-
-async def append_columns(connection: AnyConnection, columns: Columns, expected: int | Expected) -> None:
-    """Write events that are already in the form of `columns_of`."""
     streams = sorted(set(zip(*columns[:3], strict=True)))
     if not streams:
         return

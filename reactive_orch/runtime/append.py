@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import log
+from reactive_orch.postgres.put_off import put_off
 from reactive_orch.telemetry.metric_names import EVENTS_APPENDED
 from reactive_orch.telemetry.metrics import count
 from reactive_orch.telemetry.spans import current_traceparent
@@ -35,12 +36,15 @@ async def append(
     traceparent = current_traceparent()
     if traceparent is not None:
         events = [replace(e, metadata={"traceparent": traceparent, **e.metadata}) for e in events]
-    marks = getattr(connection, "marks", None)
-    if marks is not None and marks.put_off is not None:
-        marks.put_off.append((log.columns_of(events), expected))
-    elif connection.is_in_transaction():
-        await log.append(connection, events, expected)
+    columns = log.columns_of(events)
+    if not await put_off(connection, columns, expected):
+        await _write(connection, columns, expected)
+    count(EVENTS_APPENDED, amount=len(events))
+
+
+async def _write(connection: AnyConnection, columns: log.Columns, expected: int | Expected) -> None:
+    if connection.is_in_transaction():
+        await log.append_columns(connection, columns, expected)
     else:
         async with connection.transaction():
-            await log.append(connection, events, expected)
-    count(EVENTS_APPENDED, amount=len(events))
+            await log.append_columns(connection, columns, expected)

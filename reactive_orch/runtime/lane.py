@@ -312,6 +312,7 @@ class Lane:
                 "projection": self._work.projection.name,
             },
         )
+        await self._work.database.renew()
         await anyio.sleep(self._retry.next_s())
 
     def _land(self) -> None:

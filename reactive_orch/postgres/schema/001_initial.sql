@@ -254,12 +254,19 @@ $$;
 CREATE CONSTRAINT TRIGGER batch_is_sealed AFTER UPDATE ON reactive_orch.checkpoints
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse_unsealed();
 
--- The last statement before COMMIT: still the transaction the swap was made in?
+-- The last statement before COMMIT: still the transaction the swap was made in? What handlers have left in the session
+-- goes: it would meet other handlers, in an order that nobody knows.
 CREATE FUNCTION reactive_orch.seal_batch() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('reactive_orch.batch', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
+    END IF;
+    PERFORM pg_advisory_unlock_all();
+    UNLISTEN *;
+    EXECUTE 'CLOSE ALL';
+    IF pg_my_temp_schema() <> 0 THEN
+        DISCARD TEMP;
     END IF;
     PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
 END
