@@ -30,9 +30,11 @@ UPDATE reactive_orch.checkpoints c SET position = $4::bigint
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[]);
 
 -- name: begin
+-- The beginning of a batch that follows no other.
 BEGIN;
 
 -- name: roll_back
+-- The end of a batch that failed.
 ROLLBACK;
 
 -- name: seal
