@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 
 from reactive_orch import commands
-from reactive_orch.config import Config, database_url, database_url_of_parts, shown
+from reactive_orch.address import database_url, database_url_of_parts
+from reactive_orch.config import Config, shown
 from reactive_orch.core.health import Verdict, assess
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
 from reactive_orch.model import Projection, check_name
@@ -289,7 +290,7 @@ async def _database(options: argparse.Namespace, environment: Mapping[str, str])
     if given is None:
         given = environment.get("DATABASE_URL") or None
     if given is not None:
-        return database_url(given), False
+        return database_url(given, environment), False
     parts = database_url_of_parts(environment)
     if parts is not None:
         return parts, False

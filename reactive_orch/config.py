@@ -1,24 +1,15 @@
 """The configuration: one frozen value, made once, all complaints reported together.
 
 Where a value comes from (options, environment, defaults) is decided by the command line; here it is checked, with the
-relations between values, and a database address in any of its forms becomes a URI.
+relations between values.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urlsplit
 
 from reactive_orch.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,82 +62,6 @@ class Config:
             (self.rebalance_s <= 0, "rebalance_s must be positive"),
             (not 1 <= self.connections_max <= 1000, "connections_max must be 1 to 1000"),
         ]
-
-
-def database_url(text: str) -> str:
-    """Return a database address as a URI: a postgresql:// URI as it is, or libpq's `key=value` words.
-
-    Raises ConfigError when it is neither.
-    """
-    text = text.strip()
-    if re.match(r"postgres(ql)?://", text):
-        _check_uri(text)
-        return text
-    if re.match(r"\w+\s*=", text):
-        return _uri_of(_words(text))
-    msg = (
-        "the database address is neither a URI (postgresql://user:password@host:5432/database) "
-        "nor key=value words (host=… port=… user=… password=… dbname=…)"
-    )
-    raise ConfigError(msg)
-
-
-def _check_uri(text: str) -> None:
-    with contextlib.suppress(ValueError):
-        hosts = urlsplit(text).netloc.rpartition("@")[2].split(",")  # urlsplit reads the port of a single one only
-        if all(_is_port(re.sub(r"^\[.*?\]|^[^:]*", "", host).removeprefix(":")) for host in hosts):
-            return
-    # No part of the text is shown: it may be one of the password.
-    msg = (
-        "the database address is not a valid URI: it is written postgresql://user:password@host:5432/database, "
-        f"with a port of at most {PORT_MAX}, and special characters of the password as %XX (/ as %2F, @ as %40)"
-    )
-    raise ConfigError(msg)
-
-
-def _is_port(text: str) -> bool:
-    return not text or (text.isdecimal() and 0 < int(text) <= PORT_MAX)
-
-
-_WORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
-
-
-def _words(text: str) -> dict[str, str]:
-    words: dict[str, str] = {}
-    at = 0
-    while at < len(text.rstrip()):
-        match = _WORD.match(text, at)
-        if match is None:
-            # The text is not shown: it may hold the password.
-            msg = f"the database address cannot be read as key=value words from its character {at + 1} on"
-            raise ConfigError(msg)
-        words[match[1]] = re.sub(r"\\(.)", r"\1", match[2][1:-1] if match[2].startswith("'") else match[2])
-        at = match.end()
-    return words
-
-
-def _uri_of(words: Mapping[str, str]) -> str:
-    renamed = {"dbname": "database", "hostaddr": "host"}
-    parameters = {renamed.get(key, key): value for key, value in words.items() if value}
-    ports = parameters.get("port", "")
-    if not all(map(_is_port, ports.split(","))):
-        msg = f"the database's port must be a number from 1 to {PORT_MAX}, not {ports!r}"
-        raise ConfigError(msg)
-    parameters.pop("connect_timeout", None)  # asyncpg does not know this word, and connecting is bounded anyway
-    if "host" in parameters:
-        parameters["host"] = re.sub(r"(?<![^,])[\da-fA-F]*:[^,]*:[^,]*", r"[\g<0>]", parameters["host"])  # IPv6
-    database = parameters.pop("database", "")
-    return f"postgresql:///{quote(database, safe='')}?{urlencode(parameters, quote_via=quote)}"
-
-
-def database_url_of_parts(environment: Mapping[str, str]) -> str | None:
-    """Return the URI that POSTGRES_HOST, _PORT, _USER, _PASSWORD and _DB describe; None when none of them is set."""
-    names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "DB": "dbname"}
-    words = {word: environment.get(f"POSTGRES_{name}", "") for name, word in names.items()}
-    if not any(words.values()):
-        return None
-    words["host"] = words["host"] or "localhost"
-    return _uri_of(words)
 
 
 def shown(url: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import pwd
 import string
 from dataclasses import FrozenInstanceError
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,14 @@ from asyncpg import connect_utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_orch.config import Config, database_url, database_url_of_parts, shown
+from reactive_orch import address as addresses
+from reactive_orch.address import database_url_of_parts
+from reactive_orch.config import Config, shown
 from reactive_orch.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 URL = "postgresql://host/db"
 
@@ -95,27 +100,118 @@ def test_it_is_frozen() -> None:
 # ------------------------------------------------------------------------------------------------------- addresses
 
 
+def database_url(text: str, **environment: str) -> str:
+    return addresses.database_url(text, environment)
+
+
 def connects_to(url: str) -> tuple[list[tuple[str, int] | str], Any]:
     """Return the addresses and parameters that asyncpg reads from a URL."""
     parse = vars(connect_utils)["_parse_connect_dsn_and_args"]  # there is no public way to ask
     arguments: dict[str, Any] = dict.fromkeys(inspect.signature(parse).parameters)
-    addresses, parameters = parse(**{**arguments, "dsn": url})[:2]
-    return addresses, parameters
+    hosts, parameters = parse(**{**arguments, "dsn": url})[:2]
+    return hosts, parameters
 
 
 @pytest.mark.parametrize(
     "uri",
     [
         "postgresql://user:secret@host:5432/db",
-        "postgres://host",
-        "postgresql:///db?host=/run/postgresql",
-        "postgresql://a:1,b:2,[::1]:3/db?target_session_attrs=primary",
-        "postgresql://user:p%40ss%2Fword@[::1]:5432/db?sslmode=require",
+        "postgres://user@host",
+        "postgresql:///db?host=/run/postgresql&user=u",
+        "postgresql://u@a:1,b:2/db?target_session_attrs=primary",
+        "postgresql://user:p%40ss%2Fword@host:5432/db?sslmode=require",
     ],
 )
 def test_a_uri_stays_as_it_is(uri: str) -> None:
     assert database_url(f"  {uri}\n") == uri
     connects_to(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("postgresql://u@a:1,b:2,[::1]:3/d", ([("a", 1), ("b", 2), ("::1", 3)], "u", None, "d")),
+        ("postgresql://u:p%40@[::1]/d", ([("::1", 5432)], "u", "p@", "d")),
+        ("postgresql://u:p[q@h/d", ([("h", 5432)], "u", "p[q", "d")),
+        (
+            "postgresql://u:p\N{FULLWIDTH COMMERCIAL AT}q@h/d",
+            ([("h", 5432)], "u", "p\N{FULLWIDTH COMMERCIAL AT}q", "d"),
+        ),
+        ("postgresql://u@h/d?password=a+b", ([("h", 5432)], "u", "a+b", "d")),
+        ("postgresql://u@a,b:2/d", ([("a", 5432), ("b", 2)], "u", None, "d")),
+        ("postgresql://u@%2Frun%2Fpg/d", (["/run/pg/.s.PGSQL.5432"], "u", None, "d")),
+        ("postgresql://u@h/", ([("h", 5432)], "u", None, "u")),
+        ("postgresql://u@h/d?hostaddr=10.0.0.1&connect_timeout=3&keepalives=1", ([("10.0.0.1", 5432)], "u", None, "d")),
+    ],
+)
+def test_a_uri_is_read_as_psql_does(uri: str, expected: tuple[Any, ...]) -> None:
+    hosts, parameters = connects_to(database_url(uri))
+    assert (hosts, parameters.user, parameters.password, parameters.database) == expected
+    assert not parameters.server_settings
+
+
+@pytest.mark.parametrize("address", ["postgresql://h/d", "host=h dbname=d"])
+def test_the_user_is_pguser_or_that_of_the_system(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody")
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert connects_to(database_url(address))[1].user == me
+    monkeypatch.setenv("PGUSER", "ann")
+    assert connects_to(database_url(address, PGUSER="ann"))[1].user == "ann"
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    with pytest.raises(ConfigError, match="names no user, and this system has no name for its user 4000000"):
+        database_url(address)
+
+
+SERVICES = """
+# ours
+[other]
+host=elsewhere
+[shop]
+host=h
+port=5433
+
+dbname=d = 1
+user=u
+password=p%(x)s q
+[last]
+"""
+
+
+@pytest.mark.parametrize("address", ["service=shop", "postgresql://?service=shop", "dbname='d = 1'", "postgresql:///"])
+@pytest.mark.parametrize("where", ["PGSERVICEFILE", "HOME", "PGSYSCONFDIR"])
+def test_a_service_says_the_rest(address: str, where: str, tmp_path: Path) -> None:
+    file = tmp_path / (".pg_service.conf" if where == "HOME" else "pg_service.conf")
+    file.write_text(SERVICES)
+    environment = {"HOME": "/nowhere", "PGSERVICE": "shop", where: str(file if where == "PGSERVICEFILE" else tmp_path)}
+    hosts, parameters = connects_to(database_url(address, **environment))
+    assert hosts == [("h", 5433)]
+    assert (parameters.user, parameters.password, parameters.database) == ("u", "p%(x)s q", "d = 1")
+
+
+def test_what_is_given_beside_a_service_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "services").write_text(SERVICES)
+    url = database_url("service=shop port=1 dbname=mine", PGSERVICEFILE=str(tmp_path / "services"), PGSERVICE="other")
+    hosts, parameters = connects_to(url)
+    assert (hosts, parameters.database) == ([("h", 1)], "mine")
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("service=none", "service 'none' is in none of .*services, .*pg_service.conf"),
+        ("service=odd", "services: line 2 is no key=value word"),
+        ("service=nested", "services: line 4 is no key=value word, or names another service"),
+        ("host=h channel_binding=require", "asks for channel_binding=require, which is not possible here"),
+        ("postgresql://h/d?gssencmode=require", "asks for gssencmode=require"),
+        ("host=h require_auth=scram-sha-256", "asks for require_auth="),
+        ("host=h sslrootcert=system", "asks for sslrootcert=system, .*: name a file"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(address: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "services").write_text("[odd]\nhush\n[nested]\nservice=shop\n")
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        database_url(address, PGSERVICEFILE=str(tmp_path / "services"))
+    assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -134,21 +230,21 @@ def test_a_uri_stays_as_it_is(uri: str) -> None:
     ],
 )
 def test_words(words: str, host: tuple[str, int], user: str, password: str | None, database: str) -> None:
-    addresses, parameters = connects_to(database_url(words))
-    assert addresses == [host]
+    hosts, parameters = connects_to(database_url(words))
+    assert hosts == [host]
     assert (parameters.user, parameters.password, parameters.database) == (user, password, database)
 
 
 def test_words_keep_sslmode_sockets_and_several_hosts() -> None:
     assert connects_to(database_url("host=a,b port=1,2 user=u dbname=d sslmode=disable"))[0] == [("a", 1), ("b", 2)]
     assert connects_to(database_url("host=/run/pg user=u dbname=d"))[0] == ["/run/pg/.s.PGSQL.5432"]
-    assert database_url("user=u sslmode=require") == "postgresql:///?user=u&sslmode=require"
+    assert database_url("user=u sslmode=require") == "postgresql://?user=u&sslmode=require"
 
 
 @pytest.mark.parametrize("host", ["::1", "fe80::1,h,[::2]", "10.0.0.1,2001:db8::ff"])
 def test_words_with_ipv6_addresses(host: str) -> None:
-    addresses, _ = connects_to(database_url(f"host={host} port=5433 user=u dbname=d"))
-    assert addresses == [(one.strip("[]"), 5433) for one in host.split(",")]
+    hosts, _ = connects_to(database_url(f"host={host} port=5433 user=u dbname=d"))
+    assert hosts == [(one.strip("[]"), 5433) for one in host.split(",")]
 
 
 @pytest.mark.parametrize(
@@ -185,8 +281,8 @@ def test_parts() -> None:
     assert database_url_of_parts({"POSTGRES_HOST": "", "OTHER": "x"}) is None
     every = {"HOST": "h", "PORT": "5433", "USER": "u v", "PASSWORD": "p@/:?#&=+%20'\\", "DB": "d/e"}
     url = database_url_of_parts({f"POSTGRES_{name}": value for name, value in every.items()})
-    addresses, parameters = connects_to(url or "")
-    assert addresses == [("h", 5433)]
+    hosts, parameters = connects_to(url or "")
+    assert hosts == [("h", 5433)]
     assert (parameters.user, parameters.password, parameters.database) == ("u v", every["PASSWORD"], "d/e")
 
 
@@ -232,8 +328,8 @@ FORMS = [in_words, in_parts, in_the_authority, in_the_query]
 @given(password=anything)
 def test_every_password_arrives(form: Callable[[str], str], password: str) -> None:
     url = database_url(form(password))
-    addresses, parameters = connects_to(url)
-    assert (addresses, parameters.user, parameters.password) == ([("h", 5432)], "u", password)
+    hosts, parameters = connects_to(url)
+    assert (hosts, parameters.user, parameters.password) == ([("h", 5432)], "u", password)
 
 
 @pytest.mark.parametrize("form", [*FORMS, hardly_quoted])
