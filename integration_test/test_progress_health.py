@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration_test.harness import append_events, connected, prepared, wait_until
-from integration_test.projections import handled
+from integration_test.harness import append_events, connected, gate_closed, prepared, wait_until
+from integration_test.projections import handled, handled_at_gate
+from integration_test.telemetry_projections import betraying
 from integration_test.test_health import ILL, WELL, running, says
 from reactive_orch import NewEvent, append
 from reactive_orch.core import health
 from reactive_orch.core.health import State
 from reactive_orch.model import Filter
+from reactive_orch.runtime import lane, progress_watch
 from reactive_orch.telemetry.metric_names import INTERRUPTIONS
 from reactive_orch.telemetry.metrics import REGISTRY
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from integration_test.harness import Connection
+    from reactive_orch import Node
 
 
 @pytest.fixture(autouse=True)
@@ -92,16 +95,16 @@ async def test_a_checkpoint_that_somebody_holds(database: str) -> None:
         await wait_until(lambda: handled_all(connection, 1000))
 
 
-async def test_registering_that_does_not_succeed(database: str) -> None:
-    async with prepared(database) as connection:
-        async with connected(database) as other, other.transaction():
-            await other.execute("LOCK TABLE reactive_orch.projections")
-            async with running(database, handled) as (_, worker):
-                await wait_until(says(worker, "live", "not registered for "), what="it says what it waits for")
-                assert worker.state is State.STARTING
-                await other.execute("COMMIT; BEGIN")
-                await wait_until(says(worker, WELL))
-        assert await connection.fetchval("SELECT count(*) FROM reactive_orch.members") is not None
+async def test_registering_that_does_not_succeed(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_watch, "LOOK_OVERDUE_S", 0.0)
+    async with prepared(database), connected(database) as other, other.transaction():
+        await other.execute("LOCK TABLE reactive_orch.projections")
+        async with running(database, handled) as (_, worker):
+            await wait_until(says(worker, "live", "not registered for "), what="it says what it waits for")
+            assert worker.facts().age_s > worker.facts().age_max_s, "a restart would not help"
+            assert worker.state is State.STARTING
+            await other.execute("COMMIT; BEGIN")
+            await wait_until(says(worker, WELL))
 
 
 async def test_who_gets_on_is_well(database: str) -> None:
@@ -150,3 +153,82 @@ async def test_a_gap_of_positions_is_passed_at_once(database: str) -> None:
         await wait_until(lambda: handled_all(connection, 200))
         await wait_until(says(worker, WELL))
         assert await connection.fetchval("SELECT count(DISTINCT (key, version)) FROM handled") == 200
+
+
+async def all_handled(connection: Connection, projection: str, number: int) -> Any:
+    return await connection.fetchval("SELECT count(*) = $2 FROM handled WHERE projection = $1", projection, number)
+
+
+async def test_nothing_is_passed_in_a_gap_that_somebody_still_writes_to(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap ends at the settled position, though a later event can be seen: one before it is not committed yet."""
+    monkeypatch.setattr(lane, "SAVE_EVERY_S", 0.3)
+    async with (
+        prepared(database) as connection,
+        connected(database) as writer,
+        running(database, handled, handled_at_gate) as (node, _),
+    ):
+        async with gate_closed(database) as waiting:
+            await append_events(connection, 1)
+            await wait_until(waiting, what="a batch is in flight")
+            await connection.execute("SELECT setval('reactive_orch.events_global_position_seq', $1)", GAP - 1)
+            undone = connection.transaction()
+            await undone.start()
+            await append_events(connection, 1)
+            await undone.rollback()
+            await wait_until(lambda: settled_at(node, GAP))
+            open_still = writer.transaction()
+            await open_still.start()
+            await append_events(writer, 1)
+            await append(connection, [NewEvent(aggregate_type="Key", aggregate_id="later", event_type="E")])
+        await wait_until(lambda: passed(connection, "handled_at_gate", GAP), what="the gap is passed")
+        await open_still.commit()
+        for name in ("handled", "handled_at_gate"):
+            await wait_until(functools.partial(all_handled, connection, name, 3))
+
+
+GAP = 4_000_000_000_000_000
+
+
+async def passed(connection: Connection, projection: str, position: int) -> Any:
+    return await connection.fetchval(
+        "SELECT min(position) >= $2 FROM reactive_orch.checkpoints WHERE projection = $1", projection, position
+    )
+
+
+async def settled_at(node: Node, position: int) -> bool:
+    return node.tail.settled == position
+
+
+async def test_a_projection_that_gets_no_connection(database: str) -> None:
+    """One that waits for its turn at the pool is told from one whose handler takes its time."""
+    async with (
+        prepared(database) as connection,
+        running(database, handled, handled_at_gate, connections_max=1) as (_, worker),
+    ):
+        await wait_until(says(worker, WELL))
+        async with gate_closed(database) as waiting:
+            await append_events(connection, 5)
+            await wait_until(waiting, what="a batch is in flight")
+            await append_events(connection, 5)
+            await wait_until(says(worker, WELL, "no progress on projection handled for "), what="it is degraded")
+            reasons = health.assess(worker.facts()).reasons
+            assert [reason.partition(": ")[2] for reason in reasons] == ["all 1 connections are in use"]
+        await wait_until(lambda: all_handled(connection, "handled", 10))
+        await wait_until(says(worker, WELL))
+        await wait_until(lambda: all_handled(connection, "handled_at_gate", 10))
+
+
+@pytest.mark.parametrize("to", ["head", "start"])
+async def test_a_failing_event_that_is_out_of_the_way(database: str, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewound past, it is no reason any more; rewound to before it, it begins anew when it comes again."""
+    monkeypatch.setattr(health, "STUCK_AFTER_S", 1.0)
+    async with prepared(database) as connection, running(database, betraying, retries=1000) as (_, worker):
+        await append(connection, [NewEvent(aggregate_type="Poison", aggregate_id="python", event_type="P")])
+        await wait_until(says(worker, ILL, "stopped by a failing event: betraying"))
+        if to == "start":
+            await connection.execute("DELETE FROM reactive_orch.events")
+        await connection.execute("SELECT reactive_orch.rewind('test', 'betraying', $1)", 0 if to == "start" else 1)
+        await wait_until(says(worker, WELL))
+        assert not worker.facts().failing_s

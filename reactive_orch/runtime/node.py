@@ -28,7 +28,7 @@ from reactive_orch.runtime.row_wait import RowWait
 from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.incidents import reconnected
+from reactive_orch.telemetry.incidents import interrupted, reconnected
 from reactive_orch.telemetry.metrics import begin, count, observed, record
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ class Node:
             try:
                 await self.session.beat_until_lost()
             except Unavailable as error:
+                interrupted("membership", error)
                 since_ns, kind = time.time_ns(), kind_of(error)
                 _logger.warning("membership connection lost: %s", kind, extra={"event": "disconnected"})
             await self._reopen()

@@ -82,7 +82,14 @@ class ProgressWatch:
     def _of_projections(self, shares: Mapping[str, Share]) -> Iterator[Stall]:
         for name, standstill in self._standstills.items():
             if standstill.longest_s > 0:
-                yield Stall(f"no progress on projection {name}", standstill.longest_s, _cause(shares[name]))
+                yield Stall(f"no progress on projection {name}", standstill.longest_s, self._cause(shares[name]))
+
+    def _cause(self, share: Share) -> str:
+        missing, pool = len(share.assigned - share.held), self._node.database.pools["work"]
+        if share.hindrance or missing:
+            return share.hindrance or f"{missing} partitions could not be taken"
+        in_use = pool.get_size() - pool.get_idle_size()
+        return f"all {in_use} connections are in use" if in_use >= pool.get_max_size() else ""
 
     def _say(self) -> None:
         now = {stall.what: stall for stall in self.stalls}
@@ -93,11 +100,6 @@ class ProgressWatch:
         for what in self._said.keys() - now.keys():
             del self._said[what]
             _logger.info("over: %s", what, extra={"event": "resumed", "replica_set": self._replica_set})
-
-
-def _cause(share: Share) -> str:
-    missing = len(share.assigned - share.held)
-    return share.hindrance or (f"{missing} partitions could not be taken" if missing else "")
 
 
 def _standings(share: Share, settled: Position | None, now: float, state: State) -> Mapping[Partition, Standing]:
