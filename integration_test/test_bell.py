@@ -27,10 +27,9 @@ from reactive_orch.runtime.tail import Tail
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    import asyncpg
-
     from integration_test.cluster import Cluster
     from integration_test.harness import Connection
+    from reactive_orch.postgres.connection import BatchConnection
 
 NEVER_S = 100_000.0
 ARMED_MOST_S = 590.0
@@ -139,7 +138,7 @@ def arms_at_once(no_poll: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noq
 class NoSecondLook(Tail):
     """Sleeps right after it has armed: its last look was before."""
 
-    async def _sleep(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _sleep(self, connection: BatchConnection) -> None:
         armed_until_s = self._armed_until_s
         await super()._sleep(connection)
         if self._armed_until_s > armed_until_s:
@@ -149,9 +148,9 @@ class NoSecondLook(Tail):
 class BlindToWriters(Tail):
     """Looks once more after it has armed, and sleeps although it saw a writer in flight."""
 
-    async def _look(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _look(self, connection: BatchConnection) -> None:
         await super()._look(connection)
-        self._frontier = Frontier(self._frontier.settled)
+        self._frontier = Frontier(self._frontier.settled, incarnation=self._frontier.incarnation)
 
 
 async def race(urls: Sequence[str], kind: type[Tail], *, lost_after_s: float, enough: int) -> tuple[int, int]:

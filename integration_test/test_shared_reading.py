@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from integration_test.harness import append_events, connected, wait_until
-from reactive_orch import Config, Event, Node, Projection, Unavailable, Worker, projection
+from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailable, Worker, projection
 from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import Database
@@ -128,16 +128,16 @@ async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, m
     reads.before = hang
     pool, shelf = Database(database, label="lost", connections_max=4, handler_timeout_s=60), Shelf(lanes=2)
     await pool.open()
-    window = Window(tuple(range(64)), low=0, high=EVENTS, limit=BATCH)
+    window = Window(tuple(range(64)), low=0, high=EVENTS, limit=BATCH, incarnation=pool.incarnation)
     one, other = (asyncio.create_task(Reader(pool, Filter(), shelf, lambda _: None).read(window)) for _ in range(2))
     await begun.wait()
     pool.lost()
     cut.set()
     outcomes = await asyncio.gather(one, other, return_exceptions=True)
     await pool.close()
-    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Superseded]
     assert reads.of.total() == 1
-    assert shelf.find(window, pool.incarnation) is None
+    assert shelf.find(window) is None
 
 
 async def test_nobody_waits_for_a_slow_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

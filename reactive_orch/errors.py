@@ -28,6 +28,10 @@ class Unavailable(ReactiveOrchError):
     """The database is out of reach or the connection was lost: back off and try again (exit code 3 at start)."""
 
 
+class Exhausted(Unavailable):
+    """The server lacks disk, memory or connections. Nothing was lost: try again after pauses that grow."""
+
+
 class Standby(Unavailable):
     """Only a standby answers: the primary is needed (exit code 2 at start; later a failover may bring one)."""
 

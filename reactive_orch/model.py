@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, NewType, TypeAlias, cast
 
 from reactive_orch.errors import ConfigError
+from reactive_orch.incarnation import NEVER, Incarnation
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -150,7 +151,8 @@ def projection(
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
         if not _is_async(handler):
-            msg = f"projection {name!r}: the handler {_name_of(handler)} is not async; write `async def`"
+            called = getattr(handler, "__qualname__", None) or handler
+            msg = f"projection {name!r}: the handler {called} is not async; write `async def`"
             raise ConfigError(msg)
         if concurrency < 1:
             msg = f"projection {name!r}: concurrency must be at least 1, not {concurrency}"
@@ -171,10 +173,6 @@ def check_name(what: str, name: str) -> None:
 def _is_async(handler: Callable[..., object]) -> bool:
     # An object with an async __call__ is as good as a function.
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
-
-
-def _name_of(handler: Callable[..., object]) -> str:
-    return str(getattr(handler, "__qualname__", None) or handler)
 
 
 def _sorted(names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -215,7 +213,7 @@ Owners: TypeAlias = Mapping[str, tuple[MemberId, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A replica set as one statement saw it."""
+    """A replica set as one statement saw it, in an incarnation: in another the same number means another generation."""
 
     generation: int
     members: tuple[Member, ...]
@@ -231,6 +229,7 @@ class Snapshot:
     created_at: datetime | None = None
     settled: bool = False
     moved: int = 0
+    incarnation: Incarnation = NEVER
 
 
 class Reason(enum.Enum):
@@ -308,6 +307,7 @@ class Window:
     limit: int
     scattered: bool = field(default=False, compare=False)
     """So many events of other partitions lie between theirs that they are better read by partition than by position."""
+    incarnation: Incarnation = NEVER
 
 
 class Swap(NamedTuple):
@@ -344,5 +344,5 @@ class Blocker:
     def __str__(self) -> str:
         """Return it in the words of a log line, without the query."""
         who = f"prepared transaction {self.prepared!r}" if self.pid is None else f"pid {self.pid}"
-        application = self.application or "no application name"
-        return f"{who} of {self.user} ({application}), {self.state}, open for {self.age_s:.1f} s"
+        who = f"{who} of {self.user} ({self.application or 'no application name'})"
+        return f"{who}, {self.state}, open for {self.age_s:.1f} s"

@@ -204,8 +204,9 @@ def test_without_trust_only_words_count() -> None:
 
 def test_find() -> None:
     seen = snapshot(member(1), member(2))
-    assert find(seen, MemberId(2)) == seen.members[1]
-    assert find(seen, MemberId(3)) is None
+    assert find(seen, MemberId(2), "host:2") == seen.members[1]
+    assert find(seen, MemberId(3), "host:3") is None
+    assert find(seen, MemberId(2), "host:3") is None, "drawn a second time, by another process"
 
 
 def test_share() -> None:

@@ -17,6 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reactive_orch.core.progress import SPAN_MAX, Batch, Progress, Trouble
+from reactive_orch.incarnation import NEVER, Incarnation
 from reactive_orch.model import Checkpoint, Event, Position, Swap, Window
 
 if TYPE_CHECKING:
@@ -312,9 +313,9 @@ class KeepsItsPlaceWhenTakingAnew(Progress):
         for partition in partitions:
             self.saved.pop(partition, None)
 
-    def take(self, checkpoints: Mapping[Partition, Checkpoint]) -> None:
+    def take(self, checkpoints: Mapping[Partition, Checkpoint], incarnation: Incarnation = NEVER) -> None:
         before = dict(self.read_to)
-        super().take(checkpoints)
+        super().take(checkpoints, incarnation)
         self.read_to.update((p, before[p]) for p in checkpoints if p in before)
 
 

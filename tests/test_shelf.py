@@ -9,17 +9,18 @@ from uuid import UUID
 import pytest
 
 from reactive_orch import Event, projection
+from reactive_orch.incarnation import Incarnation
 from reactive_orch.model import Projection, Window
 from reactive_orch.runtime.shelf import EVENT_BYTES, WINDOWS_KEPT, Read, Reading, Shelf, shelves_of
 
-ASKED = Window((1, 2, 3), low=100, high=200, limit=50)
-NOW = 7
+NOW, BEFORE = Incarnation(7), Incarnation(6)
+ASKED = Window((1, 2, 3), low=100, high=200, limit=50, incarnation=NOW)
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def read(window: Window = ASKED, *, end: int | None = None, incarnation: int = NOW, failed: bool = False) -> Read:
+def read(window: Window = ASKED, *, end: int | None = None, failed: bool = False) -> Read:
     """Return a read under way, or one that arrived or failed."""
-    one = Read(window, incarnation)
+    one = Read(window)
     if end is not None:
         one.reading = Reading(window, (), end)
     if end is not None or failed:
@@ -46,15 +47,15 @@ def shelf_with(*reads: Read, lanes: int = 2) -> Shelf:
     ],
 )
 def test_what_brings_as_much_is_shared(one: Read) -> None:
-    assert shelf_with(one).find(ASKED, NOW) is one
+    assert shelf_with(one).find(ASKED) is one
 
 
 @pytest.mark.parametrize(
     "one",
     [
         read(failed=True),
-        read(incarnation=NOW - 1),
-        read(incarnation=NOW - 1, end=200),
+        read(replace(ASKED, incarnation=BEFORE)),
+        read(replace(ASKED, incarnation=BEFORE), end=200),
         read(replace(ASKED, low=99)),
         read(replace(ASKED, low=101)),
         read(replace(ASKED, partitions=(1, 2))),
@@ -65,13 +66,13 @@ def test_what_brings_as_much_is_shared(one: Read) -> None:
     ],
 )
 def test_what_brings_less_is_not_shared(one: Read) -> None:
-    assert shelf_with(one).find(ASKED, NOW) is None
+    assert shelf_with(one).find(ASKED) is None
 
 
 def test_the_oldest_goes() -> None:
     reads = [read(replace(ASKED, low=low, high=low + 10)) for low in range(WINDOWS_KEPT + 1)]
     shelf = shelf_with(*reads)
-    assert [shelf.find(one.window, NOW) for one in reads] == [None, *reads[1:]]
+    assert [shelf.find(one.window) for one in reads] == [None, *reads[1:]]
 
 
 def heavy(low: int, payload: int) -> Read:
@@ -90,12 +91,12 @@ def test_what_is_too_heavy_together_goes(payloads: tuple[int, ...], left: int) -
     for one in reads:
         shelf.put(one)
         shelf.weigh(one)
-    kept = [shelf.find(one.window, NOW) for one in reads]
+    kept = [shelf.find(one.window) for one in reads]
     assert kept == [None] * (len(reads) - left) + reads[len(reads) - left :]
 
 
 def test_a_single_lane_keeps_nothing() -> None:
-    assert shelf_with(read(), lanes=1).find(ASKED, NOW) is None
+    assert shelf_with(read(), lanes=1).find(ASKED) is None
 
 
 def named(name: str, concurrency: int = 1, aggregate_types: tuple[str, ...] | None = None) -> Projection:
@@ -122,6 +123,6 @@ def test_who_shares() -> None:
     distinct = {id(shelf) for row in shelves.values() for shelf in row}
     assert len(distinct) == (1 + 1) + (3 + 1) + (1 + 1)  # one for each lane, and one for the catch-up lane
     shelves["a"][0].put(one := read())
-    assert shelves["b"][0].find(ASKED, NOW) is one
+    assert shelves["b"][0].find(ASKED) is one
     shelves["orders"][0].put(one)
-    assert shelves["orders"][0].find(ASKED, NOW) is None, "nobody to share with"
+    assert shelves["orders"][0].find(ASKED) is None, "nobody to share with"

@@ -113,7 +113,7 @@ def checkpoint_committed_before_the_handlers() -> None:
 def no_reload_after_a_short_count() -> None:
     def forget(self: Lane) -> None:
         self._leaving.clear()
-        self._incarnation = self._work.database.incarnation
+        self.progress.incarnation = self._work.database.incarnation
 
     _put(Lane, "forget", forget)
 
@@ -350,7 +350,7 @@ def _added_later(session: Session) -> Callable[..., Any]:
 @_bug
 def member_row_before_its_lock() -> None:
     async def join(
-        connection: Any, replica_set: str, name: str, projections: Collection[str], stale_s: float, _: Any
+        connection: Any, replica_set: str, name: str, projections: Collection[str], stale_s: float, *_: Any
     ) -> MemberId:
         member = await connection.fetchval(_ROW_ALONE, replica_set, name, sorted(projections), stale_s)
         await connection.execute("SELECT pg_advisory_lock(reactive_orch.lock_namespace(), $1)", member)

@@ -18,6 +18,7 @@ class _Link:
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = (client, server)
+        self.silent = False
         self.kind = ""
         """Of the worker's connection: the second word of its application_name."""
 
@@ -68,10 +69,19 @@ class Proxy:
         self._swallowed.add(kind)
         self._flows.clear()
 
+    def silence(self, kind: str) -> None:
+        """Deliver nothing more on the open connections of a kind; new ones work: a firewall has lost its memory."""
+        for link in self._links:
+            link.silent = link.silent or link.kind == kind
+
     def flow(self) -> None:
         """Deliver again, what was swallowed included."""
         self._swallowed.clear()
         self._flows.set()
+
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to this server; those that are open stay where they are, as when an address moves."""
+        self._target = urlsplit(url)
 
     def hold(self) -> None:
         """Let new connections wait."""
@@ -118,8 +128,8 @@ class Proxy:
         try:
             while data := await reader.read(CHUNK):
                 link.kind = link.kind or _kind(data)
-                while self._swallowed & {"", link.kind}:
-                    await self._flows.wait()
+                while link.silent or self._swallowed & {"", link.kind}:
+                    await (asyncio.Event() if link.silent else self._flows).wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -26,10 +26,11 @@ nested, each set within the next.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import UnsafeLog
+from reactive_orch.incarnation import NEVER, Incarnation, demand_same
 
 if TYPE_CHECKING:
     from reactive_orch.model import Position
@@ -48,6 +49,8 @@ class Observation:
     """The virtual transactions that hold the lock, as text that is only compared, never taken apart."""
     prepared: frozenset[str]
     """Those of the holders that are prepared transactions. No default: a reader blind to them loses their events."""
+    incarnation: Incarnation = NEVER
+    """Of the connection that it was made on."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a prepared transaction that is not a holder: that head would settle without it."""
@@ -66,6 +69,8 @@ class Frontier:
     """Heads above `settled`, rising, each with those of its holders that have not ended: never an empty set."""
     prepared: frozenset[str] = frozenset()
     """The prepared transactions of the last observation."""
+    incarnation: Incarnation = NEVER
+    """Of all of its observations."""
 
     @property
     def waiting(self) -> bool:
@@ -80,8 +85,10 @@ class Frontier:
     def observe(self, seen: Observation) -> Frontier:
         """Return the frontier after one more look.
 
-        Raises UnsafeLog when the head is below one already known: positions would be used a second time.
+        Raises UnsafeLog when the head is below one already known: positions would be used a second time. ValueError
+        for an observation of another incarnation.
         """
+        demand_same(self.incarnation, seen.incarnation)
         known = self._last_head()
         if seen.head < known:
             msg = f"the log's sequence moved back from {known} to {seen.head}: a restored backup, a failover or a reset"
@@ -90,7 +97,7 @@ class Frontier:
         if seen.head > known:
             heads.append((seen.head, seen.holders))
         settled = max((head for head, holders in heads if not holders), default=self.settled)
-        return Frontier(settled, _bounded(heads, settled), seen.prepared)
+        return replace(self, settled=settled, pending=_bounded(heads, settled), prepared=seen.prepared)
 
     def extend(self, run_end: Position) -> Frontier:
         """Return the frontier with the run without gaps up to `run_end` settled.
@@ -98,7 +105,7 @@ class Frontier:
         The run starts directly after a position that was settled: each of its rows has been seen, so none can appear.
         """
         settled = max(self.settled, run_end)
-        return Frontier(settled, tuple(entry for entry in self.pending if entry[0] > settled), self.prepared)
+        return replace(self, settled=settled, pending=tuple(entry for entry in self.pending if entry[0] > settled))
 
     def _last_head(self) -> Position:
         return self.pending[-1][0] if self.pending else self.settled

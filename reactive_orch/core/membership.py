@@ -58,9 +58,12 @@ def _gone(member: Member, *, trust: bool) -> Reason | None:
     return None
 
 
-def find(snapshot: Snapshot, me: MemberId) -> Member | None:
-    """Return the member, None when it has been removed."""
-    return next((member for member in snapshot.members if member.id == me), None)
+def find(snapshot: Snapshot, me: MemberId, name: str) -> Member | None:
+    """Return the member of this id and name, None when it has been removed.
+
+    An id alone is not enough: a server that has lost the last ids gives them out again.
+    """
+    return next((member for member in snapshot.members if (member.id, member.name) == (me, name)), None)
 
 
 def left_behind(snapshot: Snapshot, change: Change) -> frozenset[str]:

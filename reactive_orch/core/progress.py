@@ -8,10 +8,11 @@ partition's `read_to`: otherwise events between the two would be skipped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from reactive_orch.incarnation import NEVER, Incarnation, demand_same
 from reactive_orch.model import Checkpoint, Event, Partition, Position, Swap, Window
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Batch:
     swaps: tuple[Swap, ...]
     read_to: Mapping[Partition, Position]
     """The partitions it was planned for, and up to where each had been read then."""
+    incarnation: Incarnation = NEVER
     cut_at: Position | None = None
     """The last event's position, when the events after it were left for later."""
 
@@ -47,16 +49,17 @@ class Batch:
         kept = self.events[:events]
         end = kept[-1].global_position
         swaps = tuple(Swap(swap.partition, swap.expected, end) for swap in self.swaps)
-        return Batch(kept, swaps, self.read_to, end)
+        return replace(self, events=kept, swaps=swaps, cut_at=end)
 
 
 @dataclass(slots=True)
 class Progress:
-    """The partitions of one lane."""
+    """The partitions of one lane, as one incarnation of the database knows them."""
 
     batch_events: int
     """Events that a batch may have now."""
     partitions_total: int
+    incarnation: Incarnation = NEVER
     saved: dict[Partition, Checkpoint] = field(default_factory=dict)
     read_to: dict[Partition, Position] = field(default_factory=dict)
     _stretch: float = 1
@@ -77,8 +80,14 @@ class Progress:
         """Up to where all partitions have been read; None without partitions."""
         return min(self.read_to.values(), default=None)
 
-    def take(self, checkpoints: Mapping[Partition, Checkpoint]) -> None:
-        """Begin with partitions where their checkpoints stand."""
+    def begin(self, incarnation: Incarnation) -> None:
+        """Forget everything, and go on in another incarnation, or the same."""
+        self.drop(self.partitions)
+        self.incarnation = incarnation
+
+    def take(self, checkpoints: Mapping[Partition, Checkpoint], incarnation: Incarnation = NEVER) -> None:
+        """Begin with partitions where their checkpoints stand, as read in this incarnation."""
+        demand_same(self.incarnation, incarnation)
         self.saved.update(checkpoints)
         self.read_to.update((partition, row.position) for partition, row in checkpoints.items())
 
@@ -89,7 +98,8 @@ class Progress:
             self.read_to.pop(partition, None)
 
     def move(self, partitions: Collection[Partition], other: Progress) -> None:
-        """Hand partitions to another lane as they stand, unsaved reading included."""
+        """Hand partitions to another lane of this incarnation as they stand, unsaved reading included."""
+        demand_same(self.incarnation, other.incarnation)
         for partition in partitions:
             other.saved[partition] = self.saved[partition]
             other.read_to[partition] = self.read_to[partition]
@@ -118,7 +128,8 @@ class Progress:
     def _window(self, partitions: tuple[Partition, ...], low: Position, high: Position, limit: int) -> Window:
         """Half of the log's partitions or more, or a few positions: then they are read past the events of others."""
         few = len(partitions) * 2 < self.partitions_total
-        return Window(partitions, low, high, limit, few and high - low > DENSE_POSITIONS * len(partitions))
+        scattered = few and high - low > DENSE_POSITIONS * len(partitions)
+        return Window(partitions, low, high, limit, scattered, self.incarnation)
 
     def _span(self) -> int:
         share = max(len(self.saved), 1)
@@ -145,17 +156,19 @@ class Progress:
         Partitions dropped (or taken anew, further back) since the window was made are left out, and so are
         events that a partition already has behind it.
         """
+        demand_same(self.incarnation, window.incarnation)
         covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
         if len(covered) < len(window.partitions) or max(covered.values()) > window.low:
             events = [e for e in events if e.partition in covered and e.global_position > covered[e.partition]]
         touched = sorted(set(map(_PARTITION, events)))
-        return Batch(events, tuple(Swap(p, self.saved[p], end) for p in touched), covered)
+        return Batch(events, tuple(Swap(p, self.saved[p], end) for p in touched), covered, self.incarnation)
 
     def passed(self, window: Window, end: Position, batch: Batch) -> None:
         """Note that the window has been read up to `end` and its batch, which may be empty, has been committed.
 
         A partition that came, or came back further behind, after the batch was planned stays where it is.
         """
+        demand_same(self.incarnation, window.incarnation, batch.incarnation)
         for partition, planned in batch.read_to.items():
             if (now := self.read_to.get(partition, -1)) >= planned:
                 self.read_to[partition] = max(now, end)

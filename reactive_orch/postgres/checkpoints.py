@@ -25,18 +25,13 @@ from typing import TYPE_CHECKING, Self, cast
 import anyio
 import asyncpg
 
-from reactive_orch.errors import HandlerFailed, Refused, Superseded, Unavailable, described
+from reactive_orch.errors import HandlerFailed, Refused, Superseded, described
 from reactive_orch.model import Checkpoint, Filter, Partition, Position, Projection, Swap
 from reactive_orch.postgres import put_off
-from reactive_orch.postgres.database import (
-    CLEANUP_TIMEOUT_S,
-    drop,
-    is_closed,
-    is_conflict,
-    is_lost,
-    load_statements,
-    translated,
-)
+from reactive_orch.postgres.connection import drop, is_closed
+from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, STATEMENT_TIMEOUT_S
+from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign, translated
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -116,7 +111,8 @@ class Batches:
     async def _begin(self) -> None:
         if not self._begun:
             try:
-                await self._connection.execute(_SQL.begin)
+                # A handler's statements alone have the handler's time.
+                await self._connection.execute(_SQL.begin, timeout=STATEMENT_TIMEOUT_S)
             except BaseException:
                 drop(self._connection)  # whether it has begun, neither asyncpg nor we know
                 raise
@@ -139,12 +135,10 @@ class Batches:
             msg = "the handler caught a database error and went on; the database has given up its transaction"
             raise HandlerFailed(msg) from error
         except Exception as error:
-            # What the database says here it says to the handler's statements: a deferred constraint, a conflict.
-            if is_conflict(error):
-                raise Superseded(str(error)) from error
-            if is_lost(error, self._connection) or isinstance(error, OSError):
-                raise Unavailable(str(error)) from error
-            raise HandlerFailed(described(error)) from error
+            # What the database says here it says to the handler's statements: a deferred constraint, a conflict. But
+            # no handler is at work now that could have met a time-out elsewhere.
+            kind = Kind.LOST if isinstance(error, OSError) else classify_foreign(error, self._connection)
+            raise SETBACKS.get(kind, HandlerFailed)(described(error)) from error
 
     async def _swap(self, swaps: Sequence[Swap]) -> int:
         began = time.perf_counter()
@@ -193,7 +187,8 @@ async def _move(
     """Run the swap; return how many rows it moved, and how many events these have parked."""
     partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
     positions, epochs = list(map(_POSITION, expected)), list(map(_EPOCH, expected))
-    row = await connection.fetchrow(_SQL.swap, *of, partitions, positions, epochs, targets, alone)
+    values = (*of, partitions, positions, epochs, targets, alone)
+    row = await connection.fetchrow(_SQL.swap, *values, timeout=STATEMENT_TIMEOUT_S)
     assert row is not None, "an aggregate returns one row"
     return row[0], row[1]
 

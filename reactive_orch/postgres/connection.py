@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import functools
+import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
 
+from reactive_orch.incarnation import NEVER
+
 if TYPE_CHECKING:
+    import asyncio
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    from reactive_orch.incarnation import Incarnation, Server
+
     _Connection = asyncpg.Connection[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection  # generic in its stubs only
@@ -22,8 +31,12 @@ class BatchMarks:
     """Appends of the handlers; None outside a batch."""
     changed: bool = False
     """A handler has changed what asyncpg itself keeps of this connection: no statement takes that back."""
-    incarnation: int = 0
+    incarnation: Incarnation = NEVER
     """Of the database, when this connection was made."""
+    server: Server | None = None
+    """Where it leads, as it has told when it was made."""
+    given_up: bool = False
+    """It was ended on this side: its end is no news."""
 
     def take_put_off(self) -> list[Any]:
         """Return what was put off, and put nothing off any more."""
@@ -43,6 +56,13 @@ def _changing(name: str) -> Any:
     return changing
 
 
+AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+"""By name, as not every system has all of them (TCP_KEEPALIVE is macOS's TCP_KEEPIDLE): with these a host that has
+vanished is noticed in about 10 s, whether the connection is idle or waits for an answer. The server does the same."""
+
+
 class BatchConnection(_Connection):
     """A connection that can be inside a batch."""
 
@@ -51,6 +71,7 @@ class BatchConnection(_Connection):
     set_builtin_type_codec = _changing("set_builtin_type_codec")
     add_query_logger = _changing("add_query_logger")
     add_termination_listener = _changing("add_termination_listener")
+    _transport: asyncio.Transport
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,6 +85,32 @@ class BatchConnection(_Connection):
         """Let asyncpg begin transactions again."""
         self._top_xact = None  # type: ignore[assignment]  # as asyncpg does; its stubs leave it out
 
+    @property
+    def socket(self) -> socket.socket | None:
+        """What it talks through, as far as the event loop tells."""
+        found: socket.socket | None = self._transport.get_extra_info("socket")
+        return found
+
+    def keep_alive(self) -> None:
+        """Let the operating system find out that the other side has vanished."""
+        own = self.socket
+        if own is None or own.family == getattr(socket, "AF_UNIX", None):
+            return
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def terminate(self) -> None:
+        """Terminate as asyncpg does."""
+        self.marks.given_up = True
+        super().terminate()
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's own
+        """Close as asyncpg does."""
+        self.marks.given_up = True
+        await super().close(timeout=timeout)
+
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's own
         """Execute as asyncpg does; refuse at once to go on when a handler has ended its transaction."""
         tag = await super().execute(query, *args, timeout=timeout)
@@ -72,3 +119,22 @@ class BatchConnection(_Connection):
             msg = "a handler may not end the transaction it is given"
             raise asyncpg.InterfaceError(msg)
         return tag
+
+
+def marks_of(connection: AnyConnection) -> BatchMarks:
+    """Return what is kept on one of our connections, borrowed from a pool or not."""
+    return cast("BatchConnection", connection).marks
+
+
+def is_closed(connection: AnyConnection) -> bool:
+    """Tell whether a connection is gone. asyncpg refuses to say so of a borrowed one that its pool has dropped."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def drop(connection: AnyConnection) -> None:
+    """Close a connection without a word to the server."""
+    if not is_closed(connection):
+        connection.terminate()

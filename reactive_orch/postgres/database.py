@@ -1,36 +1,38 @@
-"""Connections to one PostgreSQL database, the loader of named statements, the translation of errors.
+"""Connections to one PostgreSQL database, and the incarnation that what they bring belongs to.
 
 Guarantees: every connection talks to a primary, in READ COMMITTED, and is thrown away after anything but a clean query
 error; every exception that leaves this package is one of `reactive_orch.errors`. Any lost connection raises the
-*incarnation*: whoever remembers something of the database compares it and forgets (what came back after the loss may be
-another server, or an older state of the same one).
+*incarnation*: whoever remembers something of the database carries it along and forgets when it is over (what came back
+after the loss may be another server, or an older state of the same one). And every connection of one incarnation leads
+to one server, timeline and database: each proves it when it opens.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import anyio
 import asyncpg
 
-from reactive_orch.config import shown
-from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Superseded, Unavailable
-from reactive_orch.postgres.connection import BatchConnection
+from reactive_orch.errors import Exhausted, Superseded, Unavailable
+from reactive_orch.incarnation import Incarnation
+from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector
+from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, is_closed, marks_of
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from asyncpg.pool import PoolConnectionProxy
 
+    from reactive_orch.incarnation import Server
 
-AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+__all__ = ["AnyConnection", "Database", "load_statements", "translated"]
 
-CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 6.0
 """Of every statement of ours outside batches: just above the server's statement_timeout, for a dead network."""
 CLEANUP_TIMEOUT_S = 2.0
@@ -58,98 +60,6 @@ _COORDINATION_SETTINGS = {
 }
 
 
-def load_statements(sql_file: Path) -> SimpleNamespace:
-    """Return the statements of a .sql file as attributes, under the names of their `-- name:` lines."""
-    parts = re.split(r"^-- name: (\w+)\n", sql_file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return SimpleNamespace(**dict(zip(parts[1::2], (text.strip() for text in parts[2::2]), strict=True)))
-
-
-_LOST = (
-    OSError,  # TimeoutError included: the answer may still come, so the connection is of no use
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory: it may get better
-    asyncpg.PostgresSystemError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-_CLOSED = asyncpg.ObjectNotInPrerequisiteStateError  # the database accepts no connections for now
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, _CLOSED)
-_REFUSED_SETTINGS = (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError)
-_CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-_NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Tell whether an error, or one in a group of them, says that the transaction met another one: do it again."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(is_conflict(inner) for inner in error.exceptions)
-    return isinstance(error, _CONFLICTS)
-
-
-def took_too_long(error: BaseException) -> bool:
-    """Tell whether an error of ours says that a time-out ended a statement: the server's, or ours."""
-    return isinstance(error.__cause__, (TimeoutError, asyncpg.QueryCanceledError))
-
-
-def is_lost(error: BaseException, connection: AnyConnection) -> bool:
-    """Tell whether an error of whoever used this connection means that the server is gone or has ended it."""
-    server_ended_it = (asyncpg.OperatorInterventionError, asyncpg.IdleInTransactionSessionTimeoutError)
-    return is_closed(connection) or (
-        isinstance(error, server_ended_it) and not isinstance(error, asyncpg.QueryCanceledError)
-    )
-
-
-def is_closed(connection: AnyConnection) -> bool:
-    """Tell whether a connection is gone. asyncpg refuses to say so of a borrowed one that its pool has dropped."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True
-
-
-def drop(connection: AnyConnection) -> None:
-    """Close a connection without a word to the server."""
-    if not is_closed(connection):
-        connection.terminate()
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn asyncpg's exceptions into ours, keeping them as the cause.
-
-    Raises Unavailable (lost, refused), Standby, Superseded (do it again) or ConfigError (URL, schema, privileges).
-    """
-    try:
-        yield
-    except ReactiveOrchError:
-        raise
-    except (*_CONFLICTS, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
-        raise Superseded(_one_line(error)) from error
-    except asyncpg.TargetServerAttributeNotMatched as error:
-        raise Standby(_STANDBY) from error
-    except (asyncpg.ClientConfigurationError, *_REFUSED_SETTINGS) as error:
-        msg = f"the database URL cannot be used: {_one_line(error)}"
-        raise ConfigError(msg) from error
-    except (*_LOST, *_REFUSED) as error:
-        raise Unavailable(_one_line(error)) from error
-    except _NO_SCHEMA as error:
-        msg = "the schema reactive_orch is missing or older than this program: run `python -m reactive_orch migrate`"
-        raise ConfigError(msg) from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        msg = f"the database user lacks a privilege: {_one_line(error)}"
-        raise ConfigError(msg) from error
-
-
-_STANDBY = "the server is a standby: give the address of the primary, or all hosts in one URL"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 class Database:
     """What one process needs of one database: two bounded pools, single connections, and the incarnation."""
 
@@ -158,9 +68,14 @@ class Database:
 
         `label` ends the connections' application_name; `connections_max` bounds the processing pool.
         """
-        self.url = url
         self.label = label
-        self.incarnation = 0
+        self.incarnation = Incarnation(0)
+        self._connector = Connector(url)
+        self._server: Server | None = None
+        """Where the connections of this incarnation lead; before its first one, where those of the last one led."""
+        self._proven: Incarnation | None = None
+        """The incarnation whose first connection has told where it leads."""
+        self._connections: WeakSet[BatchConnection] = WeakSet()
         self._borrowed: set[AnyConnection] = set()
         self.on_lost: list[Callable[[], None]] = []
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
@@ -170,7 +85,6 @@ class Database:
         self, kind: str, size: int, settings: Mapping[str, str], timeout_s: float
     ) -> asyncpg.Pool[asyncpg.Record]:
         return asyncpg.create_pool(
-            self.url,
             min_size=0,
             max_size=size,
             connect=self._connect,
@@ -191,48 +105,65 @@ class Database:
 
     def lost(self) -> None:
         """Note that a connection was lost: from here on nothing remembered is valid, nor is any pooled connection."""
-        self.incarnation += 1
+        self.incarnation = Incarnation(self.incarnation + 1)
         for forget in self.on_lost:
             forget()
+
+    def give_up(self, connection: BatchConnection, error: Exception | None = None) -> None:
+        """End a connection of this process's own after this error; a loss, unless it is noted, or the error is none."""
+        noted, connection.marks.given_up = connection.marks.given_up, True
+        drop(connection)
+        if not noted and not isinstance(error, Exhausted):
+            self.lost()
 
     def cut(self) -> None:
         """End every pooled connection in use: the network has swallowed them, and their users would wait for long."""
         for connection in self._borrowed:
             drop(connection)
 
-    async def connect(self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S) -> asyncpg.Connection[asyncpg.Record]:
+    async def connect(self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S) -> BatchConnection:
         """Open a connection of its own, outside the pools; its statements end within the time-out.
 
-        Raises Unavailable or ConfigError.
+        When the server ends it that is a loss, noted at once. Raises Unavailable or ConfigError.
         """
         with translated():
-            return await self._connect(
-                self.url, command_timeout=timeout_s, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
+            connection = await self._connect(
+                command_timeout=timeout_s, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
             )
+        connection.add_termination_listener(lambda _: self.give_up(connection))
+        return connection
 
     async def renew(self) -> None:
         """Let connections for batches be made anew before their next use: types and plans they know may be stale."""
         await self._processing.expire_connections()
 
-    def processing(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
-        """Borrow a connection for a batch."""
-        return self._borrow(self._processing)
+    def processing(
+        self, incarnation: Incarnation | None = None
+    ) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
+        """Borrow a connection for a batch; with an incarnation: of that one, or raise Superseded."""
+        return self._borrow(self._processing, incarnation)
 
-    def coordination(self) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
-        """Borrow a connection with short time-outs for one statement."""
-        return self._borrow(self._coordination)
+    def coordination(
+        self, incarnation: Incarnation | None = None
+    ) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
+        """Borrow a connection with short time-outs for one statement; the incarnation as for `processing`."""
+        return self._borrow(self._coordination, incarnation)
 
     @contextlib.asynccontextmanager
-    async def _borrow(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[AnyConnection]:
+    async def _borrow(
+        self, pool: asyncpg.Pool[asyncpg.Record], incarnation: Incarnation | None
+    ) -> AsyncIterator[AnyConnection]:
         began = time.monotonic()
+        incarnation = self.incarnation if incarnation is None else incarnation
         with translated():
-            connection = await self._acquire(pool)
+            connection = await self._acquire(pool, incarnation)
         self.waited("work" if pool is self._processing else "coordination", time.monotonic() - began)
-        incarnation = self.incarnation
         self._borrowed.add(connection)
         try:
             with translated():
                 yield connection
+        except Exhausted:
+            raise
         except Unavailable:
             if incarnation == self.incarnation:
                 self.lost()
@@ -241,34 +172,63 @@ class Database:
             self._borrowed.discard(connection)
             await _give_back(pool, connection)
 
-    async def _acquire(self, pool: asyncpg.Pool[asyncpg.Record]) -> PoolConnectionProxy[asyncpg.Record]:
+    async def _acquire(
+        self, pool: asyncpg.Pool[asyncpg.Record], incarnation: Incarnation
+    ) -> PoolConnectionProxy[asyncpg.Record]:
         """Take a connection of this incarnation; an older one may lead to a server that is the primary no more.
 
-        Raises Unavailable when the incarnation changes meanwhile: whoever asked did so for a reason that is gone.
+        Raises Superseded when the incarnation is over: whoever asked did so for a reason that is gone.
         """
-        incarnation = self.incarnation
-        while True:
+        while incarnation == self.incarnation:
             connection = await pool.acquire()
-            born = cast("BatchConnection", connection).marks.incarnation
-            if born == incarnation == self.incarnation:
+            if marks_of(connection).incarnation == incarnation == self.incarnation:
                 return connection
             connection.terminate()
             await _give_back(pool, connection)
-            if incarnation != self.incarnation:
-                msg = "the database was lost meanwhile"
-                raise Unavailable(msg)
+        msg = "the database was lost meanwhile"
+        raise Superseded(msg)
 
-    async def _connect(self, *args: Any, **kwargs: Any) -> BatchConnection:
-        incarnation = self.incarnation
-        # Shielded, its own time-out bounds it: asyncpg leaves a future behind when it is cancelled while it connects.
+    async def _connect(self, *_: Any, **arguments: Any) -> BatchConnection:
+        begun = self.incarnation
+        # Shielded, its own time-outs bound it: asyncpg leaves a future behind when it is cancelled while it connects.
         with anyio.CancelScope(shield=True):
-            try:
-                connection: BatchConnection = await asyncpg.connect(*args, **kwargs)
-            except OSError as error:  # of which not every event loop says whom it could not reach
-                msg = f"{_one_line(error)} ({shown(self.url)})"
-                raise Unavailable(msg) from error
-        connection.marks.incarnation = incarnation
+            connection = await self._connector.open(**arguments)
+        try:
+            self._admit(connection, begun)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
+
+    def _admit(self, connection: BatchConnection, begun: Incarnation) -> None:
+        """Let a new connection be one of its incarnation, once it has proven to lead where the others lead.
+
+        The first one of an incarnation says where that is. One that leads elsewhere shows that the address has been
+        moved, or the server restarted, unnoticed by the connections made before: that is a loss, and these are ended.
+        Raises Unavailable when it is itself the one that leads to the wrong server.
+        """
+        there, known = connection.marks.server, self._server
+        connection.marks.incarnation = begun
+        assert there is not None, "whoever opens a connection asks it"
+        if known is not None and there.precedes(known):
+            msg = f"an old primary has answered: of timeline {there.timeline}, after {known.timeline} was seen"
+            raise Unavailable(msg)
+        if begun != self.incarnation and there != known:
+            msg = "the database was lost meanwhile"
+            raise Unavailable(msg)
+        if there != known:
+            self._move_to(there)
+            connection.marks.incarnation = self.incarnation
+        if connection.marks.incarnation == self.incarnation:
+            self._proven = self.incarnation
+        self._connections.add(connection)
+
+    def _move_to(self, server: Server) -> None:
+        for other in list(self._connections):
+            drop(other)
+        if self._proven == self.incarnation:
+            self.lost()
+        self._server = server
 
     @property
     def pools(self) -> dict[str, asyncpg.Pool[asyncpg.Record]]:

@@ -24,7 +24,9 @@ from reactive_orch.model import (
     Written,
 )
 from reactive_orch.postgres.checkpoints import filter_text
-from reactive_orch.postgres.database import load_statements, translated
+from reactive_orch.postgres.connection import marks_of
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -93,21 +95,22 @@ async def join(  # noqa: PLR0913, PLR0917 - a member's row
     projections: Collection[str],
     stale_after_s: float,
     known: Collection[MemberId],
+    drawn: Collection[MemberId],
 ) -> MemberId:
-    """Take the lock of a new member on this connection, write its waiting row, return its id.
+    """Take the lock of a new member on this connection, write its waiting row, return its id: none of those `drawn`.
 
     Members of this name that are not `known` are undone: their process never had the answer to its join.
     """
     with translated():
         stale_after = timedelta(seconds=stale_after_s)
-        arguments = (replica_set, name, sorted(projections), stale_after, sorted(known))
+        arguments = (replica_set, name, sorted(projections), stale_after, sorted(known), sorted(drawn))
         return MemberId(await connection.fetchval(_SQL.join, *arguments))
 
 
-async def resume(connection: AnyConnection, members: Collection[MemberId]) -> frozenset[MemberId]:
-    """Take these members' locks on this new connection; return those that were not removed meanwhile."""
+async def resume(connection: AnyConnection, name: str, members: Collection[MemberId]) -> frozenset[MemberId]:
+    """Take the locks of this process's members on this new connection; return those that were not removed meanwhile."""
     with translated():
-        return frozenset(await connection.fetchval(_SQL.resume, sorted(members)))
+        return frozenset(await connection.fetchval(_SQL.resume, name, sorted(members)))
 
 
 class Beat(NamedTuple):
@@ -124,10 +127,10 @@ class Beat(NamedTuple):
     """How full the server's queue of notifications is, 0 to 1."""
 
 
-async def heartbeat(connection: AnyConnection, members: Collection[MemberId]) -> list[Beat]:
-    """Say that these members live; return what is to be known of those that still are members."""
+async def heartbeat(connection: AnyConnection, name: str, members: Collection[MemberId]) -> list[Beat]:
+    """Say that these members of this process live; return what is to be known of those that still are members."""
     with translated():
-        return [Beat(*row) for row in await connection.fetch(_SQL.heartbeat, sorted(members))]
+        return [Beat(*row) for row in await connection.fetch(_SQL.heartbeat, name, sorted(members))]
 
 
 async def await_death(connection: AnyConnection, member: MemberId) -> bool:
@@ -142,16 +145,16 @@ async def terminate(connection: AnyConnection, names: Collection[str]) -> int:
         return int(await connection.fetchval(_SQL.terminate, sorted(names)))
 
 
-async def leave(connection: AnyConnection, member: MemberId) -> None:
+async def leave(connection: AnyConnection, member: MemberId, name: str) -> None:
     """Ask to be removed by the next change."""
     with translated():
-        await connection.execute(_SQL.leave, member)
+        await connection.execute(_SQL.leave, member, name)
 
 
-async def give_up(connection: AnyConnection, member: MemberId, projection: str) -> None:
+async def give_up(connection: AnyConnection, member: Member, projection: str) -> None:
     """Record that the member does not run this projection any more."""
     with translated():
-        await connection.execute(_SQL.give_up, member, projection)
+        await connection.execute(_SQL.give_up, member.id, member.name, projection)
 
 
 async def unlock(connection: AnyConnection, member: MemberId) -> None:
@@ -165,7 +168,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
     with translated():
         row = await connection.fetchrow(_SQL.observe, replica_set)
     if row is None:
-        return Snapshot(generation=0, members=(), owners={})
+        return Snapshot(generation=0, members=(), owners={}, incarnation=marks_of(connection).incarnation)
     owners = {name: tuple(MemberId(i) for i in ids) for name, ids in json.loads(row["owners"]).items()}
     return Snapshot(
         generation=row["generation"],
@@ -178,6 +181,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         created_at=row["created_at"],
         settled=row["settled"],
         moved=row["moved"] or 0,
+        incarnation=marks_of(connection).incarnation,
     )
 
 

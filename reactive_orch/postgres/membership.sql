@@ -4,17 +4,18 @@ SELECT reactive_orch.register_projections($1::text, $2::text[], $3::text[]);
 
 -- name: join
 -- Take the lock that says "I live" and write a waiting row; returns the member's id.
-SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interval, $5::integer[]);
+SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interval, $5::integer[], $6::integer[]);
 
 -- name: resume
 -- After a lost connection: take the locks of these members again and record the new backend.
-SELECT reactive_orch.resume_members($1::integer[]);
+SELECT reactive_orch.resume_members($1::text, $2::integer[]);
 
 -- name: heartbeat
 -- Say that these members live, by the database's clock; the ids that come back are still members. In the same look:
 -- the generation, how often projections were rewound, and whether the replica set has somebody to admit or to remove.
 WITH beat AS (
-    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp() WHERE m.id = ANY ($1::integer[])
+    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp()
+    WHERE m.name = $1::text AND m.id = ANY ($2::integer[])
     RETURNING m.id, m.replica_set
 )
 SELECT b.id, b.replica_set, r.generation,
@@ -63,12 +64,15 @@ FROM reactive_orch.acknowledge($1::text, $2::integer, $3::bigint, $4::text, $5::
 
 -- name: leave
 -- Ask to be removed by the next change; a worker that was never admitted needs none.
-WITH never_admitted AS (DELETE FROM reactive_orch.members m WHERE m.id = $1::integer AND m.state = 'waiting')
-UPDATE reactive_orch.members m SET state = 'leaving' WHERE m.id = $1::integer AND m.state = 'active';
+WITH never_admitted AS (
+    DELETE FROM reactive_orch.members m WHERE m.id = $1::integer AND m.name = $2::text AND m.state = 'waiting'
+)
+UPDATE reactive_orch.members m SET state = 'leaving'
+WHERE m.id = $1::integer AND m.name = $2::text AND m.state = 'active';
 
 -- name: give_up
--- Member $1 no longer runs projection $2.
-SELECT reactive_orch.give_up_projection($1::integer, $2::text);
+-- Member $1 of process $2 no longer runs projection $3.
+SELECT reactive_orch.give_up_projection($1::integer, $2::text, $3::text);
 
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.

@@ -21,9 +21,8 @@ from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database, transla
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-    import asyncpg
-
     from reactive_orch.model import MemberId
+    from reactive_orch.postgres.connection import BatchConnection
 
 EVENTS_CHANNEL = "reactive_orch_events"
 GENERATIONS_CHANNEL = "reactive_orch_generations"
@@ -66,7 +65,7 @@ class Session:
         self._database = database
         self._heartbeat_s = heartbeat_s
         self._hearers = hearers
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: BatchConnection | None = None
         self._one_at_a_time = anyio.Lock()
         self._lost = anyio.Event()
         self._heard_at = time.monotonic()
@@ -74,6 +73,8 @@ class Session:
         self._states: dict[str, tuple[int, int]] = {}
         """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
+        self._drawn: set[MemberId] = set()
+        """All that this process has ever had: a server that has lost the last ones must not give them out again."""
         self.since: float | None = None
         """Since when notifications arrive, by the monotonic clock."""
         self.queue_usage = 0.0
@@ -100,10 +101,11 @@ class Session:
                 await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._hearers.events())
                 await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._hearers.generation(args[3]))
             if self.members:
-                self.members &= await membership.resume(connection, self.members)
+                self.members &= await membership.resume(connection, self._database.label, self.members)
         except BaseException:
             connection.terminate()
             raise
+        self._states.clear()
         self._connection, self.since = connection, time.monotonic()
 
     async def beat_until_lost(self) -> None:
@@ -121,7 +123,7 @@ class Session:
         try:
             async with self._alone() as connection:
                 known = frozenset(self.members)
-                beats = await membership.heartbeat(connection, known)
+                beats = await membership.heartbeat(connection, self._database.label, known)
             outcome = "ok"
             away_s = self._heard()
             if away_s > LATE_BEATS * self._heartbeat_s:
@@ -162,9 +164,8 @@ class Session:
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._connection.terminate()
-            self._connection = self.since = None
-            self._database.lost()
+            connection, self._connection, self.since = self._connection, None, None
+            self._database.give_up(connection)
 
     async def close(self) -> None:
         """Close the connection within bounded time; the locks go with it."""
@@ -175,13 +176,22 @@ class Session:
                     await connection.close(timeout=CLEANUP_TIMEOUT_S / 2)
             connection.terminate()
 
-    async def join(self, replica_set: str, name: str, projections: Collection[str], stale_after_s: float) -> MemberId:
+    async def join(self, replica_set: str, projections: Collection[str], stale_after_s: float) -> MemberId:
         """Take a new member's lock and write its waiting row. Raises Unavailable while there is no connection."""
         async with self._alone() as connection:
             # Shielded: a member whose row is written and whose id nobody knows would be waited for by all.
             with anyio.CancelScope(shield=True):
-                member = await membership.join(connection, replica_set, name, projections, stale_after_s, self.members)
+                member = await membership.join(
+                    connection,
+                    replica_set,
+                    self._database.label,
+                    projections,
+                    stale_after_s,
+                    self.members,
+                    self._drawn,
+                )
             self.members.add(member)
+            self._drawn.add(member)
         return member
 
     async def forget(self, member: MemberId) -> None:
@@ -191,7 +201,7 @@ class Session:
             await membership.unlock(connection, member)
 
     @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    async def _alone(self) -> AsyncIterator[BatchConnection]:
         async with self._one_at_a_time:
             if self._connection is None:
                 msg = "the membership connection is down"

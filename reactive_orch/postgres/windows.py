@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 """Of all that is read with one window, so that large events cannot fill the memory; one event is always read."""
 
+READ_TIMEOUT_S = 10.0
+"""Of each statement: a connection that is silent for so long is given up, although handlers on it may take longer."""
+
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 _COLUMNS = [name.removesuffix("_json") for name in Event._fields]
@@ -69,7 +72,7 @@ async def next_position(connection: AnyConnection, after: Position, settled: Pos
 async def _read(connection: AnyConnection, window: Window, wanted: Filter, limit: int) -> Found:
     statement = _SQL.read_scattered if window.scattered else _SQL.read_dense
     with translated():
-        rows = await connection.fetch(statement, *_of(window, wanted), limit, WINDOW_BYTES_MAX)
+        rows = await connection.fetch(statement, *_of(window, wanted), limit, WINDOW_BYTES_MAX, timeout=READ_TIMEOUT_S)
     events = tuple(map(_event, map(_of_event, rows)))
     size = rows[-1]["bytes_read"] if rows else 0
     cut = len(events) == limit or size >= WINDOW_BYTES_MAX
@@ -83,7 +86,7 @@ def _of(window: Window, wanted: Filter) -> tuple[Any, ...]:
 async def _unreadable(connection: AnyConnection, window: Window, wanted: Filter, error: Exception) -> Unreadable:
     """Return what is wrong with the window's first event. Raises Superseded when there is none any more."""
     with translated():
-        first = await connection.fetchrow(_SQL.find_first, *_of(window, wanted))
+        first = await connection.fetchrow(_SQL.find_first, *_of(window, wanted), timeout=READ_TIMEOUT_S)
     if first is None:
         msg = "an event that could not be read is gone"
         raise Superseded(msg)
@@ -95,7 +98,7 @@ async def _spoiled_column(connection: AnyConnection, position: Position) -> str 
     for column in _COLUMNS:
         try:
             with translated():
-                await connection.fetch(_SQL.read_column, position, column)
+                await connection.fetch(_SQL.read_column, position, column, timeout=READ_TIMEOUT_S)
         except ReactiveOrchError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is: that it comes with this column is the answer

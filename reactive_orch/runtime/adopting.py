@@ -57,7 +57,7 @@ class Adopting:
         """Tell the others that the generation has been adopted; False when there is another one already."""
         adoption.note()
         if not adoption.resumed:
-            async with database.coordination() as connection:
+            async with database.coordination(adoption.incarnation) as connection:
                 if not await adoption.acknowledge(connection):
                     return False
         if not adoption.done:

@@ -56,7 +56,7 @@ class Adoption:
         self.resumed = resumed
         """It was acknowledged before: there is nothing to tell."""
         self._acknowledging: tuple[int, Acknowledged] | None = None
-        self.generation = snapshot.generation
+        self.generation, self.incarnation = snapshot.generation, snapshot.incarnation
         self.due: Mapping[str, frozenset[Partition]] = core.share(snapshot, turn.member)
         self.done = False
         """Nothing is left to do of it."""
@@ -68,6 +68,10 @@ class Adoption:
 
     def _held(self) -> set[tuple[str, Partition]]:
         return _pairs({share.name: share.held for share in self._shares})
+
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Tell whether it is of this snapshot's generation: in another incarnation the number may be another one's."""
+        return (self.generation, self.incarnation) == (snapshot.generation, snapshot.incarnation)
 
     @property
     def age_s(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from reactive_orch.incarnation import NEVER
 from reactive_orch.model import Reason
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Crowd:
 
     def __init__(self) -> None:
         """Start with all of it."""
-        self._generation = 0
+        self._generation = (0, NEVER)
         self._since_s = 0.0
 
     async def gathers(self, signal: Signal, snapshot: Snapshot, new: Change) -> bool:
@@ -40,6 +41,7 @@ class Crowd:
     def _waits(self, snapshot: Snapshot, new: Change) -> bool:
         if snapshot.settled or not snapshot.generation or new.reason not in _PATIENT:
             return False
-        if snapshot.generation != self._generation:
-            self._generation, self._since_s = snapshot.generation, time.monotonic()
+        generation = snapshot.generation, snapshot.incarnation
+        if generation != self._generation:
+            self._generation, self._since_s = generation, time.monotonic()
         return time.monotonic() - self._since_s < GATHER_S

@@ -103,7 +103,7 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, shares: dict
     refused = me.projections - {name for name, share in shares.items() if not share.refused}
     for name in sorted(refused):
         async with node.database.coordination() as connection:
-            await membership.give_up(connection, me.id, name)
+            await membership.give_up(connection, me, name)
         if name in shares:
             say_refused(replica_set, name)
             shares.pop(name).forget()
@@ -115,7 +115,7 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, shares: dict
 async def ask_to_leave(node: Node, me: MemberId) -> None:
     """Ask to be removed by the next generation."""
     async with node.database.coordination() as connection:
-        await membership.leave(connection, me)
+        await membership.leave(connection, me, node.label)
 
 
 def say_refused(replica_set: str, projection: str) -> None:

@@ -18,7 +18,8 @@ from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress, Trouble
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, Unreadable, described, named
 from reactive_orch.postgres import checkpoints
-from reactive_orch.postgres.database import drop, is_conflict, is_lost, took_too_long
+from reactive_orch.postgres.connection import drop
+from reactive_orch.postgres.faults import SETBACKS, classify_foreign, took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import BATCH_S, Calling
 from reactive_orch.runtime.reader import Reader
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from reactive_orch.core.progress import Batch
+    from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Event, Partition, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection
@@ -57,7 +59,7 @@ class Lane:
     def __init__(self, work: Work, shelf: Shelf) -> None:
         """Start without partitions."""
         self._work = work
-        self.progress = Progress(work.config.batch_events, work.partitions_total)
+        self.progress = Progress(work.config.batch_events, work.partitions_total, work.database.incarnation)
         self.signal = Signal()
         self.in_flight: frozenset[Partition] = frozenset()
         self.events_handled = 0
@@ -68,7 +70,6 @@ class Lane:
         self._tx: AnyConnection | None = None
         """Of the batch that is being handled."""
         self._leaving: set[Partition] = set()
-        self._incarnation = work.database.incarnation
         around = self.handling.traced if work.config.trace_events else None
         self._calling = Calling(work.projection, work.config.handler_timeout_s, around)
         self._trouble = Trouble()
@@ -92,9 +93,14 @@ class Lane:
         most_s = self._work.config.handler_timeout_s + BATCH_S
         return self._called_at is not None and now - self._called_at <= most_s
 
-    def take(self, gained: Mapping[Partition, Checkpoint]) -> None:
-        """Begin with partitions where their checkpoints stand."""
-        self.progress.take(gained)
+    @property
+    def remembers(self) -> bool:
+        """Whether what it knows is of the present incarnation of the database: else it is about to forget it."""
+        return self.progress.incarnation == self._work.database.incarnation
+
+    def take(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
+        """Begin with partitions where their checkpoints stand, as read in this incarnation."""
+        self.progress.take(gained, incarnation)
         self.signal.set()
 
     def release(self, lost: Collection[Partition]) -> tuple[Swap, ...]:
@@ -104,8 +110,7 @@ class Lane:
         """
         self._leaving.update(self.in_flight.intersection(lost))
         idle = self.progress.partitions.intersection(lost) - self.in_flight
-        valid = self._incarnation == self._work.database.incarnation
-        unsaved = self.progress.unsaved(idle) if valid else ()
+        unsaved = self.progress.unsaved(idle) if self.remembers else ()
         self.progress.drop(idle)
         return unsaved
 
@@ -122,9 +127,8 @@ class Lane:
 
     def forget(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
-        self.progress.drop(self.progress.partitions)
+        self.progress.begin(self._work.database.incarnation)
         self._leaving.clear()
-        self._incarnation = self._work.database.incarnation
         self._work.changed()
 
     async def run(self) -> None:
@@ -148,7 +152,7 @@ class Lane:
         if self._gather_s:
             await anyio.sleep(self._gather_s)
             self._gather_s = 0.0
-        if self._incarnation != self._work.database.incarnation:
+        if not self.remembers:
             self.forget()
         if self._save_is_due():
             await self._save()
@@ -157,9 +161,8 @@ class Lane:
             await self._rest()
             return
         reading = await self._read(window)
-        if reading is None or self._incarnation != self._work.database.incarnation:
+        if reading is None or not self.remembers or reading.window.incarnation != self.progress.incarnation:
             return
-        self._reconnect.reset()
         if reading.events:
             await self._work_off(tasks, reading)
         else:
@@ -179,7 +182,7 @@ class Lane:
                 raise
             await self._cut_off(window, error)
             return None
-        settled = self._work.tail.settled
+        settled = self._work.tail.settled_in(window.incarnation)
         if settled is not None and not reading.events and self.progress.widest(window):
             return await self._reader.past_gap(reading, settled)
         return reading
@@ -194,7 +197,7 @@ class Lane:
         await anyio.sleep(self._contended.next_s())
 
     def _window(self) -> Window | None:
-        settled = self._work.tail.settled
+        settled = self._work.tail.settled_in(self.progress.incarnation)
         return None if settled is None else self.progress.window(settled, self._limit())
 
     async def _work_off(self, tasks: TaskGroup, first: Reading) -> None:
@@ -202,10 +205,10 @@ class Lane:
         reading: Reading | None = first
         work = self._work
         async with (
-            work.database.processing() as connection,
+            work.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, work.replica_set, work.projection.name) as batches,
         ):
-            while reading is not None and self._incarnation == work.database.incarnation:
+            while reading is not None and self.remembers:
                 self._read_ahead(tasks, reading)
                 batch = self._plan(reading)
                 if batch.events:
@@ -228,7 +231,7 @@ class Lane:
         self._land()
 
     def _read_ahead(self, tasks: TaskGroup, reading: Reading) -> None:
-        settled = self._work.tail.settled
+        settled = self._work.tail.settled_in(self.progress.incarnation)
         if reading.events and settled is not None and not self._trouble.limits(reading.end):
             following = self.progress.following(reading.window, reading.end, settled)
             if following is not None:
@@ -274,6 +277,7 @@ class Lane:
         self._trouble.succeeded()
         self._retry.reset()
         self._contended.reset()
+        self._reconnect.reset()
         self._setbacks = 0
 
     async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
@@ -288,10 +292,10 @@ class Lane:
             self._called_at = None
 
     def _raise_setback(self, error: BaseException, tx: AnyConnection) -> None:
-        lost = is_lost(error, tx)
-        if (lost or is_conflict(error)) and self._setbacks < SETBACKS_MAX:
+        setback = SETBACKS.get(classify_foreign(error, tx))
+        if setback is not None and self._setbacks < SETBACKS_MAX:
             self._setbacks += 1
-            raise (Unavailable if lost else Superseded)(described(error)) from error
+            raise setback(described(error)) from error
 
     async def _after_failure(self, error: HandlerFailed) -> None:
         self._land()
@@ -326,11 +330,12 @@ class Lane:
 
     async def _save(self) -> None:
         self._saved_at = time.monotonic()
-        swaps = self.progress.unsaved(self.progress.partitions)
+        swaps, incarnation = self.progress.unsaved(self.progress.partitions), self.progress.incarnation
         self.in_flight = frozenset(swap.partition for swap in swaps)
         try:
-            await self._work.save(swaps)
-            self.progress.swapped(swaps)
+            await self._work.save(swaps, incarnation)
+            if incarnation == self.progress.incarnation:
+                self.progress.swapped(swaps)
         finally:
             self.in_flight = frozenset()
         self._land()

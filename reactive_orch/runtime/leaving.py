@@ -71,11 +71,13 @@ class Departures:
         self._due.pop(member, None)
 
     async def _remove(self, connection: AnyConnection, replica_set: str, member: MemberId) -> None:
-        await membership.leave(connection, member)
+        await membership.leave(connection, member, self._database.label)
         for _ in range(LEAVE_ATTEMPTS):
             turn = Turn(replica_set, member, "own")
             snapshot = await membership.observe(connection, replica_set)
-            if core.find(snapshot, member) is None or await self._write(connection, turn, snapshot):
+            if core.find(snapshot, member, self._database.label) is None or await self._write(
+                connection, turn, snapshot
+            ):
                 return
         msg = "others write generation after generation"
         raise Superseded(msg)

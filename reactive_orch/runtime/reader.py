@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable
+from reactive_orch.errors import ReactiveOrchError, Superseded
 from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.shelf import Read, Reading
@@ -47,19 +47,14 @@ class Reader:
 
     def read_ahead(self, tasks: TaskGroup, window: Window) -> None:
         """Start to read what is likely to be asked for next, unless it is on the shelf."""
-        self._guess = self._shelf.find(window, self._database.incarnation)
+        self._guess = self._shelf.find(window)
         if self._guess is None:
             self._guess = self._begin(window)
             tasks.start_soon(self._read_guess, self._guess)
 
     async def read(self, window: Window) -> Reading:
         """Return this window, or its beginning if that was read ahead. Raises Unavailable, Superseded or Unreadable."""
-        incarnation = self._database.incarnation
         reading = await self.ahead(window) or await self._shelved(window)
-        if incarnation != self._database.incarnation:
-            # While another lane was waited for. In the new incarnation this window's end may not be settled.
-            msg = "the database was lost meanwhile"
-            raise Unavailable(msg)
         return reading or await self._perform(self._begin(window))
 
     async def past_gap(self, reading: Reading, settled: Position) -> Reading:
@@ -69,7 +64,7 @@ class Reader:
         """
         end = reading.end
         with passing_over("lane", Superseded):
-            async with self._database.processing() as connection:
+            async with self._database.processing(reading.window.incarnation) as connection:
                 following = await windows.next_position(connection, end, settled)
             end = settled if following is None else following - 1
         return replace(reading, end=end)
@@ -80,23 +75,23 @@ class Reader:
         return await self._arrived(guess) if guess is not None and guess.begins(window) else None
 
     async def _shelved(self, window: Window) -> Reading | None:
-        while (read := self._shelf.find(window, self._database.incarnation)) is not None:
+        while (read := self._shelf.find(window)) is not None:
             if (reading := await self._arrived(read)) is not None:
                 return reading
         return None
 
     async def _arrived(self, read: Read) -> Reading | None:
         await read.arrived.wait()
-        return read.reading if read.incarnation == self._database.incarnation else None
+        return read.reading
 
     def _begin(self, window: Window) -> Read:
-        read = Read(window, self._database.incarnation)
+        read = Read(window)
         self._shelf.put(read)
         return read
 
     async def _perform(self, read: Read) -> Reading:
         try:
-            async with self._database.processing() as connection:
+            async with self._database.processing(read.window.incarnation) as connection:
                 read.under_way = True
                 began = time.perf_counter()
                 found = await windows.read_window(connection, read.window, self._wanted)

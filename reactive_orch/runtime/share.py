@@ -23,6 +23,7 @@ from reactive_orch.runtime.signal import Signal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position
     from reactive_orch.runtime.shelf import Shelf
     from reactive_orch.runtime.work import Work
@@ -67,7 +68,11 @@ class Share:
     @property
     def settled(self) -> bool:
         """Whether it holds exactly what it should."""
-        return not self._saving and self.held == self._desired
+        return not self._saving and self.held == self._desired and self._remembers
+
+    @property
+    def _remembers(self) -> bool:
+        return all(lane.remembers for lane in self._all_lanes)
 
     @property
     def only_in_flight(self) -> bool:
@@ -181,19 +186,19 @@ class Share:
         self._await_free(self._desired - self.held)
 
     async def _let_go(self) -> None:
-        lost = self.held - self._desired
+        lost, incarnation = self.held - self._desired, self._work.database.incarnation
         unsaved = [swap for lane in self._all_lanes for swap in lane.release(lost)]
         self._saving = True
         try:
             # Superseded: the new owner was quicker; it reads a stretch without events once more.
             with passing_over("share", Superseded):
-                await self._work.save(unsaved)
+                await self._work.save(unsaved, incarnation)
         finally:
             self._saving = False
 
     async def _load_free(self, missing: frozenset[Partition]) -> None:
         incarnation = self._work.database.incarnation
-        async with self._work.database.coordination() as connection:
+        async with self._work.database.coordination(incarnation) as connection:
             gained = await checkpoints.load_free(connection, self._work.replica_set, self._work.projection, missing)
         self._deal(gained, incarnation)
 
@@ -206,14 +211,15 @@ class Share:
             (began, partition), self._row_awaited = self._row_awaited, None
             self.row_wait = max(self.row_wait, (time.monotonic() - began, partition), key=lambda wait: wait[0])
 
-    def _deal(self, gained: Mapping[Partition, Checkpoint], incarnation: int) -> None:
-        # While the rows were read, the share may have changed, and the database have been lost.
-        if incarnation != self._work.database.incarnation:
+    def _deal(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
+        # While the rows were read, the share may have changed, and the database have been lost. Lanes that have not
+        # forgotten yet what they knew before call for another round when they have.
+        if incarnation != self._work.database.incarnation or not self._remembers:
             return
         wanted = self._desired - self.held
         for partition in sorted(wanted & gained.keys()):
             row = gained[partition]
-            self._lane_for(partition, row.position).take({partition: row})
+            self._lane_for(partition, row.position).take({partition: row}, incarnation)
 
     def _lane_for(self, partition: Partition, position: Position) -> Lane:
         lane = self._lanes[partition % len(self._lanes)]
@@ -231,7 +237,7 @@ class Share:
     def _merge_caught_up(self) -> None:
         behind = self._catch_up
         low = behind.progress.low
-        if low is None or behind.in_flight:
+        if low is None or behind.in_flight or not self._remembers:
             return
         for partition in sorted(behind.progress.partitions):
             lane = self._lanes[partition % len(self._lanes)]

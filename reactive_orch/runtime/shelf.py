@@ -46,8 +46,6 @@ class Read:
     """A window that is to be read, is being read, or has been."""
 
     window: Window
-    incarnation: int
-    """Of the database; what was read in an earlier one says nothing about a later one."""
     under_way: bool = False
     """It has a connection: the database is at work on it, or has been."""
     reading: Reading | None = None
@@ -57,9 +55,14 @@ class Read:
     """It has been read, or that has failed and `reading` is None."""
 
     def begins(self, window: Window) -> bool:
-        """Whether it is this window, up to some position."""
+        """Whether it is this window, up to some position; what another incarnation has read is another window."""
         mine = self.window
-        return mine.low == window.low and mine.limit == window.limit and mine.partitions == window.partitions
+        return (mine.incarnation, mine.low, mine.limit, mine.partitions) == (
+            window.incarnation,
+            window.low,
+            window.limit,
+            window.partitions,
+        )
 
     def brings(self, window: Window) -> bool:
         """Whether it brings all that reading this window would."""
@@ -77,9 +80,9 @@ class Shelf:
         self._last: deque[Read] = deque(maxlen=WINDOWS_KEPT if lanes > 1 else 0)
         self._bytes_kept = bytes_kept
 
-    def find(self, window: Window, incarnation: int) -> Read | None:
+    def find(self, window: Window) -> Read | None:
         """Return what brings this window, read or being read; None: whoever asks has to read it."""
-        return next((read for read in self._last if read.incarnation == incarnation and read.brings(window)), None)
+        return next((read for read in self._last if read.brings(window)), None)
 
     def put(self, read: Read) -> None:
         """Keep what is going to be read; the oldest goes."""

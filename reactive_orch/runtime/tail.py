@@ -28,9 +28,9 @@ from reactive_orch.telemetry.metrics import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import asyncpg
-
+    from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Blocker, Position
+    from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
 
 POLL_S = 5.0
@@ -57,7 +57,8 @@ class Tail:
         self._database = database
         self._hears = hears
         self._frontier = Frontier()
-        self._incarnation = -1
+        self._known = False
+        """The frontier has been looked at in its incarnation."""
         self._waiting: set[Signal] = set()
         self._demand = Signal()
         self.bell = Signal()
@@ -88,7 +89,11 @@ class Tail:
     @property
     def settled(self) -> Position | None:
         """Every position up to here may be read; None while nothing is known of this incarnation."""
-        return self._frontier.settled if self._incarnation == self._database.incarnation else None
+        return self.settled_in(self._database.incarnation)
+
+    def settled_in(self, incarnation: Incarnation) -> Position | None:
+        """Return the same of this incarnation; None while nothing is known of it, or nothing is any more."""
+        return self._frontier.settled if self._known and self._frontier.incarnation == incarnation else None
 
     def settled_since(self, moment_s: float) -> Position | None:
         """Return what is settled by a look that began after this moment of the monotonic clock; None without one."""
@@ -130,16 +135,17 @@ class Tail:
                 await self._follow(connection, backoff)
             except (Unavailable, Superseded) as error:
                 self.interruptions.note("tail", error)
-                self._database.lost()
+                self._database.give_up(connection, error)
                 count(RECONNECTS, "tail")
                 await anyio.sleep(backoff.next_s())
             finally:
                 connection.terminate()
+                self._forget_holders()
 
-    async def _follow(self, connection: asyncpg.Connection[asyncpg.Record], backoff: Backoff) -> None:
-        """Follow the log until the incarnation changes: then this connection, too, may lead to the wrong server."""
-        incarnation = self._database.incarnation
-        await self._begin(connection, incarnation)
+    async def _follow(self, connection: BatchConnection, backoff: Backoff) -> None:
+        """Follow the log until this connection's incarnation is over: then it, too, may lead to the wrong server."""
+        incarnation = connection.marks.incarnation
+        await self._begin(connection)
         looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)
         while incarnation == self._database.incarnation:
             backoff.reset()
@@ -161,22 +167,25 @@ class Tail:
             if asleep and self._frontier.settled > before:
                 self._unheard = self._unheard + 1 if self.bell.source == "timer" else 0
 
-    async def _begin(self, connection: asyncpg.Connection[asyncpg.Record], incarnation: int) -> None:
+    async def _begin(self, connection: BatchConnection) -> None:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
+        self._known = False
         state = await log.check(connection)
         # A checkpoint was written by somebody for whom everything up to it was settled.
-        self._frontier = Frontier(settled=state.checkpoint)
+        self._frontier = Frontier(settled=state.checkpoint, incarnation=connection.marks.incarnation)
         self._bell, self._armed_until_s = Bell(), 0.0
         self._held_since, self.blockers, self._report_at = None, [], 0.0
         await self._look(connection)
-        self._incarnation = incarnation
+        self._known = True
         self._announce()
 
-    async def _look(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _look(self, connection: BatchConnection) -> None:
         self._looked_at = time.monotonic()
         look = await log.observe(connection)
         before = self._frontier.settled
-        frontier = self._frontier.observe(Observation(look.head, frozenset(look.holders), frozenset(look.prepared)))
+        frontier = self._frontier.observe(
+            Observation(look.head, frozenset(look.holders), frozenset(look.prepared), connection.marks.incarnation)
+        )
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, frontier.settled, look.head))
         self._frontier = frontier
@@ -203,9 +212,13 @@ class Tail:
     def _released(self) -> None:
         if self.held_s > BLOCKED_AFTER_S:
             frontier_was_held(self.held_s, self.blockers, self._frontier.settled)
+        self._forget_holders()
+
+    def _forget_holders(self) -> None:
+        """Say no more that somebody holds the log: nobody does, or there is no connection to see whether."""
         self._held_since, self.blockers, self._report_at = None, [], 0.0
 
-    async def _watch_holders(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _watch_holders(self, connection: BatchConnection) -> None:
         now = time.monotonic()
         if self._held_since is None:
             self._held_since, self._report_at = now, now + BLOCKED_AFTER_S
@@ -219,7 +232,7 @@ class Tail:
                 extra={"event": "frontier_held"},
             )
 
-    async def _sleep(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _sleep(self, connection: BatchConnection) -> None:
         """Wait for the bell: armed first, then looked once more, or else an event in between would ring for nobody."""
         if not self._waiting:
             await self._demand.wait()
@@ -254,7 +267,7 @@ class Tail:
             await self._demand.wait()
         await self.bell.wait(max(self._looked_at + self._bell.look_every_s(self.readers) - time.monotonic(), 0.0))
 
-    async def _disarm(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _disarm(self, connection: BatchConnection) -> None:
         if self._armed_until_s:
             self._armed_until_s = 0.0
             await log.arm(connection, 0)

@@ -64,7 +64,7 @@ class Watch:
                 backoff.reset()
             except (Unavailable, Superseded) as error:
                 interrupted("watch", error)
-                self._database.lost()
+                self._database.give_up(connection, error)
                 count(RECONNECTS, "watch")
                 await anyio.sleep(backoff.next_s())
             finally:

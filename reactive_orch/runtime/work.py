@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reactive_orch.config import Config
+    from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Projection, Swap, Window
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.node import Node
@@ -57,10 +58,13 @@ class Work:
         """Into how many partitions the log is divided."""
         return self.node.partitions_total
 
-    async def save(self, swaps: Sequence[Swap]) -> None:
-        """Move checkpoints over stretches without events."""
+    async def save(self, swaps: Sequence[Swap], incarnation: Incarnation) -> None:
+        """Move checkpoints over stretches without events, as read in this incarnation.
+
+        Raises Superseded when that is over: elsewhere there may be events.
+        """
         if swaps:
-            async with self.database.coordination() as connection:
+            async with self.database.coordination(incarnation) as connection:
                 await checkpoints.save(connection, self.replica_set, self.projection.name, swaps)
 
     def say_cut(self, window: Window, error: Exception) -> None:

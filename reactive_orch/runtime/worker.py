@@ -243,7 +243,7 @@ class Worker:
         snapshot = await self._observe(turn)
         if self.member is None:
             return await self._join()
-        me = core.find(snapshot, self.member)
+        me = core.find(snapshot, self.member, self._node.label)
         if me is None:
             return await self._removed(turn, snapshot)
         if self._stopping and me.state is MemberState.WAITING:
@@ -255,7 +255,7 @@ class Worker:
         new = core.plan_change(snapshot, self._node.partitions_total, trust=trust)
         if new is not None:
             if not await self._crowd.gathers(self._signal, snapshot, new):
-                async with self._node.database.coordination() as connection:
+                async with self._node.database.coordination(snapshot.incarnation) as connection:
                     await write_generation(connection, turn, snapshot, new)
             return True
         return await (self._let_go(me) if self._stopping else self._adopt(turn, snapshot, me))
@@ -282,7 +282,7 @@ class Worker:
         if self._stopping:
             return False
         self.member = await self._node.session.join(
-            self.replica_set, self._node.label, self._shares.keys(), self._node.config.stale_after_s
+            self.replica_set, self._shares.keys(), self._node.config.stale_after_s
         )
         count(REGISTRATIONS, self.replica_set)
         return True
@@ -320,7 +320,7 @@ class Worker:
         for name, share in self._shares.items():
             share.rewound(snapshot.epochs.get(name, 0))
         adoption = self._adopting.present
-        if adoption is None or adoption.generation != snapshot.generation:
+        if adoption is None or not adoption.is_of(snapshot):
             self._state = State.REBALANCING
             resumed = me.acknowledged >= snapshot.generation
             adoption = self._adopting.begin(turn, snapshot, self._shares, resumed=resumed)

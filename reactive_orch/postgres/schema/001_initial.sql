@@ -330,7 +330,8 @@ CREATE TABLE reactive_orch.replica_sets (
     generation bigint           NOT NULL DEFAULT 0
 );
 
--- Ids are the keys of advisory locks, under the namespace below; drawn once, never again.
+-- Ids are the keys of advisory locks, under the namespace below; drawn once, never again on this server. A member is its
+-- id and its name: a promoted standby that has lost the last ids draws them a second time.
 CREATE SEQUENCE reactive_orch.member_ids AS integer;
 
 CREATE FUNCTION reactive_orch.lock_namespace() RETURNS integer
@@ -499,21 +500,29 @@ END
 $$;
 
 -- A running worker learns that a projection's filter is another one now: it stays for its others.
-CREATE FUNCTION reactive_orch.give_up_projection(in_member integer, in_projection text) RETURNS void
+CREATE FUNCTION reactive_orch.give_up_projection(in_member integer, in_name text, in_projection text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE reactive_orch.members m SET projections = array_remove(m.projections, in_projection) WHERE m.id = in_member
+    UPDATE reactive_orch.members m SET projections = array_remove(m.projections, in_projection)
+    WHERE m.id = in_member AND m.name = in_name
 $$;
 
 -- A worker asks to be admitted: takes its lock ("I live"), then writes its row. Never the other way round: a row
 -- without its lock is a dead member. Nobody is notified: the joiner makes the change that admits it, and the heartbeats
 -- of the others cover one that dies in between.
 CREATE FUNCTION reactive_orch.join_replica_set(
-    in_replica_set text, in_name text, in_projections text[], in_stale_after interval, in_known integer[])
+    in_replica_set text, in_name text, in_projections text[], in_stale_after interval, in_known integer[],
+    in_drawn integer[])
 RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    member integer := nextval('reactive_orch.member_ids');
+    member integer;
 BEGIN
+    -- A standby that is promoted without the tail of the log draws ids anew. Other processes have other names.
+    LOOP
+        member := nextval('reactive_orch.member_ids');
+        EXIT WHEN member <> ALL (in_drawn);
+    END LOOP;
+
     -- What this process has joined without ever learning the id: the answer was lost. Nobody works for such a member.
     DELETE FROM reactive_orch.members m
     WHERE m.replica_set = in_replica_set AND m.name = in_name AND m.id <> ALL (in_known) AND m.state = 'waiting';
@@ -530,8 +539,9 @@ $$;
 
 -- A worker that lost its connection and has a new one takes its locks again, under the same ids, and records the new
 -- backend. Its old backend may not have noticed yet and still hold them: it is ended. Returns the ids whose rows are
--- still there; for the others the worker was removed meanwhile.
-CREATE FUNCTION reactive_orch.resume_members(in_ids integer[]) RETURNS integer[]
+-- still there; for the others the worker was removed meanwhile. A row of another name is another process's, which has
+-- drawn the same id on a server that had lost the first one.
+CREATE FUNCTION reactive_orch.resume_members(in_name text, in_ids integer[]) RETURNS integer[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     resumed integer[];
@@ -539,14 +549,15 @@ BEGIN
     -- Its own process's backends have its own rights: this cannot be refused.
     PERFORM pg_terminate_backend(a.pid)
     FROM reactive_orch.members m JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_start
-    WHERE m.id = ANY (in_ids) AND a.pid <> pg_backend_pid();
-    PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), i) FROM unnest(in_ids) AS i ORDER BY i;
+    WHERE m.id = ANY (in_ids) AND m.name = in_name AND a.pid <> pg_backend_pid();
+    PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), own.id)
+    FROM (SELECT m.id FROM reactive_orch.members m WHERE m.id = ANY (in_ids) AND m.name = in_name ORDER BY m.id) own;
 
     WITH kept AS (
         UPDATE reactive_orch.members m
         SET backend_pid = a.pid, backend_start = a.backend_start, heartbeat_at = clock_timestamp()
         FROM pg_stat_get_activity(pg_backend_pid()) a
-        WHERE m.id = ANY (in_ids) RETURNING m.id
+        WHERE m.id = ANY (in_ids) AND m.name = in_name RETURNING m.id
     ) SELECT coalesce(array_agg(kept.id), '{}') INTO resumed FROM kept;
     RETURN resumed;
 END

@@ -1,0 +1,42 @@
+"""What a process's memory of the database belongs to: an incarnation, and the one server that it leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Incarnation = NewType("Incarnation", int)
+"""Of the database, as one process counts: it rises with every lost connection. What was learned in one says nothing in
+another: what came back may be another server, or an older state of the same one."""
+
+NEVER = Incarnation(-1)
+"""Of what has not been learned from any database."""
+
+
+def demand_same(*incarnations: Incarnation) -> None:
+    """Raise ValueError when memories of different incarnations are about to be mixed: events would be skipped."""
+    if len(set(incarnations)) > 1:
+        msg = f"memories of different incarnations must not meet: {sorted(set(incarnations))}"
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a connection leads, told by the connection itself: an address may be moved while its old server lives."""
+
+    system: int
+    """The cluster's identifier: copies made by replication or from a backup of its files have the same."""
+    database: int
+    """The database's oid."""
+    timeline: int
+    """Raised by every promotion; 0 while it is a standby."""
+    started_at: datetime
+    """When the postmaster was started."""
+
+    def precedes(self, other: Server) -> bool:
+        """Tell whether the other was promoted after this one: this is an old primary that lives on, or came back."""
+        same = (self.system, self.database) == (other.system, other.database)
+        return same and self.timeline < other.timeline

@@ -1,0 +1,152 @@
+"""From an address to a connection that leads to the primary, and says to which.
+
+An address may name several hosts, and each has a time of its own: one that accepts and is silent, frozen or half dead,
+must not hide the primary. The host that answered last is asked first, and the others with it when it is late. Of
+several that call themselves the primary the one promoted last is taken: the other is an old one that has come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
+
+import asyncpg
+
+from reactive_orch.config import shown
+from reactive_orch.errors import Unavailable
+from reactive_orch.incarnation import Server
+from reactive_orch.postgres.faults import one_line
+from reactive_orch.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from reactive_orch.postgres.connection import BatchConnection
+
+    _Attempt: TypeAlias = asyncio.Task[tuple[str, BatchConnection]]
+
+CONNECT_TIMEOUT_S = 5.0
+"""Of each host."""
+HEAD_START_S = 0.5
+"""How long the host that answered last is asked alone."""
+RIVALS_S = 0.25
+"""Where all hosts are asked: how long others than the first that answers have to show that they were promoted since."""
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+_URL = re.compile(r"(postgres(?:ql)?://(?:[^/?#]*@)?)([^@/?#]*)([^?#]*)(.*)", re.DOTALL)
+
+
+def each_host(url: str) -> tuple[str, ...]:
+    """Return a URL for each host that a URL names; the URL itself when it names one, or none."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        return (url,)
+    before, hosts, path, query = match.groups()
+    if "," in hosts:
+        return tuple(f"{before}{host}{path}{query}" for host in hosts.split(","))
+    words = dict(parse_qsl(query.removeprefix("?")))
+    names, ports = words.get("host", "").split(","), words.get("port", "").split(",")
+    if hosts or len(names) == 1 or len(ports) not in {1, len(names)}:
+        return (url,)
+    ports = ports if len(ports) == len(names) else ports * len(names)
+    pairs = zip(names, ports, strict=True)
+    return tuple(f"{before}{path}?{urlencode(words | _host_words(*pair))}" for pair in pairs)
+
+
+def _host_words(host: str, port: str) -> dict[str, str]:
+    return {"host": host, "port": port} if port else {"host": host}
+
+
+class Connector:
+    """Opens connections to one database, wherever its primary is."""
+
+    def __init__(self, url: str) -> None:
+        """Open nothing yet."""
+        self._urls = each_host(url)
+        self._last: str | None = None
+        self._late: set[_Attempt] = set()
+
+    async def open(self, **arguments: Any) -> BatchConnection:
+        """Return a new connection that has told where it leads.
+
+        Raises what asyncpg raises, but Unavailable, with the address, where asyncpg raises an OSError.
+        """
+        if len(self._urls) == 1:
+            return (await _open(url=self._urls[0], arguments=arguments))[1]
+        attempts: list[_Attempt] = []
+        chosen: _Attempt | None = None
+        try:
+            chosen = await self._ask(attempts, arguments)
+            self._last, connection = chosen.result()
+            return connection
+        finally:
+            self._late.update(attempts)
+            for attempt in attempts:
+                attempt.add_done_callback(self._late.discard if attempt is chosen else self._discard)
+
+    async def _ask(self, attempts: list[_Attempt], arguments: dict[str, Any]) -> _Attempt:
+        if self._last is not None:
+            attempts.append(_begin(self._last, arguments))
+            await asyncio.wait(attempts, timeout=HEAD_START_S)
+        if not any(map(_is_open, attempts)):
+            attempts += [_begin(url, arguments) for url in self._urls if not attempts or url != self._last]
+            await _until_one_is_open(attempts)
+            await asyncio.wait(attempts, timeout=RIVALS_S)
+        return _best(attempts)
+
+    def _discard(self, attempt: _Attempt) -> None:
+        self._late.discard(attempt)
+        if _is_open(attempt):
+            attempt.result()[1].terminate()
+
+
+def _begin(url: str, arguments: dict[str, Any]) -> _Attempt:
+    return asyncio.create_task(_open(url, arguments))
+
+
+async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnection]:
+    try:
+        connection: BatchConnection = await asyncpg.connect(url, **arguments)
+    except OSError as error:  # of which not every event loop says whom it could not reach
+        msg = f"{one_line(error)} ({shown(url)})"
+        raise Unavailable(msg) from error
+    try:
+        connection.keep_alive()
+        row = await connection.fetchrow(_SQL.server, timeout=CONNECT_TIMEOUT_S)
+        assert row is not None, "the statement returns one row"
+        connection.marks.server = Server(*row)
+    except BaseException:
+        connection.terminate()
+        raise
+    return url, connection
+
+
+def _is_open(attempt: _Attempt) -> bool:
+    return attempt.done() and not attempt.cancelled() and attempt.exception() is None
+
+
+async def _until_one_is_open(attempts: Sequence[_Attempt]) -> None:
+    pending: Iterable[_Attempt] = [attempt for attempt in attempts if not attempt.done()]
+    while pending and not any(map(_is_open, attempts)):
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _best(attempts: Sequence[_Attempt]) -> _Attempt:
+    """Return the connection to the latest primary; without any, the failure that tells most."""
+    if opened := [attempt for attempt in attempts if _is_open(attempt)]:
+        return max(opened, key=lambda attempt: _timeline(attempt.result()[1]))
+    return min(attempts, key=lambda attempt: _says_little(attempt.exception()))
+
+
+def _timeline(connection: BatchConnection) -> int:
+    return connection.marks.server.timeline if connection.marks.server else 0
+
+
+def _says_little(error: BaseException | None) -> int:
+    """Of a standby, a host out of reach, and one that refuses: whoever waits for the primary is told of the last."""
+    silent = (asyncpg.TargetServerAttributeNotMatched, Unavailable)
+    return next((rank for rank, kind in enumerate(reversed(silent), 1) if isinstance(error, kind)), 0)

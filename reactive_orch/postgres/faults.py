@@ -1,0 +1,142 @@
+"""What an error of the database says, in one place: a lost connection, a conflict, or something else.
+
+Everything that goes on after an error goes on by its kind. Whoever asks about an error of a connection gives the
+connection too: the same words mean less while it is still open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from reactive_orch.errors import ConfigError, Exhausted, ReactiveOrchError, Standby, Superseded, Unavailable
+from reactive_orch.postgres.connection import is_closed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reactive_orch.postgres.connection import AnyConnection
+
+
+class Kind(enum.Enum):
+    """What to do about an error."""
+
+    LOST = "lost"
+    """The connection is of no use any more: forget, connect again."""
+    RESOURCES = "resources"
+    """The server lacks disk, memory or connections. Nothing is lost: wait, ever longer, and try again."""
+    CONFLICT = "conflict"
+    """The transaction met another one, or was cut short: do it again."""
+    REFUSED = "refused"
+    """The server takes no connection of ours for now."""
+    STANDBY = "standby"
+    """The server is none that may be written to."""
+    MISUSE = "misuse"
+    """The operator must change something: the address, the schema, a privilege."""
+    STATEMENT = "statement"
+    """The statement itself failed: whoever wrote it is to blame."""
+
+
+_KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
+    # In this order: the first that fits, so the special ones stand before the classes they belong to.
+    (Kind.CONFLICT, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)),
+    (Kind.CONFLICT, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)),
+    (Kind.STANDBY, (asyncpg.TargetServerAttributeNotMatched,)),
+    (Kind.MISUSE, (asyncpg.ClientConfigurationError, asyncpg.UndefinedObjectError)),
+    (Kind.MISUSE, (asyncpg.CantChangeRuntimeParamError, asyncpg.UndefinedTableError)),
+    (Kind.MISUSE, (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)),
+    (Kind.RESOURCES, (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)),
+    (Kind.LOST, (OSError,)),  # TimeoutError included: the answer may still come, so the connection is of no use
+    (Kind.LOST, (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)),
+    (Kind.LOST, (asyncpg.OperatorInterventionError, asyncpg.IdleInTransactionSessionTimeoutError)),
+    (Kind.LOST, (asyncpg.ReadOnlySQLTransactionError,)),
+    (Kind.REFUSED, (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)),
+    (Kind.REFUSED, (asyncpg.ObjectNotInPrerequisiteStateError,)),  # the database accepts no connections for now
+    (Kind.MISUSE, (asyncpg.InsufficientPrivilegeError,)),
+)
+_HANDLERS_OWN = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
+"""What a handler may meet elsewhere: it says nothing of our connection unless that is closed."""
+_NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
+
+
+def classify(error: BaseException) -> Kind:
+    """Return the kind of an error that one of our own statements, or a connection attempt, has met."""
+    return next((kind for kind, types in _KINDS if isinstance(error, types)), Kind.STATEMENT)
+
+
+def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
+    """Return the kind of an error of somebody who was lent this connection, a handler, or of its transaction's end.
+
+    LOST, RESOURCES, CONFLICT, or STATEMENT: his own. In a group of errors one conflict makes it a conflict.
+    """
+    if is_closed(connection):
+        return Kind.LOST
+    if isinstance(error, BaseExceptionGroup):
+        kinds = [classify_foreign(inner, connection) for inner in error.exceptions]
+        return next((kind for kind in SETBACKS if kind in kinds), Kind.STATEMENT)
+    cut_short = isinstance(error, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError))
+    kind = classify(error)
+    if cut_short or isinstance(error, (*_HANDLERS_OWN, asyncpg.ReadOnlySQLTransactionError)):
+        return Kind.STATEMENT
+    return kind if kind in SETBACKS else Kind.STATEMENT
+
+
+def took_too_long(error: BaseException) -> bool:
+    """Tell whether an error of ours says that a time-out ended a statement: the server's, or ours."""
+    return isinstance(error.__cause__, (TimeoutError, asyncpg.QueryCanceledError))
+
+
+SETBACKS: dict[Kind, type[ReactiveOrchError]] = {
+    Kind.LOST: Unavailable,
+    Kind.RESOURCES: Exhausted,
+    Kind.CONFLICT: Superseded,
+}
+"""What a batch is ended with whose handler is not to blame, by the kind of the error it met."""
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn asyncpg's exceptions into ours, keeping them as the cause.
+
+    Raises Unavailable (lost, refused), Exhausted, Standby, Superseded (do it again) or ConfigError (URL, schema,
+    privileges).
+    """
+    try:
+        yield
+    except ReactiveOrchError:
+        raise
+    except Exception as error:
+        ours = _OURS.get(classify(error))
+        if ours is not None:
+            raise ours(_words(error)) from error
+        raise
+
+
+_OURS: dict[Kind, type[ReactiveOrchError]] = {
+    Kind.LOST: Unavailable,
+    Kind.RESOURCES: Exhausted,
+    Kind.CONFLICT: Superseded,
+    Kind.REFUSED: Unavailable,
+    Kind.STANDBY: Standby,
+    Kind.MISUSE: ConfigError,
+}
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "the server is a standby: give the address of the primary, or all hosts in one URL"
+    if isinstance(error, _NO_SCHEMA):
+        return "the schema reactive_orch is missing or older than this program: run `python -m reactive_orch migrate`"
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return f"the database user lacks a privilege: {one_line(error)}"
+    if classify(error) is Kind.MISUSE:
+        return f"the database URL cannot be used: {one_line(error)}"
+    return one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text in one line, its type when it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
