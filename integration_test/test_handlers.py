@@ -15,7 +15,7 @@ import pytest
 from opentelemetry import baggage, context
 
 from integration_test.chaos import planted
-from integration_test.harness import prepared
+from integration_test.harness import connected, prepared
 from integration_test.projections import handled, record
 from integration_test.test_adversity import (
     assert_effects_match_checkpoints,
@@ -436,3 +436,23 @@ async def test_a_failed_attempt_is_followed_by_one_on_another_connection(databas
         await run_until_idle(database, failing, retries=5)
         await checked(connection)
     assert len(set(pids)) == 4
+
+
+async def test_a_connection_lost_in_a_handler_is_replaced(database: str) -> None:
+    calls = 0
+
+    @make_projection("handled")
+    async def losing(e: Event, tx: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        await record(tx, "handled", e)
+        if calls == 2:
+            async with connected(database) as other:
+                await other.execute("SELECT pg_terminate_backend($1)", await tx.fetchval("SELECT pg_backend_pid()"))
+            await asyncio.sleep(0.1)
+            await record(tx, "handled", e)
+
+    async with prepared(database) as connection:
+        await append(connection, [event(f"k{n}") for n in range(4)])
+        await run_until_idle(database, losing)
+        await checked(connection)

@@ -58,8 +58,9 @@ class Batches:
         """Begin nothing yet."""
         self._connection = connection
         self._of = (replica_set, projection)
-        self._batch_connection = cast("BatchConnection", connection)
-        self._marks = self._batch_connection.marks
+        own = cast("BatchConnection", connection)
+        # Taken now: what the pool lends forgets its connection once that is lost.
+        self._marks, self._nest, self._unnest = own.marks, own.nest, own.unnest
         self._begun = False
         self._ends_at: Sequence[Swap] = ()
         self.swap_s = 0.0
@@ -117,7 +118,7 @@ class Batches:
                 drop(self._connection)  # whether it has begun, neither asyncpg nor we know
                 raise
             self._begun = True
-            self._batch_connection.nest()
+            self._nest()
 
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
         assert self._begun, "a batch has begun"
@@ -157,7 +158,7 @@ class Batches:
 
     def _end(self) -> None:
         self._begun = False
-        self._batch_connection.unnest()
+        self._unnest()
 
     async def _roll_back(self) -> None:
         if not self._begun:
