@@ -24,7 +24,7 @@ from integration_test import projections as test_projections
 from reactive_orch import NewEvent, append
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     AtGate: TypeAlias = Callable[[], Awaitable[int]]
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -384,21 +384,22 @@ async def append_events(connection: Connection, count: int, *, keys: int = 50, e
 
 
 async def stand(
-    connection: Connection, projection: str, *, partitions: int, position: int, replica_set: str = "test"
+    connection: Connection, projection: str, *, partitions: Collection[int], position: int, replica_set: str = "test"
 ) -> None:
-    """Let the first partitions of a new projection stand at a position, as if all before it had been handled."""
+    """Let some partitions of a new projection stand at a position, as if all before it had been handled."""
     await connection.execute(_REGISTER, replica_set, [projection])
     async with connection.transaction():
         await connection.execute("SELECT set_config('reactive_orch.sealed', pg_current_xact_id()::text, true)")
-        moved = await connection.execute(_MOVE, replica_set, projection, partitions, position)
-    assert moved == f"UPDATE {partitions}"
+        moved = await connection.execute(_MOVE, replica_set, projection, list(partitions), position)
+    assert moved == f"UPDATE {len(partitions)}"
 
 
 _REGISTER = """
 SELECT reactive_orch.register_projections($1, $2::text[], ARRAY['{"aggregate_types": null, "bounded_contexts": null}'])
 """
 _MOVE = """
-UPDATE reactive_orch.checkpoints SET position = $4 WHERE replica_set = $1 AND projection = $2 AND partition < $3
+UPDATE reactive_orch.checkpoints SET position = $4
+WHERE replica_set = $1 AND projection = $2 AND partition = ANY ($3::integer[])
 """
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import statistics
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 
 from integration_test.harness import append_events, connected, stand, wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
+from reactive_orch.runtime.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from integration_test.harness import Connection
+    from reactive_orch.runtime.signal import Signal
 
 LANES = 4
-BACKLOG = 1_000_000
-FRESH, FRESH_EVERY = 40, 5000
+BACKLOG = 150_000
+FRESH, FRESH_EVERY = 15, 2500
 
 
 @contextlib.asynccontextmanager
@@ -112,8 +116,12 @@ async def test_lanes_take_turns_with_few_connections(database: str) -> None:
     assert least_when_the_first_ended[0] > events // 2
 
 
-async def test_fresh_events_do_not_wait_for_a_backlog(database: str) -> None:
-    """Half of the partitions have been handled, the others come from the beginning of a log of a million events."""
+@pytest.mark.parametrize("seed", [17])
+async def test_fresh_events_do_not_wait_for_a_backlog(database: str, seed: int) -> None:
+    """Some partitions have been handled, the others come from the beginning of a long log.
+
+    Which ones is drawn: the lanes may not take anybody's number for a sign.
+    """
     old, more_done = 0, asyncio.Semaphore(0)
     old_before: dict[str, int] = {}
     waited: list[int] = []
@@ -131,9 +139,10 @@ async def test_fresh_events_do_not_wait_for_a_backlog(database: str) -> None:
 
     async with connected(database) as connection:
         await connection.execute(OLD_EVENTS, BACKLOG)
-        await stand(connection, "mixed", partitions=32, position=BACKLOG)
-        keys = await connection.fetch(KEYS, FRESH)
-        backlog = await connection.fetchval("SELECT count(*) FROM reactive_orch.events WHERE partition >= 32")
+        ahead = random.Random(seed).sample(range(64), 32)
+        await stand(connection, "mixed", partitions=ahead, position=BACKLOG)
+        keys = await connection.fetch(KEYS, ahead, FRESH)
+        backlog = await connection.fetchval(COUNT_BUT, ahead)
         async with serving(database, mixed):
 
             async def all_fresh() -> bool:
@@ -153,10 +162,38 @@ INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_versio
 SELECT 'Key', 'key-' || n % 500, n / 500 + 1, 'Old' FROM generate_series(0, $1::integer - 1) AS n
 """
 KEYS = """
-SELECT aggregate_id FROM reactive_orch.events WHERE partition < 32 AND global_position <= 500
-GROUP BY aggregate_id LIMIT $1
+SELECT aggregate_id FROM reactive_orch.events WHERE partition = ANY ($1::integer[]) AND global_position <= 500
+GROUP BY aggregate_id LIMIT $2
 """
+COUNT_BUT = "SELECT count(*) FROM reactive_orch.events WHERE partition <> ALL ($1::integer[])"
 FRESH_EVENT = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type)
 VALUES ('Key', $1, 1000000, 'Fresh')
 """
+
+
+async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catch-up lane, mostly, and all lanes of a worker that stands by."""
+    asked: list[Signal] = []
+    call = Tail.call
+
+    def counted(self: Tail, signal: Signal) -> None:
+        if self.settled is not None:
+            asked.append(signal)
+        call(self, signal)
+
+    @projection("quick")
+    async def quick(event: Event, tx: Connection) -> None:
+        pass
+
+    monkeypatch.setattr(Tail, "call", counted)
+    async with connected(database) as connection, serving(database, quick) as worker:
+        for n in range(1, 11):
+            await append_events(connection, 1)
+
+            async def handled(n: int = n) -> bool:
+                return worker.events_handled.get("quick") == n
+
+            await wait_until(handled, what="the event is handled")
+    assert len(asked) >= 10
+    assert len(set(map(id, asked))) == 1, "one lane has all partitions"

@@ -114,6 +114,14 @@ class Lane:
         self.progress.drop(idle)
         return unsaved
 
+    def hand_over(self, partition: Partition, other: Lane) -> None:
+        """Let another lane go on with a partition: as it stands, or loaded anew when the batch that has it ends."""
+        if partition in self.in_flight:
+            self._leaving.add(partition)
+        else:
+            self.progress.move([partition], other.progress)
+            other.signal.set()
+
     def rewound(self, epoch: int) -> None:
         """Forget what was loaded before this epoch, if anything was; a batch in flight finds out by itself."""
         if any(row.epoch < epoch for row in self.progress.saved.values()) and not self.in_flight:

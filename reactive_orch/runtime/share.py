@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.core.dealing import deal
 from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Partition, Position
     from reactive_orch.runtime.shelf import Shelf
     from reactive_orch.runtime.work import Work
-
-FAR_BEHIND_BATCHES = 20
-"""A partition this many batches behind its lane gets the catch-up lane, so that it delays no fresh event."""
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -183,6 +181,8 @@ class Share:
         missing = self._desired - self.held
         if missing:
             await self._load_free(missing)
+        else:
+            self._deal({}, self._work.database.incarnation)
         self._await_free(self._desired - self.held)
 
     async def _let_go(self) -> None:
@@ -212,36 +212,31 @@ class Share:
             self.row_wait = max(self.row_wait, (time.monotonic() - began, partition), key=lambda wait: wait[0])
 
     def _deal(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
+        """Bring each partition to its lane: what was loaded, and what is better off in another one by now."""
         # While the rows were read, the share may have changed, and the database have been lost. Lanes that have not
         # forgotten yet what they knew before call for another round when they have.
         if incarnation != self._work.database.incarnation or not self._remembers:
             return
-        wanted = self._desired - self.held
-        for partition in sorted(wanted & gained.keys()):
-            row = gained[partition]
-            self._lane_for(partition, row.position).take({partition: row}, incarnation)
+        lanes, loaded = self._all_lanes, {p: gained[p] for p in (self._desired - self.held) & gained.keys()}
+        kept = [lane.progress.partitions & self._desired for lane in lanes]
+        dealt = {p: number for number, partitions in enumerate(kept) for p in partitions}
+        positions = {p: lanes[number].progress.read_to[p] for p, number in dealt.items()}
+        positions |= {p: row.position for p, row in loaded.items()}
+        due = deal(dealt, positions, self._settled(), len(self._lanes), self._work.config.batch_events)
+        for partition, number in due.items():
+            if partition in loaded:
+                lanes[number].take({partition: loaded[partition]}, incarnation)
+            elif dealt[partition] != number:
+                lanes[dealt[partition]].hand_over(partition, lanes[number])
 
-    def _lane_for(self, partition: Partition, position: Position) -> Lane:
-        lane = self._lanes[partition % len(self._lanes)]
-        low = lane.progress.low
-        return self._catch_up if low is not None and position < low - self._far_behind else lane
-
-    @property
-    def _far_behind(self) -> int:
-        return FAR_BEHIND_BATCHES * self._work.config.batch_events
+    def _settled(self) -> Position:
+        """Return the settled end; 0 as long as it is unknown: then nothing is far behind it, and is dealt again."""
+        settled = self._work.tail.settled
+        if settled is None:
+            self._work.tail.call(self.signal)
+        return settled or 0
 
     def _lane_rests(self) -> None:
-        self._merge_caught_up()
+        if self._catch_up.progress.partitions:
+            self._deal({}, self._work.database.incarnation)
         self._rests()
-
-    def _merge_caught_up(self) -> None:
-        behind = self._catch_up
-        low = behind.progress.low
-        if low is None or behind.in_flight or not self._remembers:
-            return
-        for partition in sorted(behind.progress.partitions):
-            lane = self._lanes[partition % len(self._lanes)]
-            # What it still has before it, the lane's fresh events have to wait for.
-            if low >= (lane.progress.low or 0) - self._work.config.batch_events:
-                behind.progress.move([partition], lane.progress)
-                lane.signal.set()
