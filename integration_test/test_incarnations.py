@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from integration_test import projections
+from integration_test.chaos import planted
 from integration_test.chaos.proxy import Proxy
 from integration_test.cluster import Cluster
 from integration_test.harness import (
@@ -116,9 +117,9 @@ async def test_a_new_connection_that_leads_elsewhere_ends_the_others(pair: Pair)
         moved.terminate()
 
 
-async def test_an_address_that_moves_while_its_old_server_lives_loses_nothing(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.asynccontextmanager
+async def moved(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connection]:
+    """Let a worker's address move to the new primary while its connections to the old one live; yields one there."""
     monkeypatch.setenv(projections.WORKER, "one")
     monkeypatch.setenv(projections.REPLICA_SET, "test")
     async with (
@@ -137,9 +138,33 @@ async def test_an_address_that_moves_while_its_old_server_lives_loses_nothing(
             await pool.expire_connections()
         async with connected(pair.new) as new, connected(pair.new) as slow:
             await _a_slow_and_a_quick_one(new, slow, old)
-            await wait_handled(new)
-            await assert_each_once(new)
+            yield new
         worker.stop()
+
+
+async def test_an_address_that_moves_while_its_old_server_lives_loses_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with moved(pair, monkeypatch) as new:
+        await wait_handled(new)
+        await assert_each_once(new)
+        assert not await new.fetchval(_BEYOND_HEAD)
+
+
+async def test_without_the_proof_events_are_passed_over(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planted, "_put", monkeypatch.setattr)
+    planted.plant("connections_are_not_asked_where_they_lead")
+    async with moved(pair, monkeypatch) as new:
+
+        async def beyond_head() -> bool:
+            return bool(await new.fetchval(_BEYOND_HEAD))
+
+        await wait_until(beyond_head, what="checkpoints of the new server stand at the old one's head")
+
+
+_BEYOND_HEAD = """
+SELECT max(c.position) > (SELECT max(e.global_position) FROM reactive_orch.events e) FROM reactive_orch.checkpoints c
+"""
 
 
 async def _a_slow_and_a_quick_one(new: Connection, slow: Connection, old: Connection) -> None:

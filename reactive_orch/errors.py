@@ -92,8 +92,13 @@ def kind_of(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> str:
-    """Return the same for a log line, where the type says more than a code: both, if there are both."""
+    """Return the same for a log line, where the type says more than a code: both, if there are both.
+
+    An Unavailable without a cause says by itself why, in words of this package.
+    """
     error = _origin(error)
+    if isinstance(error, Unavailable) and str(error):
+        return str(error)
     sqlstate = _sqlstate(error)
     return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__
 

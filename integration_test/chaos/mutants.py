@@ -43,6 +43,7 @@ CAUGHT_BY_TESTS = {
     "deadline_moved_after_its_scope_was_cancelled": "test_handlers.py",
     "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
     "put_off_appends_survive_their_savepoint": "test_handlers.py",
+    "connections_are_not_asked_where_they_lead": "test_incarnations.py",
 }
 """What no scenario has the handlers for: where it is planted and caught."""
 

@@ -214,6 +214,15 @@ def memory_kept_across_a_lost_connection() -> None:
     _put(Database, "lost", lost)
 
 
+@_bug
+def connections_are_not_asked_where_they_lead() -> None:
+    def admit(self: Database, connection: Any, begun: Any) -> None:
+        del self
+        connection.marks.incarnation = begun
+
+    _put(Database, "_admit", admit)
+
+
 # --------------------------------------------------------------------------------------------- windows and saving
 
 
