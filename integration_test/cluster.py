@@ -81,9 +81,12 @@ class Cluster:
         """Return the URL of a database over TCP."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self, name: str) -> str:
-        """Create an empty database and return its URL."""
-        return self.clone_database("template1", name)
+    def create_database(self, name: str, *options: str) -> str:
+        """Create an empty database, with these options of `createdb`, and return its URL."""
+        if not options:
+            return self.clone_database("template1", name)
+        self._ask("createdb", *options, name)
+        return self.url(name)
 
     def clone_database(self, source: str, name: str) -> str:
         """Copy a database, to which nobody is connected, and return the copy's URL."""

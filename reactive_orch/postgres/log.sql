@@ -53,10 +53,12 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 ORDER BY coalesce(a.xact_start, p.prepared) NULLS LAST;
 
 -- name: lock_stream
--- Appends take turns per aggregate; its version is read in the next statement's snapshot.
-SELECT pg_advisory_xact_lock(hashtextextended(concat_ws(E'\x1f', s.context, s.type, s.id), 7))
-FROM unnest($1::text[], $2::text[], $3::text[]) AS s(context, type, id)
-ORDER BY hashtextextended(concat_ws(E'\x1f', s.context, s.type, s.id), 7);
+-- Appends take turns per aggregate; its version is read in the next statement's snapshot. On connections of others, like
+-- all that follows: functions are named with their schema where others could be found that fit better.
+SELECT pg_advisory_xact_lock(l.key)
+FROM (SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws(E'\x1f', s.context, s.type, s.id), 7) AS key
+      FROM unnest($1::text[], $2::text[], $3::text[]) AS s(context, type, id)
+      ORDER BY key) l;
 
 -- name: stream_version
 -- The version of one aggregate's last event; 0 for no stream.
