@@ -148,7 +148,7 @@ CALLS = (
     "SELECT reactive_orch.mend_bell()",
     """SELECT reactive_orch.register_projections('r', '{p}', '{"{}"}')""",
     "SELECT reactive_orch.rewind('r', 'p', NULL)",
-    "SELECT reactive_orch.await_free('r', 'p', '{1}')",
+    "SELECT reactive_orch.await_free('{1}', '{r}', '{p}', '{1}')",
     "SELECT reactive_orch.await_death(7)",
     "SELECT reactive_orch.terminate_backends('{nobody}')",
     "SELECT FROM reactive_orch.member_status",

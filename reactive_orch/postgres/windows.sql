@@ -7,7 +7,7 @@ SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.ag
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
        w.metadata::text, w.created_at, w.bytes_read
 FROM (SELECT o.*, sum(o.bytes) OVER (ORDER BY o.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
-      FROM (SELECT e.*, octet_length(e.payload) + pg_column_size(e.metadata) + octet_length(e.bounded_context)
+      FROM (SELECT e.*, octet_length(e.payload) + pg_catalog.pg_column_size(e.metadata) + octet_length(e.bounded_context)
                       + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
                       + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
                       + coalesce(octet_length(e.causation_id), 0) AS bytes
@@ -29,7 +29,7 @@ SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.ag
        w.metadata::text, w.created_at, w.bytes_read
 FROM (SELECT o.*, sum(o.bytes) OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING) AS bytes_read
       FROM (SELECT e.*, e.global_position + 0 AS ordinal,
-                   octet_length(e.payload) + pg_column_size(e.metadata) + octet_length(e.bounded_context)
+                   octet_length(e.payload) + pg_catalog.pg_column_size(e.metadata) + octet_length(e.bounded_context)
                       + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
                       + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
                       + coalesce(octet_length(e.causation_id), 0) AS bytes
