@@ -128,6 +128,9 @@ def test_a_scope_begins_with_its_counters_at_zero() -> None:
     assert samples(registry)['reactive_orch_wakeups_total{loop="tail",source="timer"}'] == "0"
     registry.begin("set", "one")
     assert samples(registry)['reactive_orch_batches_total{replica_set="set",projection="one",outcome="error"}'] == "0"
+    assert not any("interruptions" in name for name in samples(registry)), (
+        "of no replica set, whose labels are not known"
+    )
 
 
 def test_histograms_are_cumulative() -> None:

@@ -54,6 +54,11 @@ class Metric:
         return frozenset((*self.attributes, *self.constants))
 
     @property
+    def of_replica_set(self) -> bool:
+        """Whether it is of a replica set, or of a projection there; else it is of the process."""
+        return self.attributes[:1] == ("replica_set",)
+
+    @property
     def prometheus(self) -> str:
         """Its name in Prometheus: the unit and _total appended as the OpenTelemetry specification says."""
         unit = {"s": "_seconds", "1": "_ratio"}.get(self.unit, "")

@@ -56,6 +56,8 @@ class Registry:
         A scope is a process (nothing), a replica set, or a replica set and a projection.
         """
         for metric in self.sums:
+            if bool(scope) != metric.of_replica_set:
+                continue
             for last in metric.known:
                 if len(metric.attributes) == len(scope) + len(last):
                     self.count(metric, *scope, *last, amount=0)
