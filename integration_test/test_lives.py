@@ -31,7 +31,8 @@ from integration_test.projections import GATE, record, recorder
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.core.health import State
 from reactive_orch.postgres import checkpoints
-from reactive_orch.runtime import ending
+from reactive_orch.runtime import ending, watch
+from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -120,6 +121,49 @@ async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monke
             assert reasons <= {"join", "leave"}, "its process was not taken for dead"
             await assert_each_once(connection)
             second.stop()
+
+
+async def test_the_watch_comes_back_at_once_however_often_it_was_lost(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    class Recorded(Backoff):
+        def next_s(self) -> float:
+            pause_s = super().next_s()
+            pauses.append(pause_s)
+            return pause_s
+
+    config = Config(database_url=database)
+    async with (
+        prepared(database) as connection,
+        Node(config) as one,
+        Node(config) as other,
+        anyio.create_task_group() as tasks,
+    ):
+        workers = [Worker(node, "test", [recorder("handled")]) for node in (one, other)]
+        monkeypatch.setattr(watch, "Backoff", Recorded)
+        for worker in workers:
+            tasks.start_soon(worker.run)
+        await wait_settled(connection, members=2)
+        for _ in range(5):
+            before = len(pauses)
+            await wait_until(functools.partial(connection.fetchval, _END_WATCHING, f"reactive_orch:watch:{one.label}"))
+            await wait_until(functools.partial(_longer, pauses, before))
+        assert max(pauses) < 0.1, "nothing of earlier losses is held against the present one"
+        for worker in workers:
+            worker.stop()
+
+
+async def _longer(values: list[float], than: int) -> bool:
+    return len(values) > than
+
+
+_END_WATCHING = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.application_name = $1 AND a.query LIKE '%await_death%'
+  AND a.state_change > a.backend_start + interval '300 milliseconds' -- it has been answered once
+"""
 
 
 async def test_until_idle_counts_from_the_start_of_the_run(database: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reactive_orch.core import membership
 from reactive_orch.core.assignment import moved
-from reactive_orch.core.membership import find, left_behind, plan_change, share, successor
+from reactive_orch.core.membership import find, left_behind, may_judge, plan_change, share, successor
 from reactive_orch.model import NOBODY, Change, Member, MemberId, MemberState, Reason, Snapshot
 
 if TYPE_CHECKING:
@@ -200,6 +200,11 @@ def test_without_trust_only_words_count() -> None:
     change = plan(snapshot(member(1), left, dead, frozen, member(5, WAITING), a=(1, 2, 3, 4)), trust=False)
     assert change
     assert (change.reason, change.remove, change.admit) == (Reason.LEAVE, (2,), (5,))
+
+
+@pytest.mark.parametrize(("facts", "expected"), [({}, True), (DEAD, False), (FREE, False), (OLD, False)])
+def test_who_is_as_ill_as_the_others_seem_may_not_judge_them(facts: dict[str, Any], *, expected: bool) -> None:
+    assert may_judge(member(1, **facts)) is expected
 
 
 def test_find() -> None:

@@ -58,6 +58,11 @@ def _gone(member: Member, *, trust: bool) -> Reason | None:
     return None
 
 
+def may_judge(me: Member) -> bool:
+    """Tell whether a member may judge others: who has no lock either, or is late too, may be so with all of them."""
+    return me.lock_held and me.heartbeat_age_s <= me.stale_after_s
+
+
 def find(snapshot: Snapshot, me: MemberId, name: str) -> Member | None:
     """Return the member of this id and name, None when it has been removed.
 

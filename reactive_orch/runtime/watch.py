@@ -60,8 +60,7 @@ class Watch:
                 await anyio.sleep(backoff.next_s())
                 continue
             try:
-                await self._watch(connection)
-                backoff.reset()
+                await self._watch(connection, backoff)
             except (Unavailable, Superseded) as error:
                 interrupted("watch", error)
                 self._database.give_up(connection, error)
@@ -70,13 +69,14 @@ class Watch:
             finally:
                 connection.terminate()
 
-    async def _watch(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _watch(self, connection: asyncpg.Connection[asyncpg.Record], backoff: Backoff) -> None:
         # A free lock may belong to a member that only lost a connection: it is looked at again, ever less often.
         pause = Backoff(0.005, 0.2)
         while self._successor is not None:
             successor, free = self._successor, False
             with anyio.CancelScope() as self._slice:
                 free = await membership.await_death(connection, successor)
+                backoff.reset()
             if not free or successor != self._successor:
                 pause.reset()
                 continue

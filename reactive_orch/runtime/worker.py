@@ -199,14 +199,16 @@ class Worker:
             self._signal.set()
 
     async def _live(self) -> None:
-        backoff, source = Backoff(0.05, 5.0), "start"
+        backoff, contended, source = Backoff(0.05, 5.0), Backoff(0.001, 0.5), "start"
         while not self._is_over():
             try:
                 again = await self._turn(source)
                 backoff.reset()
+                contended.reset()
                 self._progress.turns.over()
             except Superseded as error:
                 self._progress.turns.note("turn", error)
+                await self._ending.pause(contended.next_s())
                 again = True
             except Unavailable as error:
                 self._progress.turns.note("turn", error)
@@ -250,8 +252,7 @@ class Worker:
             # Never admitted: no generation is needed, nor any lock that somebody may sit on.
             await enrolment.ask_to_leave(self._node, me.id)
             return True
-        # Whose own lock is free has lost its connection, perhaps as all others have.
-        trust = me.lock_held and self._node.session.trusts
+        trust = self._node.session.trusts and core.may_judge(me)
         new = core.plan_change(snapshot, self._node.partitions_total, trust=trust)
         if new is not None:
             if not await self._crowd.gathers(self._signal, snapshot, new):
