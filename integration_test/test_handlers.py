@@ -31,6 +31,7 @@ from reactive_orch import projection as make_projection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from integration_test.cluster import Cluster
     from integration_test.harness import Connection
     from reactive_orch import Event
 
@@ -456,3 +457,58 @@ async def test_a_connection_lost_in_a_handler_is_replaced(database: str) -> None
         await append(connection, [event(f"k{n}") for n in range(4)])
         await run_until_idle(database, losing)
         await checked(connection)
+
+
+# --------------------------------------------------------------------------------------------- limits of the server
+
+
+@pytest.mark.parametrize("at", ["a statement", "an await", "a standstill"])
+async def test_a_handler_that_outlasts_the_servers_limit_has_failed(database: str, cluster: Cluster, at: str) -> None:
+    if int(cluster.version) < 17:
+        pytest.skip("there is no transaction_timeout before PostgreSQL 17")
+
+    @make_projection("handled")
+    async def outlasting(e: Event, tx: Connection) -> None:
+        await record(tx, "handled", e)
+        if e.event_type == "Bad":
+            match at:
+                case "a statement":
+                    await tx.execute("SELECT pg_sleep(2)")
+                case "an await":
+                    await asyncio.sleep(0.8)
+                case _:
+                    time.sleep(0.8)  # noqa: ASYNC251 - that is the case
+            await record(tx, "handled", e)
+
+    async with prepared(database) as connection:
+        await append(connection, [*[event(f"k{n}") for n in range(3)], event("k", "Bad"), event()])
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f"ALTER DATABASE {name} SET transaction_timeout = '500ms'")
+        failed = await failure(database, outlasting, retries=1)
+        assert re.search(r"failed at event position 4 in 2 attempts: .*(transaction.timeout)", str(failed))
+        await connection.execute(f"ALTER DATABASE {name} RESET transaction_timeout")
+        await assert_effects_match_checkpoints(connection)
+        await run_until_idle(database, handled)
+        await checked(connection)
+
+
+async def test_a_handler_that_stands_still_until_the_server_ends_its_session_has_failed(database: str) -> None:
+    @make_projection("handled")
+    async def blocking(e: Event, tx: Connection) -> None:
+        if e.event_type == "Bad":
+            await _end_backend(database, await tx.fetchval("SELECT pg_backend_pid()"))
+            time.sleep(0.4)  # noqa: ASYNC251 - that is the case
+        await record(tx, "handled", e)
+
+    async with prepared(database) as connection:
+        await append(connection, [event("a"), event("b", "Bad"), event("c")])
+        failed = await failure(database, blocking, retries=1, handler_timeout_s=0.3)
+        assert re.search(r"failed at event position 2 in 2 attempts: the handler took longer than 0.3 s", str(failed))
+        await assert_effects_match_checkpoints(connection)
+        await run_until_idle(database, handled)
+        await checked(connection)
+
+
+async def _end_backend(url: str, pid: int) -> None:
+    async with connected(url) as connection:
+        await connection.execute("SELECT pg_terminate_backend($1)", pid)

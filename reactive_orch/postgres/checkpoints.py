@@ -238,6 +238,13 @@ async def rewind(connection: AnyConnection, replica_set: str, projection: str, t
         return int(await connection.fetchval(_SQL.rewind, replica_set, projection, to))
 
 
+async def transaction_limit_s(connection: AnyConnection) -> float | None:
+    """Return for how long the server lets a transaction last, in seconds; 0 or None for ever."""
+    with translated():
+        limit_s: float | None = await connection.fetchval(_SQL.transaction_limit)
+    return limit_s
+
+
 async def greatest(connection: AnyConnection) -> Position:
     """Return the greatest position that anything was saved at."""
     with translated():

@@ -47,6 +47,10 @@ RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMM
 -- of this one, and after one for the settings, so that rolling back the next batch does not bring them back.
 RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; COMMIT; BEGIN;
 
+-- name: transaction_limit
+-- For how long a transaction of this user may last here, in seconds; 0 for ever, NULL before PostgreSQL 17.
+SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval)::double precision;
+
 -- name: load_free
 -- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that
 -- goes with this filter: a row that a rewind has just moved is left out and found at the next look. The locks end with

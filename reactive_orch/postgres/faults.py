@@ -72,6 +72,8 @@ def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
 
     LOST, RESOURCES, CONFLICT, or STATEMENT: his own. In a group of errors one conflict makes it a conflict.
     """
+    if is_overdue(error):
+        return Kind.STATEMENT
     if is_closed(connection):
         return Kind.LOST
     if isinstance(error, BaseExceptionGroup):
@@ -82,6 +84,13 @@ def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
     if cut_short or isinstance(error, (*_HANDLERS_OWN, asyncpg.ReadOnlySQLTransactionError)):
         return Kind.STATEMENT
     return kind if kind in SETBACKS else Kind.STATEMENT
+
+
+def is_overdue(error: BaseException | None) -> bool:
+    """Tell whether an error, or what it came from, says that the server ended a transaction for lasting too long."""
+    while error is not None and not isinstance(error, asyncpg.TransactionTimeoutError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def took_too_long(error: BaseException) -> bool:

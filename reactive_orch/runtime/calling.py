@@ -64,9 +64,11 @@ class Calling:
                 else:
                     await self._each(events, tx, task)
         except BaseException as error:  # noqa: BLE001 - of a handler each of them is a failure
-            self._raise(error, events, task, cancels)
+            self._raise(error, events, scope, task, cancels)
         await checkpoint_if_cancelled()
-        wrong = await self._wrong(tx, scope, task, cancels)
+        if scope.cancel_called:
+            raise self._too_long(events) from TimeoutError()
+        wrong = await _wrong(tx, task, cancels)
         if wrong:
             raise HandlerFailed(wrong, self._index(events))
         return self._handled
@@ -82,31 +84,38 @@ class Calling:
             if time.monotonic() > ends:
                 return
 
-    def _raise(self, error: BaseException, events: Sequence[Event], task: asyncio.Task[Any], cancels: int) -> Never:
+    def _raise(
+        self,
+        error: BaseException,
+        events: Sequence[Event],
+        scope: anyio.CancelScope,
+        task: asyncio.Task[Any],
+        cancels: int,
+    ) -> Never:
         """Raise what a handler raised as its failure; what came from outside as it is."""
         from_outside = isinstance(error, asyncio.CancelledError) and anyio.current_effective_deadline() == -math.inf
         if from_outside or isinstance(error, KeyboardInterrupt) or _running_task() is not task:
             raise error
         _take_back(task, cancels)
+        if anyio.current_time() >= scope.deadline:
+            raise self._too_long(events) from error
         raise HandlerFailed(described(error), self._index(events)) from error
 
-    async def _wrong(
-        self, tx: AnyConnection, scope: anyio.CancelScope, task: asyncio.Task[Any], cancels: int
-    ) -> str | None:
-        """Return what is wrong although no call raised anything; None if the batch may be committed."""
-        if scope.cancel_called:
-            return f"the handler took longer than {self._timeout_s:g} s"
-        if task.cancelling() != cancels:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # where it strikes, if it has not yet
-            _take_back(task, cancels)
-            return "the handler cancelled its own task"
-        if not tx.is_in_transaction():
-            return "the handler ended the transaction it was given"
-        return None
+    def _too_long(self, events: Sequence[Event]) -> HandlerFailed:
+        return HandlerFailed(f"the handler took longer than {self._timeout_s:g} s", self._index(events))
 
     def _index(self, events: Sequence[Event]) -> int | None:
         return None if self._batch else min(self._handled, len(events) - 1)
+
+
+async def _wrong(tx: AnyConnection, task: asyncio.Task[Any], cancels: int) -> str | None:
+    """Return what is wrong although no call raised anything; None if the batch may be committed."""
+    if task.cancelling() != cancels:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # where it strikes, if it has not yet
+        _take_back(task, cancels)
+        return "the handler cancelled its own task"
+    return None if tx.is_in_transaction() else "the handler ended the transaction it was given"
 
 
 def _running_task() -> asyncio.Task[Any] | None:

@@ -16,13 +16,14 @@ import anyio
 
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress, Trouble
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, Unreadable, described, named
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, Unreadable, named
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.connection import drop
-from reactive_orch.postgres.faults import SETBACKS, classify_foreign, took_too_long
+from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import BATCH_S, Calling
 from reactive_orch.runtime.reader import Reader
+from reactive_orch.runtime.setbacks import Setbacks
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
 
@@ -46,9 +47,6 @@ SWAP_SLOW_S, GATHER_MOST_S = 0.005, 0.100
 """After a swap slower than the first, and no full batch, a lane waits as long as the swap took (at most the second), so
 that more events share the next one. Swaps get slow while somebody's old snapshot keeps the dead versions of the
 checkpoints: fewer, larger batches then cost less and leave fewer of them behind."""
-
-SETBACKS_MAX = 20
-"""So many conflicts or lost connections in a row inside handlers count as the handler's own failure."""
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -80,8 +78,7 @@ class Lane:
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._gather_s = 0.0
-        self._setbacks = 0
-        """Conflicts and lost connections in a row, in handlers. No attempts, unless there is no end of them."""
+        self._setbacks = Setbacks(work.database, work.config.handler_timeout_s)
 
     @property
     def failing_since(self) -> float | None:
@@ -286,24 +283,17 @@ class Lane:
         self._retry.reset()
         self._contended.reset()
         self._reconnect.reset()
-        self._setbacks = 0
+        self._setbacks.over()
 
     async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
-        self._called_at = time.monotonic()
+        self._called_at = began = time.monotonic()
         try:
             return await self._calling(events, tx)
         except HandlerFailed as error:
-            if error.__cause__ is not None:
-                self._raise_setback(error.__cause__, tx)
+            await self._setbacks.tell(error, tx, time.monotonic() - began)
             raise
         finally:
             self._called_at = None
-
-    def _raise_setback(self, error: BaseException, tx: AnyConnection) -> None:
-        setback = SETBACKS.get(classify_foreign(error, tx))
-        if setback is not None and self._setbacks < SETBACKS_MAX:
-            self._setbacks += 1
-            raise setback(described(error)) from error
 
     async def _after_failure(self, error: HandlerFailed) -> None:
         self._land()

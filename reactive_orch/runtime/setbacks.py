@@ -1,0 +1,57 @@
+"""What befalls a handler's transaction without its doing: it is done again, and is no attempt of the failing event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.errors import HandlerFailed, described
+from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign
+
+if TYPE_CHECKING:
+    from reactive_orch.postgres.connection import AnyConnection
+    from reactive_orch.postgres.database import Database
+
+SETBACKS_MAX = 20
+"""So many setbacks in a row inside handlers count as the handler's own failure."""
+
+ALMOST = 0.9
+"""The server's limit for transactions began before the handlers did: who has had this share of it has had it all."""
+
+
+class Setbacks:
+    """Those of one lane, in a row."""
+
+    def __init__(self, database: Database, timeout_s: float) -> None:
+        """`timeout_s` is that of one call of a handler."""
+        self._database = database
+        self._timeout_s = timeout_s
+        self._in_a_row = 0
+
+    def over(self) -> None:
+        """Begin to count anew: a batch was committed."""
+        self._in_a_row = 0
+
+    async def tell(self, error: HandlerFailed, tx: AnyConnection, took_s: float) -> None:
+        """Raise what a failed call ends its batch with if it was a setback; return if the handler is to blame.
+
+        `took_s` is how long the batch's handlers have taken. Raises HandlerFailed when the server has ended the
+        transaction because it lasted too long.
+        """
+        cause = error.__cause__
+        if cause is None or self._in_a_row >= SETBACKS_MAX or took_s >= self._timeout_s:
+            return
+        kind = classify_foreign(cause, tx)
+        if kind is Kind.LOST:
+            await self._demand_time_left(error, took_s)
+        if kind in SETBACKS:
+            self._in_a_row += 1
+            raise SETBACKS[kind](described(cause)) from cause
+
+    async def _demand_time_left(self, error: HandlerFailed, took_s: float) -> None:
+        # The server says why it ends a connection, but asyncpg does not pass it on when no statement waits for it.
+        async with self._database.coordination() as connection:
+            limit_s = await checkpoints.transaction_limit_s(connection)
+        if limit_s and took_s >= ALMOST * limit_s:
+            msg = f"its batch took longer than transaction_timeout lets a transaction last, {limit_s:g} s"
+            raise HandlerFailed(msg, error.index) from TimeoutError(msg)
