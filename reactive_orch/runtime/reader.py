@@ -62,9 +62,10 @@ class Reader:
 
         What is settled is visible to whoever looks later, and no event can come where none is. Raises Unavailable.
         """
+        # With a short time-out of the server's: past millions of deleted rows it takes long, and is not worth it.
         end = reading.end
         with passing_over("lane", Superseded):
-            async with self._database.processing(reading.window.incarnation) as connection:
+            async with self._database.coordination(reading.window.incarnation) as connection:
                 following = await windows.next_position(connection, end, settled)
             end = settled if following is None else following - 1
         return replace(reading, end=end)
