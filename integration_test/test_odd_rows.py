@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration_test.chaos import planted
 from integration_test.harness import WorkerProcess, append_events, connected, prepared, wait_handled
 from integration_test.projections import recorder
 from reactive_orch import Config, Event, Node, ProjectionFailed, Worker, projection
@@ -83,6 +84,39 @@ async def test_once_it_can_be_read_all_goes_on(database: str) -> None:
         assert [row["times"] for row in await connection.fetch(TIMES)] == [1] * 61
 
 
+async def test_a_log_that_lacks_a_column_is_no_events_failure(database: str) -> None:
+    async with connected(database) as connection:
+        await append_events(connection, 5)
+        await connection.execute("DROP VIEW reactive_orch.event_log")
+        await connection.execute(
+            "CREATE VIEW reactive_orch.event_log AS SELECT global_position, partition FROM reactive_orch.events"
+        )
+    async with WorkerProcess(database, "w", options=["--until-idle"]) as worker:
+        assert await worker.wait() == 2
+    assert "the schema reactive_orch is missing or older" in worker.log[-1]
+
+
+async def test_the_log_gets_other_types_while_workers_read_it(database: str) -> None:
+    """Plans that have become stale are made anew."""
+    async with prepared(database) as connection, WorkerProcess(database, "w") as worker:
+        for new_type in ("integer", "bigint", "integer"):
+            await connection.execute(RETYPED.replace("bigint", new_type))
+            await append_events(connection, 20)
+            await wait_handled(connection)
+        await worker.stop()
+        assert {row["times"] for row in await connection.fetch(TIMES)} == {1}
+
+
+RETYPED = """
+BEGIN;
+DROP VIEW reactive_orch.event_log;
+ALTER TABLE reactive_orch.events ALTER COLUMN event_version TYPE bigint;
+CREATE VIEW reactive_orch.event_log AS
+SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+FROM reactive_orch.events;
+COMMIT;
+"""
 TIMES = "SELECT count(*) AS times FROM public.handled GROUP BY position"
 
 
@@ -169,15 +203,28 @@ FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS s(p,
 
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
 async def test_what_is_cut_off_is_known_to_be_cut_off(cluster: Cluster, encoding: str) -> None:
+    async with encoded(cluster, encoding) as url:
+        await read_in_windows_of_all_sizes(url)
+
+
+async def test_a_cut_that_is_measured_otherwise_loses_events(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planted, "_put", monkeypatch.setattr)
+    planted.plant("cut_off_known_by_payloads_only")
+    with pytest.raises(AssertionError, match="every event"):
+        await read_in_windows_of_all_sizes(database)
+
+
+async def read_in_windows_of_all_sizes(url: str) -> None:
     """Long payloads, metadata and texts at random: windows hold as much as they may, and together every event."""
     dice = random.Random(16)
     sizes = [[dice.choice([0, 1, 300, 900, 2500]) for _ in range(400)] for _ in range(3)]
-    async with encoded(cluster, encoding) as url, connected(url) as connection:
+    async with connected(url) as connection:
         await connection.execute(MIXED, *sizes)
         for bytes_max in (1, 1000, 5000, 20_000):
             for scattered in (False, True):
                 found = await read_all(connection, 400, bytes_max, scattered=scattered)
-                assert [e.global_position for events in found for e in events] == list(range(1, 401))
+                positions = [e.global_position for events in found for e in events]
+                assert positions == list(range(1, 401)), "every event"
                 for events in found:
                     assert sum(map(held, events[:-1])) < bytes_max * 1.1, "what is before the last one left room"
 

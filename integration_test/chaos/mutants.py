@@ -44,6 +44,7 @@ CAUGHT_BY_TESTS = {
     "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
     "put_off_appends_survive_their_savepoint": "test_handlers.py",
     "connections_are_not_asked_where_they_lead": "test_incarnations.py",
+    "cut_off_known_by_payloads_only": "test_odd_rows.py",
 }
 """What no scenario has the handlers for: where it is planted and caught."""
 

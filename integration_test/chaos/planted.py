@@ -237,6 +237,19 @@ def limit_taken_for_the_end_of_the_window() -> None:
 
 
 @_bug
+def cut_off_known_by_payloads_only() -> None:
+    original = windows.read_window
+
+    async def read_window(connection: Any, window: Any, wanted: Any) -> windows.Found:
+        found = await original(connection, window, wanted)
+        payloads = sum(len(event.payload) for event in found.events)
+        cut = len(found.events) == window.limit or payloads >= windows.WINDOW_BYTES_MAX
+        return found if cut else found._replace(end=window.high)
+
+    _put(windows, "read_window", read_window)
+
+
+@_bug
 def saved_lazily_beyond_unread_events() -> None:
     def unsaved(self: Progress, partitions: Iterable[int]) -> tuple[Swap, ...]:
         end = max(self.read_to.values(), default=0)

@@ -47,7 +47,7 @@ _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
     (Kind.STANDBY, (asyncpg.TargetServerAttributeNotMatched,)),
     (Kind.MISUSE, (asyncpg.ClientConfigurationError, asyncpg.UndefinedObjectError)),
     (Kind.MISUSE, (asyncpg.CantChangeRuntimeParamError, asyncpg.UndefinedTableError)),
-    (Kind.MISUSE, (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)),
+    (Kind.MISUSE, (asyncpg.UndefinedFunctionError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)),
     (Kind.RESOURCES, (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)),
     (Kind.LOST, (OSError,)),  # TimeoutError included: the answer may still come, so the connection is of no use
     (Kind.LOST, (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)),
@@ -59,7 +59,12 @@ _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
 )
 _HANDLERS_OWN = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
 """What a handler may meet elsewhere: it says nothing of our connection unless that is closed."""
-_NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
+_NO_SCHEMA = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidSchemaNameError,
+)
 
 
 def classify(error: BaseException) -> Kind:
