@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import asyncpg
@@ -31,13 +31,17 @@ from integration_test.harness import (
 )
 from integration_test.test_command_line import Standby
 from reactive_orch import Config, Node, Worker
+from reactive_orch.core.health import State
 from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.incarnation import NEVER
 from reactive_orch.postgres.database import Database
+from reactive_orch.runtime.adopting import Adopting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from integration_test.harness import Connection
+    from reactive_orch.runtime.adoption import Adoption
 
 NAME = "moved"
 
@@ -183,6 +187,41 @@ _APPEND = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type)
 SELECT 'Key', $1 || n, 1, 'Appended' FROM generate_series(1, $2) AS n
 """
+
+
+async def test_an_adoption_of_a_past_incarnation_is_begun_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is met when the lanes have loaded anew before the worker has looked, and can be acknowledged no more."""
+    begun: list[Adoption] = []
+    begin = Adopting.begin
+
+    def noted(self: Adopting, *args: Any, resumed: bool) -> Adoption:
+        begun.append(begin(self, *args, resumed=resumed))
+        return begun[-1]
+
+    monkeypatch.setattr(Adopting, "begin", noted)
+
+    async def serves() -> bool:
+        return worker.state is State.SERVING
+
+    async with (
+        prepared(database),
+        Node(Config(database_url=database)) as node,
+        anyio.create_task_group() as tasks,
+    ):
+        worker = Worker(node, "test", [projections.handled])
+        tasks.start_soon(worker.run)
+        await wait_until(serves, what="the worker serves")
+        past, times = begun[-1], len(begun)
+        past.done = past.resumed = False
+        past.incarnation = NEVER
+
+        async def begun_again() -> bool:
+            return len(begun) > times
+
+        worker.wake("test")
+        await wait_until(begun_again, what="another adoption")
+        await wait_until(serves, what="the worker serves again")
+        worker.stop()
 
 
 async def test_an_id_drawn_twice_is_not_shared(database: str) -> None:

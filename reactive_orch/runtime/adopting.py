@@ -54,7 +54,12 @@ class Adopting:
             self.present.note()
 
     async def acknowledge(self, adoption: Adoption, database: Database) -> bool:
-        """Tell the others that the generation has been adopted; False when there is another one already."""
+        """Tell the others that the generation has been adopted; False when there is another one already.
+
+        In another incarnation of the database there is: what is seen next is adopted instead.
+        """
+        if adoption.incarnation != database.incarnation:
+            return False
         adoption.note()
         if not adoption.resumed:
             async with database.coordination(adoption.incarnation) as connection:
