@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -60,13 +62,15 @@ class Ended(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def started(*arguments: str, cwd: Path = ROOT, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    *arguments: str, cwd: Path = ROOT, stdin: int = asyncio.subprocess.PIPE, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a command; `variables` are all that its environment says of databases. Killed at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reactive_orch", *arguments),
         cwd=cwd,
         env=_environment(variables),
-        stdin=asyncio.subprocess.PIPE,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -81,7 +85,8 @@ async def started(*arguments: str, cwd: Path = ROOT, **variables: str) -> AsyncI
 
 async def run(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **variables: str) -> Ended:
     """Run a command to its end."""
-    async with asyncio.timeout(TIMEOUT_S), started(*arguments, cwd=cwd, **variables) as process:
+    piped = asyncio.subprocess.PIPE
+    async with asyncio.timeout(TIMEOUT_S), started(*arguments, cwd=cwd, stdin=piped, **variables) as process:
         out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
     assert process.returncode is not None
     # Debug mode (make test-debug) also tells of slow steps: that is not the command's own word.
@@ -547,6 +552,37 @@ async def test_append_lines(database: str) -> None:
     assert [third[key] for key in ("bounded_context", "event_version", "trace_id")] == ["default", 1, None]
 
 
+async def test_what_is_appended_is_stored_as_given(database: str) -> None:
+    given = '{"a":12345678901234567.89,"b":1.10,  "b":1e2, "c":"\\u00e9"}'
+    line = f'{json.dumps(EVENT)[:-1]}, "payload": {given} , "metadata": {{"n":12345678901234567.89, "m":1.10}}}}\n'
+    (await run("append", stdin=line, DATABASE_URL=database)).done()
+    words = (f"--{key.replace('_', '-')}={value}" for key, value in EVENT.items())
+    (await run("append", *words, "--payload", f" {given}\n", DATABASE_URL=database)).done()
+    rows = await stored(database)
+    assert [row["payload"] for row in rows] == [given.encode()] * 2
+    assert rows[0]["metadata"] == '{"m": 1.10, "n": 12345678901234567.89}'
+
+
+async def test_an_interrupt_while_append_waits_for_its_input(database: str) -> None:
+    reading, writing = os.pipe()
+    try:
+        async with started("append", stdin=reading, DATABASE_URL=database) as process:
+            os.write(writing, lines(EVENT).encode())
+
+            async def read() -> bool:
+                return fcntl.ioctl(reading, termios.FIONREAD, b"\0\0\0\0") == b"\0\0\0\0"
+
+            await wait_until(read, what="it has read what there is")
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(TIMEOUT_S):
+                _, err = await process.communicate()
+            assert (process.returncode, err) == (FAILED, b"")
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert not await stored(database)
+
+
 async def test_append_nothing(database: str) -> None:
     assert (await run("append", stdin="\n", DATABASE_URL=database)).done() == "appended 0 events\n"
 
@@ -605,7 +641,7 @@ async def test_append_one_event_at_the_expected_version(database: str) -> None:
     line = (await run("append", "--expected=3", stdin=two, DATABASE_URL=database)).complaint()
     assert "an exact version is that of one aggregate, but the events belong to 2" in line
     assert [(row["aggregate_version"], row["payload"]) for row in await stored(database)] == [
-        *((1, b'{"total":1}'), (2, b"{}"), (3, b"{}"))
+        *((1, b'{"total": 1}'), (2, b"{}"), (3, b"{}"))
     ]
 
 

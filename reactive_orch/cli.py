@@ -15,11 +15,11 @@ import gc
 import importlib
 import logging
 import os
-import select
 import signal
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 
 from reactive_orch import commands
+from reactive_orch.abandonable import abandonable
 from reactive_orch.address import database_url, database_url_of_parts
 from reactive_orch.config import Config, shown
 from reactive_orch.core.health import Verdict, assess
@@ -34,6 +35,7 @@ from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavai
 from reactive_orch.model import Projection, check_name
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
+from reactive_orch.streams import nobody_reads, open_streams, say
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.exposition import exposition
 from reactive_orch.telemetry.logs import FORMATS, log_to
@@ -56,8 +58,11 @@ _logger = logging.getLogger("reactive_orch")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what went wrong is said in one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    open_streams()
     try:
         options = _parse(arguments)
+        if options.command is not None:
+            options.command.prepare(options)
         gc.set_threshold(*COLLECT_AFTER)
         anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
         sys.stdout.flush()
@@ -80,7 +85,7 @@ def _explain(error: BaseException) -> int:
             return error.code if isinstance(error.code, int) else EXIT_FAILED
         case KeyboardInterrupt():
             return EXIT_FAILED
-        case BrokenPipeError() if _nobody_reads():
+        case BrokenPipeError() if nobody_reads():
             return EXIT_FAILED
         case ConfigError() | Standby():
             code, text = EXIT_CONFIG, str(error)
@@ -90,18 +95,8 @@ def _explain(error: BaseException) -> int:
             code, text = EXIT_FAILED, str(error)
         case _:
             code, text = EXIT_FAILED, _unexpected(error)
-    print(f"reactive_orch: {' '.join(text.split())}", file=sys.stderr)
+    say(text)
     return code
-
-
-def _nobody_reads() -> bool:
-    """Tell whether standard output was closed at the other end (`… | head`), and keep Python from trying it again."""
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    closed = any(event & select.POLLERR for _, event in output.poll(0))
-    if closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return closed
 
 
 def _unexpected(error: BaseException) -> str:
@@ -116,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with its complaint in one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"reactive_orch: {message} (--help shows the options)", file=sys.stderr)
+        say(f"{message} (--help shows the options)")
         sys.exit(EXIT_CONFIG)
 
 
@@ -296,7 +291,8 @@ async def _database(options: argparse.Namespace, environment: Mapping[str, str])
         return parts, False
     from reactive_orch.postgres import embedded
 
-    return await anyio.to_thread.run_sync(embedded.start), True
+    # Given up by a signal: its programs go on by themselves, and the next start finds what they have made.
+    return await abandonable(partial(embedded.start, say=say)), True
 
 
 def _http_address(text: str | None) -> tuple[str, int | None]:

@@ -6,12 +6,10 @@ import argparse
 import contextlib
 import json
 import sys
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NoReturn
-from uuid import UUID
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import anyio
-
+from reactive_orch import lines
 from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import checkpoints, log, membership, migrations
@@ -20,10 +18,7 @@ from reactive_orch.runtime.append import append
 from reactive_orch.waterfall import waterfall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-
-BAD_LINES_SHOWN_MAX = 20
-EVENT_VERSION_MAX = 2**31 - 1
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +28,8 @@ class Command:
     description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, str], Awaitable[None]]
+    prepare: Callable[[argparse.Namespace], None] = lambda _: None
+    """Before anything is started for it. Raises ConfigError."""
 
 
 @contextlib.asynccontextmanager
@@ -67,12 +64,19 @@ def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-async def _append(options: argparse.Namespace, url: str) -> None:
-    if any(vars(options)[name] is not None for name in _REQUIRED):
-        events = [_single_event(options)]
+def _read_events(options: argparse.Namespace) -> None:
+    """Read what is to be appended while nothing else goes on: waiting for standard input is ended by any signal."""
+    if any(vars(options)[name] is not None for name in lines.REQUIRED):
+        options.events = [_single_event(options)]
+    elif sys.stdin is None:
+        msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
+        raise ConfigError(msg)
     else:
-        lines = await anyio.to_thread.run_sync(sys.stdin.buffer.readlines)
-        events = _parsed(lines)
+        options.events = lines.events_of(sys.stdin.buffer.readlines())
+
+
+async def _append(options: argparse.Namespace, url: str) -> None:
+    events = options.events
     async with _connected(url) as connection:
         await migrations.check(connection)
         try:
@@ -108,92 +112,17 @@ def _expected(text: str) -> int | Expected:
 
 
 def _single_event(options: argparse.Namespace) -> NewEvent:
-    missing = [f"--{name.replace('_', '-')}" for name in _REQUIRED if not vars(options)[name]]
+    missing = [f"--{name.replace('_', '-')}" for name in lines.REQUIRED if not vars(options)[name]]
     if missing:
         msg = f"append of one event needs {' and '.join(missing)} too"
         raise ConfigError(msg)
     names = ("event_type", "aggregate_type", "aggregate_id", "bounded_context")
-    line = {name: vars(options)[name] for name in names}
+    columns = json.dumps({name: vars(options)[name] for name in names})
     try:
-        return event_of({**line, "payload": _decoded(options.payload)})
+        return lines.event_of(f'{columns[:-1]}, "payload": {lines.checked(options.payload)}}}')
     except ValueError as error:
         msg = f"append: {error}"
         raise ConfigError(msg) from error
-
-
-def _parsed(lines: Sequence[bytes]) -> list[NewEvent]:
-    """Return the events of JSON lines, empty lines left out. Raises ConfigError naming every bad line."""
-    events: list[NewEvent] = []
-    bad: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip():
-                events.append(event_of(_decoded(line)))
-        except (ValueError, RecursionError) as error:
-            bad.append(f"line {number}: {error}")
-    if bad:
-        more = [f"and {len(bad) - BAD_LINES_SHOWN_MAX} more"] if len(bad) > BAD_LINES_SHOWN_MAX else []
-        msg = f"nothing was appended; {'; '.join(bad[:BAD_LINES_SHOWN_MAX] + more)}"
-        raise ConfigError(msg)
-    return events
-
-
-_REQUIRED = ("aggregate_type", "aggregate_id", "event_type")
-_KNOWN = frozenset(field.name for field in fields(NewEvent))
-
-
-def event_of(line: Any) -> NewEvent:
-    """Return the event that a JSON object describes, with the columns' names as keys. Raises ValueError."""
-    if not isinstance(line, dict):
-        msg = f"an event is a JSON object, not {json.dumps(line)[:40]}"
-        raise ValueError(msg)  # noqa: TRY004 - to the caller it is one kind of mistake
-    line = {key: value for key, value in line.items() if value is not None or key == "payload"}
-    unknown = sorted(line.keys() - _KNOWN)
-    if unknown:
-        msg = f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN))}"
-        raise ValueError(msg)
-    for key in _REQUIRED:
-        if not isinstance(line.get(key), str) or not line[key]:
-            msg = f"{key} is missing or not a non-empty string"
-            raise ValueError(msg)
-    _check_types(line)
-    event_id = {"event_id": UUID(line["event_id"])} if "event_id" in line else {}
-    return NewEvent(**{**line, **event_id})
-
-
-def _check_types(line: dict[str, Any]) -> None:
-    kinds = {"bounded_context": str, "event_version": int, "metadata": dict, "event_id": str}
-    kinds |= dict.fromkeys(("trace_id", "correlation_id", "causation_id"), str)
-    for key, kind in kinds.items():
-        if key in line and (not isinstance(line[key], kind) or isinstance(line[key], bool)):
-            msg = f"{key} must be {'an object' if kind is dict else f'of type {kind.__name__}'}"
-            raise ValueError(msg)
-    if not 1 <= line.get("event_version", 1) <= EVENT_VERSION_MAX:
-        msg = f"event_version must be 1 to {EVENT_VERSION_MAX}"
-        raise ValueError(msg)
-    "".join(_texts(line)).encode()  # half of a surrogate pair is no text: this says so
-    if any("\x00" in text for key, value in line.items() if key != "payload" for text in _texts(value)):
-        msg = "PostgreSQL's text cannot hold the character \\u0000"
-        raise ValueError(msg)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for part in value:
-            yield from _texts(part)
-        if isinstance(value, dict):
-            yield from _texts(list(value.values()))
-
-
-def _decoded(text: str | bytes) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
 
 
 async def _status(options: argparse.Namespace, url: str) -> None:
@@ -314,7 +243,9 @@ def _rewind_arguments(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS = {
     "migrate": Command("create or update the schema", _migrate_arguments, _migrate),
-    "append": Command("append events, JSON lines from standard input or one from options", _append_arguments, _append),
+    "append": Command(
+        "append events, JSON lines from standard input or one from options", _append_arguments, _append, _read_events
+    ),
     "status": Command("show the log, replica sets, workers and projections", _status_arguments, _status),
     "rewind": Command("set a projection's positions back while workers run", _rewind_arguments, _rewind),
     "trace": Command("draw a rebalance: which phase took how long on which worker", _trace_arguments, _trace),

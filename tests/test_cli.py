@@ -35,7 +35,7 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
-    def start() -> str:
+    def start(**_: object) -> str:
         msg = "would have been started"
         raise AssertionError(msg)
 

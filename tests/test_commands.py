@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_orch.commands import BAD_LINES_SHOWN_MAX, _parsed, event_of
 from reactive_orch.errors import ConfigError
+from reactive_orch.json_text import text_of
+from reactive_orch.lines import BAD_LINES_SHOWN_MAX, event_of, events_of
 from reactive_orch.model import NewEvent
 
 WORDS: dict[str, Any] = {"aggregate_type": "Order", "aggregate_id": "42", "event_type": "Placed"}
@@ -23,7 +24,7 @@ def lines(*objects: dict[str, Any]) -> list[bytes]:
 
 
 def test_the_shortest_line() -> None:
-    assert _parsed(lines(WORDS)) == [PLACED]
+    assert events_of(lines(WORDS)) == [PLACED]
 
 
 def test_a_line_with_everything() -> None:
@@ -37,32 +38,56 @@ def test_a_line_with_everything() -> None:
         "causation_id": "d",
         "metadata": {"by": {"name": "me"}},
     }
-    expected = NewEvent(**WORDS, **rest, event_id=UUID(event_id))
-    assert _parsed(lines({**WORDS, **rest, "event_id": event_id})) == [expected]
+    expected = NewEvent(**WORDS, **{**rest, "payload": b'{"lines": [1]}'}, event_id=UUID(event_id))
+    assert events_of(lines({**WORDS, **rest, "event_id": event_id})) == [expected]
 
 
 def test_null_is_the_default_except_for_the_payload() -> None:
     nothing = dict.fromkeys(["bounded_context", "event_version", "event_id", "metadata", "trace_id", "causation_id"])
-    assert event_of({**WORDS, **nothing}) == PLACED
-    assert event_of({**WORDS, "payload": None}).payload_bytes() == b"null"
+    assert event_of(json.dumps({**WORDS, **nothing})) == PLACED
+    assert event_of(json.dumps({**WORDS, "payload": None})).payload_bytes() == b"null"
 
 
 def test_empty_lines_are_left_out_but_counted() -> None:
-    assert _parsed([b"\n", *lines(WORDS), b"  \r\n", *lines(WORDS), b""]) == [PLACED, PLACED]
+    assert events_of([b"\n", *lines(WORDS), b"  \r\n", *lines(WORDS), b""]) == [PLACED, PLACED]
     with pytest.raises(ConfigError, match="line 3: "):
-        _parsed([b"\n", *lines(WORDS), b"{\n"])
+        events_of([b"\n", *lines(WORDS), b"{\n"])
 
 
 @pytest.mark.parametrize(
     "payload", [0, "", [], {}, False, "a\x00b", {"\x00": 1}, "C:\\u0000", {"deep": [["ü"]]}, 10**30, "\\"]
 )
 def test_any_json_is_a_payload(payload: object) -> None:
-    made = event_of({**WORDS, "payload": payload})
+    made = event_of(json.dumps({**WORDS, "payload": payload}))
     assert json.loads(made.payload_bytes()) == payload
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":12345678901234567.89,"b":1.10, "b" : 1e2,\t"z":"\\u00e9\\/", "a":-0}',
+        "1.10",
+        '"\\u0061"',
+        "[ 1.0 ,2]",
+        "{}",
+        " 5 ".strip(),
+    ],
+)
+@pytest.mark.parametrize("space", ["", " ", "\t "])
+def test_payload_and_metadata_are_those_of_the_line(text: str, space: str) -> None:
+    words = json.dumps(WORDS)[1:-1]
+    metadata = f'{{"of":{text}}}'
+    for line in (
+        f'{{{space}"payload"{space}:{space}{text}{space},{space}{words}, "metadata":{metadata}}}',
+        f'{space}{{"payload": 7, {words}, "metadata":{space}{metadata}{space}, "payload":{text}{space}}}{space}',
+    ):
+        (one,) = events_of([line.encode()])
+        assert one.payload_bytes() == text.encode()
+        assert text_of(one.metadata) == metadata
+
+
 def test_a_backslash_before_u0000_is_no_zero_character() -> None:
-    assert event_of({**WORDS, "aggregate_id": "\\u0000"}).aggregate_id == "\\u0000"
+    assert event_of(json.dumps({**WORDS, "aggregate_id": "\\u0000"})).aggregate_id == "\\u0000"
 
 
 def bad(**values: object) -> bytes:
@@ -111,28 +136,29 @@ ZERO = r"PostgreSQL's text cannot hold the character \\u0000"
         (bad(metadata={"a": "\ud800"}), "surrogates not allowed"),
         (bad(aggregate_id="\ud800"), "surrogates not allowed"),
         (bad(payload="\ud800"), "surrogates not allowed"),
+        (bad()[:-1] + b', "metadata": {"a": 1e999}}', "metadata holds a number that is too large"),
         (bad(payload=float("nan")), "NaN is not JSON"),
         (bad(payload=[float("-inf")]), "-Infinity is not JSON"),
     ],
 )
 def test_each_kind_of_bad_line(line: bytes, complaint: str) -> None:
     with pytest.raises(ConfigError, match=rf"^nothing was appended; line 2: .*{complaint}"):
-        _parsed([*lines(WORDS), line, *lines(WORDS)])
+        events_of([*lines(WORDS), line, *lines(WORDS)])
 
 
 def test_an_empty_event_id_is_refused() -> None:
     with pytest.raises(ConfigError, match="line 1: "):
-        _parsed([bad(event_id="")])
+        events_of([bad(event_id="")])
 
 
 def test_all_bad_lines_are_named_up_to_a_limit() -> None:
     with pytest.raises(ConfigError) as caught:
-        _parsed([b"{"] * (BAD_LINES_SHOWN_MAX + 5))
+        events_of([b"{"] * (BAD_LINES_SHOWN_MAX + 5))
     text = str(caught.value)
     assert [f"line {n}: " in text for n in (1, BAD_LINES_SHOWN_MAX, BAD_LINES_SHOWN_MAX + 1)] == [True, True, False]
     assert text.endswith("; and 5 more")
     with pytest.raises(ConfigError) as caught:
-        _parsed([b"{"] * BAD_LINES_SHOWN_MAX)
+        events_of([b"{"] * BAD_LINES_SHOWN_MAX)
     assert "more" not in str(caught.value)
 
 
@@ -146,7 +172,7 @@ objects = st.dictionaries(
 @given(st.lists(st.binary(max_size=20) | objects.map(lambda one: json.dumps({**WORDS, **one}).encode())))
 def test_any_lines_are_events_or_one_complaint(data: list[bytes]) -> None:
     try:
-        events = _parsed(data)
+        events = events_of(data)
     except ConfigError:
         return
     for one in events:

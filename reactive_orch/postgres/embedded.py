@@ -11,9 +11,9 @@ Who can reach it: nobody over the network (`listen_addresses` is empty). It list
 directory, which has mode 0700, and trusts whoever can open it: its owner, and root. All other settings but
 max_connections are PostgreSQL's defaults.
 
-Root: PostgreSQL refuses to run as root, so the server runs as the system user `reactive_orch`, made when missing, and
-root's data are in /var/lib/reactive_orch. In root's home that user could only reach them if /root were opened to
-everybody, which is not ours to do: no folder's mode is ever changed but of those made here.
+Root: PostgreSQL refuses to run as root, so the server runs as the system user `reactive_orch`, made when missing. Where
+that user cannot get to the usual place, which in most root's homes it cannot, the data are in /var/lib/reactive_orch: to
+open /root to everybody is not ours to do, and no folder's mode is ever changed but of those made here.
 
 The data directory must be on a disk of this machine: PostgreSQL cannot see a server on another machine that uses the
 same network folder.
@@ -67,25 +67,27 @@ _SETTINGS = {
 
 
 def data_directory(directory: Path | None = None) -> Path:
-    """Return where the cluster lives: `directory` if given, else the user's (root's: /var/lib/reactive_orch).
+    """Return where the cluster lives: `directory` if given, else where this user's data belong (XDG_DATA_HOME, HOME).
 
-    Raises ConfigError when the extra is not installed.
+    Root's server is run by a system user: if that cannot get there, which is so in most root's homes, it is
+    /var/lib/reactive_orch. Raises ConfigError when the extra is not installed.
     """
     if directory is not None:
         return directory.expanduser().resolve()
-    if os.geteuid() == 0:
-        return ROOT_DIRECTORY / f"postgres-{programs.POSTGRES_MAJOR}"
     try:
         import platformdirs
     except ImportError as error:
         raise programs.not_installed() from error
-    return platformdirs.user_data_path("reactive_orch", appauthor=False) / f"postgres-{programs.POSTGRES_MAJOR}"
+    usual = platformdirs.user_data_path("reactive_orch", appauthor=False)
+    closed = os.geteuid() == 0 and _closed_folder(usual / "any") is not None
+    return (ROOT_DIRECTORY if closed else usual) / f"postgres-{programs.POSTGRES_MAJOR}"
 
 
-def start(directory: Path | None = None) -> str:
+def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> str:
     """Return the URI of the running server; start it, and make its cluster, when that has not been done yet.
 
     Blocks: a millisecond when it runs, some seconds the first time. Any number of processes may call it at once.
+    `say` is told in one line what is made, and where.
 
     Raises ConfigError when it cannot work here, Unavailable when the server does not start.
     """
@@ -94,7 +96,7 @@ def start(directory: Path | None = None) -> str:
         if not is_running(directory):
             _check_socket_path(directory)
             with _lock(directory):
-                _launch(directory)
+                _launch(directory, say)
     return _uri(directory)
 
 
@@ -187,13 +189,15 @@ def _make_parents(directory: Path) -> None:
         folder.chmod(0o755 if os.geteuid() == 0 else 0o700)  # root's: the system user must get through
 
 
-def _launch(directory: Path) -> None:
+def _launch(directory: Path, say: Callable[[str], None]) -> None:
     """Start the server, holding the lock."""
     if _is_listening(directory):
         # Its starter died half-way, or it recovers from a crash: it is already on its way.
         _wait_until(lambda: is_running(directory), _START_TIMEOUT_S, "it accepts no connections")
         return
     if not directory.exists():
+        by_whom = f", run by the system user {SYSTEM_USER}, as root may not" if os.geteuid() == 0 else ""
+        say(f"making the embedded PostgreSQL {programs.POSTGRES_MAJOR} in {directory}{by_whom}")
         _make_cluster(directory)
     _forget_dead_server(directory)
     log = directory / "server.log"
@@ -217,8 +221,10 @@ def _program(directory: Path, name: str) -> Path:
 @contextlib.contextmanager
 def _made_whole(path: Path) -> Iterator[Path]:
     """Give a folder to fill, and its name when it is complete: a process killed meanwhile leaves nothing half made."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for left in path.parent.glob(f"{path.name}.unfinished*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # By its own name: a program that outlived who started it may still be writing into the other.
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     unfinished.mkdir(mode=0o700)
     yield unfinished
     unfinished.rename(path)
@@ -236,10 +242,16 @@ def _make_cluster(directory: Path) -> None:
 
 
 def _check_passable(directory: Path) -> None:
-    for folder in directory.parents:
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            msg = f"embedded PostgreSQL: {folder} is closed to its system user {SYSTEM_USER}: choose another place"
-            raise ConfigError(msg)
+    folder = _closed_folder(directory)
+    if folder is not None:
+        msg = f"embedded PostgreSQL: {folder} is closed to its system user {SYSTEM_USER}: choose another place"
+        raise ConfigError(msg)
+
+
+def _closed_folder(path: Path) -> Path | None:
+    """Return a folder above a path through which others than its owner do not get; None when there is none."""
+    existing = (folder for folder in path.parents if folder.exists())
+    return next((folder for folder in existing if not folder.stat().st_mode & stat.S_IXOTH), None)
 
 
 def _forget_dead_server(directory: Path) -> None:

@@ -7,13 +7,13 @@ to the caller. Decides nothing about how far the log may be read: `core.frontier
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import asyncpg
 
 from reactive_orch.errors import Conflict, UnsafeLog
+from reactive_orch.json_text import text_of
 from reactive_orch.model import Blocker, Event, Expected, LogState, NewEvent, Position
 from reactive_orch.postgres.database import load_statements, translated
 
@@ -164,7 +164,7 @@ def columns_of(events: Sequence[NewEvent]) -> Columns:
             e.trace_id,
             e.correlation_id,
             e.causation_id,
-            json.dumps(dict(e.metadata)),
+            text_of(e.metadata),
         )
         for e in events
     ]

@@ -1,0 +1,44 @@
+"""Standard streams as they are found: closed, with nobody at the other end, or of an encoding that lacks characters.
+
+None of these is an error of the command: what cannot be shown is escaped, what nobody wants to read is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+
+_STANDARD_ERROR = 2
+
+
+def say(text: str) -> None:
+    """Say something in one line on standard error; if nobody reads it, the exit code has to do."""
+    with contextlib.suppress(OSError):
+        print(f"reactive_orch: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def open_streams() -> None:
+    """Make standard output and standard error usable, whatever they are."""
+    # A closed one's number would be given to the next file or socket, and hear what is printed.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for the process's life
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def nobody_reads() -> bool:
+    """Tell whether standard output was closed at the other end (`… | head`), and keep Python from trying it again."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
