@@ -12,7 +12,7 @@ directory, which has mode 0700, and trusts whoever can open it: its owner, and r
 max_connections are PostgreSQL's defaults.
 
 Root: PostgreSQL refuses to run as root, so the server runs as the system user `reactive_orch`, made when missing. Where
-that user cannot get to the usual place, which in most root's homes it cannot, the data are in /var/lib/reactive_orch: to
+that user cannot get to the usual place (in most root's homes) the data are in /var/lib/reactive_orch: to
 open /root to everybody is not ours to do, and no folder's mode is ever changed but of those made here.
 
 The data directory must be on a disk of this machine: PostgreSQL cannot see a server on another machine that uses the
