@@ -121,11 +121,12 @@ class Workers:
         gc.set_threshold(*COLLECT_AFTER)
         original = lane.Lane._handle  # noqa: SLF001
 
-        async def noting(one: lane.Lane, batches: Any, connection: Any, batch: Any) -> None:
-            await original(one, batches, connection, batch)
-            self._note(batch.events)
+        async def noting(one: lane.Lane, batches: Any, connection: Any, batch: Any) -> Any:
+            done = await original(one, batches, connection, batch)
+            self._note(done.events)
             if "several_0" in names:
-                self._batches.append((batches.swap_s * 1000, len(batch.events)))
+                self._batches.append((batches.swap_s * 1000, len(done.events)))
+            return done
 
         lane.Lane._handle = noting  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
