@@ -201,12 +201,20 @@ async def _outcomes(arena: Arena, writers: Iterable[Writers]) -> list[Finding]:
 
 
 async def _new_chain_rows(arena: Arena, book: Book) -> list[Any]:
-    """Return the moves since the last time, of transactions that have surely ended."""
+    """Return the moves since the last time of transactions that have surely ended, one for each checkpoint.
+
+    Within its transaction a batch that is cut short moves its checkpoints back to where it stops.
+    """
     horizon = int(await arena.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
     sql = "SELECT * FROM public.chaos_chain WHERE txid >= $1 AND txid < $2 ORDER BY id"
     rows = await arena.ask(sql, book.chain_txid, horizon)
     book.chain_txid = horizon
-    return rows
+    seen: dict[tuple[int, str, int], dict[str, Any]] = {}
+    for row in rows:
+        move = (row["txid"], row["projection"], row["partition"])
+        first = seen.get(move, row)
+        seen[move] = {**row, "from_position": first["from_position"], "from_epoch": first["from_epoch"]}
+    return list(seen.values())
 
 
 def _chain(rows: Sequence[Any], book: Book) -> list[Finding]:
