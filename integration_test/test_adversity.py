@@ -838,11 +838,12 @@ async def test_a_database_restored_to_an_older_state(database: str) -> None:
         assert re.search(rf"reactive_orch: {says}", worker.log[-1])
 
         started = await run("--replica-set", "test", "--http", "127.0.0.1:0", DATABASE_URL=database)
-        assert re.search(says, started.complaint())
+        refused = "not the one that these projections have read: handled of replica set test"
+        assert refused in started.complaint()
         # New events at positions that checkpoints have passed: nobody skips them unnoticed.
         await append_events(connection, 30, keys=1)
         started = await run("--replica-set", "test", "--http", "127.0.0.1:0", DATABASE_URL=database)
-        assert "beyond the end of the log at 90" in started.complaint()
+        assert refused in started.complaint()
         await connection.execute("DELETE FROM handled WHERE position > 60")
         (
             await run(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reactive_orch import lines
-from reactive_orch.errors import ConfigError, Superseded
+from reactive_orch.errors import ConfigError, Superseded, UnsafeLog
 from reactive_orch.model import Expected, NewEvent
-from reactive_orch.postgres import checkpoints, log, membership, migrations
+from reactive_orch.postgres import checkpoints, log, log_check, membership, migrations
 from reactive_orch.postgres.database import AnyConnection, Database, translated
 from reactive_orch.runtime.append import append
 from reactive_orch.waterfall import waterfall
@@ -128,13 +128,15 @@ def _single_event(options: argparse.Namespace) -> NewEvent:
 async def _status(options: argparse.Namespace, url: str) -> None:
     async with _connected(url) as connection:
         await migrations.check(connection)
-        state = await log.check(connection)
+        state, refusal = await log_check.examine(connection)
         print(f"log: {state.partitions} partitions, last position {state.head}")
         for blocker in await log.blockers(connection):
             print(f"  held by {blocker}")
         sets = await membership.replica_sets(connection)
         for name in sorted(sets) if options.replica_set is None else [options.replica_set]:
             await _print_replica_set(connection, name, sets.get(name), state.head)
+    if refusal is not None:
+        raise UnsafeLog(refusal)
 
 
 async def _print_replica_set(connection: AnyConnection, name: str, number: int | None, head: int) -> None:
@@ -191,13 +193,11 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         await migrations.check(connection)
         to = await _target(connection, options.to)
         proposed = await checkpoints.proposed(connection, options.replica_set, options.projection)
-        if to is None and proposed is None:
-            msg = "--to keep accepts the filter of a worker that was refused, and none was: nothing to do"
+        estranged = await checkpoints.is_estranged(connection, options.replica_set, options.projection)
+        if to is None and proposed is None and not estranged:
+            msg = "--to keep accepts the filter of a worker that was refused, or another log: nothing to do"
             raise ConfigError(msg)
         partitions = await _rewound(connection, options.replica_set, options.projection, to)
-    if not partitions:
-        msg = f"replica set {options.replica_set!r} has no projection {options.projection!r}"
-        raise ConfigError(msg)
     where = "kept where they were" if to is None else f"set to position {to}"
     print(f"{partitions} partitions of {options.projection} {where}; running workers start over from there")
     if proposed is not None:
@@ -217,10 +217,7 @@ async def _target(connection: AnyConnection, text: str) -> int | None:
     """Return the position meant, None for keep. Raises ConfigError for one that is not settled yet."""
     if text in _WORDS:
         return _WORDS[text]
-    saved = await checkpoints.greatest(connection)
-    head, holders, *_ = await log.observe(connection)
-    # While nobody is appending the head is settled. Checkpoints are, unless this is an older state of the database.
-    settled = head if not holders else saved if saved <= head else 0
+    settled = await checkpoints.settled_end(connection)
     if not text.isdecimal() or int(text) > settled:
         msg = f"--to {text}: give start, keep, or a position up to {settled}, where the log is settled"
         raise ConfigError(msg)

@@ -320,7 +320,7 @@ class Swap(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
-    """What the start and every reconnect must know of the log; `checkpoint` is the greatest of any projection."""
+    """What the start and every reconnect must know of the log; `checkpoint` is the greatest of any projection of it."""
 
     partitions: int
     head: Position

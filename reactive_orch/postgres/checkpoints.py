@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Self, cast
 import anyio
 import asyncpg
 
-from reactive_orch.errors import HandlerFailed, Refused, Superseded, described
+from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded, described
 from reactive_orch.model import Checkpoint, Filter, Partition, Position, Projection, Swap
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
@@ -225,6 +225,21 @@ async def await_free(connection: AnyConnection, rows: Sequence[tuple[int, str, s
         return frozenset(await connection.fetchval(_SQL.await_free, *map(list, zip(*rows, strict=True))))
 
 
+async def demand_complete(connection: AnyConnection, replica_set: str, projections: Collection[str]) -> None:
+    """Raise ConfigError when one of these projections has lost checkpoints: from 0 it would handle all once more."""
+    with translated():
+        rows = await connection.fetch(_SQL.incomplete, replica_set, list(projections))
+    if rows:
+        raise ConfigError(_deleted(replica_set, rows[0]["name"]))
+
+
+def _deleted(replica_set: str, projection: str) -> str:
+    return (
+        f"checkpoints of projection {projection} have been deleted; say from where to go on: "
+        f"python -m reactive_orch rewind --replica-set {replica_set} --projection {projection} --to start|POSITION"
+    )
+
+
 async def proposed(connection: AnyConnection, replica_set: str, projection: str) -> str | None:
     """Return the filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
     with translated():
@@ -233,9 +248,15 @@ async def proposed(connection: AnyConnection, replica_set: str, projection: str)
 
 
 async def rewind(connection: AnyConnection, replica_set: str, projection: str, to: Position | None) -> int:
-    """Set all positions of a projection (None: keep them), raise the epoch, open the filter; return the partitions."""
+    """Set all positions of a projection (None: keep them), raise the epoch, open the filter; return the partitions.
+
+    Raises ConfigError for a position that is not settled, for an unknown projection, and for nothing to keep.
+    """
     with translated():
-        return int(await connection.fetchval(_SQL.rewind, replica_set, projection, to))
+        try:
+            return int(await connection.fetchval(_SQL.rewind, replica_set, projection, to))
+        except asyncpg.InvalidParameterValueError as error:
+            raise ConfigError(error.message) from error
 
 
 async def transaction_limit_s(connection: AnyConnection) -> float | None:
@@ -245,10 +266,16 @@ async def transaction_limit_s(connection: AnyConnection) -> float | None:
     return limit_s
 
 
-async def greatest(connection: AnyConnection) -> Position:
-    """Return the greatest position that anything was saved at."""
+async def settled_end(connection: AnyConnection) -> Position:
+    """Return the greatest position that a checkpoint may be set to."""
     with translated():
-        return int(await connection.fetchval(_SQL.greatest))
+        return int(await connection.fetchval(_SQL.settled_end))
+
+
+async def is_estranged(connection: AnyConnection, replica_set: str, projection: str) -> bool:
+    """Tell whether a projection's checkpoints were made on another log than this one is now."""
+    with translated():
+        return bool(await connection.fetchval(_SQL.is_estranged, replica_set, projection))
 
 
 async def positions(connection: AnyConnection, replica_set: str) -> dict[str, dict[Partition, Position]]:

@@ -3,7 +3,8 @@
 -- Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets fewer rows than
 -- it sent rolls back. The transaction is marked: it cannot commit before it is sealed. Or, with $7, it is a transaction
 -- of its own that moves checkpoints over stretches without events: sealed here, those that stand elsewhere left alone,
--- and without waiting for the disk, as after a crash such a stretch is read once more.
+-- and without waiting for the disk, as after a crash such a stretch is read once more. Nothing moves once events may be
+-- hidden: the windows were read before, and what was hidden in them would be passed over.
 WITH sent AS (
     SELECT s.partition, s.expected, s.epoch, s.target
     FROM unnest($3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS s(partition, expected, epoch, target)
@@ -16,6 +17,8 @@ WITH sent AS (
     UPDATE reactive_orch.checkpoints c SET position = s.target
     FROM locked l JOIN sent s ON s.partition = l.partition AND s.expected = l.position AND s.epoch = l.epoch
     WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = l.partition
+      AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled()
+               FROM reactive_orch.log_source s JOIN pg_class t ON t.oid = s.relation)
     RETURNING c.parked
 )
 SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS parked,
@@ -74,9 +77,23 @@ SELECT reactive_orch.rewind($1::text, $2::text, $3::bigint);
 -- The filter that a refused worker wanted; NULL when there is none.
 SELECT p.proposed::text FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.name = $2::text;
 
--- name: greatest
--- How far anybody has ever read.
-SELECT coalesce(max(c.position), 0) FROM reactive_orch.checkpoints c;
+-- name: settled_end
+-- The greatest position that a checkpoint may be set to.
+SELECT reactive_orch.settled_end();
+
+-- name: is_estranged
+-- Whether a projection's checkpoints were made on another log than this one: keeping them is the operator's word.
+SELECT p.log_identity <> reactive_orch.log_identity() FROM reactive_orch.projections p
+WHERE p.replica_set = $1::text AND p.name = $2::text;
+
+-- name: incomplete
+-- Which of the projections $2 do not have a checkpoint for each partition that can be loaded.
+SELECT w.name FROM unnest($2::text[]) AS w(name)
+WHERE (SELECT count(*) FROM reactive_orch.checkpoints c
+       JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.epoch = c.epoch
+       WHERE c.replica_set = $1::text AND c.projection = w.name)
+      < (SELECT s.partitions FROM reactive_orch.log_source s)
+ORDER BY w.name;
 
 -- name: positions
 -- How far each partition of each projection of a replica set has been saved.

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import asyncpg
 
-from reactive_orch.errors import Conflict, UnsafeLog
+from reactive_orch.errors import Conflict
 from reactive_orch.json_text import text_of
-from reactive_orch.model import Blocker, Event, Expected, LogState, NewEvent, Position
+from reactive_orch.model import Blocker, Event, Expected, NewEvent, Position
 from reactive_orch.postgres.database import load_statements, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from reactive_orch.postgres.database import AnyConnection
 
@@ -33,40 +33,6 @@ _event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Even
 """What Event._make does, without a Python frame for each row; the statements below name the columns in its order."""
 
 
-async def check(connection: AnyConnection) -> LogState:
-    """Return the state of the log. Raises UnsafeLog when it breaks a rule that the frontier relies on."""
-    with translated():
-        row = await connection.fetchrow(_SQL.check)
-    if row is None:
-        msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
-        raise UnsafeLog(msg)
-    complaint = _complaint(dict(row))
-    if complaint:
-        raise UnsafeLog(complaint)
-    return LogState(partitions=row["partitions"], head=row["head"], checkpoint=row["checkpoint"])
-
-
-def _complaint(row: Mapping[str, Any]) -> str | None:
-    sequence, relation = row["sequence"], row["relation"]
-    rules = {
-        "the server is a standby: the log can only be read on the primary": row["standby"],
-        f"sequence {sequence} has CACHE {row['cache']}: positions would not follow the order of writing; "
-        f"run ALTER SEQUENCE {sequence} CACHE 1": row["cache"] != 1,
-        f"sequence {sequence} has INCREMENT {row['increment']}: run ALTER SEQUENCE {sequence} INCREMENT 1": row[
-            "increment"
-        ]
-        != 1,
-        f"{relation}.global_position is not numbered by {sequence}: "
-        "it must be an identity or serial column of that sequence": not row["numbered"],
-        f"sequence {sequence} cannot be read: GRANT SELECT ON SEQUENCE {sequence} to this user": not row["readable"],
-        f"a checkpoint stands at position {row['checkpoint']}, beyond the end of the log at {row['head']}: "
-        "this database was restored to an older state, or its sequence was set back; nothing is read. "
-        "Rewind the projections (python -m reactive_orch rewind) or set the sequence forward": row["checkpoint"]
-        > row["head"],
-    }
-    return next((text for text, broken in rules.items() if broken), None)
-
-
 class Look(NamedTuple):
     """The head, read first, then who may still write at or below it, and which of those are prepared transactions."""
 
@@ -77,6 +43,8 @@ class Look(NamedTuple):
     """Somebody has disarmed the bell: nobody rings."""
     queue: int
     """How many writers wait for another's bell to have rung."""
+    flaw: str | None = None
+    """The rule of the log that is broken, looked up last: then nothing that was seen may be used."""
 
 
 async def observe(connection: AnyConnection) -> Look:

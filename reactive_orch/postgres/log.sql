@@ -1,6 +1,6 @@
 -- name: observe
--- Steps one and two of the frontier: the head, then who may still write at or below it.
-SELECT head, holders, prepared, disarmed, queue FROM reactive_orch.observe_log();
+-- Steps one and two of the frontier: the head, then who may still write at or below it; last, whether it is sound.
+SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log();
 
 -- name: run_end
 -- The end of the run without gaps directly after $1, looking at no more than $3 positions up to $2; NULL when there is none.
@@ -20,21 +20,6 @@ FROM reactive_orch.event_log e
 WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text
   AND e.aggregate_version > $4::bigint
 ORDER BY e.aggregate_version;
-
--- name: check
--- What the frontier relies on, and how far anybody has ever read.
-SELECT pg_is_in_recovery()                                   AS standby,
-       q.seqincrement                                        AS increment,
-       q.seqcache                                            AS cache,
-       s.sequence::text                                      AS sequence,
-       s.relation::text                                      AS relation,
-       s.partitions                                          AS partitions,
-       coalesce(pg_get_serial_sequence(s.relation::text, 'global_position')::regclass = s.sequence, false)
-                                                             AS numbered,
-       has_sequence_privilege(s.sequence, 'SELECT')          AS readable,
-       coalesce(pg_sequence_last_value(s.sequence), 0)       AS head,
-       coalesce((SELECT max(c.position) FROM reactive_orch.checkpoints c), 0) AS checkpoint
-FROM reactive_orch.log_source s JOIN pg_sequence q ON q.seqrelid = s.sequence;
 
 -- name: blockers
 -- Who holds the frontier: open transactions that may have drawn a position, the oldest first.

@@ -42,7 +42,7 @@ async def register(
 ) -> list[Projection]:
     """Record the projections, trying until the database answers; return those this worker may run.
 
-    Raises ConfigError when none is left: all are recorded with another filter.
+    Raises ConfigError when none is left, as all are recorded with another filter, and when checkpoints were deleted.
     """
     refused = await _refused(node, replica_set, projections, interruptions)
     for name in sorted(refused):
@@ -161,6 +161,7 @@ async def _refused(
         try:
             async with node.database.coordination() as connection:
                 refused = await membership.register(connection, replica_set, wanted)
+                await checkpoints.demand_complete(connection, replica_set, wanted.keys() - refused)
         except (Unavailable, Superseded) as error:
             interruptions.note("register", error)
             await anyio.sleep(backoff.next_s())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import anyio
 
 from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
-from reactive_orch.postgres import log, migrations
+from reactive_orch.postgres import log_check, migrations
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import Hearers, Session
 from reactive_orch.runtime import gauges
@@ -145,7 +145,7 @@ class Node:
             stack.push_async_callback(self.database.close)
             async with self.database.coordination() as connection:
                 await migrations.check(connection)
-                self.partitions_total = (await log.check(connection)).partitions
+                self.partitions_total = (await log_check.check(connection)).partitions
             await self.session.open()
             stack.push_async_callback(self.session.close)
             self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)

@@ -200,6 +200,8 @@ class Share:
         incarnation = self._work.database.incarnation
         async with self._work.database.coordination(incarnation) as connection:
             gained = await checkpoints.load_free(connection, self._work.replica_set, self._work.projection, missing)
+            if not gained:  # held by others, or not there any more
+                await checkpoints.demand_complete(connection, self._work.replica_set, [self.name])
         self._deal(gained, incarnation)
 
     def _await_free(self, locked: frozenset[Partition]) -> None:

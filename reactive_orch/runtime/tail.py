@@ -16,8 +16,8 @@ import anyio
 
 from reactive_orch.core.bell import Bell
 from reactive_orch.core.frontier import Frontier, Observation
-from reactive_orch.errors import Superseded, Unavailable
-from reactive_orch.postgres import log
+from reactive_orch.errors import Superseded, Unavailable, UnsafeLog
+from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.signal import WORK, Signal
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Blocker, Position
+    from reactive_orch.model import Blocker, LogState, Position
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
 
@@ -42,6 +42,9 @@ ARMED_S = 20.0
 LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 BLOCKED_AFTER_S, BLOCKED_REPEAT_S = 1.0, 30.0
 """A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
+
+CHECK_EVERY_S = 2.0
+"""How often what the log must be is looked at in full; what concerns the frontier comes with every look."""
 
 UNHEARD_TIMES = 2
 """So many finds in a row without a notification are no coincidence."""
@@ -74,6 +77,7 @@ class Tail:
         self._looked_at = self._seen_at = 0.0
         self._asked: set[Signal] = set()
         self.interruptions = Interruptions()
+        self._check_at = 0.0
 
     @property
     def unheard(self) -> bool:
@@ -156,7 +160,7 @@ class Tail:
                 await self._disarm(connection)
             self.bell.source = WORK  # unless it is waited for
             if not self._bell.armed:
-                await self._gather()
+                await self._gather(connection)
             elif self._frontier.waiting:
                 await self.bell.wait(looked_again.next_s())
             else:
@@ -170,7 +174,7 @@ class Tail:
     async def _begin(self, connection: BatchConnection) -> None:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
         self._known = False
-        state = await log.check(connection)
+        state = await self._check(connection)
         # A checkpoint was written by somebody for whom everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint, incarnation=connection.marks.incarnation)
         self._bell, self._armed_until_s = Bell(), 0.0
@@ -179,13 +183,17 @@ class Tail:
         self._known = True
         self._announce()
 
+    async def _check(self, connection: BatchConnection) -> LogState:
+        state = await log_check.check(connection)
+        self._check_at = time.monotonic() + CHECK_EVERY_S
+        return state
+
     async def _look(self, connection: BatchConnection) -> None:
+        if time.monotonic() >= self._check_at:
+            await self._check(connection)
         self._looked_at = time.monotonic()
-        look = await log.observe(connection)
         before = self._frontier.settled
-        frontier = self._frontier.observe(
-            Observation(look.head, frozenset(look.holders), frozenset(look.prepared), connection.marks.incarnation)
-        )
+        look, frontier = await self._observe(connection)
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, frontier.settled, look.head))
         self._frontier = frontier
@@ -203,6 +211,24 @@ class Tail:
         asked, self._asked = self._asked, set()
         for signal in asked:
             signal.set()
+
+    async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Frontier]:
+        look = await log.observe(connection)
+        if look.flaw is not None:
+            await self._check(connection)
+            raise UnsafeLog(log_check.of_flaw(look.flaw))
+        try:
+            holders, prepared = frozenset(look.holders), frozenset(look.prepared)
+            seen = Observation(look.head, holders, prepared, connection.marks.incarnation)
+            return look, self._frontier.observe(seen)
+        except UnsafeLog:
+            await log_check.renew_identity(connection)
+            raise
+
+    async def _wanted(self, connection: BatchConnection) -> None:
+        """Wait until somebody wants more. Who reads a long backlog does not for a while, but relies on the rules."""
+        while not self._waiting and not await self._demand.wait(max(self._check_at - time.monotonic(), 0.0)):
+            await self._check(connection)
 
     def _announce(self) -> None:
         waiting, self._waiting = self._waiting, set()
@@ -234,8 +260,7 @@ class Tail:
 
     async def _sleep(self, connection: BatchConnection) -> None:
         """Wait for the bell: armed first, then looked once more, or else an event in between would ring for nobody."""
-        if not self._waiting:
-            await self._demand.wait()
+        await self._wanted(connection)
         if self._armed_until_s - time.monotonic() < ARMED_S / 2:
             self._note_silence(await log.arm(connection, ARMED_S))
             self._armed_until_s = time.monotonic() + ARMED_S
@@ -257,14 +282,13 @@ class Tail:
             self._unheard = 0
         self._silence = silence
 
-    async def _gather(self) -> None:
+    async def _gather(self, connection: BatchConnection) -> None:
         """Wait until somebody wants more and a time has passed since the last look, in which more of it gathers.
 
         Since the last look: whose handlers take longer waits for nothing. Not sooner while writers hold the frontier:
         among many of them somebody always does.
         """
-        if not self._waiting:
-            await self._demand.wait()
+        await self._wanted(connection)
         await self.bell.wait(max(self._looked_at + self._bell.look_every_s(self.readers) - time.monotonic(), 0.0))
 
     async def _disarm(self, connection: BatchConnection) -> None:

@@ -43,14 +43,16 @@ CREATE INDEX events_partition_position ON reactive_orch.events (partition, (glob
 
 -- Which relation is the log, which sequence numbers it, into how many partitions it is divided. One row: a foreign
 -- event table is attached by changing it together with the view event_log, so that no runtime SQL is a template.
+-- The identity is drawn anew when positions are about to be used a second time.
 CREATE TABLE reactive_orch.log_source (
     relation   regclass NOT NULL,
     sequence   regclass NOT NULL,
-    partitions integer  NOT NULL CHECK (partitions BETWEEN 1 AND 1024 AND partitions & (partitions - 1) = 0)
+    partitions integer  NOT NULL CHECK (partitions BETWEEN 1 AND 1024 AND partitions & (partitions - 1) = 0),
+    identity   uuid     NOT NULL DEFAULT gen_random_uuid()
 );
 CREATE UNIQUE INDEX log_source_one_row ON reactive_orch.log_source ((true));
 
-INSERT INTO reactive_orch.log_source
+INSERT INTO reactive_orch.log_source (relation, sequence, partitions)
 VALUES ('reactive_orch.events', pg_get_serial_sequence('reactive_orch.events', 'global_position')::regclass,
         current_setting('reactive_orch.partitions')::integer);
 
@@ -58,6 +60,62 @@ CREATE VIEW reactive_orch.event_log AS
 SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
        event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events;
+
+-- Whether row level security, which the log has, may hide rows from whom the view reads for: its owner, or with
+-- security_invoker the caller. A hidden row looks like a gap, and gaps are passed over. A function, as it is seldom needed
+-- and a statement that may need it should not have to prepare for it.
+CREATE FUNCTION reactive_orch.log_is_veiled() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.relrowsecurity AND NOT EXISTS (
+        SELECT FROM pg_roles r
+        WHERE r.rolname = CASE WHEN EXISTS (SELECT FROM unnest(v.reloptions) AS o
+                                            WHERE o ~* '^security_invoker=(t|y|on|1)')
+                               THEN current_user ELSE pg_get_userbyid(v.relowner) END
+          AND (r.rolsuper OR r.rolbypassrls
+               OR NOT t.relforcerowsecurity AND pg_has_role(r.oid, t.relowner, 'USAGE')))
+    FROM reactive_orch.log_source s
+    JOIN pg_class t ON t.oid = s.relation
+    JOIN pg_class v ON v.oid = 'reactive_orch.event_log'::regclass
+$$;
+
+-- What the frontier and the reading of windows rely on: the first rule that the log breaks; NULL when it is sound. Only
+-- catalogs, so that every look can afford it. Why:
+--   cache, increment, cycle   positions must follow the order in which they are drawn
+--   numbering, by_default     a writer that brings its own position may write behind the settled end
+--   kind, children, rules     rows written through another relation hold that one's lock, and nobody looks at it
+--   subscription              rows come with their positions from elsewhere, in the order of commits there
+--   veiled                    see above
+CREATE VIEW reactive_orch.log_rules AS
+SELECT CASE
+           WHEN pg_catalog.pg_is_in_recovery() THEN 'standby'
+           WHEN q.seqcache <> 1 THEN 'cache'
+           WHEN q.seqincrement <> 1 THEN 'increment'
+           WHEN q.seqcycle THEN 'cycle'
+           WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                            WHERE d.classid = 'pg_class'::regclass AND d.objid = s.sequence AND d.deptype IN ('a', 'i')
+                              AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.relation
+                              AND d.refobjsubid = a.attnum) THEN 'numbering'
+           WHEN a.attidentity <> 'a' THEN 'by_default'
+           WHEN t.relkind <> 'r' THEN 'kind'
+           WHEN t.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = t.oid)
+               THEN 'children'
+           WHEN t.relhasrules AND EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = t.oid) THEN 'rules'
+           WHEN EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = t.oid) THEN 'subscription'
+           WHEN t.relrowsecurity AND reactive_orch.log_is_veiled() THEN 'veiled'
+       END AS flaw,
+       s.relation, s.sequence, s.partitions, q.seqcache AS cache, q.seqincrement AS increment
+FROM reactive_orch.log_source s
+JOIN pg_catalog.pg_class t ON t.oid = s.relation
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.sequence
+JOIN pg_catalog.pg_attribute a ON a.attrelid = s.relation AND a.attname = 'global_position';
+
+-- What checkpoints are good for only as long as it stays: which log, and how it tells a key's partition. Another
+-- encoding gives the same key another hash, as a machine of another byte order does.
+CREATE FUNCTION reactive_orch.log_identity() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT concat_ws(' ', s.identity, s.partitions, getdatabaseencoding(), hashtextextended('reactive_orch', 0))
+    FROM reactive_orch.log_source s
+$$;
 
 -- Every notification of this package leaves through here: NOTIFY is a hint, and one place can switch it off. A full queue
 -- (somebody listens and sleeps in a transaction, perhaps in another database) fails whoever commits: long before that
@@ -179,8 +237,10 @@ $$;
 -- (and so a snapshot) of their own. A prepared transaction has no pid; its virtual transaction is a new one.
 -- On the way it tells whether the bell has been disarmed by somebody, and how many of the writers stand in line for
 -- the lock that NOTIFY takes: on a database that is not there, since it is the whole cluster's.
+-- The rules come last: whoever breaks one in a transaction of its own has ended or is among the holders, so that nothing
+-- settles that was not found sound afterwards.
 CREATE FUNCTION reactive_orch.observe_log(
-    OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean, OUT queue integer)
+    OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean, OUT queue integer, OUT flaw text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     BEGIN
@@ -207,19 +267,33 @@ BEGIN
            count(*) FILTER (WHERE NOT w.writes AND w.holder IN (SELECT o.holder FROM locks o WHERE o.writes))
     INTO holders, prepared, queue
     FROM locks w;
+
+    -- Nearly always all is plain, which four rows of the catalogs tell; the rules themselves take three times as long.
+    PERFORM FROM reactive_orch.log_source s
+    JOIN pg_class t ON t.oid = s.relation
+    JOIN pg_sequence q ON q.seqrelid = s.sequence
+    JOIN pg_attribute a ON a.attrelid = s.relation AND a.attname = 'global_position'
+    WHERE q.seqcache = 1 AND q.seqincrement = 1 AND NOT q.seqcycle AND a.attidentity = 'a' AND t.relkind = 'r'
+      AND NOT (t.relrowsecurity OR t.relhassubclass OR t.relhasrules)
+      AND NOT EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = s.relation);
+    IF NOT FOUND THEN
+        SELECT coalesce(min(r.flaw), CASE count(*) WHEN 0 THEN 'source' END) INTO flaw FROM reactive_orch.log_rules r;
+    END IF;
 END
 $$;
 
 -- ---------------------------------------------------------- the checkpoints
 
 -- A projection of a replica set and the filter its checkpoints were made with. A worker that comes with another one is
--- refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
+-- refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds. The identity is
+-- that of the log that its checkpoints were made on.
 CREATE TABLE reactive_orch.projections (
     replica_set text COLLATE "C" NOT NULL,
     name        text COLLATE "C" NOT NULL,
     filter      jsonb            NOT NULL,
     proposed    jsonb,
     epoch       bigint           NOT NULL DEFAULT 0,
+    log_identity text            NOT NULL DEFAULT reactive_orch.log_identity(),
     created_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (replica_set, name)
 );
@@ -272,13 +346,40 @@ BEGIN
 END
 $$;
 
--- Positions back (or forward) while workers run, and with them the filter that was proposed, if one was. The epoch is
--- raised, so that no batch begun before can commit, even when a position returns to an old value. position_to NULL
--- keeps the positions. The workers look at the epochs. Returns the number of partitions.
+-- The end of the log, up to which a checkpoint may be set: while nobody is appending all of it, else as far as anybody has
+-- read this very log. The caller's own transaction counts among the writers.
+CREATE FUNCTION reactive_orch.settled_end() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    head bigint;
+    read bigint;
+BEGIN
+    SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
+    IF NOT EXISTS (SELECT FROM pg_locks l
+                   WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+                     AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+                     AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)) THEN
+        RETURN head;
+    END IF;
+    SELECT coalesce(max(c.position), 0) INTO read
+    FROM reactive_orch.checkpoints c
+    JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
+    WHERE p.log_identity = reactive_orch.log_identity();
+    RETURN CASE WHEN read <= head THEN read ELSE 0 END;
+END
+$$;
+
+-- Positions back (or forward) while workers run, and with them the filter that was proposed, if one was, and the log they
+-- are positions of. The epoch is raised, so that no batch begun before can commit, even when a position returns to an
+-- old value. position_to NULL keeps the positions; checkpoints that were deleted come back at position_to. The workers
+-- look at the epochs. Returns the number of partitions. Raises what is not a position: nobody reads behind it.
 CREATE FUNCTION reactive_orch.rewind(in_replica_set text, in_projection text, position_to bigint) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    partitions integer;
+    settled bigint := reactive_orch.settled_end();
+    width   integer := (SELECT s.partitions FROM reactive_orch.log_source s);
+    present integer;
+    last    bigint;
 BEGIN
     PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
     PERFORM FROM reactive_orch.checkpoints c
@@ -286,18 +387,66 @@ BEGIN
     ORDER BY c.partition FOR NO KEY UPDATE;
 
     UPDATE reactive_orch.projections p
-    SET epoch = p.epoch + 1, filter = coalesce(p.proposed, p.filter), proposed = NULL
+    SET epoch = p.epoch + 1, filter = coalesce(p.proposed, p.filter), proposed = NULL,
+        log_identity = reactive_orch.log_identity()
     WHERE p.replica_set = in_replica_set AND p.name = in_projection;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
+    END IF;
+
+    SELECT count(*), max(c.position) INTO present, last FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.partition < width;
+    IF position_to IS NULL AND (present < width OR last > (
+        SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.log_source s)) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('the positions of %L cannot be kept: %s of its %s checkpoints are there, the last at position %s',
+                             in_projection, present, width, coalesce(last, 0)),
+            HINT = 'Give a position, or 0 for the start.';
+    END IF;
+    IF position_to < 0 OR position_to > settled THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('position %s is not one up to %s, where the log is settled', position_to, settled);
+    END IF;
+
     UPDATE reactive_orch.checkpoints c SET position = coalesce(position_to, c.position), epoch = p.epoch
     FROM reactive_orch.projections p
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection
       AND p.replica_set = in_replica_set AND p.name = in_projection;
-    GET DIAGNOSTICS partitions = ROW_COUNT;
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition, position, epoch)
+    SELECT in_replica_set, in_projection, g.partition, position_to, p.epoch
+    FROM reactive_orch.projections p, generate_series(0, width - 1) AS g(partition)
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND position_to IS NOT NULL
+    ON CONFLICT DO NOTHING;
 
     PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
-    RETURN partitions;
+    RETURN width;
 END
 $$;
+
+-- If a checkpoint of this log stands beyond its end, positions will be used a second time, and numbers alone cannot tell
+-- that any more as soon as enough is written: it counts as another log from now on, on which no checkpoint was made.
+-- Nothing happens otherwise, nor if that is known already, so anybody may call it.
+CREATE FUNCTION reactive_orch.renew_log_identity() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE reactive_orch.log_source s SET identity = gen_random_uuid()
+    WHERE coalesce(pg_sequence_last_value(s.sequence), 0) < (
+        SELECT max(c.position) FROM reactive_orch.checkpoints c
+        JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
+        WHERE p.log_identity = reactive_orch.log_identity())
+$$;
+
+-- TRUNCATE ... RESTART IDENTITY, while nobody need be there to see it. Without RESTART the positions go on.
+CREATE FUNCTION reactive_orch.log_truncated() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM reactive_orch.renew_log_identity();
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER truncated AFTER TRUNCATE ON reactive_orch.events
+FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.log_truncated();
 
 -- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the
 -- waiters' numbers, one for each row.
@@ -314,12 +463,18 @@ BEGIN
         NULL;
     END;
     RETURN ARRAY(
-        SELECT DISTINCT f.waiter
+        SELECT f.waiter
         FROM (SELECT w.waiter
               FROM unnest(in_waiters, in_replica_sets, in_projections, in_partitions)
                        AS w(waiter, replica_set, projection, partition)
               JOIN reactive_orch.checkpoints c USING (replica_set, projection, partition)
-              FOR UPDATE OF c SKIP LOCKED) f);
+              FOR UPDATE OF c SKIP LOCKED) f
+        UNION  -- and who waits for what is not there: it has to say so
+        SELECT w.waiter
+        FROM unnest(in_waiters, in_replica_sets, in_projections, in_partitions)
+                 AS w(waiter, replica_set, projection, partition)
+        WHERE NOT EXISTS (SELECT FROM reactive_orch.checkpoints c WHERE c.replica_set = w.replica_set
+                          AND c.projection = w.projection AND c.partition = w.partition));
 END
 $$;
 
@@ -471,20 +626,17 @@ RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO reactive_orch.replica_sets (name) VALUES (in_replica_set) ON CONFLICT DO NOTHING;
-    INSERT INTO reactive_orch.projections (replica_set, name, filter)
-    SELECT in_replica_set, w.name, w.filter::jsonb
-    FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name COLLATE "C"
-    ON CONFLICT DO NOTHING;
-
+    -- Checkpoints come with their projection and never later: who finds them deleted must not begin at 0 again.
+    WITH added AS (
+        INSERT INTO reactive_orch.projections (replica_set, name, filter)
+        SELECT in_replica_set, w.name, w.filter::jsonb
+        FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name COLLATE "C"
+        ON CONFLICT DO NOTHING RETURNING name, epoch
+    )
     INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition, epoch)
-    SELECT in_replica_set, p.name, g.partition, p.epoch
-    FROM reactive_orch.projections p,
-         generate_series(0, (SELECT s.partitions - 1 FROM reactive_orch.log_source s)) AS g(partition)
-    -- Not left to ON CONFLICT alone: it waits for the batches in flight, whose swaps have written new versions of rows.
-    WHERE p.replica_set = in_replica_set AND p.name = ANY (in_names)
-      AND NOT EXISTS (SELECT FROM reactive_orch.checkpoints c WHERE c.replica_set = in_replica_set
-                      AND c.projection = p.name AND c.partition = g.partition)
-    ORDER BY p.name, g.partition
+    SELECT in_replica_set, a.name, g.partition, a.epoch
+    FROM added a, generate_series(0, (SELECT s.partitions - 1 FROM reactive_orch.log_source s)) AS g(partition)
+    ORDER BY a.name, g.partition
     ON CONFLICT DO NOTHING;
 
     -- Whoever comes with the recorded filter takes an older proposal back.
@@ -576,9 +728,12 @@ CREATE FUNCTION reactive_orch.change_generation(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    width  integer;
+    width  integer := (SELECT s.partitions FROM reactive_orch.log_source s);
     active integer[];
 BEGIN
+    IF cardinality(in_owners) <> width * cardinality(in_projections) THEN
+        RAISE EXCEPTION 'each projection has % owners', width USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     PERFORM FROM reactive_orch.replica_sets r
     WHERE r.name = in_replica_set AND r.generation = in_after FOR NO KEY UPDATE;
     IF NOT FOUND
@@ -597,7 +752,6 @@ BEGIN
     UPDATE reactive_orch.members m SET state = 'active' WHERE m.id = ANY (in_admit);
     UPDATE reactive_orch.replica_sets r SET generation = in_after + 1 WHERE r.name = in_replica_set;
 
-    SELECT s.partitions INTO width FROM reactive_orch.log_source s;
     INSERT INTO reactive_orch.assignments (replica_set, projection, owners)
     SELECT in_replica_set, p.name, in_owners[(p.i - 1) * width + 1 : p.i * width]
     FROM unnest(in_projections) WITH ORDINALITY AS p(name, i)

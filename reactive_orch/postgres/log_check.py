@@ -1,0 +1,107 @@
+"""What the log must be, so that reading up to the settled end skips nothing.
+
+Guarantees: what breaks a rule is said in one line with what to do. A log whose positions are about to be used a second
+time is recorded as another one, so that it stays refused, whatever is written to it, until its projections are rewound.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch.errors import UnsafeLog
+from reactive_orch.model import LogState
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reactive_orch.postgres.database import AnyConnection
+
+ESTRANGED_NAMED_MAX = 5
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+_FLAWS = {
+    "standby": "the server is a standby: the log can only be read on the primary",
+    "cache": "sequence {sequence} has CACHE {cache}: positions would not follow the order of writing; "
+    "run ALTER SEQUENCE {sequence} CACHE 1, and end the sessions that have appended meanwhile",
+    "increment": "sequence {sequence} has INCREMENT {increment}: run ALTER SEQUENCE {sequence} INCREMENT 1",
+    "cycle": "sequence {sequence} has CYCLE and would give positions a second time: "
+    "run ALTER SEQUENCE {sequence} NO CYCLE",
+    "numbering": "{relation}.global_position is not numbered by {sequence}: "
+    "it must be an identity column of that sequence",
+    "by_default": "{relation}.global_position may be given by the writer: "
+    "run ALTER TABLE {relation} ALTER global_position SET GENERATED ALWAYS",
+    "kind": "{relation} is not an ordinary table: writers of its parts could not be seen",
+    "children": "other tables inherit from {relation}, and their writers cannot be seen: run ALTER TABLE … NO INHERIT",
+    "rules": "there are rules on {relation}, which may write elsewhere or draw positions twice: run DROP RULE",
+    "subscription": "a subscription of logical replication fills {relation}, behind positions that were read already: "
+    "drop it, or take the table out of it, when all rows have arrived and the sequence is beyond them",
+    "veiled": "row level security hides events of {relation} from this user, and what is hidden counts as a gap: run "
+    "ALTER TABLE {relation} DISABLE ROW LEVEL SECURITY, or give the owner of reactive_orch.event_log BYPASSRLS",
+    "source": "reactive_orch.log_source does not name an event table with its sequence",
+    "unreadable": "sequence {sequence} cannot be read: GRANT SELECT ON SEQUENCE {sequence} to this user",
+    "view": "the view reactive_orch.event_log does not show {relation} as it is, and what it leaves out counts as a "
+    "gap: it must be a plain SELECT of its columns",
+    "veiled_table": "row level security hides rows of {veiled_table} from this user: "
+    "run ALTER TABLE {veiled_table} DISABLE ROW LEVEL SECURITY, or give the user BYPASSRLS",
+    "beyond": "a checkpoint stands at position {checkpoint}, beyond the end of the log at {head}: this database was "
+    "restored to an older state, or its sequence was set back; nothing is read. For each projection say from where to "
+    "go on: python -m reactive_orch rewind --replica-set NAME --projection NAME --to start|POSITION",
+    "estranged": "the log is not the one that these projections have read: {projections}. It was emptied, restored to "
+    "an older state, or moved to another encoding; nothing is read. For each of them say from where to go on: "
+    "python -m reactive_orch rewind --replica-set NAME --projection NAME --to start|keep|POSITION",
+}
+"""What to say of each flaw; those up to `source` are found by the view `log_rules`."""
+
+
+async def examine(connection: AnyConnection) -> tuple[LogState, str | None]:
+    """Return the state of the log, and why it may not be read; None when it may. Raises UnsafeLog if there is none."""
+    with translated():
+        row = await connection.fetchrow(_SQL.check)
+    if row is None:
+        msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
+        raise UnsafeLog(msg)
+    state = LogState(partitions=row["partitions"], head=row["head"], checkpoint=row["checkpoint"])
+    return state, _complaint(dict(row))
+
+
+async def check(connection: AnyConnection) -> LogState:
+    """Return the state of the log. Raises UnsafeLog when it breaks a rule that the frontier relies on.
+
+    If a checkpoint stands beyond its end, that is recorded first.
+    """
+    state, complaint = await examine(connection)
+    if state.checkpoint > state.head:
+        await renew_identity(connection)
+    if complaint is not None:
+        raise UnsafeLog(complaint)
+    return state
+
+
+async def renew_identity(connection: AnyConnection) -> None:
+    """Record that the log ends before a checkpoint of it, if it does: every projection must be rewound then."""
+    with translated():
+        await connection.execute(_SQL.renew_identity)
+
+
+def of_flaw(flaw: str) -> str:
+    """Return what to say of a flaw that was there for a moment and has gone: what was written meanwhile may be lost."""
+    return f"the log broke a rule for a moment ({flaw}); start again when it stays as it is now"
+
+
+def _complaint(row: Mapping[str, Any]) -> str | None:
+    estranged = row["estranged"]
+    more = ", …" if len(estranged) > ESTRANGED_NAMED_MAX else ""
+    flaws = {
+        row["flaw"]: row["flaw"] is not None,
+        "unreadable": not row["readable"],
+        "view": not row["whole"],
+        "veiled_table": row["veiled_table"] is not None,
+        "beyond": row["checkpoint"] > row["head"],
+        "estranged": bool(estranged),
+    }
+    words = {**row, "projections": ", ".join(estranged[:ESTRANGED_NAMED_MAX]) + more}
+    return next((_FLAWS[flaw].format(**words) for flaw, broken in flaws.items() if broken), None)
