@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # A terminated run (a time limit, a cancelled CI job) removes its servers as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for version in _versions(config):
+            programs_of(version)
+    except FileNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
