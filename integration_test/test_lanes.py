@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from integration_test.harness import Connection
     from reactive_orch.runtime.signal import Signal
 
+pytestmark = pytest.mark.any_server
+
 LANES = 4
 BACKLOG = 150_000
 FRESH, FRESH_EVERY = 15, 2500

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from integration_test.cluster import Cluster
     from integration_test.harness import Connection
 
+pytestmark = pytest.mark.any_server
+
 PARTITIONS = 64
 
 
