@@ -421,14 +421,6 @@ def test_no_window_is_wider_than_one_read_can_be() -> None:
     assert max(widths(read_all(holding({0: 0}, 1, 1), [], settled=1 << 30, limit=1))) == SPAN_MAX
 
 
-def test_windows_begin_narrow_after_a_doubt() -> None:
-    progress = holding({0: 0}, batch_events=4, total=1)
-    assert widths(read_all(progress, [], 1000, limit=4))[-1] > 4
-    progress.drop([0])
-    progress.take({0: Checkpoint(0, 0)})
-    assert progress.window(1000, 4) == Window((0,), 0, 4, 4)
-
-
 def test_windows_narrow_again_where_events_are_dense() -> None:
     progress = holding({0: 0}, batch_events=4, total=1)
     widest = max(widths(read_all(progress, [], 100_000, limit=4)))
