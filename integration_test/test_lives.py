@@ -31,7 +31,7 @@ from integration_test.projections import GATE, record, recorder
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.core.health import State
 from reactive_orch.postgres import checkpoints
-from reactive_orch.runtime import ending, watch
+from reactive_orch.runtime import ending, leaving, watch
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from integration_test.cluster import Cluster
     from integration_test.harness import Connection
+    from reactive_orch.model import MemberId
 
 pytestmark = pytest.mark.any_server
 
@@ -123,6 +124,65 @@ async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monke
             assert reasons <= {"join", "leave"}, "its process was not taken for dead"
             await assert_each_once(connection)
             second.stop()
+
+
+async def test_members_leave_each_by_itself(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose replica set somebody has locked holds up no other, nor is one that has left meanwhile left again."""
+    monkeypatch.setattr(leaving, "LEAVE_TIMEOUT_S", 0.2)
+    sets = ("one", "two", "three")
+    async with contextlib.AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(prepared(database))
+        node = await stack.enter_async_context(Node(Config(database_url=database)))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        workers = {name: Worker(node, name, [recorder("handled", worker=name)]) for name in sets}
+        scopes = {name: anyio.CancelScope() for name in sets}
+        locks = {name: await stack.enter_async_context(connected(database)) for name in sets}
+        seen_off: list[MemberId | None] = []
+        see_off = node.departures._see_off  # noqa: SLF001 - in which order it tries
+
+        async def noted(member: MemberId) -> None:
+            seen_off.append(member)
+            await see_off(member)
+
+        monkeypatch.setattr(node.departures, "_see_off", noted)
+
+        async def run(name: str) -> None:
+            with scopes[name]:
+                await workers[name].run()
+
+        for name in sets:
+            tasks.start_soon(run, name)
+        await wait_until(is_true(lambda: all(worker.state is State.SERVING for worker in workers.values())))
+        one, two, three = (workers[name].member for name in sets)
+
+        async def lock(name: str) -> None:
+            await locks[name].execute(
+                f"BEGIN; SELECT FROM reactive_orch.members WHERE replica_set = '{name}' FOR UPDATE"
+            )
+
+        async def end(name: str) -> None:
+            await lock(name)
+            scopes[name].cancel()
+
+        async def left(member: int | None) -> bool:
+            return member not in await members(connection)
+
+        await end("one")
+        await end("two")
+        await wait_until(is_true(lambda: workers["two"].state is State.STOPPED))
+        await locks["two"].execute("ROLLBACK")
+        await wait_until(lambda: left(two), what="the second leaves, though the first cannot")
+
+        monkeypatch.setattr(leaving, "LEAVE_TIMEOUT_S", 30)
+        await end("three")
+        await wait_until(is_true(lambda: three in seen_off))
+        tried = seen_off.count(one)
+        await wait_until(is_true(lambda: seen_off.count(one) > tried), what="a round with both has begun")
+        await locks["three"].execute("ROLLBACK")
+        await wait_until(lambda: left(three))
+        await locks["one"].execute("ROLLBACK")
+        await wait_until(lambda: left(one))
+        await wait_until(is_true(lambda: not node.departures._due))  # noqa: SLF001
 
 
 async def test_the_watch_comes_back_at_once_however_often_it_was_lost(

@@ -25,18 +25,28 @@ def demand_same(*incarnations: Incarnation) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a connection leads, told by the connection itself: an address may be moved while its old server lives."""
+    """Where a connection leads, told by the connection itself: an address may be moved while its old server lives.
 
-    system: int
-    """The cluster's identifier: copies made by replication or from a backup of its files have the same."""
+    None is what its user may not ask, as on some managed servers: the rest has to do.
+    """
+
     database: int
     """The database's oid."""
-    timeline: int
-    """Raised by every promotion; 0 while it is a standby."""
     started_at: datetime
     """When the postmaster was started."""
+    system: int | None
+    """The cluster's identifier: copies made by replication or from a backup of its files have the same."""
+    timeline: int | None
+    """Raised by every promotion; 0 while it is a standby."""
+    recovered_at: datetime | None
+    """When it began its statistics anew, as after every crash: the postmaster lives on when only a backend dies."""
 
     def precedes(self, other: Server) -> bool:
-        """Tell whether the other was promoted after this one: this is an old primary that lives on, or came back."""
+        """Tell whether the other was promoted after this one: this is an old primary that lives on, or came back.
+
+        Not without all that shows it: the timelines of two clusters say nothing of each other.
+        """
+        if self.system is None or self.timeline is None or other.timeline is None:
+            return False
         same = (self.system, self.database) == (other.system, other.database)
         return same and self.timeline < other.timeline

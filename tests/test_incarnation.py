@@ -13,7 +13,7 @@ from reactive_orch.incarnation import Incarnation, Server
 from reactive_orch.model import Checkpoint
 
 ONE, TWO = Incarnation(1), Incarnation(2)
-OLD = Server(system=7, database=5, timeline=1, started_at=datetime(2026, 1, 2, tzinfo=UTC))
+OLD = Server(5, datetime(2026, 1, 2, tzinfo=UTC), system=7, timeline=1, recovered_at=None)
 
 
 def lane(incarnation: Incarnation) -> Progress:

@@ -18,7 +18,7 @@ import asyncpg
 from reactive_orch.config import shown
 from reactive_orch.errors import Unavailable
 from reactive_orch.incarnation import Server
-from reactive_orch.postgres.faults import one_line
+from reactive_orch.postgres.faults import Kind, classify, one_line
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -116,13 +116,35 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
         raise Unavailable(msg) from error
     try:
         connection.keep_alive()
-        row = await connection.fetchrow(_SQL.server, timeout=CONNECT_TIMEOUT_S)
-        assert row is not None, "the statement returns one row"
-        connection.marks.server = Server(*row)
-    except BaseException:
+        connection.marks.server = await _server_of(connection)
+    except BaseException as error:
         connection.terminate()
+        if classify(error) is Kind.CONFLICT:  # of no use: there is nothing yet that could be done again
+            msg = f"it does not say where it leads: {one_line(error)} ({shown(url)})"
+            raise Unavailable(msg) from error
         raise
     return url, connection
+
+
+async def _server_of(connection: BatchConnection) -> Server:
+    try:
+        return Server(*await _row(connection, _SQL.server))
+    except asyncpg.InsufficientPrivilegeError:
+        rest = [await _if_allowed(connection, ask) for ask in (_SQL.system, _SQL.timeline, _SQL.recovered_at)]
+        return Server(*await _row(connection, _SQL.least), *rest)
+
+
+async def _row(connection: BatchConnection, statement: str) -> asyncpg.Record:
+    row = await connection.fetchrow(statement, timeout=CONNECT_TIMEOUT_S)
+    assert row is not None, "each of these statements returns one row"
+    return row
+
+
+async def _if_allowed(connection: BatchConnection, statement: str) -> Any:
+    try:
+        return (await _row(connection, statement))[0]
+    except asyncpg.InsufficientPrivilegeError:
+        return None
 
 
 def _is_open(attempt: _Attempt) -> bool:
@@ -143,7 +165,8 @@ def _best(attempts: Sequence[_Attempt]) -> _Attempt:
 
 
 def _timeline(connection: BatchConnection) -> int:
-    return connection.marks.server.timeline if connection.marks.server else 0
+    server = connection.marks.server
+    return (server.timeline or 0) if server else 0
 
 
 def _says_little(error: BaseException | None) -> int:

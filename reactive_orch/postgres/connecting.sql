@@ -1,9 +1,31 @@
 -- name: server
--- Which server a connection leads to, of which timeline, and which database there. Everybody may ask.
-SELECT (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c)                                    AS system,
-       (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())::bigint AS database,
+-- Which database a connection leads to, on which server, of which timeline, since which start and which recovery from a
+-- crash (which begins all statistics anew). Everybody may ask, unless that was taken away.
+SELECT (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())::bigint AS database,
+       pg_catalog.pg_postmaster_start_time()                                                                 AS started_at,
+       (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c)                                    AS system,
        CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0
             ELSE ('x'::text || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
                  )::bit(32)::integer
        END                                                                                                   AS timeline,
+       (SELECT a.stats_reset FROM pg_catalog.pg_stat_archiver a)                                             AS recovered_at;
+
+-- name: least
+-- Of the same what nobody is denied.
+SELECT (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())::bigint AS database,
        pg_catalog.pg_postmaster_start_time()                                                                 AS started_at;
+
+-- name: system
+-- Which server.
+SELECT c.system_identifier FROM pg_catalog.pg_control_system() c;
+
+-- name: timeline
+-- Of which timeline.
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0
+            ELSE ('x'::text || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+                 )::bit(32)::integer
+       END;
+
+-- name: recovered_at
+-- Since which recovery from a crash.
+SELECT a.stats_reset FROM pg_catalog.pg_stat_archiver a;

@@ -59,13 +59,16 @@ class Departures:
             backoff = Backoff(0.05, 5.0)
             while self._due:
                 await anyio.sleep(backoff.next_s())
-                with passing_over("leave", *_AWAY):
-                    for member in list(self._due):
+                for member in list(self._due):
+                    with passing_over("leave", *_AWAY):  # each by itself: a replica set may be locked by somebody
                         await self._see_off(member)
 
     async def _see_off(self, member: MemberId) -> None:
+        replica_set = self._due.get(member)
+        if replica_set is None:  # `leave` has done it meanwhile
+            return
         async with self._database.coordination() as connection:
-            await self._remove(connection, self._due[member], member)
+            await self._remove(connection, replica_set, member)
         with passing_over("leave", *_AWAY):  # a lost connection has given the lock back
             await self._session.forget(member)
         self._due.pop(member, None)

@@ -143,9 +143,7 @@ class Node:
         async with contextlib.AsyncExitStack() as stack:
             await self.database.open()
             stack.push_async_callback(self.database.close)
-            async with self.database.coordination() as connection:
-                await migrations.check(connection)
-                self.partitions_total = (await log_check.check(connection)).partitions
+            self.partitions_total = await self._checked()
             await self.session.open()
             stack.push_async_callback(self.session.close)
             self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)
@@ -156,6 +154,16 @@ class Node:
             await stack.enter_async_context(self._background())
             self._stack = stack.pop_all()
         return self
+
+    async def _checked(self) -> int:
+        """Check schema and log; return the number of partitions."""
+        try:
+            async with self.database.coordination() as connection:
+                await migrations.check(connection)
+                return (await log_check.check(connection)).partitions
+        except Superseded as error:
+            msg = f"the schema cannot be read, somebody has locked it: {error}"
+            raise Unavailable(msg) from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
