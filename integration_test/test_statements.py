@@ -29,8 +29,9 @@ PACKAGE = Path(reactive_orch.__file__).parent
 FILES = sorted(path for path in PACKAGE.glob("**/*.sql") if path.parent.name != "schema")
 _SEAL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "SELECT reactive_orch.seal_batch()", "COMMIT")
 SEVERAL = {
+    "own_role": ("RESET SESSION AUTHORIZATION", "RESET ROLE"),
     "seal": (*_SEAL, "RESET ALL"),
-    "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "COMMIT", "BEGIN"),
+    "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "COMMIT", "BEGIN READ WRITE"),
 }
 """What is more than one statement, sent without parameters: its parts."""
 

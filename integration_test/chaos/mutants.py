@@ -42,6 +42,7 @@ SCENARIO_OF = {
 CAUGHT_BY_TESTS = {
     "deadline_moved_after_its_scope_was_cancelled": "test_handlers.py",
     "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
+    "batch_cut_short_sets_partitions_back": "test_batch_ends.py",
     "put_off_appends_survive_their_savepoint": "test_handlers.py",
     "connections_are_not_asked_where_they_lead": "test_incarnations.py",
     "cut_off_known_by_payloads_only": "test_odd_rows.py",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import anyio
 
 from reactive_orch.core import assignment
 from reactive_orch.core import membership as core
-from reactive_orch.core.progress import Progress
+from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
 from reactive_orch.postgres import checkpoints, log, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
@@ -139,6 +140,17 @@ def batch_cut_short_keeps_its_whole_swap() -> None:
         del self, swaps
 
     _put(Batches, "stop_short", stop_short)
+
+
+@_bug
+def batch_cut_short_sets_partitions_back() -> None:
+    def beginning(self: Batch, events: int) -> Batch:
+        kept = self.events[:events]
+        end = kept[-1].global_position
+        swaps = tuple(Swap(swap.partition, swap.expected, end) for swap in self.swaps)
+        return replace(self, events=kept, swaps=swaps, cut_at=end)
+
+    _put(Batch, "beginning", beginning)
 
 
 @_bug
@@ -331,7 +343,7 @@ def listens_after_the_first_read() -> None:
 
         async def connect_without(kind: str, **kwargs: Any) -> Any:
             connection = await connect(kind, **kwargs)
-            connection.add_listener = add_listener(connection, connection.add_listener)  # type: ignore[method-assign]
+            connection.add_listener = add_listener(connection, connection.add_listener)
             return connection
 
         self._database.connect = connect_without  # type: ignore[assignment]

@@ -45,10 +45,13 @@ class Batch:
     """The last event's position, when the events after it were left for later."""
 
     def beginning(self, events: int) -> Batch:
-        """Return its first events as a batch of their own: no partition touched has another one up to its end."""
+        """Return its first events as a batch of their own: no partition touched has another one up to its end.
+
+        A partition that had been read further than that stands where it stood: what is behind it was handled before.
+        """
         kept = self.events[:events]
         end = kept[-1].global_position
-        swaps = tuple(Swap(swap.partition, swap.expected, end) for swap in self.swaps)
+        swaps = tuple(Swap(s.partition, s.expected, max(end, self.read_to[s.partition])) for s in self.swaps)
         return replace(self, events=kept, swaps=swaps, cut_at=end)
 
 
@@ -159,7 +162,8 @@ class Progress:
         demand_same(self.incarnation, window.incarnation)
         covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
         if len(covered) < len(window.partitions) or max(covered.values()) > window.low:
-            events = [e for e in events if e.partition in covered and e.global_position > covered[e.partition]]
+            ahead = (e for e in events if e.partition in covered and e.global_position > covered[e.partition])
+            events = tuple(ahead)  # a handler gets them, and may not take any of them out
         touched = sorted(set(map(_PARTITION, events)))
         return Batch(events, tuple(Swap(p, self.saved[p], end) for p in touched), covered, self.incarnation)
 

@@ -123,8 +123,11 @@ class Batches:
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
         assert self._begun, "a batch has begun"
         try:
-            await self._move_back()
-            await put_off.write(self._connection)
+            if self._ends_at or self._marks.put_off:
+                await self._connection.execute(_SQL.own_role)
+                await self._move_back()
+                await put_off.write(self._connection)
+            self._marks.put_off = None
             if goes_on() and not self._marks.changed:
                 await self._connection.execute(_SQL.seal_and_go_on)
             else:
@@ -150,11 +153,10 @@ class Batches:
 
     async def _move_back(self) -> None:
         """Move the rows back to where the batch has stopped: they are locked, so nobody has seen or will see more."""
-        swaps, self._ends_at = self._ends_at, ()
-        if swaps:
-            partitions = [swap.partition for swap in swaps]
-            tag = await self._connection.execute(_SQL.move_back, *self._of, partitions, swaps[0].target)
-            _demand_all(self._of, swaps, int(tag.split()[-1]))
+        if self._ends_at:
+            partitions, _, targets = zip(*self._ends_at, strict=True)
+            tag = await self._connection.execute(_SQL.move_back, *self._of, partitions, targets)
+            _demand_all(self._of, self._ends_at, int(tag.split()[-1]))
 
     def _end(self) -> None:
         self._begun = False

@@ -28,17 +28,23 @@ SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS park
 FROM swapped s;
 
 -- name: move_back
--- The end of a batch that stops before its last event: partitions $3, which the swap has moved and locked, to position $4.
-UPDATE reactive_orch.checkpoints c SET position = $4::bigint
-WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[]);
+-- The end of a batch that stops before its last event: partitions $3, which the swap has moved and locked, to positions $4.
+UPDATE reactive_orch.checkpoints c SET position = s.target
+FROM unnest($3::smallint[], $4::bigint[]) AS s(partition, target)
+WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = s.partition;
 
 -- name: begin
--- The beginning of a batch that follows no other.
-BEGIN;
+-- The beginning of a batch that follows no other. Its connection may write in batches only: what a handler sends after
+-- it has ended the transaction, in whatever way, is refused.
+BEGIN READ WRITE;
 
 -- name: roll_back
 -- The end of a batch that failed.
 ROLLBACK;
+
+-- name: own_role
+-- What we write at a batch's end we write as ourselves: the role that a handler has taken on may not.
+RESET SESSION AUTHORIZATION; RESET ROLE;
 
 -- name: seal
 -- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it. A handler's role ends
@@ -48,7 +54,7 @@ RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMM
 -- name: seal_and_go_on
 -- The same, and the beginning of the next batch in the same round trip: in a transaction that has none of the properties
 -- of this one, and after one for the settings, so that rolling back the next batch does not bring them back.
-RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; COMMIT; BEGIN;
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; COMMIT; BEGIN READ WRITE;
 
 -- name: transaction_limit
 -- For how long a transaction of this user may last here, in seconds; 0 for ever, NULL before PostgreSQL 17.

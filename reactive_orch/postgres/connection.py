@@ -70,6 +70,8 @@ class BatchConnection(_Connection):
     reset_type_codec = _changing("reset_type_codec")
     set_builtin_type_codec = _changing("set_builtin_type_codec")
     add_query_logger = _changing("add_query_logger")
+    add_listener = _changing("add_listener")
+    add_log_listener = _changing("add_log_listener")
     add_termination_listener = _changing("add_termination_listener")
     _transport: asyncio.Transport
 

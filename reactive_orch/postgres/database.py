@@ -164,6 +164,10 @@ class Database:
                 yield connection
         except Exhausted:
             raise
+        except Superseded as error:
+            if isinstance(error.__cause__, asyncpg.InvalidSQLStatementNameError):
+                drop(connection)
+            raise
         except Unavailable:
             if incarnation == self.incarnation:
                 self.lost()
@@ -238,7 +242,10 @@ class Database:
     async def open(self) -> None:
         """Make the pools, which belong to this event loop; they connect when first used."""
         idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
-        processing_settings = {"idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
+        processing_settings = {
+            "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s",
+            "default_transaction_read_only": "on",  # a batch begins as one that writes
+        }
         self._processing = self._pool("work", self._connections_max, processing_settings, idle_limit_s)
         self._coordination = self._pool(
             "coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S

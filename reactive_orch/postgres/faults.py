@@ -44,6 +44,7 @@ _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
     # In this order: the first that fits, so the special ones stand before the classes they belong to.
     (Kind.CONFLICT, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)),
     (Kind.CONFLICT, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)),
+    (Kind.CONFLICT, (asyncpg.InvalidSQLStatementNameError,)),  # a handler's DEALLOCATE ALL: to be done on another one
     (Kind.STANDBY, (asyncpg.TargetServerAttributeNotMatched,)),
     (Kind.MISUSE, (asyncpg.ClientConfigurationError, asyncpg.UndefinedObjectError)),
     (Kind.MISUSE, (asyncpg.CantChangeRuntimeParamError, asyncpg.UndefinedTableError)),
@@ -57,8 +58,12 @@ _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
     (Kind.REFUSED, (asyncpg.ObjectNotInPrerequisiteStateError,)),  # the database accepts no connections for now
     (Kind.MISUSE, (asyncpg.InsufficientPrivilegeError,)),
 )
-_HANDLERS_OWN = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
-"""What a handler may meet elsewhere: it says nothing of our connection unless that is closed."""
+_HANDLERS_OWN = (
+    *(OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError),
+    *(asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError),
+    *(asyncpg.InvalidSQLStatementNameError, asyncpg.ReadOnlySQLTransactionError),
+)
+"""What a handler may meet elsewhere, or has brought about: it says nothing of our connection unless that is closed."""
 _NO_SCHEMA = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
@@ -84,10 +89,9 @@ def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
     if isinstance(error, BaseExceptionGroup):
         kinds = [classify_foreign(inner, connection) for inner in error.exceptions]
         return next((kind for kind in SETBACKS if kind in kinds), Kind.STATEMENT)
-    cut_short = isinstance(error, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError))
-    kind = classify(error)
-    if cut_short or isinstance(error, (*_HANDLERS_OWN, asyncpg.ReadOnlySQLTransactionError)):
+    if isinstance(error, _HANDLERS_OWN):
         return Kind.STATEMENT
+    kind = classify(error)
     return kind if kind in SETBACKS else Kind.STATEMENT
 
 

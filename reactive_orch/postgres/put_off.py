@@ -6,7 +6,7 @@ Which of them a savepoint has taken back the database says: it counts them in a 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from reactive_orch.postgres import log
 from reactive_orch.postgres.database import load_statements
@@ -19,20 +19,32 @@ if TYPE_CHECKING:
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 
+class PutOff(NamedTuple):
+    """An append that is put off."""
+
+    number: int
+    """As the database has counted it. One that was cancelled while it was counted is missing here."""
+    columns: log.Columns
+    expected: int | Expected
+
+
 async def put_off(connection: AnyConnection, columns: log.Columns, expected: int | Expected) -> bool:
     """Keep an append for the end of the batch that this connection is in; False if it is in none."""
     marks = getattr(connection, "marks", None)
     if marks is None or marks.put_off is None:
         return False
-    kept: int = await connection.fetchval(_SQL.keep)
-    del marks.put_off[kept - 1 :]
-    marks.put_off.append((columns, expected))
+    number: int = await connection.fetchval(_SQL.keep)
+    while marks.put_off and marks.put_off[-1].number >= number:
+        marks.put_off.pop()
+    marks.put_off.append(PutOff(number, columns, expected))
     return True
 
 
 async def write(connection: AnyConnection) -> None:
     """Write what was put off and not taken back; nothing is put off any more."""
-    put_off = cast("BatchConnection", connection).marks.take_put_off()
+    put_off: list[PutOff] = cast("BatchConnection", connection).marks.take_put_off()
     if put_off:
-        for columns, expected in put_off[: await connection.fetchval(_SQL.kept)]:
-            await log.append_columns(connection, columns, expected)
+        kept: int = await connection.fetchval(_SQL.kept)
+        for each in put_off:
+            if each.number <= kept:
+                await log.append_columns(connection, each.columns, each.expected)
