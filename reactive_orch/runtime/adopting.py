@@ -68,5 +68,6 @@ class Adopting:
         if not adoption.done:
             self.last = adoption.end("acknowledged")
             self.settled = adoption.generation if adoption.settled else self.settled
-            adoption.report()
+            if not adoption.resumed:  # a lost connection changes nothing for the replica set
+                adoption.report()
         return True
