@@ -493,7 +493,11 @@ async def test_partitions_are_a_power_of_two_chosen_once(empty_database: str) ->
         line = (await run("migrate", f"--partitions={number}", DATABASE_URL=empty_database)).complaint()
         assert line == f"the number of partitions must be a power of two from 1 to 1024, not {number}"
     (await run("migrate", "--partitions", "8", DATABASE_URL=empty_database)).done()
-    (await run("migrate", DATABASE_URL=empty_database)).done()
+    again = (await run("migrate", DATABASE_URL=empty_database)).done()
+    assert again == "nothing to do: the schema is at step 1 already\n"
+    other = await run("migrate", "--partitions", "128", DATABASE_URL=empty_database)
+    assert other.complaint() == "--partitions 128: this log was created with 8, which cannot be changed"
+    (await run("migrate", "--partitions", "8", DATABASE_URL=empty_database)).done()
     async with connected(empty_database) as connection:
         await append_events(connection, 200)
         rows = await connection.fetch("SELECT DISTINCT partition FROM reactive_orch.events ORDER BY 1")
@@ -636,7 +640,7 @@ async def test_append_one_event_at_the_expected_version(database: str) -> None:
     assert (await append_one("--expected=7")).complaint(FAILED) == "default/Order/1 is at version 1, not at 7"
     (await append_one("--expected=1")).done()
     (await append_one("--expected=any")).done()
-    assert "append: Expecting" in (await append_one("--payload", "{")).complaint()
+    assert "--payload is not JSON: Expecting" in (await append_one("--payload", "{")).complaint()
     two = lines(EVENT, {**EVENT, "aggregate_id": "2"})
     line = (await run("append", "--expected=3", stdin=two, DATABASE_URL=database)).complaint()
     assert "an exact version is that of one aggregate, but the events belong to 2" in line

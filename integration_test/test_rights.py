@@ -226,6 +226,8 @@ async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted:
             columns=["aggregate_type", "aggregate_id", "aggregate_version", "event_type"],
             records=[("Key", "2", 1, "Written")],
         )
+        words = "append --event-type Written --aggregate-type Key --aggregate-id 3 --database-url"
+        assert (await run(*words.split(), _as("writer", database))).done() == "appended 1 event\n"
         await wait_handled(granted)
         assert (await worker.health())["health"] == "ok"
         command = "rewind --replica-set test --projection handled --to start --database-url"

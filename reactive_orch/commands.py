@@ -42,25 +42,32 @@ async def _connected(url: str) -> AsyncIterator[AnyConnection]:
         await connection.close(timeout=2)
 
 
-async def migrate(url: str, partitions: int = migrations.PARTITIONS_DEFAULT) -> None:
+async def migrate(url: str) -> None:
     """Apply the schema steps that are missing, mend what is broken, and say so."""
     async with _connected(url) as connection:
-        done = await migrations.migrate(connection, partitions)
+        done = await migrations.migrate(connection)
     for line in done:
         print(line)
 
 
 async def _migrate(options: argparse.Namespace, url: str) -> None:
-    await migrate(url, options.partitions)
+    asked = migrations.PARTITIONS_DEFAULT if options.partitions is None else options.partitions
+    async with _connected(url) as connection:
+        done = await migrations.migrate(connection, asked)
+        state, _ = await log_check.examine(connection)
+    for line in done or [f"nothing to do: the schema is at step {migrations.NEWEST} already"]:
+        print(line)
+    if options.partitions not in {None, state.partitions}:
+        msg = f"--partitions {asked}: this log was created with {state.partitions}, which cannot be changed"
+        raise ConfigError(msg)
 
 
 def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partitions",
         type=int,
-        default=migrations.PARTITIONS_DEFAULT,
         metavar="N",
-        help="of the log; only counts when it is created: a power of two up to 1024 (default 64)",
+        help="of the log, fixed when it is created: a power of two up to 1024 (default 64)",
     )
 
 
@@ -119,7 +126,12 @@ def _single_event(options: argparse.Namespace) -> NewEvent:
     names = ("event_type", "aggregate_type", "aggregate_id", "bounded_context")
     columns = json.dumps({name: vars(options)[name] for name in names})
     try:
-        return lines.event_of(f'{columns[:-1]}, "payload": {lines.checked(options.payload)}}}')
+        payload = lines.checked(options.payload)
+    except ValueError as error:
+        msg = f"--payload is not JSON: {error}"
+        raise ConfigError(msg) from error
+    try:
+        return lines.event_of(f'{columns[:-1]}, "payload": {payload}}}')
     except ValueError as error:
         msg = f"append: {error}"
         raise ConfigError(msg) from error

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -63,6 +65,12 @@ class Ending:
             self._target = (incarnation, settled)
         target = self._target[1]
         return all(share.settled and (share.low is None or share.low >= target) for share in shares)
+
+    def check_complete(self, refused: Collection[str]) -> None:
+        """Raise ConfigError if not all is done that was to be done until idle: somebody relies on the exit code."""
+        if self.until_idle and refused:
+            msg = f"not run until idle: {', '.join(sorted(refused))}, recorded with another filter (see rewind)"
+            raise ConfigError(msg)
 
     def is_over(self, shares: Collection[Share], *, left: bool) -> bool:
         """Tell whether a worker that is to stop has left and saved everything, or has waited for that long enough."""

@@ -130,6 +130,7 @@ class Worker:
                 self._shares = {p.name: Share(self._work(p), shelves[p.name]) for p in accepted}
                 if accepted:
                     await self._serve()
+                    self._ending.check_complete({p.name for p in self._projections} - set(self._shares))
             finally:
                 self._state = State.STOPPED
 
