@@ -264,6 +264,7 @@ async def _wait_held(worker: WorkerProcess, position: int, for_s: float) -> None
     await wait_until(held, what=f"the log is held at {position}")
 
 
+@pytest.mark.any_server
 async def test_who_holds_the_log_is_named(database: str) -> None:
     async with (
         prepared(database) as connection,
@@ -542,6 +543,7 @@ MISDEEDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 }
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("batch", [False, True], ids=["event by event", "in batches"])
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 async def test_a_handler_that_misbehaves(database: str, misdeed: str, batch: bool) -> None:  # noqa: FBT001 - a case
@@ -570,6 +572,7 @@ async def test_a_handler_that_misbehaves(database: str, misdeed: str, batch: boo
         await checked(connection)
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("where", ["in the handler", "in the database"])
 async def test_a_handler_that_takes_too_long(database: str, where: str) -> None:
     @make_projection("handled")
@@ -593,6 +596,7 @@ async def test_a_handler_that_takes_too_long(database: str, where: str) -> None:
         await checked(connection)
 
 
+@pytest.mark.any_server
 async def test_what_a_handler_appends_comes_with_its_batch(database: str) -> None:
     attempts = 0
 
@@ -651,6 +655,7 @@ async def test_what_a_handler_appends_holds_nobody_back(database: str) -> None:
 # ------------------------------------------------------------------------------------------------ rewind and filters
 
 
+@pytest.mark.any_server
 async def test_a_rewind_under_load_handles_everything_once_more(database: str) -> None:
     async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(WorkerProcess(database, name, options=QUICK)) for name in "ab"]
@@ -686,6 +691,7 @@ WHERE (SELECT count(*) FROM handled h WHERE h.position = first.global_position) 
 """
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("to", ["keep", "start"])
 async def test_another_filter_needs_a_rewind_and_ends_the_old_one(database: str, to: str) -> None:
     def options(name: str) -> tuple[str, ...]:
@@ -739,6 +745,7 @@ def _handles(connection: Connection, count: int) -> Callable[[], Awaitable[bool]
 # --------------------------------------------------------------------------------------------------- a bad database
 
 
+@pytest.mark.any_server
 async def test_without_any_notification(database: str) -> None:
     async with prepared(database) as connection:
         await connection.execute(
@@ -815,6 +822,7 @@ WHERE datname = current_database() AND application_name LIKE 'reactive\\_orch:%'
 """
 
 
+@pytest.mark.any_server
 async def test_a_database_restored_to_an_older_state(database: str) -> None:
     sequence = "reactive_orch.events_global_position_seq"
     says = "a checkpoint stands at position 100, beyond the end of the log at 60.*restored to an older state"

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from integration_test.harness import Connection
     from reactive_orch import Event
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from integration_test.cluster import Cluster
     from integration_test.harness import Connection
 
+pytestmark = pytest.mark.any_server
+
 ODD = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, created_at)
 VALUES ('Odd', $1, 1, 'E', $2::text::timestamptz) RETURNING global_position

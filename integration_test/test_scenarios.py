@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from integration_test.harness import AtGate, Connection
 
+pytestmark = pytest.mark.any_server
+
 PARTITIONS = 64
 QUICK = ("--heartbeat", "0.3", "--stale-after", "2")
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import anyio
+import pytest
 
 from integration_test.chaos.proxy import Proxy
 from integration_test.harness import append_events, connected, wait_until
@@ -16,9 +17,9 @@ from reactive_orch.postgres.connection import marks_of
 from reactive_orch.postgres.database import Database
 
 if TYPE_CHECKING:
-    import pytest
-
     from reactive_orch.postgres.connection import BatchConnection
+
+pytestmark = pytest.mark.any_server
 
 EVENTS = 20
 

@@ -187,6 +187,7 @@ def check(cost: Cost, rows_max: int) -> None:
     assert cost.buffers <= 10 * rows_max + 5 * PARTITIONS
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("wanted", [None, "{Order}", "{Nothing}"])
 @pytest.mark.parametrize("low", [0, MIDDLE, ROWS - 50])
 @pytest.mark.parametrize("own", [64, 32, 16, 4, 1])

@@ -205,6 +205,7 @@ async def _fill(connection: Connection) -> None:
             await connection.execute(FILL)
 
 
+@pytest.mark.thorough
 async def test_with_a_full_queue_appends_go_on_and_workers_poll_and_say_so(crowded: Cluster) -> None:
     url = crowded.create_database("crowded")
     async with connected(crowded.url()) as superuser:
