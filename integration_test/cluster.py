@@ -94,6 +94,12 @@ class Cluster:
         self._ask("createdb", "--template", source, "--strategy", "file_copy", name)
         return self.url(name)
 
+    def copy_database(self, source: str, target: str) -> None:
+        """Dump a database and restore it into another one, empty and perhaps of another encoding."""
+        dump = self.directory / f"{source}.dump"
+        self._ask("pg_dump", "--format=custom", f"--file={dump}", source)
+        self._ask("pg_restore", "--exit-on-error", f"--dbname={target}", dump)
+
     def drop_database(self, name: str) -> None:
         """Drop a database, if it exists, whoever is connected."""
         self._ask("dropdb", "--force", "--if-exists", name)

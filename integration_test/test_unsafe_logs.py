@@ -24,7 +24,9 @@ from integration_test.harness import (
 from integration_test.projections import handled
 from integration_test.test_command_line import CONFIG, run, run_worker
 from reactive_orch import Config, ConfigError, NewEvent, Node, UnsafeLog, Worker, append
-from reactive_orch.postgres import log_check
+from reactive_orch.errors import Superseded
+from reactive_orch.model import Checkpoint, Filter, Swap, Window
+from reactive_orch.postgres import checkpoints, log_check, windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -201,6 +203,23 @@ async def test_row_level_security_in_the_middle_of_a_backlog(database: str) -> N
 # ---------------------------------------------------------------------------------------------------- another log
 
 
+async def test_what_was_read_under_row_level_security_moves_no_checkpoint(database: str) -> None:
+    """A window brings only what can be seen: no checkpoint moves past what was hidden in it."""
+    everything = Filter(None, None)
+    async with prepared(database) as connection, plain_owner(database) as url, connected(url) as reader:
+        await handled_up_to(connection, database, 20)
+        await append_events(connection, 50)
+        await connection.execute(f"ALTER TABLE reactive_orch.events ENABLE ROW LEVEL SECURITY; {POLICY}")
+        await connection.execute("ALTER TABLE reactive_orch.events FORCE ROW LEVEL SECURITY")
+        window = Window(partitions=tuple(range(64)), low=20, high=70, limit=100, scattered=False)
+        found = await windows.read_window(reader, window, everything)
+        assert (len(found.events), found.end) == (1, 70), "what is hidden looks like a gap"
+        at = await connection.fetch("SELECT partition, position, epoch, parked FROM reactive_orch.checkpoints")
+        swaps = [Swap(partition, Checkpoint(*held), found.end) for partition, *held in at]
+        with pytest.raises(Superseded, match="64 of 64"):
+            await checkpoints.save(reader, "test", "handled", swaps)
+
+
 async def handled_up_to(connection: Connection, url: str, events: int) -> None:
     """Append events and let a worker handle them and save."""
     await append_events(connection, events)
@@ -236,7 +255,8 @@ async def test_a_log_that_began_anew_stays_refused_until_the_rewind(database: st
         await append_events(connection, 150)
         for _ in range(2):
             with pytest.raises(
-                UnsafeLog, match=r"not the one that these projections have read: handled of replica set"
+                UnsafeLog,
+                match=r"these projections have read, from position 1 on at the latest: handled of replica set",
             ):
                 await log_check.check(connection)
         await connection.execute("DELETE FROM public.handled")

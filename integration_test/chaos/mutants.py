@@ -44,6 +44,9 @@ CAUGHT_BY_TESTS = {
     "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
     "batch_cut_short_sets_partitions_back": "test_batch_ends.py",
     "put_off_appends_survive_their_savepoint": "test_handlers.py",
+    "flaw_ignored_in_the_look": "test_unsafe_logs.py",
+    "row_security_ignored_in_the_swap": "test_unsafe_logs.py",
+    "changes_behind_the_settled_end_ignored": "test_changed_logs.py",
     "connections_are_not_asked_where_they_lead": "test_incarnations.py",
     "cut_off_known_by_payloads_only": "test_odd_rows.py",
 }

@@ -16,7 +16,7 @@ from reactive_orch.core import assignment
 from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
-from reactive_orch.postgres import checkpoints, log, membership, put_off, windows
+from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
 from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
@@ -64,6 +64,12 @@ def _put(owner: Any, name: str, value: Any) -> None:
 def swap_without_expected_position() -> None:
     sql = checkpoints._SQL
     sql.swap = _replaced(sql.swap, "AND s.expected = l.position AND s.epoch = l.epoch", "")
+
+
+@_bug
+def row_security_ignored_in_the_swap() -> None:
+    sql = checkpoints._SQL
+    sql.swap = _replaced(sql.swap, "t.relrowsecurity AND", "false AND t.relrowsecurity AND")
 
 
 @_bug
@@ -216,6 +222,25 @@ def frontier_blind_to_prepared_transactions() -> None:
         return look._replace(holders=running, prepared=[])
 
     _put(log, "observe", observe)
+
+
+@_bug
+def flaw_ignored_in_the_look() -> None:
+    original = log.observe
+
+    async def observe(connection: Any) -> log.Look:
+        return (await original(connection))._replace(flaw=None)
+
+    _put(log, "observe", observe)
+
+
+@_bug
+def changes_behind_the_settled_end_ignored() -> None:
+    async def witness(connection: Any, settled: int, unless_within_s: float) -> int:
+        del connection, unless_within_s
+        return settled
+
+    _put(log_check, "witness", witness)
 
 
 @_bug

@@ -89,7 +89,8 @@ SELECT reactive_orch.settled_end();
 
 -- name: is_estranged
 -- Whether a projection's checkpoints were made on another log than this one: keeping them is the operator's word.
-SELECT p.log_identity <> reactive_orch.log_identity() FROM reactive_orch.projections p
+SELECT p.log_identity <> reactive_orch.log_identity() OR reactive_orch.log_differs_at() IS NOT NULL
+FROM reactive_orch.projections p
 WHERE p.replica_set = $1::text AND p.name = $2::text;
 
 -- name: incomplete

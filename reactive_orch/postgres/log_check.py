@@ -1,7 +1,7 @@
 """What the log must be, so that reading up to the settled end skips nothing.
 
-Guarantees: what breaks a rule is said in one line with what to do. A log whose positions are about to be used a second
-time is recorded as another one, so that it stays refused, whatever is written to it, until its projections are rewound.
+Guarantees: what breaks a rule is said in one line with what to do. A log that is known not to be what its
+checkpoints have read is recorded as another one: it stays refused, whatever is written to it, until they are rewound.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reactive_orch.model import Position
     from reactive_orch.postgres.database import AnyConnection
 
 ESTRANGED_NAMED_MAX = 5
@@ -50,8 +51,13 @@ _FLAWS = {
     "beyond": "a checkpoint stands at position {checkpoint}, beyond the end of the log at {head}: this database was "
     "restored to an older state, or its sequence was set back; nothing is read. For each projection say from where to "
     "go on: python -m reactive_orch rewind --replica-set NAME --projection NAME --to start|POSITION",
-    "estranged": "the log is not the one that these projections have read: {projections}. It was emptied, restored to "
-    "an older state, or moved to another encoding; nothing is read. For each of them say from where to go on: "
+    "differs": "the log is not what it was when it was read: at position {differs_at} there is an event that was not "
+    "there, or the log ends before it. Positions were given by hand, drawn in advance or copied from elsewhere, or the "
+    "sequence was set back; nothing is read. For each projection say from where to go on: "
+    "python -m reactive_orch rewind --replica-set NAME --projection NAME --to start|keep|POSITION",
+    "estranged": "the log is not the one that these projections have read{where}: {projections}. It was emptied, "
+    "restored to an older state, written where it had been read, or moved to another encoding; nothing is read. For "
+    "each of them say from where to go on: "
     "python -m reactive_orch rewind --replica-set NAME --projection NAME --to start|keep|POSITION",
 }
 """What to say of each flaw; those up to `source` are found by the view `log_rules`."""
@@ -59,37 +65,55 @@ _FLAWS = {
 
 async def examine(connection: AnyConnection) -> tuple[LogState, str | None]:
     """Return the state of the log, and why it may not be read; None when it may. Raises UnsafeLog if there is none."""
-    with translated():
-        row = await connection.fetchrow(_SQL.check)
-    if row is None:
-        msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
-        raise UnsafeLog(msg)
-    state = LogState(partitions=row["partitions"], head=row["head"], checkpoint=row["checkpoint"])
-    return state, _complaint(dict(row))
+    row = await _looked_at(connection)
+    return _state(row), _complaint(row)
 
 
 async def check(connection: AnyConnection) -> LogState:
     """Return the state of the log. Raises UnsafeLog when it breaks a rule that the frontier relies on.
 
-    If a checkpoint stands beyond its end, that is recorded first.
+    If it is not what its checkpoints have read, that is recorded first.
     """
-    state, complaint = await examine(connection)
-    if state.checkpoint > state.head:
+    row = await _looked_at(connection)
+    if row["differs_at"] is not None:
         await renew_identity(connection)
+    complaint = _complaint(row)
     if complaint is not None:
         raise UnsafeLog(complaint)
-    return state
+    return _state(row)
 
 
 async def renew_identity(connection: AnyConnection) -> None:
-    """Record that the log ends before a checkpoint of it, if it does: every projection must be rewound then."""
+    """Record that the log is not what its checkpoints have read, if so: every projection must be rewound then."""
     with translated():
         await connection.execute(_SQL.renew_identity)
+
+
+async def witness(connection: AnyConnection, settled: Position, unless_within_s: float) -> Position:
+    """Record what the log is up to a settled position, unless that was done just now: later checks compare with it.
+
+    Returns up to where it is recorded.
+    """
+    with translated():
+        return int(await connection.fetchval(_SQL.witness, settled, unless_within_s) or 0)
 
 
 def of_flaw(flaw: str) -> str:
     """Return what to say of a flaw that was there for a moment and has gone: what was written meanwhile may be lost."""
     return f"the log broke a rule for a moment ({flaw}); start again when it stays as it is now"
+
+
+async def _looked_at(connection: AnyConnection) -> Mapping[str, Any]:
+    with translated():
+        row = await connection.fetchrow(_SQL.check)
+    if row is None:
+        msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
+        raise UnsafeLog(msg)
+    return dict(row)
+
+
+def _state(row: Mapping[str, Any]) -> LogState:
+    return LogState(partitions=row["partitions"], head=row["head"], checkpoint=row["checkpoint"])
 
 
 def _complaint(row: Mapping[str, Any]) -> str | None:
@@ -101,7 +125,9 @@ def _complaint(row: Mapping[str, Any]) -> str | None:
         "view": not row["whole"],
         "veiled_table": row["veiled_table"] is not None,
         "beyond": row["checkpoint"] > row["head"],
+        "differs": row["differs_at"] is not None,
         "estranged": bool(estranged),
     }
-    words = {**row, "projections": ", ".join(estranged[:ESTRANGED_NAMED_MAX]) + more}
+    where = "" if row["estranged_at"] is None else f", from position {row['estranged_at']} on at the latest"
+    words = {**row, "where": where, "projections": ", ".join(estranged[:ESTRANGED_NAMED_MAX]) + more}
     return next((_FLAWS[flaw].format(**words) for flaw, broken in flaws.items() if broken), None)

@@ -15,13 +15,19 @@ SELECT r.flaw                                                AS flaw,
           AND row_security_active(c.oid))                    AS veiled_table,
        coalesce(pg_sequence_last_value(r.sequence), 0)       AS head,
        i.identity                                            AS identity,
-       coalesce((SELECT max(c.position) FROM reactive_orch.checkpoints c
-                 JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
-                 WHERE p.log_identity = i.identity), 0)      AS checkpoint,
+       reactive_orch.read_up_to()                            AS checkpoint,
+       reactive_orch.log_differs_at()                        AS differs_at,
        ARRAY(SELECT p.name || ' of replica set '::text || p.replica_set FROM reactive_orch.projections p
-             WHERE p.log_identity <> i.identity ORDER BY p.replica_set, p.name) AS estranged
+             WHERE p.log_identity <> i.identity ORDER BY p.replica_set, p.name) AS estranged,
+       (SELECT s.differs_at FROM reactive_orch.log_source s
+        WHERE EXISTS (SELECT FROM reactive_orch.projections p WHERE left(p.log_identity, 36) <> s.identity::text)) AS estranged_at
 FROM reactive_orch.log_rules r CROSS JOIN (SELECT reactive_orch.log_identity() AS identity) i;
 
 -- name: renew_identity
--- If a checkpoint stands beyond the end of the log, it counts as another log from now on.
+-- If the log is not what its checkpoints have read, it counts as another one from now on.
 SELECT reactive_orch.renew_log_identity();
+
+-- name: witness
+-- Record the log as it is up to position $1, where it is settled, if that was not done in the last $2 seconds; returns up to
+-- where it is recorded.
+SELECT reactive_orch.witness_log($1::bigint, make_interval(secs => $2::float8));

@@ -78,6 +78,7 @@ class Tail:
         self._asked: set[Signal] = set()
         self.interruptions = Interruptions()
         self._check_at = 0.0
+        self._witnessed: Position = 0
 
     @property
     def unheard(self) -> bool:
@@ -182,11 +183,18 @@ class Tail:
         await self._look(connection)
         self._known = True
         self._announce()
+        await self._witness(connection, unless_within_s=0.0)
 
     async def _check(self, connection: BatchConnection) -> LogState:
         state = await log_check.check(connection)
         self._check_at = time.monotonic() + CHECK_EVERY_S
+        if self._known and self._frontier.settled > self._witnessed:
+            await self._witness(connection, CHECK_EVERY_S)
         return state
+
+    async def _witness(self, connection: BatchConnection, unless_within_s: float) -> None:
+        """Have the log recorded as it is: by one of its readers, every few seconds, while it grows."""
+        self._witnessed = await log_check.witness(connection, self._frontier.settled, unless_within_s)
 
     async def _look(self, connection: BatchConnection) -> None:
         if time.monotonic() >= self._check_at:

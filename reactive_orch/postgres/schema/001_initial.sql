@@ -43,12 +43,14 @@ CREATE INDEX events_partition_position ON reactive_orch.events (partition, (glob
 
 -- Which relation is the log, which sequence numbers it, into how many partitions it is divided. One row: a foreign
 -- event table is attached by changing it together with the view event_log, so that no runtime SQL is a template.
--- The identity is drawn anew when positions are about to be used a second time.
+-- The identity is drawn anew when the log is not what it was where it has been read; from which position on, at the latest,
+-- is kept with it.
 CREATE TABLE reactive_orch.log_source (
     relation   regclass NOT NULL,
     sequence   regclass NOT NULL,
     partitions integer  NOT NULL CHECK (partitions BETWEEN 1 AND 1024 AND partitions & (partitions - 1) = 0),
-    identity   uuid     NOT NULL DEFAULT gen_random_uuid()
+    identity   uuid     NOT NULL DEFAULT gen_random_uuid(),
+    differs_at bigint
 );
 CREATE UNIQUE INDEX log_source_one_row ON reactive_orch.log_source ((true));
 
@@ -346,6 +348,108 @@ BEGIN
 END
 $$;
 
+-- What the log was when workers last looked, up to a position where it was settled: where it was empty (of its last 10,000
+-- rows, the last 100 gaps), and its last events. None of this changes: an event cannot come where none was, nor another
+-- one in place of one. One row. A row that is gone says nothing: whoever keeps a log for a year deletes it.
+CREATE TABLE reactive_orch.log_witness (
+    identity    uuid           NOT NULL,
+    up_to       bigint         NOT NULL DEFAULT 0,
+    gaps        int8multirange NOT NULL DEFAULT '{}',
+    positions   bigint[]       NOT NULL DEFAULT '{}',
+    event_ids   uuid[]         NOT NULL DEFAULT '{}',
+    recorded_at timestamptz    NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX log_witness_one_row ON reactive_orch.log_witness ((true));
+
+INSERT INTO reactive_orch.log_witness (identity) SELECT s.identity FROM reactive_orch.log_source s;
+
+-- How far anybody has read this very log; 0 for nothing.
+CREATE FUNCTION reactive_orch.read_up_to() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(max(c.position), 0)
+    FROM reactive_orch.checkpoints c
+    JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
+    WHERE p.log_identity = reactive_orch.log_identity()
+$$;
+
+-- The first position at which the log is known to be another one than what its checkpoints have read; NULL for none, or
+-- while nobody has read anything. Its end: positions up to there were drawn before and will be drawn again. Or an event
+-- that has come where there was none, or that is not the one that was there.
+CREATE FUNCTION reactive_orch.log_differs_at() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT least(
+        (SELECT h.head + 1 WHERE h.head < greatest(w.up_to, r.read)),
+        (SELECT min(e.global_position)
+         FROM unnest(w.positions, w.event_ids) AS k(position, event_id)
+         JOIN reactive_orch.event_log e ON e.global_position = k.position
+         WHERE e.event_id <> k.event_id),
+        (SELECT min(l.position)
+         FROM unnest(w.gaps) AS g(gap)
+         CROSS JOIN LATERAL (SELECT e.global_position AS position FROM reactive_orch.event_log e
+                             WHERE e.global_position >= lower(g.gap) AND e.global_position < upper(g.gap)
+                             ORDER BY e.global_position LIMIT 1) l))
+    FROM reactive_orch.log_source s
+    LEFT JOIN reactive_orch.log_witness w ON w.identity = s.identity
+    CROSS JOIN LATERAL (SELECT coalesce(pg_sequence_last_value(s.sequence), 0) AS head) h
+    CROSS JOIN (SELECT reactive_orch.read_up_to() AS read) r
+    WHERE r.read > 0
+$$;
+
+-- Records the log as it is up to a settled position, but only if it is still what it was, and not as long as a record is
+-- younger than in_unless_within. While nobody has read anything, what was recorded before does not bind. Returns up to
+-- where the log is recorded then.
+CREATE FUNCTION reactive_orch.witness_log(in_settled bigint, in_unless_within interval) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    log    uuid := (SELECT s.identity FROM reactive_orch.log_source s);
+    was    reactive_orch.log_witness;
+    first  bigint;
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);  -- what a crash takes back is recorded again
+    SELECT w.* INTO was FROM reactive_orch.log_witness w
+    WHERE w.recorded_at NOT BETWEEN clock_timestamp() - in_unless_within AND clock_timestamp()
+    FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND OR reactive_orch.log_differs_at() IS NOT NULL THEN
+        RETURN (SELECT w.up_to FROM reactive_orch.log_witness w);
+    END IF;
+    IF was.identity <> log OR reactive_orch.read_up_to() = 0 THEN
+        was.up_to := 0;
+        was.gaps := '{}';
+    ELSIF in_settled <= was.up_to THEN
+        RETURN was.up_to;
+    END IF;
+
+    first := coalesce((SELECT e.global_position FROM reactive_orch.event_log e
+                       WHERE e.global_position > was.up_to AND e.global_position <= in_settled
+                       ORDER BY e.global_position DESC OFFSET 9999 LIMIT 1), was.up_to);
+    was.gaps := was.gaps + coalesce((
+        SELECT range_agg(int8range(r.before + 1, r.position))
+        FROM (SELECT p.position, lag(p.position, 1, first) OVER (ORDER BY p.position) AS before
+              FROM (SELECT e.global_position AS position FROM reactive_orch.event_log e
+                    WHERE e.global_position > first AND e.global_position <= in_settled
+                    UNION ALL SELECT in_settled + 1) p) r
+        WHERE r.position > r.before + 1), '{}');
+    UPDATE reactive_orch.log_witness w
+    SET identity = log, up_to = in_settled, recorded_at = clock_timestamp(),
+        gaps = coalesce((SELECT range_agg(k.gap)
+                         FROM (SELECT g.gap FROM unnest(was.gaps) AS g(gap) ORDER BY g.gap DESC LIMIT 100) k), '{}'),
+        (positions, event_ids) = (
+            SELECT coalesce(array_agg(k.global_position), '{}'), coalesce(array_agg(k.event_id), '{}')
+            FROM (SELECT e.global_position, e.event_id FROM reactive_orch.event_log e
+                  WHERE e.global_position <= in_settled ORDER BY e.global_position DESC LIMIT 8) k);
+    RETURN in_settled;
+END
+$$;
+
+-- If the log is not what its checkpoints have read, it counts as another one from now on, on which no checkpoint was made:
+-- numbers alone cannot tell that any more as soon as enough is written. Nothing happens otherwise, nor if that is known
+-- already, so anybody may call it.
+CREATE FUNCTION reactive_orch.renew_log_identity() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE reactive_orch.log_source s SET identity = gen_random_uuid(), differs_at = reactive_orch.log_differs_at()
+    WHERE reactive_orch.log_differs_at() IS NOT NULL
+$$;
+
 -- The end of the log, up to which a checkpoint may be set: while nobody is appending all of it, else as far as anybody has
 -- read this very log. The caller's own transaction counts among the writers.
 CREATE FUNCTION reactive_orch.settled_end() RETURNS bigint
@@ -361,10 +465,7 @@ BEGIN
                      AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)) THEN
         RETURN head;
     END IF;
-    SELECT coalesce(max(c.position), 0) INTO read
-    FROM reactive_orch.checkpoints c
-    JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
-    WHERE p.log_identity = reactive_orch.log_identity();
+    read := reactive_orch.read_up_to();
     RETURN CASE WHEN read <= head THEN read ELSE 0 END;
 END
 $$;
@@ -382,6 +483,7 @@ DECLARE
     last    bigint;
 BEGIN
     PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
+    PERFORM reactive_orch.renew_log_identity();  -- if nobody has noticed yet: this is the word that is asked for then
     PERFORM FROM reactive_orch.checkpoints c
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection
     ORDER BY c.partition FOR NO KEY UPDATE;
@@ -422,18 +524,6 @@ BEGIN
     PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
     RETURN width;
 END
-$$;
-
--- If a checkpoint of this log stands beyond its end, positions will be used a second time, and numbers alone cannot tell
--- that any more as soon as enough is written: it counts as another log from now on, on which no checkpoint was made.
--- Nothing happens otherwise, nor if that is known already, so anybody may call it.
-CREATE FUNCTION reactive_orch.renew_log_identity() RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE reactive_orch.log_source s SET identity = gen_random_uuid()
-    WHERE coalesce(pg_sequence_last_value(s.sequence), 0) < (
-        SELECT max(c.position) FROM reactive_orch.checkpoints c
-        JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
-        WHERE p.log_identity = reactive_orch.log_identity())
 $$;
 
 -- TRUNCATE ... RESTART IDENTITY, while nobody need be there to see it. Without RESTART the positions go on.
