@@ -440,3 +440,22 @@ WHERE a.datname = current_database() AND a.wait_event_type = 'Lock' AND a.query 
 
 def _text(one: Projection) -> str:
     return checkpoints.filter_text(one.filter)
+
+
+async def test_who_asks_to_leave_while_another_is_removed_is_a_member_until_its_turn(database: str) -> None:
+    """The plan saw it active, with all partitions: the generation names it, and is not settled without it."""
+    async with connected(database) as connection:
+        await connection.execute("INSERT INTO reactive_orch.replica_sets VALUES ('test', 1)")
+        await connection.execute(
+            "INSERT INTO reactive_orch.members (id, replica_set, state, name, projections, backend_pid, backend_start, "
+            "stale_after) SELECT id, 'test', 'leaving', id::text, '{handled}', 1, clock_timestamp(), '10 s' "
+            "FROM unnest('{1, 2}'::integer[]) AS id"
+        )
+        owners = [2] * await connection.fetchval("SELECT partitions FROM reactive_orch.log_source")
+        await connection.fetch(
+            "SELECT reactive_orch.change_generation("
+            "'test', 1, 'leave', '{1}', NULL, '{}', '{1}', '{handled}', $1, 0, 2, 'own', 0)",
+            owners,
+        )
+        (written,) = await generations(connection)
+    assert (written["members"], written["settled_at"]) == ([2], None)

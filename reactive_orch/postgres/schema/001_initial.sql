@@ -818,8 +818,8 @@ CREATE FUNCTION reactive_orch.change_generation(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    width  integer := (SELECT s.partitions FROM reactive_orch.log_source s);
-    active integer[];
+    width   integer := (SELECT s.partitions FROM reactive_orch.log_source s);
+    members integer[];
 BEGIN
     IF cardinality(in_owners) <> width * cardinality(in_projections) THEN
         RAISE EXCEPTION 'each projection has % owners', width USING ERRCODE = 'invalid_parameter_value';
@@ -847,12 +847,12 @@ BEGIN
     FROM unnest(in_projections) WITH ORDINALITY AS p(name, i)
     ON CONFLICT (replica_set, projection) DO UPDATE SET owners = excluded.owners;
 
-    active := ARRAY(SELECT m.id FROM reactive_orch.members m
-                    WHERE m.replica_set = in_replica_set AND m.state = 'active' ORDER BY m.id);
+    members := ARRAY(SELECT m.id FROM reactive_orch.members m
+                     WHERE m.replica_set = in_replica_set AND m.state <> 'waiting' ORDER BY m.id);
     INSERT INTO reactive_orch.generations (replica_set, number, reason, subjects, members, moved, traceparent, initiator,
                                            wake_source, noticed_at, created_at, settled_at)
-    SELECT in_replica_set, in_after + 1, in_reason, in_subjects, active, in_moved, in_traceparent, in_initiator,
-           in_wake_source, w.at - make_interval(secs => in_noticed_s), w.at, CASE active WHEN '{}' THEN w.at END
+    SELECT in_replica_set, in_after + 1, in_reason, in_subjects, members, in_moved, in_traceparent, in_initiator,
+           in_wake_source, w.at - make_interval(secs => in_noticed_s), w.at, CASE members WHEN '{}' THEN w.at END
     FROM (SELECT created_at AS at) w;
     DELETE FROM reactive_orch.generations g WHERE g.replica_set = in_replica_set AND g.number <= in_after - 1000;
 
@@ -888,7 +888,7 @@ BEGIN
     UPDATE reactive_orch.generations g SET settled_at = clock_timestamp()
     WHERE g.replica_set = in_replica_set AND g.number = in_generation AND g.settled_at IS NULL
       AND NOT EXISTS (SELECT FROM reactive_orch.members m
-                      WHERE m.replica_set = in_replica_set AND m.state = 'active' AND m.acknowledged < in_generation)
+                      WHERE m.replica_set = in_replica_set AND m.state <> 'waiting' AND m.acknowledged < in_generation)
     RETURNING g.settled_at INTO settled;
     RETURN QUERY
     SELECT extract(epoch FROM noticed - g.created_at)::float8, settled, s.slowest, s.kept, s.notify, s.finish, s.load
