@@ -87,6 +87,11 @@ async def test_a_common_outage_costs_no_generation(cluster: Cluster) -> None:
         assert await scenarios.play(cluster, "chaos_template", "common_outage") == []
 
 
+async def test_who_comes_new_after_a_common_outage_expels_nobody(cluster: Cluster) -> None:
+    with made(cluster, "chaos_template"):
+        assert await scenarios.play(cluster, "chaos_template", "newcomer_after_an_outage") == []
+
+
 async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "LEAVE_TIMEOUT_S", 1.0)
     turns, turn = [0], Worker._turn  # noqa: SLF001 - how often it tries

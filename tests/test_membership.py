@@ -46,8 +46,8 @@ def snapshot(*members: Member, generation: int = 7, **owners: tuple[int, ...]) -
     return Snapshot(generation=generation, members=members, owners={name: ids(*row) for name, row in owners.items()})
 
 
-def plan(seen: Snapshot, *, trust: bool = True) -> Change | None:
-    return plan_change(seen, PARTITIONS, trust=trust)
+def plan(seen: Snapshot, *, trust: bool = True, watched_s: float = 1000.0) -> Change | None:
+    return plan_change(seen, PARTITIONS, trust=trust, watched_s=watched_s)
 
 
 def applied(seen: Snapshot, change: Change) -> Snapshot:
@@ -202,6 +202,14 @@ def test_without_trust_only_words_count() -> None:
     assert (change.reason, change.remove, change.admit) == (Reason.LEAVE, (2,), (5,))
 
 
+@pytest.mark.parametrize(("watched_s", "gone"), [(0.0, ()), (10.0, ()), (1000.0, (3,))])
+def test_nobody_is_stale_who_had_no_time_to_be_heard(watched_s: float, gone: tuple[int, ...]) -> None:
+    dead, frozen = member(2, **DEAD), member(3, **OLD)
+    change = plan(snapshot(member(1), dead, frozen, a=(1, 2, 3, 3)), watched_s=watched_s)
+    assert change
+    assert change.remove == (2, *gone), "a free lock tells at once"
+
+
 @pytest.mark.parametrize(("facts", "expected"), [({}, True), (DEAD, False), (FREE, False), (OLD, False)])
 def test_who_is_as_ill_as_the_others_seem_may_not_judge_them(facts: dict[str, Any], *, expected: bool) -> None:
     assert may_judge(member(1, **facts)) is expected
@@ -336,19 +344,19 @@ def test_walks_of_joins_leaves_and_deaths(walk: list[tuple[str, int, frozenset[s
             seen = replace(seen, members=tuple(members))
 
 
-def believes_every_lock(seen: Member, *, trust: bool) -> Reason | None:
+def believes_every_lock(seen: Member, _watched_s: float, *, trust: bool) -> Reason | None:
     return Reason.DEATH if is_gone(replace(seen, lock_conclusive=True), trust=trust) else None
 
 
-def believes_locks_when_told_not_to(seen: Member, *, trust: bool) -> Reason | None:
+def believes_locks_when_told_not_to(seen: Member, _watched_s: float, *, trust: bool) -> Reason | None:
     return Reason.DEATH if is_gone(seen, trust=True) or trust else None
 
 
-def keeps_the_frozen(seen: Member, *, trust: bool) -> Reason | None:
+def keeps_the_frozen(seen: Member, _watched_s: float, *, trust: bool) -> Reason | None:
     return Reason.DEATH if is_gone(replace(seen, heartbeat_age_s=0), trust=trust) else None
 
 
-def believes_heartbeats_when_told_not_to(seen: Member, *, trust: bool) -> Reason | None:
+def believes_heartbeats_when_told_not_to(seen: Member, _watched_s: float, *, trust: bool) -> Reason | None:
     return Reason.STALE if is_gone(seen, trust=trust) or seen.heartbeat_age_s > seen.stale_after_s else None
 
 

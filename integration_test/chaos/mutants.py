@@ -37,6 +37,7 @@ SCENARIO_OF = {
     "member_row_before_its_lock": "churn",
     "free_lock_trusted_after_a_restart": "server_restart",
     "old_heartbeat_trusted_after_an_outage": "common_outage",
+    "old_heartbeat_trusted_by_a_newcomer": "newcomer_after_an_outage",
 }
 
 CAUGHT_BY_TESTS = {

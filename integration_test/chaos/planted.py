@@ -429,9 +429,9 @@ FROM pg_stat_get_activity(pg_backend_pid()) a RETURNING id
 def free_lock_trusted_after_a_restart() -> None:
     original = core.plan_change
 
-    def plan_change(snapshot: Any, partitions: int, *, trust: bool) -> Any:
+    def plan_change(snapshot: Any, partitions: int, *, trust: bool, watched_s: float) -> Any:
         del trust
-        return original(snapshot, partitions, trust=True)
+        return original(snapshot, partitions, trust=True, watched_s=watched_s)
 
     _put(core, "plan_change", plan_change)
 
@@ -440,11 +440,16 @@ def free_lock_trusted_after_a_restart() -> None:
 def old_heartbeat_trusted_after_an_outage() -> None:
     original = core._gone
 
-    def gone(member: Any, *, trust: bool) -> Any:
+    def gone(member: Any, watched_s: float, *, trust: bool) -> Any:
         stale = member.heartbeat_age_s > member.stale_after_s
-        return original(member, trust=trust) or (Reason.STALE if stale else None)
+        return original(member, watched_s, trust=trust) or (Reason.STALE if stale else None)
 
     _put(core, "_gone", gone)
+
+
+@_bug
+def old_heartbeat_trusted_by_a_newcomer() -> None:
+    _put(Session, "watched_s", float("inf"))
 
 
 def schema(name: str) -> str:

@@ -388,6 +388,36 @@ _YOUNGEST_BEAT_S = (
 
 
 @_scenario
+async def newcomer_after_an_outage(stage: Stage) -> None:
+    """Whoever comes first when a common outage ends finds old heartbeats, and expels nobody for them."""
+    arena = stage.arena
+    arena.pace = Pace(heartbeat_s=0.3, stale_s=2.0, batch=20)
+    async with Proxy(arena.url) as one, Proxy(arena.url) as other, Proxy(arena.url) as third:
+        for proxy in (one, other):
+            await (await arena.start(url=proxy.url())).said(ADOPTED)
+        await arena.settle(2)
+        before = await arena.value(_GENERATION)
+        for proxy in (one, other):
+            proxy.swallow()
+        third.hold()
+        newcomer = await arena.start(url=third.url())
+        await arena.until(lambda: arena.value(_ALL_STALE), "all heartbeats are stale")
+        third.accept()
+        await _rises(arena, _GENERATION, 1, "the newcomer has joined")
+        for proxy in (one, other):
+            proxy.flow()
+        await newcomer.said(ADOPTED)
+        await arena.settle(3)
+        after = await arena.value(_GENERATION)
+        if after != before + 1:
+            raise Caught(Finding("generations", f"a newcomer's join cost {after - before} generations"))
+        await arena.stop_workers()
+
+
+_ALL_STALE = "SELECT bool_and(clock_timestamp() - m.heartbeat_at > m.stale_after) FROM reactive_orch.members m"
+
+
+@_scenario
 async def join_without_an_answer(stage: Stage) -> None:
     """A worker's row is written, the answer is lost: the orphan must not be given partitions, and nobody be hurt."""
     arena = stage.arena

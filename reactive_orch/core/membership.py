@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def plan_change(snapshot: Snapshot, partitions: int, *, trust: bool) -> Change | None:
+def plan_change(snapshot: Snapshot, partitions: int, *, trust: bool, watched_s: float) -> Change | None:
     """Return the generation to write next, or None when the replica set is as it should be.
 
     Everything pending goes into one change: all that wait are admitted, all that are gone removed. `trust` False: free
     locks and old heartbeats prove nothing, since whoever has just been cut off itself may have been so with everybody.
+    `watched_s` is for how long this process could have heard others: nobody is stale who had no such time to beat.
     """
-    gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, trust=trust))}
+    gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, watched_s, trust=trust))}
     staying = [m for m in snapshot.members if m.id not in gone]
     admit = tuple(sorted(m.id for m in staying if m.state is MemberState.WAITING))
     capable = {m.id: m.projections for m in staying}
@@ -46,14 +47,14 @@ _RANK = (Reason.DEATH, Reason.STALE, Reason.LEAVE)
 """Of several reasons the gravest is recorded."""
 
 
-def _gone(member: Member, *, trust: bool) -> Reason | None:
+def _gone(member: Member, watched_s: float, *, trust: bool) -> Reason | None:
     if member.state is MemberState.LEAVING:
         return Reason.LEAVE
     if not trust:
         return None
     if not member.lock_held and member.lock_conclusive:
         return Reason.DEATH
-    if member.heartbeat_age_s > member.stale_after_s:
+    if min(member.heartbeat_age_s, watched_s) > member.stale_after_s:
         return Reason.STALE
     return None
 

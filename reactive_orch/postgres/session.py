@@ -70,6 +70,7 @@ class Session:
         self._lost = anyio.Event()
         self._heard_at = time.monotonic()
         self._trusts_from = 0.0
+        self._watches_since: float | None = None
         self._states: dict[str, tuple[int, int]] = {}
         """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
@@ -90,6 +91,15 @@ class Session:
         """Whether a free lock or an old heartbeat of another member proves anything."""
         return self.connected and time.monotonic() >= self._trusts_from
 
+    @property
+    def watched_s(self) -> float:
+        """For how long this process has been there to hear others, in seconds.
+
+        A heartbeat that was old already when it came may be so because nobody could beat, in an outage that has just
+        ended. That somebody died is told at once by a free lock.
+        """
+        return 0.0 if self._watches_since is None else time.monotonic() - self._watches_since
+
     async def open(self) -> None:
         """Connect and LISTEN. Raises Unavailable or ConfigError."""
         lost = self._lost = anyio.Event()
@@ -107,6 +117,7 @@ class Session:
             raise
         self._states.clear()
         self._connection, self.since = connection, time.monotonic()
+        self._watches_since = self._watches_since or self.since
 
     async def beat_until_lost(self) -> None:
         """Send heartbeats until the connection is lost; raises Unavailable then."""

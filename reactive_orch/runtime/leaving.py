@@ -87,5 +87,5 @@ class Departures:
 
     async def _write(self, connection: AnyConnection, turn: Turn, snapshot: Snapshot) -> bool:
         turn.observed()
-        new = core.plan_change(snapshot, self._partitions_total(), trust=False)
+        new = core.plan_change(snapshot, self._partitions_total(), trust=False, watched_s=0.0)
         return new is not None and await write_generation(connection, turn, snapshot, new) is not None
