@@ -253,9 +253,8 @@ class Worker:
             # Never admitted: no generation is needed, nor any lock that somebody may sit on.
             await enrolment.ask_to_leave(self._node, me.id)
             return True
-        session = self._node.session
-        trust = session.trusts and core.may_judge(me)
-        new = core.plan_change(snapshot, self._node.partitions_total, trust=trust, watched_s=session.watched_s)
+        trust, watched_s = self._node.session.trusts and core.may_judge(me), self._node.session.watched_s
+        new = core.plan_change(snapshot, self._node.partitions_total, trust=trust, watched_s=watched_s)
         if new is not None:
             if not await self._crowd.gathers(self._signal, snapshot, new):
                 async with self._node.database.coordination(snapshot.incarnation) as connection:
