@@ -109,6 +109,7 @@ async def test_a_crash_is_noticed_by_the_next_connection(cluster: Cluster) -> No
             assert tail.is_closed()
 
 
+@pytest.mark.any_server
 async def test_a_worker_that_starts_while_the_log_is_locked_says_so(database: str) -> None:
     async with connected(database) as locker, locker.transaction():
         await locker.execute("LOCK TABLE reactive_orch.events IN ACCESS EXCLUSIVE MODE")
