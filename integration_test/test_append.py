@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -92,6 +93,14 @@ async def test_several_aggregates_in_one_call(connection: Connection) -> None:
 async def test_a_version_is_that_of_one_aggregate(connection: Connection, expected: int | Expected) -> None:
     with pytest.raises(ValueError, match="the events belong to 2"):
         await append(connection, [order(1), order(2)], expected)
+    assert await versions(connection) == {}
+
+
+@pytest.mark.parametrize("empty", ["aggregate_type", "aggregate_id", "event_type"])
+async def test_an_event_names_its_aggregate_and_its_type(connection: Connection, empty: str) -> None:
+    event = replace(order(), **{empty: ""})
+    with pytest.raises(ValueError, match="must not be empty"):
+        await append(connection, [event])
     assert await versions(connection) == {}
 
 

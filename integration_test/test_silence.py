@@ -37,7 +37,7 @@ async def test_silent_work_connections_are_given_up(database: str, monkeypatch: 
     async def all_committed() -> bool:
         """A COMMIT on a silent connection has the handler's time-out, as PostgreSQL may take long over it."""
         head = await writer.fetchval("SELECT max(c.position) FROM reactive_orch.checkpoints c")
-        return len(handled) == head == expected
+        return bool(len(handled) == head == expected)
 
     async with (
         Proxy(database) as proxy,

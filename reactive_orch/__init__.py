@@ -16,10 +16,11 @@ Safety is the swap, and nothing else: whoever is right about who is a member or 
 commit a batch of one partition, and none can be skipped. Membership, locks, heartbeats and NOTIFY only make it fast.
 And no event is skipped because the frontier never passes a position whose writer may still commit.
 
-Rooms, from the bottom: `errors`, `incarnation` and `model` (the words), `config`; then `core` (decides, no I/O),
-`postgres` (performs, decides nothing) and `telemetry`, which never see each other; `runtime` (where they meet: Node,
-Worker, Share, Lane) and `http`; `cli` on top. Imports go down only; a contract in the checks says so. Each module's
-docstring says what it guarantees.
+Rooms, from the bottom: `errors`, `incarnation`, `json_text` and `model` (the words); `config`, `address` (where the
+database is) and `lines` (events as text); then `core` (decides, no I/O), `postgres` (performs, decides nothing) and
+`telemetry`, which never see each other; `runtime` (where they meet: Node, Worker, Share, Lane), `http` and `waterfall`;
+`commands`, `demo`, `streams` (standard streams as they are found) and `abandonable` (calls that may be given up); `cli`
+on top. Imports go down only; a contract in the checks says so. Each module's docstring says what it guarantees.
 """
 
 from reactive_orch.config import Config

@@ -125,6 +125,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         options.command = command
         return options
     worker_parser = _worker_parser()
+    late = next((argument for argument in arguments if argument in commands.COMMANDS), None)
+    if late is not None and not any(argument.startswith("--replica-set") for argument in arguments):
+        worker_parser.error(f"the command comes first: python -m reactive_orch {late} …")
     if arguments and not arguments[0].startswith("-"):
         worker_parser.error(f"unknown command {arguments[0]!r}; there are {', '.join(commands.COMMANDS)}")
     options = worker_parser.parse_args(arguments)
@@ -159,10 +162,13 @@ def _worker_parser() -> argparse.ArgumentParser:
     )
     _add_database(parser)
     defaults = Config(database_url="")
-    parser.add_argument("--batch", type=int, default=defaults.batch_events, metavar="EVENTS", help="events per batch")
-    parser.add_argument("--heartbeat", type=float, default=defaults.heartbeat_s, metavar="SECONDS")
-    parser.add_argument("--stale-after", type=float, default=defaults.stale_after_s, metavar="SECONDS")
-    parser.add_argument("--retries", type=int, default=defaults.retries, metavar="N", help="of a failing event")
+    for option, kind, default, unit, meaning in (
+        ("--batch", int, defaults.batch_events, "EVENTS", "events per transaction, at most"),
+        ("--heartbeat", float, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
+        ("--stale-after", float, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
+        ("--retries", int, defaults.retries, "N", "of a failing event, before the worker stops"),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
     parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
     parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
     parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")

@@ -58,6 +58,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
     [
         ([], "the following arguments are required: --replica-set (--help shows the options)"),
         (["--nonsense"], "the following arguments are required"),
+        (["--database-url", "x", "status"], "the command comes first: python -m reactive_orch status"),
         ([*WORKER, "--nonsense"], "unrecognized arguments: --nonsense"),
         (["staus"], "unknown command 'staus'; there are migrate, append, status, rewind"),
         ([*WORKER, "--batch", "many"], "argument --batch: invalid int value: 'many'"),
