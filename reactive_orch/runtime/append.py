@@ -31,11 +31,11 @@ async def append(
     conflict then is an error of the batch.
 
     Raises Conflict when the stream has another version, ValueError when an exact version is given for several
-    aggregates, or when an aggregate's type or id or an event's type is empty. A Conflict may leave the caller's
+    aggregates, or when the type of an aggregate or of an event is empty. A Conflict may leave the caller's
     transaction unusable, as any failed statement does.
     """
-    if not all(e.aggregate_type and e.aggregate_id and e.event_type for e in events):
-        msg = "aggregate_type, aggregate_id and event_type of an event must not be empty"
+    if not all(e.aggregate_type and e.event_type for e in events):
+        msg = "aggregate_type and event_type of an event must not be empty"
         raise ValueError(msg)
     traceparent = current_traceparent()
     if traceparent is not None:
