@@ -14,6 +14,7 @@ from reactive_orch.errors import ConfigError, Superseded, UnsafeLog
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import checkpoints, log, log_check, membership, migrations
 from reactive_orch.postgres.database import AnyConnection, Database, translated
+from reactive_orch.postgres.faults import is_stale
 from reactive_orch.runtime.append import append
 from reactive_orch.waterfall import waterfall
 
@@ -221,7 +222,9 @@ async def _rewound(connection: AnyConnection, replica_set: str, projection: str,
     while True:
         try:
             return await checkpoints.rewind(connection, replica_set, projection, to)
-        except Superseded:
+        except Superseded as error:
+            if is_stale(error):
+                raise
             print("waiting for the batches in flight", file=sys.stderr)
 
 

@@ -119,7 +119,7 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
         connection.marks.server = await _server_of(connection)
     except BaseException as error:
         connection.terminate()
-        if classify(error) is Kind.CONFLICT:  # of no use: there is nothing yet that could be done again
+        if classify(error) in (Kind.CONFLICT, Kind.STALE):  # of no use: there is nothing yet that could be done again
             msg = f"it does not say where it leads: {one_line(error)} ({shown(url)})"
             raise Unavailable(msg) from error
         raise

@@ -21,7 +21,7 @@ from reactive_orch.errors import Exhausted, Superseded, Unavailable
 from reactive_orch.incarnation import Incarnation
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector
 from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, is_closed, marks_of
-from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.faults import is_stale, translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -165,8 +165,9 @@ class Database:
         except Exhausted:
             raise
         except Superseded as error:
-            if isinstance(error.__cause__, asyncpg.InvalidSQLStatementNameError):
+            if is_stale(error):
                 drop(connection)
+                await pool.expire_connections()
             raise
         except Unavailable:
             if incarnation == self.incarnation:

@@ -36,6 +36,8 @@ class Kind(enum.Enum):
     """The server is none that may be written to."""
     MISUSE = "misuse"
     """The operator must change something: the address, the schema, a privilege."""
+    STALE = "stale"
+    """What the connection knows of types and plans does not hold any more: do it again on a new one."""
     STATEMENT = "statement"
     """The statement itself failed: whoever wrote it is to blame."""
 
@@ -44,7 +46,9 @@ _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
     # In this order: the first that fits, so the special ones stand before the classes they belong to.
     (Kind.CONFLICT, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)),
     (Kind.CONFLICT, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)),
-    (Kind.CONFLICT, (asyncpg.InvalidSQLStatementNameError,)),  # a handler's DEALLOCATE ALL: to be done on another one
+    (Kind.STATEMENT, (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)),
+    (Kind.STALE, (asyncpg.InvalidSQLStatementNameError,)),  # a handler's DEALLOCATE ALL
+    (Kind.STALE, (asyncpg.InvalidCachedStatementError, asyncpg.InternalServerError)),
     (Kind.STANDBY, (asyncpg.TargetServerAttributeNotMatched,)),
     (Kind.MISUSE, (asyncpg.ClientConfigurationError, asyncpg.UndefinedObjectError)),
     (Kind.MISUSE, (asyncpg.CantChangeRuntimeParamError, asyncpg.UndefinedTableError)),
@@ -61,7 +65,7 @@ _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
 _HANDLERS_OWN = (
     *(OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError),
     *(asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError),
-    *(asyncpg.InvalidSQLStatementNameError, asyncpg.ReadOnlySQLTransactionError),
+    asyncpg.ReadOnlySQLTransactionError,
 )
 """What a handler may meet elsewhere, or has brought about: it says nothing of our connection unless that is closed."""
 _NO_SCHEMA = (
@@ -102,6 +106,11 @@ def is_overdue(error: BaseException | None) -> bool:
     return error is not None
 
 
+def is_stale(error: BaseException) -> bool:
+    """Tell whether an error of ours says that its connection is of no use any more, although it is open."""
+    return error.__cause__ is not None and classify(error.__cause__) is Kind.STALE
+
+
 def took_too_long(error: BaseException) -> bool:
     """Tell whether an error of ours says that a time-out ended a statement: the server's, or ours."""
     return isinstance(error.__cause__, (TimeoutError, asyncpg.QueryCanceledError))
@@ -137,6 +146,7 @@ _OURS: dict[Kind, type[ReactiveOrchError]] = {
     Kind.LOST: Unavailable,
     Kind.RESOURCES: Exhausted,
     Kind.CONFLICT: Superseded,
+    Kind.STALE: Superseded,
     Kind.REFUSED: Unavailable,
     Kind.STANDBY: Standby,
     Kind.MISUSE: ConfigError,

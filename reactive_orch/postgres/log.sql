@@ -47,7 +47,7 @@ FROM (SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws(E'\x1f', s.context
 
 -- name: stream_version
 -- The version of one aggregate's last event; 0 for no stream.
-SELECT coalesce(max(e.aggregate_version), 0)
+SELECT coalesce(max(e.aggregate_version), 0)::bigint
 FROM reactive_orch.events e
 WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text;
 

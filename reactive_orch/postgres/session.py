@@ -17,6 +17,7 @@ import anyio
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import membership
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database, translated
+from reactive_orch.postgres.faults import is_stale
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -219,6 +220,10 @@ class Session:
                 raise Unavailable(msg)
             try:
                 yield self._connection
+            except Superseded as error:
+                if is_stale(error):
+                    self._lost.set()
+                raise
             except Unavailable as error:
                 self._lost.set()
                 if isinstance(error.__cause__, TimeoutError):

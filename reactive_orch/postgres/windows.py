@@ -12,6 +12,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import asyncpg
+
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable, named
 from reactive_orch.model import Event, Filter, Position, Window
 from reactive_orch.postgres.database import load_statements, translated
@@ -54,11 +56,12 @@ async def read_window(connection: AnyConnection, window: Window, wanted: Filter)
     while True:
         try:
             return await _read(connection, window, wanted, limit)
-        except ReactiveOrchError:
-            raise
         except Exception as error:
+            reason = _of_a_value(error)
+            if reason is None:
+                raise
             if limit == 1:
-                raise await _unreadable(connection, window, wanted, error) from error
+                raise await _unreadable(connection, window, wanted, reason) from reason
             limit //= 2
 
 
@@ -99,8 +102,19 @@ async def _spoiled_column(connection: AnyConnection, position: Position) -> str 
         try:
             with translated():
                 await connection.fetch(_SQL.read_column, position, column, timeout=READ_TIMEOUT_S)
-        except ReactiveOrchError:
-            raise
-        except Exception:  # noqa: BLE001 - whatever it is: that it comes with this column is the answer
-            return column
+        except Exception as error:
+            if _of_a_value(error) is None:
+                raise
+            return column  # whatever it is: that it comes with this column is the answer
     return None
+
+
+def _of_a_value(error: Exception) -> Exception | None:
+    """Return what a value that cannot be read may have brought about, None if it is something else.
+
+    The server has the same word, an internal error, for some damaged values and for some stale plans.
+    """
+    if not isinstance(error, ReactiveOrchError):
+        return error
+    cause = error.__cause__
+    return cause if isinstance(cause, asyncpg.InternalServerError) else None

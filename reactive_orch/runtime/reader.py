@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ReactiveOrchError, Superseded
+from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable
 from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.shelf import Read, Reading
@@ -92,16 +92,27 @@ class Reader:
 
     async def _perform(self, read: Read) -> Reading:
         try:
-            async with self._database.processing(read.window.incarnation) as connection:
-                read.under_way = True
-                began = time.perf_counter()
-                found = await windows.read_window(connection, read.window, self._wanted)
-                self._took(time.perf_counter() - began)
-            read.reading = Reading(read.window, *found)
+            read.reading = Reading(read.window, *await self._found(read))
             self._shelf.weigh(read)
             return read.reading
         finally:
             read.arrived.set()
+
+    async def _found(self, read: Read) -> windows.Found:
+        try:
+            return await self._ask(read)
+        except Unreadable:
+            # Of a connection that knows stale types and plans the same is to be heard: what a new one says counts.
+            await self._database.renew()
+            return await self._ask(read)
+
+    async def _ask(self, read: Read) -> windows.Found:
+        async with self._database.processing(read.window.incarnation) as connection:
+            read.under_way = True
+            began = time.perf_counter()
+            found = await windows.read_window(connection, read.window, self._wanted)
+            self._took(time.perf_counter() - began)
+            return found
 
     async def _read_guess(self, guess: Read) -> None:
         with passing_over("read ahead", ReactiveOrchError):  # whoever asks for it will read it, and meet the error
