@@ -2,22 +2,29 @@
 -- The events of partitions $1 in ($2, $3] that pass the filters $4, $5: at most $6, and none after the first $7 bytes.
 -- Along the positions, past the events of other partitions: no index can answer IS TRUE.
 -- Each comes with the bytes up to and with it, all that may be long counted, and counted here only: what is cut here must
--- be known to be cut there. None of the functions fetches a value that is stored out of line.
+-- be known to be cut there. First as they are stored, by functions none of which fetches a value that is stored out of
+-- line; what is left then as it is sent: a number like 1e100000 in the metadata takes a few bytes there, and 100,000 here.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata::text, w.created_at, w.bytes_read
-FROM (SELECT o.*, sum(o.bytes) OVER (ORDER BY o.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
-      FROM (SELECT e.*, octet_length(e.payload) + pg_catalog.pg_column_size(e.metadata) + octet_length(e.bounded_context)
-                      + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
-                      + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
-                      + coalesce(octet_length(e.causation_id), 0) AS bytes
-            FROM reactive_orch.event_log e
-            WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
-              AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
-              AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-              AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
-            ORDER BY e.global_position LIMIT $6::integer) o) w
-WHERE w.bytes_read - w.bytes < $7::bigint
+       w.metadata_json, w.created_at, w.bytes_read
+FROM (SELECT t.*, sum(t.bytes + greatest(t.metadata_bytes, octet_length(t.metadata_json)))
+                     OVER (ORDER BY t.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
+      FROM (SELECT s.*, s.metadata::text AS metadata_json
+            FROM (SELECT o.*, sum(o.bytes + o.metadata_bytes)
+                                  OVER (ORDER BY o.global_position ROWS UNBOUNDED PRECEDING) AS stored_read
+                  FROM (SELECT e.*, octet_length(e.payload) + octet_length(e.bounded_context)
+                                  + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
+                                  + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
+                                  + coalesce(octet_length(e.causation_id), 0) AS bytes,
+                               pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
+                        FROM reactive_orch.event_log e
+                        WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
+                          AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
+                          AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
+                          AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+                        ORDER BY e.global_position LIMIT $6::integer) o) s
+            WHERE s.stored_read - s.bytes - s.metadata_bytes < $7::bigint OFFSET 0) t) w
+WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $7::bigint
 ORDER BY w.global_position;
 
 -- name: read_scattered
@@ -26,20 +33,26 @@ ORDER BY w.global_position;
 -- other one has positions in this form.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata::text, w.created_at, w.bytes_read
-FROM (SELECT o.*, sum(o.bytes) OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING) AS bytes_read
-      FROM (SELECT e.*, e.global_position + 0 AS ordinal,
-                   octet_length(e.payload) + pg_catalog.pg_column_size(e.metadata) + octet_length(e.bounded_context)
-                      + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
-                      + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
-                      + coalesce(octet_length(e.causation_id), 0) AS bytes
-            FROM reactive_orch.event_log e
-            WHERE e.partition = ANY ($1::smallint[])
-              AND e.global_position + 0 > $2::bigint AND e.global_position + 0 <= $3::bigint
-              AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-              AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
-            ORDER BY ordinal LIMIT $6::integer) o) w
-WHERE w.bytes_read - w.bytes < $7::bigint
+       w.metadata_json, w.created_at, w.bytes_read
+FROM (SELECT t.*, sum(t.bytes + greatest(t.metadata_bytes, octet_length(t.metadata_json)))
+                     OVER (ORDER BY t.ordinal ROWS UNBOUNDED PRECEDING) AS bytes_read
+      FROM (SELECT s.*, s.metadata::text AS metadata_json
+            FROM (SELECT o.*, sum(o.bytes + o.metadata_bytes)
+                                  OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING) AS stored_read
+                  FROM (SELECT e.*, e.global_position + 0 AS ordinal,
+                               octet_length(e.payload) + octet_length(e.bounded_context)
+                                  + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
+                                  + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
+                                  + coalesce(octet_length(e.causation_id), 0) AS bytes,
+                               pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
+                        FROM reactive_orch.event_log e
+                        WHERE e.partition = ANY ($1::smallint[])
+                          AND e.global_position + 0 > $2::bigint AND e.global_position + 0 <= $3::bigint
+                          AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
+                          AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+                        ORDER BY ordinal LIMIT $6::integer) o) s
+            WHERE s.stored_read - s.bytes - s.metadata_bytes < $7::bigint OFFSET 0) t) w
+WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $7::bigint
 ORDER BY w.ordinal;
 
 -- name: find_first
