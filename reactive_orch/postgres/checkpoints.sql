@@ -18,7 +18,8 @@ WITH sent AS (
     FROM locked l JOIN sent s ON s.partition = l.partition AND s.expected = l.position AND s.epoch = l.epoch
     WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = l.partition
       AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled()
-               FROM reactive_orch.log_source s JOIN pg_catalog.pg_class t ON t.oid = s.relation::oid)
+               FROM pg_catalog.pg_class t
+               WHERE t.oid = (SELECT s.relation::oid FROM reactive_orch.log_source s))  -- a join scans pg_class
     RETURNING c.parked
 )
 SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS parked,
