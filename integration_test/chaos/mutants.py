@@ -105,6 +105,8 @@ def main() -> int:
     parser.add_argument("--scenario", action="append", default=[], help="only play these, without a bug")
     parser.add_argument("--verbose", action="store_true", help="what the checkers found, too")
     options = parser.parse_args()
+    if unknown := sorted({*options.mutants} - SCENARIO_OF.keys()):
+        parser.error(f"no scenario catches {', '.join(unknown)}; what tests catch: {CAUGHT_BY_TESTS}")
     with Cluster(options.pg) as cluster:
         if options.scenario:
             return 0 if asyncio.run(until_terminated(_only(cluster, options.scenario))) else 1
