@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from reactive_orch.errors import HandlerFailed, described
+from reactive_orch.runtime.scopes import innermost, leave_inner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ hold neither locks nor a take-over for the sum of their calls. A thousand times 
 
 BATCH_SHARE = 0.1
 """Nor do they take more than this share of the time-out of one call."""
+
+_LEFT_OPEN = "the handler left a cancel scope or a task group open"
 
 
 class Calling:
@@ -56,29 +59,34 @@ class Calling:
         cancels = task.cancelling()
         # No call begins after the batch's turn, so this deadline leaves each its time, and is never moved.
         scope = anyio.CancelScope(deadline=anyio.current_time() + self._turn_s + self._timeout_s)
+        left_open = False
         try:
             with scope:
-                if self._batch:
-                    await self._handler(events, tx)
-                    self._handled = len(events)
-                else:
-                    await self._each(events, tx, task)
+                scopes = innermost(task, scope)
+                try:
+                    if self._batch:
+                        await self._handler(events, tx)
+                        self._handled = len(events)
+                    else:
+                        await self._each(events, tx, task, scopes)
+                finally:
+                    left_open = leave_inner(scopes, scope)
         except BaseException as error:  # noqa: BLE001 - of a handler each of them is a failure
             self._raise(error, events, scope, task, cancels)
         await checkpoint_if_cancelled()
         if scope.cancel_called:
             raise self._too_long(events) from TimeoutError()
-        wrong = await _wrong(tx, task, cancels)
+        wrong = _LEFT_OPEN if left_open else await _wrong(tx, task, cancels)
         if wrong:
             raise HandlerFailed(wrong, self._index(events))
         return self._handled
 
-    async def _each(self, events: Sequence[Event], tx: AnyConnection, task: asyncio.Task[Any]) -> None:
+    async def _each(self, events: Sequence[Event], tx: AnyConnection, task: asyncio.Task[Any], scopes: Any) -> None:
         handler, in_transaction, cancelling = self._handler, tx.is_in_transaction, task.cancelling
-        cancels, ends = cancelling(), time.monotonic() + self._turn_s
+        cancels, scope, ends = cancelling(), scopes.cancel_scope, time.monotonic() + self._turn_s
         for number, event in enumerate(events, 1):
             await handler(event, tx)
-            if not in_transaction() or cancelling() != cancels:
+            if not in_transaction() or cancelling() != cancels or scopes.cancel_scope is not scope:
                 return
             self._handled = number
             if time.monotonic() > ends:
