@@ -30,8 +30,8 @@ FILES = sorted(path for path in PACKAGE.glob("**/*.sql") if path.parent.name != 
 _SEAL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "SELECT reactive_orch.seal_batch()", "COMMIT")
 SEVERAL = {
     "own_role": ("RESET SESSION AUTHORIZATION", "RESET ROLE"),
-    "seal": (*_SEAL, "RESET ALL"),
-    "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "COMMIT", "BEGIN READ WRITE"),
+    "seal": (*_SEAL, "RESET ALL", "DISCARD TEMP"),
+    "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "DISCARD TEMP", "COMMIT", "BEGIN READ WRITE"),
 }
 """What is more than one statement, sent without parameters: its parts."""
 

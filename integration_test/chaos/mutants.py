@@ -44,6 +44,7 @@ CAUGHT_BY_TESTS = {
     "deadline_moved_after_its_scope_was_cancelled": "test_handlers.py",
     "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
     "batch_cut_short_sets_partitions_back": "test_batch_ends.py",
+    "rewind_overwritten_by_its_own_batch": "test_left_behind.py",
     "put_off_appends_survive_their_savepoint": "test_handlers.py",
     "flaw_ignored_in_the_look": "test_unsafe_logs.py",
     "row_security_ignored_in_the_swap": "test_unsafe_logs.py",

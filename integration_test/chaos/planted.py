@@ -149,6 +149,13 @@ def batch_cut_short_keeps_its_whole_swap() -> None:
 
 
 @_bug
+def rewind_overwritten_by_its_own_batch() -> None:
+    sql = checkpoints._SQL
+    blind = _replaced(sql.move_back, "CASE c.epoch WHEN s.epoch THEN s.target ELSE c.position END", "s.target")
+    _put(sql, "move_back", blind)
+
+
+@_bug
 def batch_cut_short_sets_partitions_back() -> None:
     def beginning(self: Batch, events: int) -> Batch:
         kept = self.events[:events]

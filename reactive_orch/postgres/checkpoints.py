@@ -154,8 +154,9 @@ class Batches:
     async def _move_back(self) -> None:
         """Move the rows back to where the batch has stopped: they are locked, so nobody has seen or will see more."""
         if self._ends_at:
-            partitions, _, targets = zip(*self._ends_at, strict=True)
-            tag = await self._connection.execute(_SQL.move_back, *self._of, partitions, targets)
+            partitions, expected, targets = zip(*self._ends_at, strict=True)
+            epochs = list(map(_EPOCH, expected))
+            tag = await self._connection.execute(_SQL.move_back, *self._of, partitions, targets, epochs)
             _demand_all(self._of, self._ends_at, int(tag.split()[-1]))
 
     def _end(self) -> None:

@@ -29,9 +29,10 @@ SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS park
 FROM swapped s;
 
 -- name: move_back
--- The end of a batch that stops before its last event: partitions $3, which the swap has moved and locked, to positions $4.
-UPDATE reactive_orch.checkpoints c SET position = s.target
-FROM unnest($3::smallint[], $4::bigint[]) AS s(partition, target)
+-- The end of a batch that stops before its last event: partitions $3, which the swap has moved and locked, to positions $4;
+-- not those that a handler has rewound, which are of another epoch than $5.
+UPDATE reactive_orch.checkpoints c SET position = CASE c.epoch WHEN s.epoch THEN s.target ELSE c.position END
+FROM unnest($3::smallint[], $4::bigint[], $5::bigint[]) AS s(partition, target, epoch)
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = s.partition;
 
 -- name: begin
@@ -49,13 +50,13 @@ RESET SESSION AUTHORIZATION; RESET ROLE;
 
 -- name: seal
 -- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it. A handler's role ends
--- before, its settings after: constraints that wait for the COMMIT may need them.
-RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; RESET ALL;
+-- before, its settings and tables after: constraints that wait for the COMMIT may need them.
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; RESET ALL; DISCARD TEMP;
 
 -- name: seal_and_go_on
 -- The same, and the beginning of the next batch in the same round trip: in a transaction that has none of the properties
 -- of this one, and after one for the settings, so that rolling back the next batch does not bring them back.
-RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; COMMIT; BEGIN READ WRITE;
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; DISCARD TEMP; COMMIT; BEGIN READ WRITE;
 
 -- name: transaction_limit
 -- For how long a transaction of this user may last here, in seconds; 0 for ever, NULL before PostgreSQL 17.

@@ -331,9 +331,12 @@ CREATE CONSTRAINT TRIGGER batch_is_sealed AFTER UPDATE ON reactive_orch.checkpoi
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse_unsealed();
 
 -- The last statement before COMMIT: still the transaction the swap was made in? What handlers have left in the session
--- goes: it would meet other handlers, in an order that nobody knows.
+-- goes: it would meet other handlers, in an order that nobody knows. Temporary tables go after the COMMIT, for which
+-- constraints of theirs may wait. To look for prepared statements takes 20 us beside 5 of the driver's, 70 beside 20.
 CREATE FUNCTION reactive_orch.seal_batch() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    left_over text;
 BEGIN
     IF current_setting('reactive_orch.batch', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
@@ -341,9 +344,9 @@ BEGIN
     PERFORM pg_advisory_unlock_all();
     UNLISTEN *;
     EXECUTE 'CLOSE ALL';
-    IF pg_my_temp_schema() <> 0 THEN
-        DISCARD TEMP;
-    END IF;
+    FOR left_over IN SELECT p.name FROM pg_prepared_statements p WHERE p.from_sql LOOP
+        EXECUTE format('DEALLOCATE %I', left_over);
+    END LOOP;
     PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
 END
 $$;
