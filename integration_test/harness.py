@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 30.0
 """How long a test waits for what should happen at once: slow machines are no failures."""
-POLL_S = 0.02
+POLL_S = 0.05
 
-LAG_OF_ONE_PAUSE, LAG_MAX = 200, 20_000
+LAG_OF_ONE_PAUSE, LAG_MAX, LAG_PAUSE_S = 200, 20_000, 0.02
 """A `Load` pauses once more for each of these events that some projection is behind, up to the greatest lag."""
 
 AGGREGATE_TYPE = "Key"
@@ -308,7 +308,7 @@ class Load:
                 asyncpg.InterfaceError,
                 asyncpg.InternalClientError,  # "cannot switch to state": the connection broke between two messages
             ):
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(LAG_PAUSE_S)
 
     async def _write_on(self, connection: Connection) -> None:
         while not self._stopping.is_set() and self._left > 0:

@@ -371,9 +371,10 @@ async def test_projection_error_handling(database: str) -> None:
         await healthy.ready()
         await failing.ready()
         await wait_settled(connection, members=2)
-        await append_events(connection, 30)
-        await append_events(connection, 1, event_type=POISON)
-        await append_events(connection, 30)
+        async with connection.transaction():  # in one batch
+            await append_events(connection, 30)
+            await append_events(connection, 1, event_type=POISON)
+            await append_events(connection, 30)
         poison = 31
 
         assert await failing.wait() == 1

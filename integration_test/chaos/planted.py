@@ -95,6 +95,7 @@ def swap_after_the_handlers_in_another_transaction() -> None:
     @contextlib.asynccontextmanager
     async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[int]:
         async with self._connection.transaction():
+            await self._connection.execute("SET TRANSACTION READ WRITE")
             yield 0
         async with original(self, swaps):
             pass
@@ -111,6 +112,7 @@ def checkpoint_committed_before_the_handlers() -> None:
         async with original(self, swaps):
             pass
         async with self._connection.transaction():
+            await self._connection.execute("SET TRANSACTION READ WRITE")
             yield 0
 
     _put(Batches, "batch", batch)
