@@ -147,7 +147,7 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
     statements: list[tuple[str, tuple[object, ...]]] = [
         ("log.observe", ()),
         ("log.run_end", (end // 2, end, log.RUN_ROWS_MAX)),
-        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, False)),
+        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, b"", None)),
         ("checkpoints.load_free", ("r7", "p", ALL, "{}")),
     ]
     for share in (64, 16, 1):

@@ -389,7 +389,7 @@ async def stand(
     """Let some partitions of a new projection stand at a position, as if all before it had been handled."""
     await connection.execute(_REGISTER, replica_set, [projection])
     async with connection.transaction():
-        await connection.execute("SELECT set_config('reactive_orch.sealed', pg_current_xact_id()::text, true)")
+        await connection.execute("SELECT set_config('reactive_orch.sealed', 'by hand', true)")
         moved = await connection.execute(_MOVE, replica_set, projection, list(partitions), position)
     assert moved == f"UPDATE {len(partitions)}"
 
@@ -398,7 +398,7 @@ _REGISTER = """
 SELECT reactive_orch.register_projections($1, $2::text[], ARRAY['{"aggregate_types": null, "bounded_contexts": null}'])
 """
 _MOVE = """
-UPDATE reactive_orch.checkpoints SET position = $4
+UPDATE reactive_orch.checkpoints SET position = $4, seal = sha256('by hand')
 WHERE replica_set = $1 AND projection = $2 AND partition = ANY ($3::integer[])
 """
 

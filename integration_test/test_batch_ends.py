@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _BACK = """
 WITH back AS (
-    UPDATE reactive_orch.checkpoints c SET position = 0 WHERE c.projection = 'handled' AND c.partition % 2 = $1
+    UPDATE reactive_orch.checkpoints c SET position = 0, seal = sha256('by hand')
+    WHERE c.projection = 'handled' AND c.partition % 2 = $1
     RETURNING c.partition
 ) DELETE FROM handled h USING reactive_orch.events e, back b
 WHERE e.global_position = h.position AND e.partition = b.partition
@@ -41,7 +42,7 @@ WHERE e.global_position = h.position AND e.partition = b.partition
 async def _set_back(connection: Connection, half: int) -> None:
     """Begin with half of the partitions again, and forget what was handled of them."""
     async with connection.transaction():
-        await connection.fetch("SELECT set_config('reactive_orch.sealed', pg_current_xact_id()::text, true)")
+        await connection.fetch("SELECT set_config('reactive_orch.sealed', 'by hand', true)")
         await connection.execute(_BACK, half)
 
 

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(reactive_orch.__file__).parent
 FILES = sorted(path for path in PACKAGE.glob("**/*.sql") if path.parent.name != "schema")
-_SEAL = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "SELECT reactive_orch.seal_batch()", "COMMIT")
+_SEAL = (
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "SELECT reactive_orch.seal_batch('TRANSACTION', 'TOKEN')",
+    "COMMIT",
+)
 SEVERAL = {
     "own_role": ("RESET SESSION AUTHORIZATION", "RESET ROLE"),
     "seal": (*_SEAL, "RESET ALL", "DISCARD TEMP"),
@@ -248,7 +253,7 @@ ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
         ("log.read_stream", (*STREAM, 90), 10),
         ("log.stream_version", STREAM, 100),  # without statistics PostgreSQL 15 counts through the stream
         ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None), 2),
-        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, False), 2 * PARTITIONS),
+        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, b"", None), 2 * PARTITIONS),
         ("checkpoints.load_free", ("r7", "p", ALL, "{}"), PARTITIONS),
         ("checkpoints.positions", ("r7",), PARTITIONS),
     ],

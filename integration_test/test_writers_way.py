@@ -122,7 +122,8 @@ async def test_after_the_promotion_of_a_standby_that_was_there_at_migrate_append
 
 
 async def test_a_bell_that_a_clock_set_back_has_left_armed_does_not_ring(database: str, connection: Connection) -> None:
-    await log.arm(connection, 3600)
+    armed = "SELECT setval('reactive_orch.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 3600000)"
+    await connection.execute(armed)
     assert not await rings(database, connection)
     await log.arm(connection, ARM_S)
     assert await rings(database, connection)

@@ -51,6 +51,8 @@ CAUGHT_BY_TESTS = {
     "changes_behind_the_settled_end_ignored": "test_changed_logs.py",
     "connections_are_not_asked_where_they_lead": "test_incarnations.py",
     "cut_off_known_by_payloads_only": "test_odd_rows.py",
+    "gap_passed_beyond_the_settled_end": "test_progress_health.py",
+    "sealed_by_whoever_says_so": "test_functions.py",
 }
 """What no scenario has the handlers for: where it is planted and caught."""
 

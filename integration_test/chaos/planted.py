@@ -15,6 +15,7 @@ import anyio
 from reactive_orch.core import assignment
 from reactive_orch.core import membership as core
 from reactive_orch.core.progress import Batch, Progress
+from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
 from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
@@ -74,16 +75,13 @@ def row_security_ignored_in_the_swap() -> None:
 
 @_bug
 def short_count_ignored() -> None:
+    original = Batches._swap
+
     async def swap(self: Batches, swaps: Sequence[Swap]) -> int:
-        columns = (
-            [s.partition for s in swaps],
-            [s.expected.position for s in swaps],
-            [s.expected.epoch for s in swaps],
-        )
-        sent = (*columns, [s.target for s in swaps], False)
-        row = await self._connection.fetchrow(checkpoints._SQL.swap, *self._of, *sent)
-        assert row is not None
-        return int(row["parked"])
+        try:
+            return await original(self, swaps)
+        except Superseded:
+            return 0
 
     _put(Batches, "_swap", swap)
 
@@ -183,6 +181,11 @@ def put_off_appends_survive_their_savepoint() -> None:
 
     _put(append, "put_off", keep)
     _put(put_off, "write", write)
+
+
+@_bug
+def sealed_by_whoever_says_so() -> None:
+    """In the schema alone."""
 
 
 # -------------------------------------------------------------------------------------------------- the frontier
@@ -303,6 +306,17 @@ def saved_lazily_beyond_unread_events() -> None:
         return tuple(Swap(p, self.saved[p], end) for p in behind)
 
     _put(Progress, "unsaved", unsaved)
+
+
+@_bug
+def gap_passed_beyond_the_settled_end() -> None:
+    original = windows.next_position
+
+    async def next_position(connection: Any, after: int, settled: int) -> int | None:
+        del settled
+        return await original(connection, after, 2**63 - 1)
+
+    _put(windows, "next_position", next_position)
 
 
 # -------------------------------------------------------------------------------------- taking over and assigning
@@ -463,9 +477,20 @@ def old_heartbeat_trusted_by_a_newcomer() -> None:
 
 def schema(name: str) -> str:
     """Return what a bug changes in the database's schema, before the workers start."""
-    if name != free_lock_trusted_after_a_restart.__name__:
-        return ""
     text = (resources.files("reactive_orch.postgres") / "schema" / "001_initial.sql").read_text()
+    return _IN_THE_SCHEMA[name](text) if name in _IN_THE_SCHEMA else ""
+
+
+def _sealed_by_any_word(text: str) -> str:
+    function = re.search(r"CREATE (FUNCTION reactive_orch\.refuse_unsealed\(\).*?\$\$;)\n", text, re.DOTALL)
+    assert function, "the function has another name"
+    said = "coalesce(pg_catalog.current_setting('reactive_orch.sealed', true), '') = ''"
+    trusting, found = re.subn(r"coalesce\(.*?, true\)(?= THEN)", said, function[1], flags=re.DOTALL)
+    assert found == 1, "the function decides in another way what is sealed"
+    return f"CREATE OR REPLACE {trusting}"
+
+
+def _any_free_lock_conclusive(text: str) -> str:
     view = re.search(r"CREATE VIEW (reactive_orch\.member_status.*?;)\n", text, re.DOTALL)
     assert view, "the view has another name"
     trusting, found = re.subn(
@@ -473,3 +498,9 @@ def schema(name: str) -> str:
     )
     assert found == 1, "the view decides in another way what is conclusive"
     return f"CREATE OR REPLACE VIEW {trusting}"
+
+
+_IN_THE_SCHEMA = {
+    free_lock_trusted_after_a_restart.__name__: _any_free_lock_conclusive,
+    sealed_by_whoever_says_so.__name__: _sealed_by_any_word,
+}

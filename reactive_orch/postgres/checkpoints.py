@@ -9,18 +9,20 @@
              what handlers have done to the session ends with it
 
 Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
-is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, so a handler cannot commit half a
-batch by itself.
+is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, which is made of a token that nobody
+but the client knows: nothing that a handler says in SQL commits half a batch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
+from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 import anyio
 import asyncpg
@@ -63,6 +65,7 @@ class Batches:
         self._marks, self._nest, self._unnest = own.marks, own.nest, own.unnest
         self._begun = False
         self._ends_at: Sequence[Swap] = ()
+        self._transaction, self._token = "", ""
         self.swap_s = 0.0
         """How long the last swap took, in seconds."""
 
@@ -129,9 +132,9 @@ class Batches:
                 await put_off.write(self._connection)
             self._marks.put_off = None
             if goes_on() and not self._marks.changed:
-                await self._connection.execute(_SQL.seal_and_go_on)
+                await self._connection.execute(self._sealing(_SQL.seal_and_go_on))
             else:
-                await self._connection.execute(_SQL.seal)
+                await self._connection.execute(self._sealing(_SQL.seal))
                 self._end()
                 if self._marks.changed:
                     drop(self._connection)
@@ -146,10 +149,16 @@ class Batches:
 
     async def _swap(self, swaps: Sequence[Swap]) -> int:
         began = time.perf_counter()
-        swapped, parked = await _move(self._connection, self._of, swaps, alone=False)
+        self._token = _new_token()
+        moved = await _move(self._connection, self._of, swaps, self._token)
+        self._transaction = moved.transaction
         self.swap_s = time.perf_counter() - began
-        _demand_all(self._of, swaps, swapped)
-        return parked
+        _demand_all(self._of, swaps, moved.swapped)
+        return moved.parked
+
+    def _sealing(self, text: str) -> str:
+        """Return a text of several statements, which take no parameters, with the token and the transaction: plain digits."""
+        return text.replace("TRANSACTION", self._transaction).replace("TOKEN", self._token)
 
     async def _move_back(self) -> None:
         """Move the rows back to where the batch has stopped: they are locked, so nobody has seen or will see more."""
@@ -181,20 +190,36 @@ async def save(connection: AnyConnection, replica_set: str, projection: str, swa
     Raises Superseded when some are held by another transaction or stand elsewhere; the others have been moved.
     """
     with translated():
-        swapped, _ = await _move(connection, (replica_set, projection), swaps, alone=True)
-    _demand_all((replica_set, projection), swaps, swapped)
+        moved = await _move(connection, (replica_set, projection), swaps, _new_token(), alone=True)
+    _demand_all((replica_set, projection), swaps, moved.swapped)
+
+
+class _Moved(NamedTuple):
+    """What a swap has done."""
+
+    swapped: int
+    """Rows."""
+    parked: int
+    """Events of these rows."""
+    transaction: str
+    """Its id."""
+
+
+def _new_token() -> str:
+    return secrets.token_hex(16)
 
 
 async def _move(
-    connection: AnyConnection, of: tuple[str, str], swaps: Sequence[Swap], *, alone: bool
-) -> tuple[int, int]:
-    """Run the swap; return how many rows it moved, and how many events these have parked."""
+    connection: AnyConnection, of: tuple[str, str], swaps: Sequence[Swap], token: str, *, alone: bool = False
+) -> _Moved:
+    """Run the swap; with `alone` it seals itself."""
     partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
     positions, epochs = list(map(_POSITION, expected)), list(map(_EPOCH, expected))
-    values = (*of, partitions, positions, epochs, targets, alone)
+    seal = sha256(token.encode()).digest()
+    values = (*of, partitions, positions, epochs, targets, seal, token if alone else None)
     row = await connection.fetchrow(_SQL.swap, *values, timeout=STATEMENT_TIMEOUT_S)
     assert row is not None, "an aggregate returns one row"
-    return row[0], row[1]
+    return _Moved(*row[:3])
 
 
 def _demand_all(of: tuple[str, str], swaps: Sequence[Swap], swapped: int) -> None:

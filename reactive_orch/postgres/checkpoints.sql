@@ -1,9 +1,10 @@
 -- name: swap
 -- The compare-and-swap: partitions $3 of (replica set $1, projection $2) from positions $4 and epochs $5 to positions $6.
 -- Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets fewer rows than
--- it sent rolls back. The transaction is marked: it cannot commit before it is sealed. Or, with $7, it is a transaction
--- of its own that moves checkpoints over stretches without events: sealed here, those that stand elsewhere left alone,
--- and without waiting for the disk, as after a crash such a stretch is read once more. Nothing moves once events may be
+-- it sent rolls back. The rows name their seal $7: the transaction, whose id is returned, cannot commit before it is sealed
+-- with what has this SHA-256. Or, with that as $8, it is a transaction of its own that moves checkpoints over stretches
+-- without events: sealed here, those that stand elsewhere left alone, and without waiting for the disk, as after a crash
+-- such a stretch is read once more. Nothing moves once events may be
 -- hidden: the windows were read before, and what was hidden in them would be passed over.
 WITH sent AS (
     SELECT s.partition, s.expected, s.epoch, s.target
@@ -14,7 +15,7 @@ WITH sent AS (
     WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
     ORDER BY c.partition FOR NO KEY UPDATE SKIP LOCKED
 ), swapped AS (
-    UPDATE reactive_orch.checkpoints c SET position = s.target
+    UPDATE reactive_orch.checkpoints c SET position = s.target, seal = $7::bytea
     FROM locked l JOIN sent s ON s.partition = l.partition AND s.expected = l.position AND s.epoch = l.epoch
     WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = l.partition
       AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled()
@@ -23,9 +24,9 @@ WITH sent AS (
     RETURNING c.parked
 )
 SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS parked,
-       set_config(CASE WHEN $7::boolean THEN 'reactive_orch.sealed' ELSE 'reactive_orch.batch' END,
-                  pg_current_xact_id()::text, true),
-       CASE WHEN $7 THEN set_config('synchronous_commit', 'off', true) END
+       pg_current_xact_id()::text AS transaction,
+       CASE WHEN $8::text IS NOT NULL
+            THEN set_config('reactive_orch.sealed', $8, true) || set_config('synchronous_commit', 'off', true) END
 FROM swapped s;
 
 -- name: move_back
@@ -50,13 +51,14 @@ RESET SESSION AUTHORIZATION; RESET ROLE;
 
 -- name: seal
 -- The end of a batch, in one round trip: is this still the transaction of the swap? Then commit it. A handler's role ends
--- before, its settings and tables after: constraints that wait for the COMMIT may need them.
-RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; RESET ALL; DISCARD TEMP;
+-- before, its settings and tables after: constraints that wait for the COMMIT may need them. The swap's transaction and
+-- the token are put in the place of their names, as several statements in one round trip have no parameters.
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSACTION', 'TOKEN'); COMMIT; RESET ALL; DISCARD TEMP;
 
 -- name: seal_and_go_on
 -- The same, and the beginning of the next batch in the same round trip: in a transaction that has none of the properties
 -- of this one, and after one for the settings, so that rolling back the next batch does not bring them back.
-RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch(); COMMIT; BEGIN; RESET ALL; DISCARD TEMP; COMMIT; BEGIN READ WRITE;
+RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSACTION', 'TOKEN'); COMMIT; BEGIN; RESET ALL; DISCARD TEMP; COMMIT; BEGIN READ WRITE;
 
 -- name: transaction_limit
 -- For how long a transaction of this user may last here, in seconds; 0 for ever, NULL before PostgreSQL 17.

@@ -228,11 +228,11 @@ def _flat(rows: Any) -> list[int]:
 
 
 async def acknowledge(
-    connection: AnyConnection, replica_set: str, member: MemberId, generation: int, adopted: Adopted
+    connection: AnyConnection, replica_set: str, by: tuple[MemberId, str], generation: int, adopted: Adopted
 ) -> Acknowledged | None:
-    """Record that, and how, the member has adopted the generation; None when there is another one already."""
+    """Record that, and how, a member (id, name) has adopted the generation; None when there is another one already."""
     with translated():
-        row = await connection.fetchrow(_SQL.acknowledge, replica_set, member, generation, *adopted)
+        row = await connection.fetchrow(_SQL.acknowledge, replica_set, *by, generation, *adopted)
     return None if row is None else Acknowledged(*row)
 
 

@@ -57,10 +57,10 @@ FROM reactive_orch.change_generation($1::text, $2::bigint, $3::text, $4::integer
                                      $13::float8);
 
 -- name: acknowledge
--- This member has adopted the generation, and how; no row when there is another one already.
+-- Member $2 of process $3 has adopted the generation, and how; no row when there is another one already.
 SELECT notify_s, settled_at, slowest, kept, notify_max_s, finish_max_s, load_max_s
-FROM reactive_orch.acknowledge($1::text, $2::integer, $3::bigint, $4::text, $5::float8, $6::float8, $7::float8,
-                               $8::integer, $9::integer, $10::integer);
+FROM reactive_orch.acknowledge($1::text, $2::integer, $3::text, $4::bigint, $5::text, $6::float8, $7::float8, $8::float8,
+                               $9::integer, $10::integer, $11::integer);
 
 -- name: leave
 -- Ask to be removed by the next change; a worker that was never admitted needs none.

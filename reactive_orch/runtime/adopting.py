@@ -63,7 +63,7 @@ class Adopting:
         adoption.note()
         if not adoption.resumed:
             async with database.coordination(adoption.incarnation) as connection:
-                if not await adoption.acknowledge(connection):
+                if not await adoption.acknowledge(connection, database.label):
                     return False
         if not adoption.done:
             self.last = adoption.end("acknowledged")

@@ -88,11 +88,12 @@ class Adoption:
         if self._steps.loaded_ns is None and self._gained <= held:
             self._steps.loaded_ns = now_ns
 
-    async def acknowledge(self, connection: AnyConnection) -> bool:
-        """Record it; False when there is another generation already."""
+    async def acknowledge(self, connection: AnyConnection, name: str) -> bool:
+        """Record it, of the member in the process of this name; False when there is another generation already."""
         turn, began_ns = self._steps.turn, time.time_ns()
         self._facts = self._steps.adopted(len(self._lost), len(self._gained), self._kept)
-        answer = await membership.acknowledge(connection, turn.replica_set, turn.member, self.generation, self._facts)
+        by = (turn.member, name)
+        answer = await membership.acknowledge(connection, turn.replica_set, by, self.generation, self._facts)
         if answer is not None:
             self._acknowledging = (began_ns, answer)
         return answer is not None

@@ -182,6 +182,9 @@ $$;
 CREATE FUNCTION reactive_orch.arm_bell(for_ms bigint) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF (for_ms BETWEEN 0 AND 600000) IS NOT TRUE THEN
+        RETURN 'the bell is armed for 0 to 600000 ms';
+    END IF;
     IF for_ms = 0 THEN
         PERFORM setval('reactive_orch.bell', 0), reactive_orch.notify('reactive_orch_events', '');
         RETURN NULL;
@@ -300,7 +303,8 @@ CREATE TABLE reactive_orch.projections (
     PRIMARY KEY (replica_set, name)
 );
 
--- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share.
+-- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share. The seal is the
+-- SHA-256 of the token that the batch was sealed with which has moved the row.
 CREATE TABLE reactive_orch.checkpoints (
     replica_set text COLLATE "C" NOT NULL,
     projection  text COLLATE "C" NOT NULL,
@@ -308,17 +312,20 @@ CREATE TABLE reactive_orch.checkpoints (
     position    bigint           NOT NULL DEFAULT 0 CHECK (position >= 0),
     epoch       bigint           NOT NULL DEFAULT 0,
     parked      integer          NOT NULL DEFAULT 0 CHECK (parked >= 0),
+    seal        bytea,
     PRIMARY KEY (replica_set, projection, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 
--- Checkpoints move only in a transaction that has been sealed. A handler that sends COMMIT on its own would otherwise
--- commit the swap of a batch it has half handled, and the other half would be lost.
+-- Checkpoints move only in a transaction that has been sealed by whoever moved them. A handler that sends COMMIT on its own
+-- would otherwise commit the swap of a batch it has half handled, and the other half would be lost. The row, as the swap
+-- has written it, names the seal; what it is made of only the client knows, until it commits. So nothing that a handler
+-- says in SQL seals a batch, though he has the same rights, nor does anything he writes into the row afterwards.
 CREATE FUNCTION reactive_orch.refuse_unsealed() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF coalesce(pg_catalog.current_setting('reactive_orch.sealed', true)
-                OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()::pg_catalog.text, true) THEN
+    IF coalesce(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.current_setting('reactive_orch.sealed', true), 'UTF8'))
+                OPERATOR(pg_catalog.<>) NEW.seal, true) THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given, nor make all constraints immediate'
             USING ERRCODE = 'invalid_transaction_termination',
                   HINT = 'By hand, checkpoints are moved with reactive_orch.rewind().';
@@ -327,18 +334,20 @@ BEGIN
 END
 $$;
 
+-- A rewind needs none: under a new epoch nobody takes what he remembers for done.
 CREATE CONSTRAINT TRIGGER batch_is_sealed AFTER UPDATE ON reactive_orch.checkpoints
-DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION reactive_orch.refuse_unsealed();
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.epoch OPERATOR(pg_catalog.=) OLD.epoch)
+EXECUTE FUNCTION reactive_orch.refuse_unsealed();
 
 -- The last statement before COMMIT: still the transaction the swap was made in? What handlers have left in the session
 -- goes: it would meet other handlers, in an order that nobody knows. Temporary tables go after the COMMIT, for which
 -- constraints of theirs may wait. To look for prepared statements takes 20 us beside 5 of the driver's, 70 beside 20.
-CREATE FUNCTION reactive_orch.seal_batch() RETURNS void
+CREATE FUNCTION reactive_orch.seal_batch(in_transaction text, in_token text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     left_over text;
 BEGIN
-    IF current_setting('reactive_orch.batch', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text THEN
+    IF (in_transaction = pg_current_xact_id_if_assigned()::text) IS NOT TRUE THEN
         RAISE EXCEPTION 'a handler may not end the transaction it is given' USING ERRCODE = 'invalid_transaction_termination';
     END IF;
     PERFORM pg_advisory_unlock_all();
@@ -347,7 +356,7 @@ BEGIN
     FOR left_over IN SELECT p.name FROM pg_prepared_statements p WHERE p.from_sql LOOP
         EXECUTE format('DEALLOCATE %I', left_over);
     END LOOP;
-    PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
+    PERFORM set_config('reactive_orch.sealed', in_token, true);
 END
 $$;
 
@@ -485,14 +494,15 @@ DECLARE
     present integer;
     last    bigint;
 BEGIN
-    PERFORM set_config('reactive_orch.sealed', pg_current_xact_id()::text, true);
     PERFORM reactive_orch.renew_log_identity();  -- if nobody has noticed yet: this is the word that is asked for then
     PERFORM FROM reactive_orch.checkpoints c
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection
     ORDER BY c.partition FOR NO KEY UPDATE;
 
     UPDATE reactive_orch.projections p
-    SET epoch = p.epoch + 1, filter = coalesce(p.proposed, p.filter), proposed = NULL,
+    SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
+                                       WHERE c.replica_set = in_replica_set AND c.projection = in_projection)),
+        filter = coalesce(p.proposed, p.filter), proposed = NULL,
         log_identity = reactive_orch.log_identity()
     WHERE p.replica_set = in_replica_set AND p.name = in_projection;
     IF NOT FOUND THEN
@@ -765,14 +775,14 @@ BEGIN
     -- A standby that is promoted without the tail of the log draws ids anew. Other processes have other names.
     LOOP
         member := nextval('reactive_orch.member_ids');
-        EXIT WHEN member <> ALL (in_drawn);
+        EXIT WHEN (member = ANY (in_drawn)) IS NOT TRUE;
     END LOOP;
 
     -- What this process has joined without ever learning the id: the answer was lost. Nobody works for such a member.
     DELETE FROM reactive_orch.members m
-    WHERE m.replica_set = in_replica_set AND m.name = in_name AND m.id <> ALL (in_known) AND m.state = 'waiting';
+    WHERE m.replica_set = in_replica_set AND m.name = in_name AND (m.id = ANY (in_known)) IS NOT TRUE AND m.state = 'waiting';
     UPDATE reactive_orch.members m SET state = 'leaving'
-    WHERE m.replica_set = in_replica_set AND m.name = in_name AND m.id <> ALL (in_known) AND m.state = 'active';
+    WHERE m.replica_set = in_replica_set AND m.name = in_name AND (m.id = ANY (in_known)) IS NOT TRUE AND m.state = 'active';
 
     PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), member);
     INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
@@ -830,9 +840,10 @@ BEGIN
     PERFORM FROM reactive_orch.replica_sets r
     WHERE r.name = in_replica_set AND r.generation = in_after FOR NO KEY UPDATE;
     IF NOT FOUND
-       OR EXISTS (SELECT FROM reactive_orch.member_status m WHERE m.id = ANY (in_remove) AND NOT m.gone)
-       OR (SELECT count(*) FROM reactive_orch.members m WHERE m.id = ANY (in_admit) AND m.state = 'waiting')
-          <> cardinality(in_admit)
+       OR EXISTS (SELECT FROM reactive_orch.member_status m
+                  WHERE m.id = ANY (in_remove) AND NOT (m.gone AND m.replica_set = in_replica_set))
+       OR (SELECT count(*) FROM reactive_orch.members m
+           WHERE m.id = ANY (in_admit) AND m.replica_set = in_replica_set AND m.state = 'waiting') <> cardinality(in_admit)
     THEN
         RETURN;
     END IF;
@@ -864,9 +875,10 @@ END
 $$;
 
 -- A member has adopted a generation, this is how. Under the replica set's row, since two last ones must see each other;
--- the last one settles it and gets the summary. No row: the generation is not the present one any more.
+-- the last one settles it and gets the summary. No row: the generation is not the present one any more, or this is no
+-- member of it.
 CREATE FUNCTION reactive_orch.acknowledge(
-    in_replica_set text, in_member integer, in_generation bigint, in_wake_source text,
+    in_replica_set text, in_member integer, in_name text, in_generation bigint, in_wake_source text,
     in_total_s float8, in_finish_s float8, in_load_s float8, in_gave integer, in_took integer, in_kept integer)
 RETURNS TABLE (notify_s float8, settled_at timestamptz, slowest integer, kept integer,
                notify_max_s float8, finish_max_s float8, load_max_s float8)
@@ -882,7 +894,11 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    UPDATE reactive_orch.members m SET acknowledged = in_generation WHERE m.id = in_member;
+    UPDATE reactive_orch.members m SET acknowledged = in_generation
+    WHERE m.id = in_member AND m.name = in_name AND m.replica_set = in_replica_set AND m.state <> 'waiting';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     INSERT INTO reactive_orch.adoptions (replica_set, generation, member, wake_source, noticed_at, finished_at, loaded_at,
                                          acknowledged_at, gave, took, kept)
     SELECT in_replica_set, in_generation, in_member, in_wake_source, noticed, noticed + make_interval(secs => in_finish_s),
