@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration_test.chaos import planted
 from integration_test.harness import append_events, connected, gate_closed, prepared, wait_until
 from integration_test.projections import handled, handled_at_gate
 from integration_test.telemetry_projections import betraying
@@ -167,10 +168,7 @@ async def all_handled(connection: Connection, projection: str, number: int) -> A
     return await connection.fetchval("SELECT count(*) = $2 FROM handled WHERE projection = $1", projection, number)
 
 
-async def test_nothing_is_passed_in_a_gap_that_somebody_still_writes_to(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The gap ends at the settled position, though a later event can be seen: one before it is not committed yet."""
+async def _gap_that_somebody_still_writes_to(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "SAVE_EVERY_S", 0.3)
     async with (
         prepared(database) as connection,
@@ -191,9 +189,25 @@ async def test_nothing_is_passed_in_a_gap_that_somebody_still_writes_to(
             await append_events(writer, 1)
             await append(connection, [NewEvent(aggregate_type="Key", aggregate_id="later", event_type="E")])
         await wait_until(lambda: passed(connection, "handled_at_gate", GAP), what="the gap is passed")
+        assert not await connection.fetch("SELECT FROM reactive_orch.checkpoints WHERE position > $1", GAP)
         await open_still.commit()
         for name in ("handled", "handled_at_gate"):
             await wait_until(functools.partial(all_handled, connection, name, 3))
+
+
+async def test_nothing_is_passed_in_a_gap_that_somebody_still_writes_to(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap ends at the settled position, though a later event can be seen: one before it is not committed yet."""
+    await _gap_that_somebody_still_writes_to(database, monkeypatch)
+
+
+async def test_a_gap_passed_beyond_the_settled_end_is_caught(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planted, "_put", monkeypatch.setattr)
+    planted.plant("gap_passed_beyond_the_settled_end")
+    with pytest.raises(ExceptionGroup) as caught:
+        await _gap_that_somebody_still_writes_to(database, monkeypatch)
+    assert caught.group_contains(AssertionError)
 
 
 GAP = 4_000_000_000_000_000

@@ -157,7 +157,7 @@ class Batches:
         return moved.parked
 
     def _sealing(self, text: str) -> str:
-        """Return a text of several statements, which take no parameters, with the token and the transaction: plain digits."""
+        """Return a text of several statements, which take no parameters, with what seals this batch: plain digits."""
         return text.replace("TRANSACTION", self._transaction).replace("TOKEN", self._token)
 
     async def _move_back(self) -> None:
