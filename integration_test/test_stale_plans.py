@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import anyio
 import pytest
 
 from integration_test.harness import connected, prepared, wait_handled, wait_until
@@ -11,7 +14,7 @@ from integration_test.test_odd_rows import RETYPED
 from reactive_orch import append
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Filter, Window
-from reactive_orch.postgres import windows
+from reactive_orch.postgres import log_check, windows
 from reactive_orch.postgres.database import Database
 
 pytestmark = pytest.mark.any_server
@@ -124,3 +127,21 @@ async def test_types_that_change_while_workers_read_and_append(database: str) ->
             await other.execute(RETYPED.replace("bigint", "integer" if n % 2 else "bigint"))
             await append(connection, [event(f"k{n % 13}") for n in range(7)])
         await checked(connection)
+
+
+async def test_a_view_that_is_made_anew_is_no_unsafe_log(database: str) -> None:
+    """Made anew between two steps of one statement it is gone for that one: it is looked at again."""
+    looks = 0
+
+    async def retype() -> None:
+        for n in range(150):
+            await other.execute(RETYPED.replace("ALTER TABLE", "-- ALTER TABLE") if n % 10 else RETYPED)
+        tasks.cancel_scope.cancel()
+
+    async with connected(database) as connection, connected(database) as other, anyio.create_task_group() as tasks:
+        tasks.start_soon(retype)
+        while True:
+            with contextlib.suppress(Superseded):
+                await log_check.check(connection)
+            looks += 1
+    assert looks > 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.errors import UnsafeLog
+from reactive_orch.errors import Superseded, UnsafeLog
 from reactive_orch.model import LogState
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -109,6 +109,9 @@ async def _looked_at(connection: AnyConnection) -> Mapping[str, Any]:
     if row is None:
         msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
         raise UnsafeLog(msg)
+    if row["readable"] is None or row["whole"] is None:
+        msg = "the log, or the view of it, has just been made anew"  # after the statement had looked up its name
+        raise Superseded(msg)
     return dict(row)
 
 
