@@ -191,12 +191,14 @@ async def _write(writer: Connection, level: Any, chance: random.Random) -> int:
     return position
 
 
+@pytest.mark.any_server
 @pytest.mark.usefixtures("arms_at_once")
 async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequence[str]) -> None:
     rounds, lost = await race(databases, Tail, lost_after_s=LOST_AFTER_S, enough=1)
     assert lost == 0, f"{lost} of {rounds}"
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("kind", [NoSecondLook, BlindToWriters])
 @pytest.mark.usefixtures("arms_at_once")
 async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[Tail]) -> None:

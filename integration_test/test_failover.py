@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import asyncpg
+import pytest
 
 from integration_test.cluster import Cluster
 from integration_test.harness import WorkerProcess, assert_each_once, wait_until
@@ -41,6 +42,7 @@ def _handled(connection: asyncpg.Connection[asyncpg.Record], events: int) -> Cal
     return enough
 
 
+@pytest.mark.any_server
 async def test_after_a_failover_the_worker_finds_the_new_primary(cluster: Cluster) -> None:
     with Cluster(cluster.version) as primary:
         url = await _prepared(primary)
