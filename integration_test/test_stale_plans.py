@@ -117,6 +117,7 @@ async def test_a_plan_that_gets_stale_inside_a_transaction_is_made_on_a_new_conn
             await pools.close()
 
 
+@pytest.mark.thorough
 async def test_types_that_change_while_workers_read_and_append(database: str) -> None:
     """Over and over, so that plans get stale at any moment."""
     async with (
