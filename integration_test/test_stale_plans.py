@@ -126,12 +126,15 @@ async def test_types_that_change_while_workers_read_and_append(database: str) ->
         serving(database, recorder("handled"), retries=0, batch_events=5),
     ):
         for n in range(12):
-            with contextlib.suppress(asyncpg.DeadlockDetectedError):  # with who reads the view: nothing is changed then
+            try:
                 await other.execute(RETYPED.replace("bigint", "integer" if n % 2 else "bigint"))
+            except asyncpg.DeadlockDetectedError:  # with who reads the view: nothing is changed then
+                await other.execute("ROLLBACK")
             await append(connection, [event(f"k{n % 13}") for n in range(7)])
         await checked(connection)
 
 
+@pytest.mark.any_server
 async def test_a_view_that_is_made_anew_is_no_unsafe_log(database: str) -> None:
     """Made anew between two steps of one statement it is gone for that one: it is looked at again."""
     looks = 0
