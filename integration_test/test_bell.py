@@ -36,7 +36,7 @@ ARMED_MOST_S = 590.0
 """A bell that is armed for more than ten minutes does not ring."""
 LEVELS = ("read_committed", "repeatable_read", "serializable")
 ROUNDS_PER_LEVEL = 1000
-RACE_S = 8.0
+RACE_S = 15.0
 """No race takes longer than this, except to prove a loss."""
 ROUNDS_LEAST = 100
 """A machine too slow for so many rounds in the time races on."""

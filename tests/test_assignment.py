@@ -147,7 +147,7 @@ def situations(draw: st.DrawFn) -> tuple[Assigned, Members, int]:
 
 
 @given(situations())
-@settings(max_examples=200)
+@settings(max_examples=400)
 def test_any_situation(situation: tuple[Assigned, Members, int]) -> None:
     owners, members, partitions = situation
     check(owners, members, NAMES, partitions, assign(owners, members, NAMES, partitions))

@@ -450,7 +450,7 @@ class Run:
         return Verdict.LOST if self.log.lost(self.database) else Verdict.SOUND
 
 
-RUNS = 1000
+RUNS = 2000
 """How many seeds are tried, the same for every reader."""
 
 

@@ -349,7 +349,7 @@ MUTANTS = (
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=600)
 @given(st.lists(steps, min_size=30, max_size=60))
 def test_each_event_exactly_once_and_in_order(walk: list[tuple[str, int, int, int]]) -> None:
     drive(Progress, walk)
