@@ -198,16 +198,23 @@ async def test_a_rewind_is_the_word_even_if_nobody_has_noticed_yet(database: str
 
 @pytest.mark.any_server
 async def test_whoever_comes_first_writes_it_down_for_all(database: str) -> None:
-    """The record is one row for all processes and replica sets, and is not written more often than asked."""
+    """The record is one row for all processes and replica sets, and is not written more often than asked.
+
+    Nor does it reach beyond what is settled, whatever is asked.
+    """
     async with prepared(database) as connection, connected(database) as other:
         await handled_up_to(connection, database, 10)
         await append_events(connection, 10)
         assert await log_check.witness(connection, 20, 60.0) == 10
         async with other.transaction():
+            await append_events(other, 1)
+            assert await log_check.witness(connection, 2**60, 0.0) == 10
+        async with other.transaction():
             await other.fetch("SELECT FROM reactive_orch.log_witness FOR UPDATE")
             assert await log_check.witness(connection, 20, 0.0) == 10
         assert await log_check.witness(connection, 20, 0.0) == 20
         assert await log_check.witness(connection, 15, 0.0) == 20
+        assert await log_check.witness(connection, 2**60, 0.0) == 21
 
 
 # ------------------------------------------------------------------------------------------------ another encoding

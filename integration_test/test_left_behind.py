@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import random
 import re
 from typing import TYPE_CHECKING
 
@@ -156,6 +158,38 @@ async def test_after_what_was_left_open_all_goes_on(database: str) -> None:
         await run_until_idle(database, leaving_once)
         await checked(connection)
     assert calls >= 2
+
+
+def _leave_timeout(delay_s: float) -> None:
+    coroutine = asyncio.timeout(delay_s).__aenter__()
+    with contextlib.suppress(StopIteration):
+        coroutine.send(None)
+
+
+def _cancel_later(delay_s: float) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(delay_s, task.cancel)
+
+
+@pytest.mark.parametrize("leave", [_leave_timeout, _cancel_later])
+async def test_what_strikes_after_its_call_ends_no_lane(
+    database: str, leave: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = random.Random(11)
+    leaving_at = {position: rng.choice([0.0, rng.uniform(0, 0.05)]) for position in rng.sample(range(1, 61), 12)}
+
+    @make_projection("handled")
+    async def leaving(e: Event, tx: Connection) -> None:
+        await record(tx, "handled", e)
+        if (delay_s := leaving_at.pop(e.global_position, None)) is not None:
+            leave(delay_s)
+
+    async with prepared(database) as connection:
+        await append(connection, [event(f"k-{n}") for n in range(60)])
+        await run_until_idle(database, leaving, batch_events=3, retries=12)
+        await checked(connection)
+    assert any("has a handler left a time-out open" in line for line in caplog.messages)
 
 
 # --------------------------------------------------------------------------------------------------- in the checkpoints

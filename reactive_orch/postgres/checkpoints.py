@@ -103,9 +103,11 @@ class Batches:
             await self._finish(goes_on)
         except BaseException:
             self._marks.put_off = None
-            await self._roll_back()
-            # Not all that a handler does to a session is rolled back, and it may have failed at a stale type or plan.
-            drop(self._connection)
+            try:
+                await self._roll_back()
+            finally:
+                # Not all that a handler does to a session is rolled back; it may have failed at a stale type or plan.
+                drop(self._connection)
             raise
 
     def stop_short(self, swaps: Sequence[Swap]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from typing import TYPE_CHECKING, Any, Never
 
@@ -18,7 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from reactive_orch.errors import HandlerFailed, described
-from reactive_orch.runtime.scopes import innermost, leave_inner
+from reactive_orch.runtime.scopes import from_outside, innermost, leave_inner, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,10 +100,9 @@ class Calling:
         cancels: int,
     ) -> Never:
         """Raise what a handler raised as its failure; what came from outside as it is."""
-        from_outside = isinstance(error, asyncio.CancelledError) and anyio.current_effective_deadline() == -math.inf
-        if from_outside or isinstance(error, KeyboardInterrupt) or _running_task() is not task:
+        if from_outside(error) or isinstance(error, KeyboardInterrupt) or _running_task() is not task:
             raise error
-        _take_back(task, cancels)
+        take_back(task, cancels)
         if anyio.current_time() >= scope.deadline:
             raise self._too_long(events) from error
         raise HandlerFailed(described(error), self._index(events)) from error
@@ -121,7 +119,7 @@ async def _wrong(tx: AnyConnection, task: asyncio.Task[Any], cancels: int) -> st
     if task.cancelling() != cancels:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)  # where it strikes, if it has not yet
-        _take_back(task, cancels)
+        take_back(task, cancels)
         return "the handler cancelled its own task"
     return None if tx.is_in_transaction() else "the handler ended the transaction it was given"
 
@@ -131,8 +129,3 @@ def _running_task() -> asyncio.Task[Any] | None:
     with contextlib.suppress(RuntimeError):
         return asyncio.current_task()
     return None
-
-
-def _take_back(task: asyncio.Task[Any], cancels: int) -> None:
-    while task.cancelling() > cancels:
-        task.uncancel()

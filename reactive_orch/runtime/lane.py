@@ -8,6 +8,7 @@ doubt it forgets them all, and its share loads them again from the checkpoints.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import BATCH_S, Calling
 from reactive_orch.runtime.reader import Reader
+from reactive_orch.runtime.scopes import outlive
 from reactive_orch.runtime.setbacks import Setbacks
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
@@ -77,7 +79,7 @@ class Lane:
         self._reader = Reader(work.database, work.projection.filter, shelf, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
-        self._gather_s = 0.0
+        self._pause_s = 0.0
         self._setbacks = Setbacks(work.database, work.config.handler_timeout_s)
 
     @property
@@ -141,22 +143,33 @@ class Lane:
         async with anyio.create_task_group() as tasks:
             while True:
                 try:
-                    await self._step(tasks)
-                except Superseded as error:
-                    self._work.interruptions.note("lane", error)
-                    self.forget()
-                    await anyio.sleep(self._contended.next_s())
-                except Unavailable as error:
-                    self._work.interruptions.note("lane", error)
-                    self.forget()
-                    await anyio.sleep(self._reconnect.next_s())
-                except HandlerFailed as error:
-                    await self._after_failure(error)
+                    await self._attempt(tasks)
+                except asyncio.CancelledError as error:
+                    outlive(error)
+                    self._work.say_struck()
+                    self._begin_again(error)
+                    self._pause_s = self._contended.next_s()
+
+    async def _attempt(self, tasks: TaskGroup) -> None:
+        try:
+            await self._step(tasks)
+        except Superseded as error:
+            self._begin_again(error)
+            await anyio.sleep(self._contended.next_s())
+        except Unavailable as error:
+            self._begin_again(error)
+            await anyio.sleep(self._reconnect.next_s())
+        except HandlerFailed as error:
+            await self._after_failure(error)
+
+    def _begin_again(self, error: BaseException) -> None:
+        self._work.interruptions.note("lane", error)
+        self.forget()
 
     async def _step(self, tasks: TaskGroup) -> None:
-        if self._gather_s:
-            await anyio.sleep(self._gather_s)
-            self._gather_s = 0.0
+        if self._pause_s:
+            await anyio.sleep(self._pause_s)
+            self._pause_s = 0.0
         if not self.remembers:
             self.forget()
         if self._save_is_due():
@@ -276,7 +289,7 @@ class Lane:
     def _committed(self, done: Batch, batch: Batch, swap_s: float) -> None:
         self.events_handled += len(done.events)
         if swap_s > SWAP_SLOW_S and len(batch.events) < self._limit():
-            self._gather_s = min(swap_s, GATHER_MOST_S)
+            self._pause_s = min(swap_s, GATHER_MOST_S)
         self._pace.committed(len(done.events), len(batch.events))
         self.progress.batch_events = self._pace.events
         self._trouble.succeeded()

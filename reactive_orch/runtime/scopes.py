@@ -1,22 +1,20 @@
-"""The cancel scopes of a task, as anyio keeps them. It has no public way to ask for the innermost one."""
+"""What handlers do to the task that calls them: scopes they leave open, cancellations that are theirs."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import anyio
 from anyio._backends import _asyncio as _backend
-
-if TYPE_CHECKING:
-    import asyncio
-
-    import anyio
 
 
 def innermost(task: asyncio.Task[Any], scope: anyio.CancelScope) -> Any:
     """Return what has the task's innermost scope as `cancel_scope`, at any time; `scope` is that one now.
 
-    Should anyio come to keep it elsewhere, it stays `scope`: then a scope that is left open fails where `scope` ends.
+    anyio has no public way to ask for it. Should anyio come to keep it elsewhere, it stays `scope`: then a scope that is left open fails where `scope` ends.
     """
     return getattr(_backend, "_task_states", {}).get(task) or SimpleNamespace(cancel_scope=scope)
 
@@ -32,3 +30,25 @@ def leave_inner(kept: Any, scope: anyio.CancelScope) -> bool:
         inner.cancel()
         inner.__exit__(None, None, None)
     return found
+
+
+def from_outside(error: BaseException) -> bool:
+    """Tell whether an error is the end of a scope around this code, rather than a cancellation of the task alone."""
+    return isinstance(error, asyncio.CancelledError) and anyio.current_effective_deadline() == -math.inf
+
+
+def take_back(task: asyncio.Task[Any], cancels: int = 0) -> None:
+    """Take back what cancelled a task without its scopes, but for so many times."""
+    while task.cancelling() > cancels:
+        task.uncancel()
+
+
+def outlive(error: asyncio.CancelledError) -> None:
+    """Take back a cancellation of the running task alone, as by a time-out that a handler has left open.
+
+    Raises any other again. A task group would take both for a quiet end.
+    """
+    task = asyncio.current_task()
+    if task is None or from_outside(error):
+        raise error
+    take_back(task)

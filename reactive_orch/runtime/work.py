@@ -74,3 +74,11 @@ class Work:
             *(self.projection.name, window.low, window.high, named(error)),
             extra={"event": "read_cut", "replica_set": self.replica_set, "projection": self.projection.name},
         )
+
+    def say_struck(self) -> None:
+        """Tell that something of a handler's has cancelled its lane after its call."""
+        _logger.warning(
+            "projection %s: cancelled between two calls, beginning again: has a handler left a time-out open?",
+            self.projection.name,
+            extra={"event": "struck", "replica_set": self.replica_set, "projection": self.projection.name},
+        )
