@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import os
+import select
+import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,7 +84,25 @@ def _read_events(options: argparse.Namespace) -> None:
         msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
         raise ConfigError(msg)
     else:
-        options.events = lines.events_of(sys.stdin.buffer.readlines())
+        options.events = lines.events_of(_all_of(sys.stdin.fileno()).readlines())
+
+
+def _all_of(file: int) -> io.BytesIO:
+    """Return what can be read until the end. Python notices no signal that comes just before it begins to wait."""
+    waking, woken = os.pipe()
+    os.set_blocking(woken, False)
+    before = signal.set_wakeup_fd(woken)
+    read, more = io.BytesIO(), True
+    try:
+        while more:
+            if file in select.select([file, waking], [], [])[0]:
+                more = bool(read.write(os.read(file, 1 << 20)))
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(waking)
+        os.close(woken)
+    read.seek(0)
+    return read
 
 
 async def _append(options: argparse.Namespace, url: str) -> None:

@@ -14,7 +14,8 @@ from anyio._backends import _asyncio as _backend
 def innermost(task: asyncio.Task[Any], scope: anyio.CancelScope) -> Any:
     """Return what has the task's innermost scope as `cancel_scope`, at any time; `scope` is that one now.
 
-    anyio has no public way to ask for it. Should anyio come to keep it elsewhere, it stays `scope`: then a scope that is left open fails where `scope` ends.
+    anyio has no public way to ask for it. Should it come to keep it elsewhere, that stays `scope`: then a scope that is
+    left open fails where `scope` ends.
     """
     return getattr(_backend, "_task_states", {}).get(task) or SimpleNamespace(cancel_scope=scope)
 
