@@ -147,24 +147,22 @@ class Lane:
                 except asyncio.CancelledError as error:
                     outlive(error)
                     self._work.say_struck()
-                    self._begin_again(error)
-                    self._pause_s = self._contended.next_s()
+                    self._begin_again(error, self._contended)
 
     async def _attempt(self, tasks: TaskGroup) -> None:
         try:
             await self._step(tasks)
         except Superseded as error:
-            self._begin_again(error)
-            await anyio.sleep(self._contended.next_s())
+            self._begin_again(error, self._contended)
         except Unavailable as error:
-            self._begin_again(error)
-            await anyio.sleep(self._reconnect.next_s())
+            self._begin_again(error, self._reconnect)
         except HandlerFailed as error:
             await self._after_failure(error)
 
-    def _begin_again(self, error: BaseException) -> None:
+    def _begin_again(self, error: BaseException, pause: Backoff) -> None:
         self._work.interruptions.note("lane", error)
         self.forget()
+        self._pause_s = pause.next_s()
 
     async def _step(self, tasks: TaskGroup) -> None:
         if self._pause_s:
