@@ -90,8 +90,7 @@ class Cluster:
 
     def clone_database(self, source: str, name: str) -> str:
         """Copy a database, to which nobody is connected, and return the copy's URL."""
-        # FILE_COPY is the faster strategy where a checkpoint need not reach the disk.
-        self._ask("createdb", "--template", source, "--strategy", "file_copy", name)
+        self._ask("createdb", "--template", source, name)
         return self.url(name)
 
     def copy_database(self, source: str, target: str) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from integration_test.harness import Connection
     from reactive_orch import Event
 
+pytestmark = pytest.mark.any_server
+
 
 _BACK = """
 WITH back AS (

@@ -220,6 +220,7 @@ async def test_whoever_comes_first_writes_it_down_for_all(database: str) -> None
 # ------------------------------------------------------------------------------------------------ another encoding
 
 
+@pytest.mark.any_server
 async def test_a_log_restored_under_another_encoding_is_refused_until_the_rewind(cluster: Cluster) -> None:
     """The same keys are other bytes there, and fall into other partitions than their checkpoints say."""
     old = cluster.create_database("old", "--template=template0", "--encoding=LATIN1", "--locale=C")

@@ -372,7 +372,7 @@ async def test_what_a_handler_does_to_its_session_ends_with_the_batch(database: 
         await run_until_idle(database, dirty, batch_events=1)
         await checked(connection)
     assert len({session for _, session in sessions}) == 1, "each batch found the session as the first did"
-    assert len({pid for pid, _ in sessions}) == 1, "and it was the same session"
+    assert len({pid for pid, _ in sessions}) < len(sessions), "in sessions that others had before"
 
 
 _PREPARE_DIRT = """

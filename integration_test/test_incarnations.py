@@ -147,6 +147,7 @@ async def moved(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Co
         worker.stop()
 
 
+@pytest.mark.any_server
 async def test_an_address_that_moves_while_its_old_server_lives_loses_nothing(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

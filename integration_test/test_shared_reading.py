@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 
 from integration_test.harness import append_events, connected, wait_until
 from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailable, Worker, projection
@@ -19,13 +20,13 @@ from reactive_orch.runtime.shelf import Shelf
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    import pytest
-
     from reactive_orch.postgres.database import AnyConnection
 
 EVENTS, BATCH = 2000, 50
 WINDOWS = EVENTS // BATCH
 NAMES = ("a", "b", "c")
+
+pytestmark = pytest.mark.any_server
 
 
 class Reads:

@@ -116,6 +116,7 @@ async def assert_refused_while_running(url: str, connection: Connection, change:
 # ------------------------------------------------------------------------------------------------------- the rules
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize(("change", "says"), FLAWS)
 async def test_refused_when_it_begins_and_at_the_start(database: str, change: str, says: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):

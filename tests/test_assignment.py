@@ -146,6 +146,7 @@ def situations(draw: st.DrawFn) -> tuple[Assigned, Members, int]:
     return owners, draw(members_of_some), partitions
 
 
+@pytest.mark.thorough
 @given(situations())
 @settings(max_examples=400)
 def test_any_situation(situation: tuple[Assigned, Members, int]) -> None:

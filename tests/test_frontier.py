@@ -474,6 +474,7 @@ def test_nothing_is_lost_and_the_reader_gets_on(steps: list[Step], pending_max: 
         assert run.log.handled == run.database.committed
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pending_max", [1, 2, PENDING_MAX])
 def test_the_runs_that_convict_others_acquit_the_reader_as_designed(
     pending_max: int, monkeypatch: pytest.MonkeyPatch

@@ -303,6 +303,7 @@ def is_gone(seen: Member, *, trust: bool) -> bool:
     return seen.state is LEAVING or (trust and (dead or seen.heartbeat_age_s > seen.stale_after_s))
 
 
+@pytest.mark.thorough
 @settings(max_examples=400)
 @given(snapshots, st.booleans())
 def test_any_snapshot(seen: Snapshot, trust: bool) -> None:  # noqa: FBT001 - drawn

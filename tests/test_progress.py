@@ -349,12 +349,14 @@ MUTANTS = (
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=600)
 @given(st.lists(steps, min_size=30, max_size=60))
 def test_each_event_exactly_once_and_in_order(walk: list[tuple[str, int, int, int]]) -> None:
     drive(Progress, walk)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_model_finds_a_mutant_that(mutant: type[Progress]) -> None:
     @settings(max_examples=5000, phases=[Phase.generate])
@@ -421,6 +423,7 @@ def test_no_window_is_wider_than_one_read_can_be() -> None:
     assert max(widths(read_all(holding({0: 0}, 1, 1), [], settled=1 << 30, limit=1))) == SPAN_MAX
 
 
+@pytest.mark.thorough
 def test_windows_narrow_again_where_events_are_dense() -> None:
     progress = holding({0: 0}, batch_events=4, total=1)
     widest = max(widths(read_all(progress, [], 100_000, limit=4)))
