@@ -38,10 +38,11 @@ async def test_a_service_is_that_of_psql(address: str, database: str, services: 
     assert (
         await run("status", "--database-url", address, PGSERVICEFILE=services)
     ).done() == "log: 64 partitions, last position 0\n"
-    assert (
-        "'none' is in none of"
-        in (await run("status", "--database-url", "service=none", PGSERVICEFILE=services)).complaint()
-    )
+
+
+async def test_a_service_that_nobody_knows_is_named(services: str) -> None:
+    ended = await run("status", "--database-url", "service=none", PGSERVICEFILE=services)
+    assert "'none' is in none of" in ended.complaint()
 
 
 async def test_the_name_of_the_database_is_pgdatabase_when_the_address_has_none(database: str) -> None:

@@ -18,12 +18,11 @@ import anyio
 import asyncpg
 import pytest
 
+from integration_test.cases import EVENT_BY_EVENT_AND_IN_BATCHES, thorough
 from integration_test.harness import (
     Load,
     WorkerProcess,
     append_events,
-    assert_each_once,
-    assert_in_order,
     connected,
     handled_by,
     prepared,
@@ -32,9 +31,17 @@ from integration_test.harness import (
     wait_settled,
     wait_until,
 )
+from integration_test.in_process import (
+    assert_effects_match_checkpoints,
+    checked,
+    event,
+    failure,
+    run_until_idle,
+    serving,
+)
 from integration_test.projections import handled, record, recorder
 from integration_test.test_command_line import CONFIG, run
-from reactive_orch import Config, Expected, NewEvent, Node, Projection, ProjectionFailed, Superseded, Worker, append
+from reactive_orch import Config, Expected, NewEvent, Node, Projection, Superseded, Worker, append
 from reactive_orch import projection as make_projection
 from reactive_orch.model import Checkpoint, Swap
 from reactive_orch.postgres import checkpoints, windows
@@ -51,67 +58,6 @@ if TYPE_CHECKING:
 
 PARTITIONS = 64
 QUICK = ("--heartbeat", "0.3", "--stale-after", "5")
-
-
-# ------------------------------------------------------------------------------------------------------------ tools
-
-
-@contextlib.asynccontextmanager
-async def serving(url: str, *projections: Projection, until_idle: bool = False, **config: Any) -> AsyncIterator[Worker]:
-    """Run a worker inside the test; at the end of the block it leaves, or, with `until_idle`, has left by itself."""
-    async with Node(Config(database_url=url, **config)) as node:
-        worker = Worker(node, "test", projections, until_idle=until_idle)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(worker.run)
-            yield worker
-            if not until_idle:
-                worker.stop()
-
-
-async def run_until_idle(url: str, *projections: Projection, **config: Any) -> None:
-    """Handle what is there."""
-    async with asyncio.timeout(30), serving(url, *projections, until_idle=True, **config):
-        pass
-
-
-async def failure(url: str, *projections: Projection, **config: Any) -> ProjectionFailed:
-    """Run a worker whose projection fails for good and return how."""
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await run_until_idle(url, *projections, **{"retries": 0, **config})
-    failed = caught.value.subgroup(ProjectionFailed)
-    assert failed is not None, caught.value
-    leaf: BaseException = failed
-    while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
-    assert isinstance(leaf, ProjectionFailed)
-    return leaf
-
-
-async def assert_effects_match_checkpoints(connection: Connection, projection: str = "handled") -> None:
-    """Check that an event was handled if and only if its partition's checkpoint has passed it."""
-    wrong = await connection.fetch(_MISMATCHED, projection)
-    assert not wrong, wrong
-
-
-_MISMATCHED = """
-SELECT e.global_position, e.partition, c.position AS checkpoint, count(h.id) AS times
-FROM reactive_orch.events e
-JOIN reactive_orch.checkpoints c ON c.replica_set = 'test' AND c.projection = $1 AND c.partition = e.partition
-LEFT JOIN public.handled h ON h.replica_set = 'test' AND h.projection = $1 AND h.position = e.global_position
-GROUP BY 1, 2, 3 HAVING count(h.id) <> (c.position >= e.global_position)::integer ORDER BY 1
-"""
-
-
-async def checked(connection: Connection, *projections: str) -> None:
-    """Wait for the end of the log, then check everything."""
-    for projection in projections or ("handled",):
-        await wait_handled(connection, projection)
-        await assert_each_once(connection, projection)
-    await assert_in_order(connection)
-
-
-def event(key: str = "k", event_type: str = "Good", payload: bytes = b"") -> NewEvent:
-    return NewEvent(aggregate_type="Adversity", aggregate_id=key, event_type=event_type, payload=payload)
 
 
 async def plain_insert(connection: Connection, key: str, version: int) -> int:
@@ -544,7 +490,7 @@ MISDEEDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 
 
 @pytest.mark.any_server
-@pytest.mark.parametrize("batch", [False, True], ids=["event by event", "in batches"])
+@pytest.mark.parametrize("batch", EVENT_BY_EVENT_AND_IN_BATCHES)
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 async def test_a_handler_that_misbehaves(database: str, misdeed: str, batch: bool) -> None:  # noqa: FBT001 - a case
     act, says = MISDEEDS[misdeed]
@@ -692,7 +638,7 @@ WHERE (SELECT count(*) FROM handled h WHERE h.position = first.global_position) 
 
 
 @pytest.mark.any_server
-@pytest.mark.parametrize("to", ["keep", "start"])
+@pytest.mark.parametrize("to", ["keep", thorough("start")])
 async def test_another_filter_needs_a_rewind_and_ends_the_old_one(database: str, to: str) -> None:
     def options(name: str) -> tuple[str, ...]:
         return (f"integration_test.projections:{name}",)
@@ -767,7 +713,7 @@ async def test_without_any_notification(database: str) -> None:
             await checked(connection)
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", [thorough("fast"), "immediate"])
 async def test_the_database_restarts_under_load(database: str, cluster: Cluster, mode: StopMode) -> None:
     async with contextlib.AsyncExitStack() as stack:
         async with prepared(database):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration_test.cases import thorough
 from integration_test.harness import TIMEOUT_S, append_events, connected, prepared, wait_handled, wait_until
 from integration_test.test_command_line import CONFIG, run, run_worker
 from integration_test.test_unsafe_logs import (
@@ -135,7 +136,7 @@ async def test_many_gaps_are_remembered_up_to_a_number(database: str) -> None:
 
 
 @pytest.mark.any_server
-@pytest.mark.parametrize("back_to", [1, 40, 97])
+@pytest.mark.parametrize("back_to", [thorough(1), 40, thorough(97)])
 async def test_a_sequence_set_back_and_beyond_while_nobody_looked_is_noticed(database: str, back_to: int) -> None:
     async with prepared(database) as connection:
         await handled_up_to(connection, database, 97)

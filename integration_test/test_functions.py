@@ -10,8 +10,8 @@ import pytest
 
 from integration_test.chaos import planted
 from integration_test.harness import connected, prepared
+from integration_test.in_process import assert_effects_match_checkpoints, checked, event, run_until_idle
 from integration_test.projections import handled, record
-from integration_test.test_adversity import assert_effects_match_checkpoints, checked, event, run_until_idle
 from reactive_orch import append
 from reactive_orch import projection as make_projection
 

@@ -14,10 +14,10 @@ import anyio
 import pytest
 from opentelemetry import baggage, context
 
+from integration_test.cases import EVENT_BY_EVENT_AND_IN_BATCHES
 from integration_test.chaos import planted
 from integration_test.harness import connected, prepared
-from integration_test.projections import handled, record
-from integration_test.test_adversity import (
+from integration_test.in_process import (
     assert_effects_match_checkpoints,
     checked,
     event,
@@ -25,6 +25,7 @@ from integration_test.test_adversity import (
     run_until_idle,
     serving,
 )
+from integration_test.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
 
@@ -147,7 +148,7 @@ OWN_ENDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 }
 
 
-@pytest.mark.parametrize("batch", [False, True], ids=["event by event", "in batches"])
+@pytest.mark.parametrize("batch", EVENT_BY_EVENT_AND_IN_BATCHES)
 @pytest.mark.parametrize("end", OWN_ENDS)
 async def test_a_handler_that_ends_in_an_odd_way_has_failed(database: str, end: str, batch: bool) -> None:  # noqa: FBT001
     act, says = OWN_ENDS[end]

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from integration_test.cases import EVENT_BY_EVENT_AND_IN_BATCHES
 from integration_test.chaos import planted
 from integration_test.harness import prepared
-from integration_test.projections import handled, record
-from integration_test.test_adversity import (
+from integration_test.in_process import (
     assert_effects_match_checkpoints,
     checked,
     event,
     failure,
     run_until_idle,
 )
+from integration_test.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
 
@@ -113,7 +114,7 @@ LEFT_OPEN: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 }
 
 
-@pytest.mark.parametrize("batch", [False, True], ids=["event by event", "in batches"])
+@pytest.mark.parametrize("batch", EVENT_BY_EVENT_AND_IN_BATCHES)
 @pytest.mark.parametrize("what", LEFT_OPEN)
 async def test_a_handler_that_leaves_something_open_has_failed(database: str, what: str, batch: bool) -> None:  # noqa: FBT001
     act, says = LEFT_OPEN[what]

@@ -579,30 +579,31 @@ async def has_left(connection: Connection, replica_set: str) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    ("accident", "noticed"),
-    [
-        ("DELETE FROM public.handled WHERE position = 7", "lost [7]"),
-        (
-            "INSERT INTO public.handled (replica_set, projection, worker, position, partition, key, version) "
-            "SELECT replica_set, projection, 'b', position, partition, key, version "
-            "FROM public.handled WHERE position = 7",
-            "twice {7: ['a', 'b']}",
-        ),
-        ("UPDATE public.handled SET position = 1000 WHERE position = 7", "ghosts [1000]"),
-        ("UPDATE public.handled SET key = 'another' WHERE position = 7", "position=7 times=1"),
-        ("UPDATE public.handled SET id = DEFAULT WHERE position = 7", "out of order"),
-        ("UPDATE public.handled SET txid = 1 WHERE position = 17", "out of order"),
-    ],
-    ids=["lost", "twice", "ghost", "forged", "order", "transactions"],
-)
-async def test_the_checkers_notice(database: str, accident: str, noticed: str) -> None:
-    async with prepared(database) as connection, WorkerProcess(database, "a"):
-        await append_events(connection, 20, keys=10)
-        await checked(connection)
-        await connection.execute(accident)
-        with pytest.raises(AssertionError, match=re.escape(noticed)):
-            await checked_now(connection)
+ACCIDENTS = {
+    "DELETE FROM public.handled WHERE position = 7": "lost [7]",
+    "INSERT INTO public.handled (replica_set, projection, worker, position, partition, key, version) "
+    "SELECT replica_set, projection, 'b', position, partition, key, version "
+    "FROM public.handled WHERE position = 7": "twice {7: ['a', 'b']}",
+    "UPDATE public.handled SET position = 1000 WHERE position = 7": "ghosts [1000]",
+    "UPDATE public.handled SET key = 'another' WHERE position = 7": "position=7 times=1",
+    "UPDATE public.handled SET id = DEFAULT WHERE position = 7": "out of order",
+    "UPDATE public.handled SET txid = 1 WHERE position = 17": "out of order",
+}
+
+
+async def test_the_checkers_notice(database: str) -> None:
+    async with prepared(database) as connection:
+        async with WorkerProcess(database, "a"):
+            await append_events(connection, 20, keys=10)
+            await checked(connection)
+        for accident, noticed in ACCIDENTS.items():
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute(accident)
+            with pytest.raises(AssertionError, match=re.escape(noticed)):
+                await checked_now(connection)
+            await transaction.rollback()
+        await checked_now(connection)
 
 
 async def checked_now(connection: Connection) -> None:

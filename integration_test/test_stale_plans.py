@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from integration_test.harness import connected, prepared, wait_handled, wait_until
+from integration_test.in_process import checked, event, failure, serving
 from integration_test.projections import recorder
-from integration_test.test_adversity import checked, event, failure, serving
 from integration_test.test_odd_rows import RETYPED
 from reactive_orch import append
 from reactive_orch.errors import Superseded

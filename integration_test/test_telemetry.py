@@ -16,6 +16,7 @@ import aiohttp
 import anyio
 import pytest
 
+from integration_test.cases import thorough
 from integration_test.harness import (
     ROOT,
     Load,
@@ -491,10 +492,10 @@ async def test_without_an_endpoint_nothing_is_imported(database: str) -> None:
 @pytest.mark.parametrize(
     ("protocol", "mood"),
     [
-        ("http/protobuf", "refuses"),
         ("grpc", "hangs"),
-        pytest.param("http/protobuf", "hangs", marks=pytest.mark.thorough),
-        pytest.param("grpc", "refuses", marks=pytest.mark.thorough),
+        thorough("http/protobuf", "refuses"),
+        thorough("http/protobuf", "hangs"),
+        thorough("grpc", "refuses"),
     ],
 )
 async def test_a_bad_endpoint_costs_nothing(database: str, mood: Mood, protocol: Protocol) -> None:
@@ -513,7 +514,7 @@ async def test_a_refused_endpoint_costs_nothing(database: str) -> None:
         assert_unhindered(await drained(connection, database, "refused", env), (0.0, 0.0))
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("protocol", ["http/protobuf", thorough("grpc")])
 async def test_an_outage_is_two_lines_in_the_log(database: str, protocol: Protocol) -> None:
     async with Receiver("refuses") as received, prepared(database):
         env = received.env(protocol, OTEL_EXPORTER_OTLP_TIMEOUT="1")

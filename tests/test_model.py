@@ -148,6 +148,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @given(json_values)
 def test_what_is_appended_as_json_is_read_as_json(value: object) -> None:
     assert event(new(value).payload_bytes()).json() == value
