@@ -284,7 +284,8 @@ class Storm:
         if self._options.seconds > ROUND_S:
             found = len(self.summary.findings)
             line = f"round {self.summary.rounds}: {self.summary.events} events, {self.summary.faults.total()} faults, "
-            sys.stdout.write(f"{line}{self.summary.generations} generations, {found} findings\n")
+            settled = f"settled in {self.summary.settle_s[-1]:.1f} s"
+            sys.stdout.write(f"{line}{self.summary.generations} generations, {settled}, {found} findings\n")
             sys.stdout.flush()
 
     def _find(self, findings: Sequence[Finding]) -> None:

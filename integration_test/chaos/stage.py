@@ -447,16 +447,22 @@ class Arena:
     async def until(
         self, predicate: Callable[[], Awaitable[Any]], what: str, *, checker: str = "progress", timeout_s: float = 15.0
     ) -> float:
-        """Wait for a fact; return how long it took. Raises Caught at the deadline or when a worker ends by itself."""
+        """Wait for a fact; return how long it took. Raises Caught at the deadline or when a worker ends by itself.
+
+        A fact that took longer to ask for than it may take is as late as one that was not true.
+        """
         started = time.monotonic()
-        while not (value := await predicate()):
+        while True:
+            value = await predicate()
+            took = time.monotonic() - started
+            if took > timeout_s:
+                raise Caught(Finding(checker, f"not within {timeout_s:g} s: {what} (after {took:.0f} s: {value!r})"))
+            if value:
+                return took
             self.examine_ends()
             if self.findings:
                 raise Caught(self.findings[0])
-            if time.monotonic() - started > timeout_s:
-                raise Caught(Finding(checker, f"not within {timeout_s:g} s: {what} (last: {value!r})"))
             await asyncio.sleep(0.05)
-        return time.monotonic() - started
 
     def examine_ends(self) -> None:
         """Note workers that ended though nobody wanted it, and what should never be in a log."""
