@@ -149,7 +149,10 @@ class Faults:
     async def keep_and_go_on(self, rng: random.Random) -> None:
         """An operator rewinds a projection to where it is: every memory of its checkpoints is invalid."""
         await self._arena.ask(
-            "SELECT reactive_orch.rewind($1, $2, NULL)", REPLICA_SET, rng.choice(self._arena.projections)
+            "SELECT reactive_orch.rewind(p.replica_set, p.name, NULL) FROM reactive_orch.projections p "
+            "WHERE p.replica_set = $1 AND p.name = $2",  # which nobody may have registered yet
+            REPLICA_SET,
+            rng.choice(self._arena.projections),
         )
 
     # -------------------------------------------------------------------------------------------- notifications
