@@ -79,7 +79,7 @@ class Lane:
         self._reader = Reader(work.database, work.projection.filter, shelf, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
-        self._pause_s = 0.0
+        self._gather_s = 0.0
         self._setbacks = Setbacks(work.database, work.config.handler_timeout_s)
 
     @property
@@ -146,28 +146,28 @@ class Lane:
                     await self._attempt(tasks)
                 except asyncio.CancelledError as error:
                     outlive(error)
-                    self._work.say_struck()
-                    self._begin_again(error, self._contended)
+                    self._work.note_strike(error)
+                    self.forget()
 
     async def _attempt(self, tasks: TaskGroup) -> None:
         try:
             await self._step(tasks)
         except Superseded as error:
-            self._begin_again(error, self._contended)
+            await self._begin_again(error, self._contended)
         except Unavailable as error:
-            self._begin_again(error, self._reconnect)
+            await self._begin_again(error, self._reconnect)
         except HandlerFailed as error:
             await self._after_failure(error)
 
-    def _begin_again(self, error: BaseException, pause: Backoff) -> None:
+    async def _begin_again(self, error: BaseException, pause: Backoff) -> None:
         self._work.interruptions.note("lane", error)
-        self.forget()
-        self._pause_s = pause.next_s()
+        await anyio.sleep(pause.next_s())
+        self.forget()  # now: what is loaded before the pause is out of date after it, and loses again
 
     async def _step(self, tasks: TaskGroup) -> None:
-        if self._pause_s:
-            await anyio.sleep(self._pause_s)
-            self._pause_s = 0.0
+        if self._gather_s:
+            await anyio.sleep(self._gather_s)
+            self._gather_s = 0.0
         if not self.remembers:
             self.forget()
         if self._save_is_due():
@@ -287,7 +287,7 @@ class Lane:
     def _committed(self, done: Batch, batch: Batch, swap_s: float) -> None:
         self.events_handled += len(done.events)
         if swap_s > SWAP_SLOW_S and len(batch.events) < self._limit():
-            self._pause_s = min(swap_s, GATHER_MOST_S)
+            self._gather_s = min(swap_s, GATHER_MOST_S)
         self._pace.committed(len(done.events), len(batch.events))
         self.progress.batch_events = self._pace.events
         self._trouble.succeeded()

@@ -75,8 +75,9 @@ class Work:
             extra={"event": "read_cut", "replica_set": self.replica_set, "projection": self.projection.name},
         )
 
-    def say_struck(self) -> None:
-        """Tell that something of a handler's has cancelled its lane after its call."""
+    def note_strike(self, error: BaseException) -> None:
+        """Count and tell that something of a handler's has cancelled its lane after its call."""
+        self.interruptions.note("lane", error)
         _logger.warning(
             "projection %s: cancelled between two calls, beginning again: has a handler left a time-out open?",
             self.projection.name,
