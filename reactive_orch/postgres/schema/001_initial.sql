@@ -408,8 +408,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Records the log as it is up to a settled position, but only if it is still what it was, and not as long as a record is
--- younger than in_unless_within; whatever position is given, what is not settled is not recorded. While nobody has read
--- anything, what was recorded before does not bind. Returns up to where the log is recorded then.
+-- younger than in_unless_within; whatever position is given, what is not settled is not recorded. Nor is anything by whoever
+-- reads from a snapshot that is older than this call, in which events may still be missing. While nobody has read anything,
+-- what was recorded before does not bind. Returns up to where the log is recorded then.
 CREATE FUNCTION reactive_orch.witness_log(in_settled bigint, in_unless_within interval) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -418,11 +419,12 @@ DECLARE
     first  bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);  -- what a crash takes back is recorded again
-    in_settled := least(in_settled, reactive_orch.settled_end());
+    in_settled := least(in_settled, reactive_orch.settled_end(), 9223372036854775806);  -- one more is a number, too
     SELECT w.* INTO was FROM reactive_orch.log_witness w
     WHERE w.recorded_at NOT BETWEEN clock_timestamp() - in_unless_within AND clock_timestamp()
     FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND OR reactive_orch.log_differs_at() IS NOT NULL THEN
+    IF NOT FOUND OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+       OR reactive_orch.log_differs_at() IS NOT NULL THEN
         RETURN (SELECT w.up_to FROM reactive_orch.log_witness w);
     END IF;
     IF was.identity <> log OR reactive_orch.read_up_to() = 0 THEN
