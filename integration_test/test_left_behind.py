@@ -24,6 +24,7 @@ from integration_test.in_process import (
 from integration_test.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
+from reactive_orch.runtime import setbacks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -191,6 +192,32 @@ async def test_what_strikes_after_its_call_ends_no_lane(
         await run_until_idle(database, leaving, batch_events=3, retries=12)
         await checked(connection)
     assert any("has a handler left a time-out open" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("batch", EVENT_BY_EVENT_AND_IN_BATCHES)
+async def test_what_strikes_after_each_call_has_failed_in_the_end(
+    database: str,
+    batch: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(setbacks, "SETBACKS_MAX", 3)
+
+    async def one(e: Event, tx: Connection) -> None:
+        await record(tx, "handled", e)
+        await append(tx, [event(event_type="Echo")])  # before the COMMIT there is another statement to be struck at
+        _leave_timeout(0.0)
+
+    async def many(events: Sequence[Event], tx: Connection) -> None:
+        await one(events[0], tx)
+
+    async with prepared(database) as connection:
+        await append(connection, [event()])
+        leaving = make_projection("handled", batch=batch)(many if batch else one)
+        failed = await failure(database, leaving, retries=1)
+        assert "failed at event position 1 in 2 attempts: cancelled after the handler's calls" in str(failed)
+        await assert_effects_match_checkpoints(connection)
+        await run_until_idle(database, handled)
+        await checked(connection)
 
 
 # --------------------------------------------------------------------------------------------------- in the checkpoints

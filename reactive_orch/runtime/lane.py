@@ -80,7 +80,7 @@ class Lane:
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._gather_s = 0.0
-        self._setbacks = Setbacks(work.database, work.config.handler_timeout_s)
+        self._setbacks = Setbacks(work)
 
     @property
     def failing_since(self) -> float | None:
@@ -268,7 +268,7 @@ class Lane:
         self.in_flight, self._tx = frozenset(swap.partition for swap in batch.swaps), connection
         done = batch
         try:
-            with self.handling.batch(batch.events) as ended_after:
+            with self.handling.batch(batch.events) as ended_after, self._setbacks.strikes():
                 async with batches.batch(batch.swaps, lambda: done is batch and self._goes_on()):
                     handled = await self._call(batch.events, connection)
                     if handled < len(batch.events):

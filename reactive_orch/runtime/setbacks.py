@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import HandlerFailed, described
+from reactive_orch.errors import HandlerFailed, Superseded, described
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign
+from reactive_orch.runtime.scopes import outlive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reactive_orch.postgres.connection import AnyConnection
-    from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.work import Work
 
 SETBACKS_MAX = 20
 """So many setbacks in a row inside handlers count as the handler's own failure."""
@@ -22,15 +27,31 @@ ALMOST = 0.9
 class Setbacks:
     """Those of one lane, in a row."""
 
-    def __init__(self, database: Database, timeout_s: float) -> None:
-        """`timeout_s` is that of one call of a handler."""
-        self._database = database
-        self._timeout_s = timeout_s
+    def __init__(self, work: Work) -> None:
+        """Begin without any."""
+        self._database = work.database
+        self._timeout_s = work.config.handler_timeout_s
+        self._say_struck = work.say_struck
         self._in_a_row = 0
 
     def over(self) -> None:
         """Begin to count anew: a batch was committed."""
         self._in_a_row = 0
+
+    @contextlib.contextmanager
+    def strikes(self) -> Iterator[None]:
+        """Count what cancels the batch of this block after its calls, as by a time-out that a handler has left open.
+
+        Raises Superseded then, in the end HandlerFailed; what cancels it from outside passes through.
+        """
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            outlive(error)
+            self._say_struck()
+            self._in_a_row += 1
+            msg = "cancelled after the handler's calls: has it left a time-out open?"
+            raise (Superseded if self._in_a_row <= SETBACKS_MAX else HandlerFailed)(msg) from error
 
     async def tell(self, error: HandlerFailed, tx: AnyConnection, took_s: float) -> None:
         """Raise what a failed call ends its batch with if it was a setback; return if the handler is to blame.

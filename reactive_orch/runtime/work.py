@@ -78,6 +78,10 @@ class Work:
     def note_strike(self, error: BaseException) -> None:
         """Count and tell that something of a handler's has cancelled its lane after its call."""
         self.interruptions.note("lane", error)
+        self.say_struck()
+
+    def say_struck(self) -> None:
+        """Tell the same."""
         _logger.warning(
             "projection %s: cancelled between two calls, beginning again: has a handler left a time-out open?",
             self.projection.name,
