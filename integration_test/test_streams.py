@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import shutil
 import signal
@@ -49,6 +50,34 @@ async def test_a_closed_standard_input_is_named(database: str) -> None:
     code, said = await _shell(f"append --database-url {database}", closed="<&-")
     assert code == 2
     assert b"append: standard input is closed" in said
+
+
+async def test_a_standard_input_that_cannot_be_read_is_named(database: str) -> None:
+    code, said = await _shell(f"append --database-url {database}", closed="0>/dev/null")
+    assert code == 2
+    assert said.startswith(b"reactive_orch: append: standard input cannot be read: ")
+
+
+async def test_append_reads_its_input_whatever_else_is_open(database: str) -> None:
+    """More descriptors than select() can tell apart, as whoever starts it may have let it inherit."""
+    line = json.dumps({"aggregate_type": "a", "aggregate_id": "1", "event_type": "t"})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _MANY_OPEN, "append", "--database-url", database),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate(line.encode())
+    assert said == b"appended 1 event\n"
+
+
+_MANY_OPEN = """
+import os, resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, (1200, 1200))
+for _ in range(1100):
+    os.dup(2)
+runpy.run_module("reactive_orch", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.mark.parametrize("encoding", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import pytest
 
@@ -12,14 +12,13 @@ from integration_test.test_unsafe_logs import SEQUENCE, handled_up_to
 from reactive_orch import UnsafeLog
 from reactive_orch.postgres import log_check
 
-if TYPE_CHECKING:
-    from asyncpg.transaction import IsolationLevels
-
 pytestmark = pytest.mark.any_server
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_an_old_snapshot_records_no_gaps_where_events_are(database: str, isolation: IsolationLevels) -> None:
+async def test_an_old_snapshot_records_no_gaps_where_events_are(
+    database: str, isolation: Literal["repeatable_read", "serializable"]
+) -> None:
     async with prepared(database) as connection, connected(database) as other:
         await handled_up_to(connection, database, 10)
         async with other.transaction(isolation=isolation):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import importlib
 import logging
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
-from reactive_orch import commands
+from reactive_orch import commands, last_resort
 from reactive_orch.abandonable import abandonable
 from reactive_orch.address import database_url, database_url_of_parts
 from reactive_orch.config import Config, shown
@@ -34,6 +33,7 @@ from reactive_orch.core.health import Verdict, assess
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
 from reactive_orch.model import Projection, check_name
 from reactive_orch.runtime.node import Node
+from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.worker import Worker
 from reactive_orch.streams import nobody_reads, open_streams, say
 from reactive_orch.telemetry.exporting import exporting
@@ -42,7 +42,7 @@ from reactive_orch.telemetry.logs import FORMATS, log_to
 from reactive_orch.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
         return _explain(_telling(error))
+    finally:
+        last_resort.stay()
     return 0
 
 
@@ -195,11 +197,18 @@ async def _run(options: argparse.Namespace) -> None:
         url, _ = await _database(options, os.environ)
         await options.command.run(options, url)
         return
-    async with anyio.create_task_group() as tasks:
-        stop = _Stop(tasks.cancel_scope.cancel)
-        await tasks.start(_heed_signals, stop)
-        await _serve(options, stop)
+    async with lasting_group() as tasks:
+        with anyio.CancelScope() as scope:
+            stop = _Stop(scope.cancel)
+            await tasks.start(_heed_signals, stop)
+            with last_resort.awaited(lambda error: _explain(_telling(error))):
+                await _serve(options, stop)
         tasks.cancel_scope.cancel()
+
+
+def _stop(worker: Worker, grace_s: float) -> None:
+    last_resort.end_after(grace_s)
+    worker.stop()
 
 
 class _Stop:
@@ -237,10 +246,11 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
 
     metrics = (lambda: exposition(REGISTRY)) if options.metrics else None
     pages = Pages(health=lambda: _health(node, worker), metrics=metrics)
-    async with _exporting(), serving(pages, host, port) as base, node:
-        _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
-        stop.act = worker.stop
-        await worker.run()
+    with exporting(os.environ):
+        async with serving(pages, host, port) as base, node:
+            _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
+            stop.act = partial(_stop, worker, config.grace_s)
+            await worker.run()
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -253,12 +263,6 @@ def _config(options: argparse.Namespace) -> Config:
         retries=options.retries,
         trace_events=options.trace_events,
     )
-
-
-@contextlib.asynccontextmanager
-async def _exporting() -> AsyncIterator[None]:
-    with exporting(os.environ):
-        yield
 
 
 def _health(node: Node, worker: Worker) -> tuple[Verdict, Mapping[str, Any]]:

@@ -88,15 +88,23 @@ def _read_events(options: argparse.Namespace) -> None:
 
 
 def _all_of(file: int) -> io.BytesIO:
-    """Return what can be read until the end. Python notices no signal that comes just before it begins to wait."""
+    """Return what can be read until the end. Python notices no signal that comes just before it begins to wait.
+
+    Raises ConfigError for what cannot be read, or breaks off.
+    """
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
     before = signal.set_wakeup_fd(woken)
-    read, more = io.BytesIO(), True
+    read, more, waiting = io.BytesIO(), True, select.poll()  # select() knows no descriptor above 1023
+    for each in (file, waking):
+        waiting.register(each, select.POLLIN)
     try:
         while more:
-            if file in select.select([file, waking], [], [])[0]:
+            if file in dict(waiting.poll()):
                 more = bool(read.write(os.read(file, 1 << 20)))
+    except OSError as error:
+        msg = f"append: standard input cannot be read: {error.strerror}; nothing was appended"
+        raise ConfigError(msg) from error
     finally:
         signal.set_wakeup_fd(before)
         os.close(waking)

@@ -10,7 +10,7 @@
 
 Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
 is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, which is made of a token that nobody
-but the client knows: nothing that a handler says in SQL commits half a batch.
+but the client knows: nothing that a handler says in SQL commits half a batch, but for changing trigger or function.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = s.p
 
 -- name: begin
 -- The beginning of a batch that follows no other. Its connection may write in batches only: what a handler sends after
--- it has ended the transaction, in whatever way, is refused.
+-- it has ended the transaction is refused, unless he asks for it by BEGIN READ WRITE or by AND CHAIN.
 BEGIN READ WRITE;
 
 -- name: roll_back

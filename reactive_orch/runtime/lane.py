@@ -24,7 +24,7 @@ from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import BATCH_S, Calling
 from reactive_orch.runtime.reader import Reader
-from reactive_orch.runtime.scopes import outlive
+from reactive_orch.runtime.scopes import lasting_group, outlive
 from reactive_orch.runtime.setbacks import Setbacks
 from reactive_orch.runtime.signal import Signal
 from reactive_orch.telemetry.handling import Handling
@@ -140,7 +140,7 @@ class Lane:
 
     async def run(self) -> None:
         """Run batches for ever. Raises ProjectionFailed when a handler has failed for good."""
-        async with anyio.create_task_group() as tasks:
+        async with lasting_group() as tasks:
             while True:
                 try:
                     await self._attempt(tasks)

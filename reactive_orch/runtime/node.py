@@ -25,6 +25,7 @@ from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.leaving import Departures
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.row_wait import RowWait
+from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
@@ -175,7 +176,7 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as tasks:
+        async with lasting_group() as tasks:
             with spans.quiet():
                 tasks.start_soon(self._keep_session)
                 tasks.start_soon(self.tail.run)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio._backends import _asyncio as _backend
+
+from reactive_orch.errors import ReactiveOrchError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from anyio.abc import TaskGroup
 
 
 def innermost(task: asyncio.Task[Any], scope: anyio.CancelScope) -> Any:
@@ -53,3 +61,18 @@ def outlive(error: asyncio.CancelledError) -> None:
     if task is None or from_outside(error):
         raise error
     take_back(task)
+
+
+@contextlib.asynccontextmanager
+async def lasting_group() -> AsyncIterator[TaskGroup]:
+    """Open a task group that does not end quietly because something cancels one of its tasks alone, as anyio's do.
+
+    Raises ReactiveOrchError then; nobody would go on with the work, and nobody would know.
+    """
+    complete = False
+    async with anyio.create_task_group() as tasks:
+        yield tasks
+        complete = True
+    if not complete:
+        msg = "something has cancelled tasks that are not its own: does a handler cancel all tasks?"
+        raise ReactiveOrchError(msg)

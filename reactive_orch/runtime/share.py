@@ -19,6 +19,7 @@ from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.lane import Lane
+from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.signal import Signal
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Share:
     async def run(self) -> None:
         """Run the lanes and keep to `desired`, for ever."""
         try:
-            async with anyio.create_task_group() as tasks:
+            async with lasting_group() as tasks:
                 for lane in self._all_lanes:
                     tasks.start_soon(lane.run)
                 await self._keep()

@@ -12,8 +12,6 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-import anyio
-
 from reactive_orch.core import membership as core
 from reactive_orch.core.health import State
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
@@ -26,6 +24,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.crowd import Crowd
 from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
+from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.shelf import shelves_of
 from reactive_orch.runtime.signal import WORK, Signal
@@ -137,7 +136,7 @@ class Worker:
     async def _serve(self) -> None:
         if self._ending.until_idle:
             self._node.tail.look(self._signal)
-        async with anyio.create_task_group() as tasks:
+        async with lasting_group() as tasks:
             for share in self._shares.values():
                 tasks.start_soon(share.run)
             tasks.start_soon(self._watch.run)
