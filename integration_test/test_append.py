@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -12,7 +13,9 @@ import asyncpg
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from integration_test.cases import thorough
 from integration_test.harness import WorkerProcess, assert_each_once, connected, prepared, wait_handled, wait_until
+from integration_test.test_command_line import run
 from reactive_orch import Conflict, Expected, NewEvent, append, read_stream
 from reactive_orch.postgres import log
 
@@ -413,3 +416,35 @@ async def test_who_may_only_insert_can_append(database: str, writer: Connection)
         for sql in ("SELECT FROM reactive_orch.events", "DELETE FROM reactive_orch.events"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await writer.execute(sql)
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.mark.any_server
+@pytest.mark.parametrize("expected", ["any", thorough("none"), thorough("3")])
+async def test_however_many_lines_are_appended_by_statements_that_end_in_time(
+    connection: Connection, database: str, expected: str
+) -> None:
+    """All in one transaction; as one statement they would take longer than any may."""
+    before = 3 if expected == "3" else 0
+    await append(connection, [order() for _ in range(before)])
+    await connection.execute(_SLOW_ROWS)
+    line = json.dumps({"aggregate_type": "Order", "aggregate_id": "1", "event_type": "Placed"}) + "\n"
+    ended = await run("append", "--expected", expected, "--database-url", database, stdin=line * 2500)
+    assert ended.done() == "appended 2500 events\n"
+    assert await versions(connection) == {"1": list(range(1, before + 2501))}
+    transactions = "SELECT count(DISTINCT xmin::text) FROM reactive_orch.events WHERE global_position > $1"
+    assert await connection.fetchval(transactions, before) == 1
+
+
+_SLOW_ROWS = """
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.aggregate_version % 1000 = 0 THEN
+        PERFORM pg_sleep(2.6);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER slow BEFORE INSERT ON reactive_orch.events FOR EACH ROW EXECUTE FUNCTION public.slow();
+"""
