@@ -233,6 +233,8 @@ async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted:
         assert (await worker.health())["health"] == "ok"
         command = "rewind --replica-set test --projection handled --to start --database-url"
         assert (await run(*command.split(), _as("worker", database))).code == 0
+        migrated = await run("migrate", "--database-url", _as("worker", database))
+        assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
 
 
 PLANTS = (

@@ -56,8 +56,9 @@ async def _apply_missing(connection: AnyConnection, partitions: int) -> list[str
         async with connection.transaction():
             await connection.execute(_SQL.pin_search_path)
             await connection.execute(_SQL.migration_lock)
-            await connection.execute(_SQL.schema)
-            await connection.execute(_SQL.schema_steps_table)
+            if not await connection.fetchval(_SQL.is_recorded):  # who may not make a schema may find nothing to do
+                await connection.execute(_SQL.schema)
+                await connection.execute(_SQL.schema_steps_table)
             await connection.fetchval(_SQL.choose_partitions, str(partitions))
             done = await _newest(connection)
             missing = [step for step in _STEPS if _number(step) > done]

@@ -10,6 +10,10 @@ SELECT set_config('search_path', 'pg_catalog, pg_temp', true);
 -- One migration at a time; held until the transaction ends.
 SELECT pg_advisory_xact_lock(1919906403, 0);
 
+-- name: is_recorded
+-- Whether there is a table of the applied steps.
+SELECT to_regclass('reactive_orch.schema_steps') IS NOT NULL;
+
 -- name: schema_steps_table
 -- Where the applied steps are recorded.
 CREATE TABLE IF NOT EXISTS reactive_orch.schema_steps (
