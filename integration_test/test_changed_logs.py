@@ -72,6 +72,39 @@ async def test_an_event_behind_the_settled_end_is_noticed_by_a_running_worker(da
         await all_handled(connection, database)
 
 
+@pytest.mark.any_server
+async def test_events_that_a_view_hid_for_a_while_are_noticed_when_it_shows_them(database: str) -> None:
+    async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
+        await append_events(connection, 20)
+        said: list[Exception] = []
+        shown = await connection.fetchval("SELECT rtrim(pg_get_viewdef('reactive_orch.event_log'::regclass), ';')")
+        made = f"CREATE OR REPLACE VIEW reactive_orch.event_log AS {shown}"
+        try:
+            async with serving(database):
+                await wait_handled(connection)
+                await connection.execute(f"{made} WHERE event_type <> 'Hidden'")
+                while True:
+                    for event_type in ("Hidden", "Shown"):
+                        await append_events(connection, 5, event_type=event_type)
+                    await asyncio.sleep(0.05)
+        except* UnsafeLog as errors:
+            said = list(leaves(errors))
+        assert "event_log does not show" in str(said)
+        await connection.execute(made)
+        assert await connection.fetchval(PASSED_OVER) > 0
+        assert "at position " in (await run_worker(*HANDLED, url=database)).complaint()
+        await rewind(database, "start")
+        await connection.execute("DELETE FROM public.handled")
+        await all_handled(connection, database)
+
+
+PASSED_OVER = """
+SELECT count(*) FROM reactive_orch.events e
+JOIN reactive_orch.checkpoints c ON c.partition = e.partition AND c.position >= e.global_position
+WHERE NOT EXISTS (SELECT FROM public.handled h WHERE h.position = e.global_position)
+"""
+
+
 async def recorded(connection: Connection, up_to: int) -> None:
     """Wait until the log is recorded up to a position."""
     await wait_until(lambda: connection.fetchval("SELECT up_to >= $1 FROM reactive_orch.log_witness", up_to))

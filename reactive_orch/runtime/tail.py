@@ -7,6 +7,7 @@ connection it checks the log again and starts with an empty frontier.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -16,7 +17,7 @@ import anyio
 
 from reactive_orch.core.bell import Bell
 from reactive_orch.core.frontier import Frontier, Observation
-from reactive_orch.errors import Superseded, Unavailable, UnsafeLog
+from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable, UnsafeLog
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import Interruptions
@@ -186,7 +187,14 @@ class Tail:
         await self._witness(connection, unless_within_s=0.0)
 
     async def _check(self, connection: BatchConnection) -> LogState:
-        state = await log_check.check(connection)
+        try:
+            state = await log_check.check(connection)
+        except UnsafeLog:
+            # What was hidden from this worker since the last check stands in the record as a gap, and will differ.
+            with contextlib.suppress(ReactiveOrchError):
+                if self._known:
+                    await self._witness(connection, unless_within_s=0.0)
+            raise
         self._check_at = time.monotonic() + CHECK_EVERY_S
         if self._known and self._frontier.settled > self._witnessed:
             await self._witness(connection, CHECK_EVERY_S)
