@@ -27,6 +27,8 @@ _numbers = itertools.count(1)
 def pytest_configure(config: pytest.Config) -> None:
     # A terminated run (a time limit, a cancelled CI job) removes its servers as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell's job in the background ignores interrupts, and so would all that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for version in _versions(config):
             programs_of(version)
