@@ -51,7 +51,7 @@ CREATE TABLE public.handled (
     txid        bigint      NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     at          timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX ON public.handled (projection, position);
+CREATE INDEX ON public.handled (position, projection);
 """
 
 _INSERT = """
