@@ -14,6 +14,8 @@ import pytest
 
 from integration_test.harness import append_events, connected, stand, wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
+from reactive_orch.runtime import lane
+from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.tail import Tail
 
 if TYPE_CHECKING:
@@ -60,6 +62,41 @@ async def test_slow_handlers_of_several_lanes_overlap(database: str) -> None:
             await wait_until(all_of_them, what="all are handled")
     assert most == LANES
     assert handled == 80
+
+
+async def test_a_lane_that_waits_after_a_loss_holds_up_no_other(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection is lost under one lane's batch, and it pauses for longer than this test lasts: the other goes on."""
+    reconnect_most_s = 5.0
+    monkeypatch.setattr(
+        lane,
+        "Backoff",
+        lambda first_s, most_s: Backoff(600, 600) if most_s == reconnect_most_s else Backoff(first_s, most_s),
+    )
+    lost = asyncio.Event()
+    handled = asyncio.Event()
+
+    @projection("severed", concurrency=2)
+    async def severed(event: Event, tx: Connection) -> None:  # noqa: ARG001
+        if lost.is_set():
+            handled.set()
+        else:
+            lost.set()
+            await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async with connected(database) as connection, Node(Config(database_url=database)) as node:
+        worker, begun = Worker(node, "test", [severed]), node.database.incarnation
+
+        async def noted() -> bool:
+            return node.database.incarnation > begun
+
+        async with asyncio.timeout(20), anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            await append_events(connection, 1)
+            await lost.wait()
+            await wait_until(noted, what="the loss is noted")
+            await append_events(connection, 50)
+            await handled.wait()
+            worker.stop()
 
 
 async def test_batches_follow_the_cost_of_a_swap(database: str) -> None:

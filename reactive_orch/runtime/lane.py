@@ -153,16 +153,15 @@ class Lane:
         try:
             await self._step(tasks)
         except Superseded as error:
-            await self._begin_again(error, self._contended)
+            self._work.interruptions.note("lane", error)
+            await anyio.sleep(self._contended.next_s())
+            self.forget()  # now: what is loaded before the pause is out of date after it, and loses again
         except Unavailable as error:
-            await self._begin_again(error, self._reconnect)
+            self._work.interruptions.note("lane", error)
+            self.forget()  # first: the share deals nothing before all its lanes have forgotten
+            await anyio.sleep(self._reconnect.next_s())
         except HandlerFailed as error:
             await self._after_failure(error)
-
-    async def _begin_again(self, error: BaseException, pause: Backoff) -> None:
-        self._work.interruptions.note("lane", error)
-        await anyio.sleep(pause.next_s())
-        self.forget()  # now: what is loaded before the pause is out of date after it, and loses again
 
     async def _step(self, tasks: TaskGroup) -> None:
         if self._gather_s:
