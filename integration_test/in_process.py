@@ -10,10 +10,12 @@ import anyio
 import pytest
 
 from integration_test.harness import assert_each_once, assert_in_order, wait_handled
-from reactive_orch import Config, NewEvent, Node, Projection, ProjectionFailed, Worker
+from integration_test.projections import record
+from reactive_orch import Config, Event, NewEvent, Node, Projection, ProjectionFailed, Worker
+from reactive_orch import projection as make_projection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from integration_test.harness import Connection
 
@@ -28,6 +30,21 @@ async def serving(url: str, *projections: Projection, until_idle: bool = False, 
             yield worker
             if not until_idle:
                 worker.stop()
+
+
+def acting_at_bad_events(act: Callable[[Connection], Awaitable[None]], *, batch: bool) -> Projection:
+    """Return a projection `handled` that records its events and does this at the bad ones."""
+
+    async def one(e: Event, tx: Connection) -> None:
+        await record(tx, "handled", e)
+        if e.event_type == "Bad":
+            await act(tx)
+
+    async def many(events: Sequence[Event], tx: Connection) -> None:
+        for e in events:
+            await one(e, tx)
+
+    return make_projection("handled", batch=batch)(many if batch else one)
 
 
 async def run_until_idle(url: str, *projections: Projection, **config: Any) -> None:

@@ -18,6 +18,7 @@ from integration_test.cases import EVENT_BY_EVENT_AND_IN_BATCHES
 from integration_test.chaos import planted
 from integration_test.harness import connected, prepared
 from integration_test.in_process import (
+    acting_at_bad_events,
     assert_effects_match_checkpoints,
     checked,
     event,
@@ -30,7 +31,7 @@ from reactive_orch import append
 from reactive_orch import projection as make_projection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from integration_test.cluster import Cluster
     from integration_test.harness import Connection
@@ -152,19 +153,9 @@ OWN_ENDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 @pytest.mark.parametrize("end", OWN_ENDS)
 async def test_a_handler_that_ends_in_an_odd_way_has_failed(database: str, end: str, batch: bool) -> None:  # noqa: FBT001
     act, says = OWN_ENDS[end]
-
-    async def one(e: Event, tx: Connection) -> None:
-        await record(tx, "handled", e)
-        if e.event_type == "Bad":
-            await act(tx)
-
-    async def many(events: Sequence[Event], tx: Connection) -> None:
-        for e in events:
-            await one(e, tx)
-
     async with prepared(database) as connection:
         await append(connection, [*[event(f"other-{n}") for n in range(5)], event("k", "Bad"), *[event()] * 3])
-        odd = make_projection("handled", batch=batch)(many if batch else one)
+        odd = acting_at_bad_events(act, batch=batch)
         failed = await failure(database, odd, handler_timeout_s=1.0)
         assert re.search(rf"failed at event position 6 in 1 attempts: .*({says})", str(failed))
         await assert_effects_match_checkpoints(connection)

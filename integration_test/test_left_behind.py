@@ -15,6 +15,7 @@ from integration_test.cases import EVENT_BY_EVENT_AND_IN_BATCHES
 from integration_test.chaos import planted
 from integration_test.harness import prepared
 from integration_test.in_process import (
+    acting_at_bad_events,
     assert_effects_match_checkpoints,
     checked,
     event,
@@ -121,20 +122,14 @@ async def test_a_handler_that_leaves_something_open_has_failed(database: str, wh
     act, says = LEFT_OPEN[what]
     calls = 0
 
-    async def one(e: Event, tx: Connection) -> None:
+    async def leave(tx: Connection) -> None:
         nonlocal calls
-        await record(tx, "handled", e)
-        if e.event_type == "Bad":
-            calls += 1
-            await act(tx)
-
-    async def many(events: Sequence[Event], tx: Connection) -> None:
-        for e in events:
-            await one(e, tx)
+        calls += 1
+        await act(tx)
 
     async with prepared(database) as connection:
         await append(connection, [*[event(f"other-{n}") for n in range(5)], event("k", "Bad"), *[event()] * 3])
-        leaving = make_projection("handled", batch=batch)(many if batch else one)
+        leaving = acting_at_bad_events(leave, batch=batch)
         failed = await failure(database, leaving, retries=1)
         assert re.search(rf"failed at event position 6 in 2 attempts: .*({says})", str(failed))
         assert calls >= 2
