@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from integration_test.harness import ROOT, TIMEOUT_S, prepared, wait_handled
+from integration_test.harness import ROOT, TIMEOUT_S, prepared, wait_handled, wait_until
 from integration_test.in_process import assert_effects_match_checkpoints, checked, event, run_until_idle, serving
 from integration_test.projections import handled, record
 from reactive_orch import ReactiveOrchError, append
+from reactive_orch import __main__ as ended_by
 from reactive_orch import projection as make_projection
 
 if TYPE_CHECKING:
@@ -52,9 +55,20 @@ async def leaving(e: Event, tx: Connection) -> None:
     await record(tx, "handled", e)
     if e.event_type in LEAVE:
         LEAVE[e.event_type]()
+        sys.stdout.write(f"left {e.event_type}\n")
         await asyncio.sleep(0)
     elif e.event_type == "Bad":
         raise KeyError
+    elif e.event_type == "Cancelling all":
+        for each in asyncio.all_tasks():
+            each.cancel()
+        await asyncio.sleep(0.05)
+
+
+@make_projection("deaf")
+async def deaf(e: Event, _tx: Connection) -> None:
+    if e.event_type == "Bad":
+        await _never_end()
 
 
 @pytest.mark.parametrize("what", LEAVE)
@@ -73,32 +87,98 @@ async def test_what_a_handler_has_left_behind_does_not_keep_the_process(
                 await append(connection, [event("k", "Bad")])
             else:
                 process.send_signal(signal.SIGTERM)
-            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+            said, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
         finally:
             process.kill()
         assert process.returncode == 1
+        assert said == f"left {what}\n", "what handlers print is not lost"
         assert "something that a handler has started does not end" in log
         assert log.count("failed at event position 2") == fails
         await assert_effects_match_checkpoints(connection)
 
 
+@pytest.mark.parametrize("what", LEAVE)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once_what_waits_for_what_was_left_behind(
+    database: str, what: str, number: signal.Signals
+) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", what)])
+        process = _started(database, patience_s=600)
+        try:
+            await wait_handled(connection)
+            process.send_signal(number)
+            await wait_until(lambda: _gone(connection), what="its connections are closed")
+            await asyncio.sleep(0.2)  # a little later nothing but what was left behind is waited for
+            process.send_signal(number)
+            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "Traceback" not in log
+
+
+async def test_a_handler_that_heeds_no_cancellation_keeps_no_process_whose_other_projection_has_failed(
+    database: str,
+) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k"), event("k", "Bad")])
+        process = _started(database, "deaf")
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "projection 'handled' failed at event position 2" in log
+        assert "something that a handler has started does not end" in log
+        assert await connection.fetchval("SELECT count(*) FROM reactive_orch.members") == 0
+
+
+async def test_a_handler_that_cancels_all_tasks_ends_the_worker_with_a_line_that_says_so(database: str) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Cancelling all")])
+        process = _started(database)
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "something has cancelled tasks that are not its own" in log.splitlines()[-1]
+
+
+def test_the_script_ends_as_the_module_does() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"reactive-orch": f"{ended_by.__name__}:{ended_by.run.__name__}"}
+
+
 _HASTY = """
-import runpy
+import runpy, sys
 from reactive_orch import last_resort
-last_resort.LEFT_BEHIND_S = 0.3
+last_resort.LEFT_BEHIND_S = float(sys.argv.pop(1))
 runpy.run_module("reactive_orch", run_name="__main__", alter_sys=True)
 """
 
 
-def _started(database: str) -> subprocess.Popen[str]:
+def _started(database: str, *besides: str, patience_s: float = 0.3) -> subprocess.Popen[str]:
     """Start a worker that waits for nobody for more than a moment."""
-    options = "--replica-set test --retries 0 --http 127.0.0.1:0 --projection integration_test.test_last_resort:leaving"
+    options = ["--replica-set", "test", "--retries", "0", "--http", "127.0.0.1:0", "--database-url", database]
+    for projection in ("leaving", *besides):
+        options += ["--projection", f"integration_test.test_last_resort:{projection}"]
     return subprocess.Popen(
-        [sys.executable, "-c", _HASTY, *options.split(), "--database-url", database],
+        [sys.executable, "-c", _HASTY, str(patience_s), *options],
         cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+_OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+async def _gone(connection: Connection) -> bool:
+    return bool(await connection.fetchval(_OTHERS) == 0)
 
 
 # ------------------------------------------------------------------------------------- tasks that handlers cancel

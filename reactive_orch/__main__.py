@@ -1,11 +1,19 @@
-"""`python -m reactive_orch`."""
+"""`python -m reactive_orch`, and the script `reactive-orch`."""
 
 import sys
+from typing import NoReturn
 
 from reactive_orch.cli import main
-from reactive_orch.last_resort import end_after
+from reactive_orch.last_resort import at_signals, end_after
 
-if __name__ == "__main__":
+
+def run() -> NoReturn:
+    """Run one command and end the process."""
     code = main()
     end_after()  # Python waits for threads
+    at_signals()
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

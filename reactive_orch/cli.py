@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -30,12 +29,13 @@ from reactive_orch.abandonable import abandonable
 from reactive_orch.address import database_url, database_url_of_parts
 from reactive_orch.config import Config, shown
 from reactive_orch.core.health import Verdict, assess
-from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
+from reactive_orch.errors import ConfigError, ReactiveOrchError
+from reactive_orch.explaining import EXIT_CONFIG, EXIT_FAILED, explain
 from reactive_orch.model import Projection, check_name
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.worker import Worker
-from reactive_orch.streams import nobody_reads, open_streams, say
+from reactive_orch.streams import open_streams, say
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.exposition import exposition
 from reactive_orch.telemetry.logs import FORMATS, log_to
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from anyio.abc import TaskStatus
-
-EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
 
 COLLECT_AFTER = (10_000, 20, 20)
 """Python's collector of cycles looks after so many new objects. An event is a handful of them, none in a cycle, and all
@@ -67,46 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
-        return _explain(_telling(error))
+        return explain(error)
     finally:
         last_resort.stay()
     return 0
-
-
-def _telling(error: BaseException) -> BaseException:
-    """Return the one error to show out of a group of them: ours before others, the first before the rest."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = [_telling(inner) for inner in error.exceptions]
-    return next((leaf for leaf in leaves if isinstance(leaf, ReactiveOrchError)), leaves[0])
-
-
-def _explain(error: BaseException) -> int:
-    match error:
-        case SystemExit():
-            return error.code if isinstance(error.code, int) else EXIT_FAILED
-        case KeyboardInterrupt():
-            return EXIT_FAILED
-        case BrokenPipeError() if nobody_reads():
-            return EXIT_FAILED
-        case ConfigError() | Standby():
-            code, text = EXIT_CONFIG, str(error)
-        case Unavailable():
-            code, text = EXIT_UNREACHABLE, f"the database cannot be reached: {error}"
-        case ReactiveOrchError():
-            code, text = EXIT_FAILED, str(error)
-        case _:
-            code, text = EXIT_FAILED, _unexpected(error)
-    say(text)
-    return code
-
-
-def _unexpected(error: BaseException) -> str:
-    if sys.flags.dev_mode:
-        traceback.print_exception(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"unexpected {type(error).__name__}{where}: {error} (python -X dev shows the whole traceback)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -197,13 +159,16 @@ async def _run(options: argparse.Namespace) -> None:
         url, _ = await _database(options, os.environ)
         await options.command.run(options, url)
         return
-    async with lasting_group() as tasks:
-        with anyio.CancelScope() as scope:
-            stop = _Stop(scope.cancel)
-            await tasks.start(_heed_signals, stop)
-            with last_resort.awaited(lambda error: _explain(_telling(error))):
-                await _serve(options, stop)
-        tasks.cancel_scope.cancel()
+    try:
+        async with lasting_group() as tasks:
+            with anyio.CancelScope() as scope:
+                stop = _Stop(scope.cancel)
+                await tasks.start(_heed_signals, stop)
+                with last_resort.awaited(explain):
+                    await _serve(options, stop)
+            tasks.cancel_scope.cancel()
+    finally:
+        last_resort.at_signals()
 
 
 def _stop(worker: Worker, grace_s: float) -> None:
@@ -250,6 +215,8 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
         async with serving(pages, host, port) as base, node:
             _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
             stop.act = partial(_stop, worker, config.grace_s)
+            # Where it ends otherwise, handlers that do not heed their cancellation would hold up what comes after.
+            node.departures.left = partial(last_resort.end_after, 0.0, explain)
             await worker.run()
 
 

@@ -19,14 +19,13 @@ from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import checkpoints, log, log_check, membership, migrations
 from reactive_orch.postgres.database import AnyConnection, Database, translated
 from reactive_orch.postgres.faults import is_stale
-from reactive_orch.runtime.append import append
 from reactive_orch.waterfall import waterfall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 APPENDED_AT_ONCE = 1000
-"""Lines of one statement: some 30 ms of the 5 s that it may take."""
+"""Lines of one statement: one transaction, but each statement ends long before the 5 s that it may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +121,12 @@ async def _append(options: argparse.Namespace, url: str) -> None:
         await migrations.check(connection)
         try:
             with translated():
-                await _append_all(connection, events, options.expected)
+                async with connection.transaction():
+                    await log.append_columns(connection, log.columns_of(events), options.expected, APPENDED_AT_ONCE)
         except ValueError as error:
             msg = f"append: {error}"
             raise ConfigError(msg) from error
     print(f"appended {len(events)} event{'' if len(events) == 1 else 's'}")
-
-
-async def _append_all(connection: AnyConnection, events: Sequence[NewEvent], expected: int | Expected) -> None:
-    """Append however many in one transaction, by statements that have ended before the time-out of any."""
-    version = 0 if expected is Expected.NO_STREAM else expected
-    async with connection.transaction():
-        for done in range(0, len(events), APPENDED_AT_ONCE):
-            await append(connection, events[done : done + APPENDED_AT_ONCE], expected)
-            expected = version if version is Expected.ANY else int(version) + done + APPENDED_AT_ONCE
 
 
 def _append_arguments(parser: argparse.ArgumentParser) -> None:

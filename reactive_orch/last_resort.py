@@ -4,43 +4,74 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reactive_orch.streams import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+LAST_WORDS_S = 1.0
+"""How long the last words may take: nobody may be reading what is written."""
+
 LEFT_BEHIND_S = 10.0
 """How long what follows a worker's work may take: leaving, and what its handlers have left behind."""
 
 _timer: threading.Timer | None = None
+_heeded: dict[int, Any] = {}
+"""What was done at signals before."""
 
 
-def end_after(work_s: float = 0.0, last_words: Callable[[], object] = lambda: None) -> None:
+def end_after(
+    work_s: float = 0.0, explain: Callable[[BaseException], object] | None = None, error: BaseException | None = None
+) -> None:
     """End this process with exit code 1, and say why, if it is still there a while after what may take so long.
 
-    What was asked for before is forgotten.
+    First the error is explained, if there is one. What was asked for before is forgotten.
     """
     global _timer  # noqa: PLW0603 - a process ends once
-    stay()
-
-    def end() -> None:
-        last_words()
-        say("something that a handler has started does not end: not waiting for it any longer")
-        os._exit(1)
-
-    _timer = threading.Timer(work_s + LEFT_BEHIND_S, end)
+    _cancel()
+    last_words = partial(explain, error) if explain and error else None
+    _timer = threading.Timer(work_s + LEFT_BEHIND_S, _end, [last_words])
     _timer.daemon = True
     _timer.start()
 
 
-def stay() -> None:
-    """Take that back."""
+def _end(last_words: Callable[[], object] | None) -> None:
+    def speak() -> None:
+        if last_words is not None:
+            last_words()
+        say("something that a handler has started does not end: not waiting for it any longer")
+        sys.stdout.flush()
+
+    try:
+        speaking = threading.Thread(target=speak, daemon=True)
+        speaking.start()
+        speaking.join(LAST_WORDS_S)
+    finally:
+        os._exit(1)
+
+
+def _cancel() -> None:
     if _timer is not None:
         _timer.cancel()
+
+
+def at_signals() -> None:
+    """End this process at any further signal, at once: Python would wait on, with a traceback, or end by the signal."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _heeded.setdefault(number, signal.signal(number, lambda *_: os._exit(1)))
+
+
+def stay() -> None:
+    """Take both back."""
+    _cancel()
+    while _heeded:
+        signal.signal(*_heeded.popitem())
 
 
 @contextlib.contextmanager
@@ -49,6 +80,6 @@ def awaited(explain: Callable[[BaseException], object]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        end_after(last_words=partial(explain, error))
+        end_after(0.0, explain, error)
         raise
     end_after()

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 RUN_ROWS_MAX = 1000
 """How far one look follows the run without gaps while writers hold the frontier."""
 
+TURNS_MAX = 1000
+"""Of so many aggregates at most an append takes the locks: a server has room for some 6,000 by default, for everybody.
+Appends to more take turns among themselves, and are in conflict with others to the same aggregate meanwhile."""
+
+_MANY_STREAMS = ("", "", "")
+
+NAMED_MAX = 5
+
 Columns: TypeAlias = "tuple[Sequence[Any], ...]"
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -84,23 +92,35 @@ async def read_stream(
     return list(map(_event, rows))
 
 
-async def append_columns(connection: AnyConnection, columns: Columns, expected: int | Expected) -> None:
+async def append_columns(
+    connection: AnyConnection, columns: Columns, expected: int | Expected, at_once: int | None = None
+) -> None:
     """Write events, in the form of `columns_of`, inside the caller's transaction, numbered after its last.
 
-    An exact version (0 for no stream) is that of the one aggregate all events must belong to. Raises Conflict when
-    the stream has another version, ValueError when an exact version is given for several aggregates.
+    An exact version (0 for no stream) is that of the one aggregate all events must belong to. `at_once`: how many
+    events one statement may write, by default all. Raises Conflict when the stream has another version, ValueError when
+    an exact version is given for several aggregates.
     """
     streams = sorted(set(zip(*columns[:3], strict=True)))
     if not streams:
         return
-    await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*streams, strict=True)))
+    turns = streams if len(streams) <= TURNS_MAX else [_MANY_STREAMS]
+    await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*turns, strict=True)))
     base = None if expected is Expected.ANY else 0 if expected is Expected.NO_STREAM else expected
     if base is not None:
         await _demand_version(connection, streams, base)
+    total = len(columns[0])
+    for done in range(0, total, at_once or total):
+        part = [column[done : done + (at_once or total)] for column in columns]
+        await _write(connection, part, None if base is None else base + done)
+
+
+async def _write(connection: AnyConnection, columns: Sequence[Sequence[Any]], base: int | None) -> None:
     try:
         await connection.execute(_SQL.append, *columns, base)
     except asyncpg.UniqueViolationError as error:
-        msg = f"another writer appended to {_names(streams)} at the same time, or an event_id is already taken"
+        names = _names(sorted(set(zip(*columns[:3], strict=True))))
+        msg = f"another writer appended to {names} at the same time, or an event_id is already taken"
         raise Conflict(msg) from error
 
 
@@ -115,7 +135,8 @@ async def _demand_version(connection: AnyConnection, streams: list[tuple[str, st
 
 
 def _names(streams: list[tuple[str, str, str]]) -> str:
-    return ", ".join("/".join(stream) for stream in streams)
+    more = [f"{len(streams) - NAMED_MAX} more"] if len(streams) > NAMED_MAX else []
+    return ", ".join(["/".join(stream) for stream in streams[:NAMED_MAX]] + more)
 
 
 def columns_of(events: Sequence[NewEvent]) -> Columns:

@@ -53,20 +53,23 @@ WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggrega
 
 -- name: append
 -- Events in the order given, each numbered after the last of its aggregate; after version $12 if that is given: what a
--- writer of plain SQL has committed since it was checked then is a unique violation.
+-- writer of plain SQL has committed since it was checked then is a unique violation. The last is looked up below the sort,
+-- before anything is written: else each event would pass over all that are before it in this statement.
 INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
                                   event_version, payload, trace_id, correlation_id, causation_id, metadata)
 SELECT n.context, n.type, n.id,
-       coalesce($12::bigint, (SELECT max(e.aggregate_version) FROM reactive_orch.events e
-                              WHERE e.bounded_context = n.context AND e.aggregate_type = n.type
-                                AND e.aggregate_id = n.id), 0)
-           + row_number() OVER (PARTITION BY n.context, n.type, n.id ORDER BY n.i),
+       coalesce($12::bigint,
+                first_value((SELECT max(e.aggregate_version) FROM reactive_orch.events e
+                             WHERE e.bounded_context = n.context AND e.aggregate_type = n.type
+                               AND e.aggregate_id = n.id)) OVER stream, 0)
+           + row_number() OVER stream,
        coalesce(n.event_id, gen_random_uuid()), n.event_type, n.event_version, n.payload,
        n.trace_id, n.correlation_id, n.causation_id, n.metadata::jsonb
 FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::integer[], $7::bytea[], $8::text[],
             $9::text[], $10::text[], $11::text[])
      WITH ORDINALITY AS n(context, type, id, event_id, event_type, event_version, payload, trace_id, correlation_id,
                           causation_id, metadata, i)
+WINDOW stream AS (PARTITION BY n.context, n.type, n.id ORDER BY n.i)
 ORDER BY n.i;
 
 -- name: arm

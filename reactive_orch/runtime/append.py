@@ -30,6 +30,9 @@ async def append(
     would hold back every reader of the log until the batch ends. They are committed with it, or not at all; a
     conflict then is an error of the batch.
 
+    Appends to the same aggregate wait for each other, but for those to more than 1000 at once: one of two may be in
+    conflict then.
+
     Raises Conflict when the stream has another version, ValueError when an exact version is given for several
     aggregates, or when the type of an aggregate or of an event is empty. A Conflict may leave the caller's
     transaction unusable, as any failed statement does.

@@ -10,7 +10,7 @@ import anyio
 from reactive_orch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from reactive_orch.model import Position
     from reactive_orch.runtime.share import Share
@@ -32,6 +32,8 @@ class Ending:
         """
         self.until_idle = until_idle
         self.asked = anyio.Event()
+        self.failure: Exception | None = None
+        """What its work ended with first."""
         self._grace_s = grace_s
         self._since: float | None = None
         self._away_since: float | None = None
@@ -41,6 +43,14 @@ class Ending:
     def begun(self) -> bool:
         """Whether the worker is to stop."""
         return self.asked.is_set()
+
+    async def watching(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of its work; note what that ends with."""
+        try:
+            await work()
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
 
     def note(self, *, reached: bool) -> None:
         """Note whether the database could be reached."""

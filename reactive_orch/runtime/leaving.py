@@ -41,16 +41,19 @@ class Departures:
         self._database = database
         self._session = session
         self._partitions_total = partitions_total
+        self.left: Callable[[BaseException | None], object] = lambda _: None
+        """Called when one has been removed, or is to be; with the failure that ended its worker, if any."""
         self._due: dict[MemberId, str] = {}
         self._left_over = Signal()
 
-    async def leave(self, replica_set: str, member: MemberId) -> None:
+    async def leave(self, replica_set: str, member: MemberId, failure: BaseException | None = None) -> None:
         """Remove a member at once if that is possible within a few seconds, else when the database is back."""
         self._due[member] = replica_set
         with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True), passing_over("leave", *_AWAY):
             await self._see_off(member)
         if self._due:
             self._left_over.set()
+        self.left(failure)
 
     async def run(self) -> None:
         """Finish for ever what `leave` could not."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 
+ALL_CANCELLED = "something has cancelled tasks that are not its own: does a handler cancel all tasks?"
+
+
 def innermost(task: asyncio.Task[Any], scope: anyio.CancelScope) -> Any:
     """Return what has the task's innermost scope as `cancel_scope`, at any time; `scope` is that one now.
 
@@ -74,5 +77,4 @@ async def lasting_group() -> AsyncIterator[TaskGroup]:
         yield tasks
         complete = True
     if not complete:
-        msg = "something has cancelled tasks that are not its own: does a handler cancel all tasks?"
-        raise ReactiveOrchError(msg)
+        raise ReactiveOrchError(ALL_CANCELLED)

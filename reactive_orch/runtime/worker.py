@@ -138,7 +138,7 @@ class Worker:
             self._node.tail.look(self._signal)
         async with lasting_group() as tasks:
             for share in self._shares.values():
-                tasks.start_soon(share.run)
+                tasks.start_soon(self._ending.watching, share.run, name=f"{share.run.__module__}.Share.run")
             tasks.start_soon(self._watch.run)
             try:
                 await self._live()
@@ -153,7 +153,7 @@ class Worker:
             share.cut()
         member, self.member = self.member, None
         if member is not None:
-            await self._node.departures.leave(self.replica_set, member)
+            await self._node.departures.leave(self.replica_set, member, self._ending.failure)
 
     def wake(self, source: str) -> None:
         """Look: anything may have changed."""

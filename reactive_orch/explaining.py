@@ -1,0 +1,53 @@
+"""What is said of the error that a command ends with, and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+
+from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
+from reactive_orch.runtime.scopes import ALL_CANCELLED
+from reactive_orch.streams import nobody_reads, say
+
+EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
+
+
+def explain(error: BaseException) -> int:
+    """Say on standard error, in one line, what a command ended with, if there is anything to say; return its code."""
+    error = _telling(error)
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else EXIT_FAILED
+        case KeyboardInterrupt():
+            return EXIT_FAILED
+        case BrokenPipeError() if nobody_reads():
+            return EXIT_FAILED
+        case asyncio.CancelledError():
+            code, text = EXIT_FAILED, ALL_CANCELLED
+        case ConfigError() | Standby():
+            code, text = EXIT_CONFIG, str(error)
+        case Unavailable():
+            code, text = EXIT_UNREACHABLE, f"the database cannot be reached: {error}"
+        case ReactiveOrchError():
+            code, text = EXIT_FAILED, str(error)
+        case _:
+            code, text = EXIT_FAILED, _unexpected(error)
+    say(text)
+    return code
+
+
+def _telling(error: BaseException) -> BaseException:
+    """Return the one error to show out of a group of them: ours before others, the first before the rest."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_telling(inner) for inner in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, ReactiveOrchError)), leaves[0])
+
+
+def _unexpected(error: BaseException) -> str:
+    if sys.flags.dev_mode:
+        traceback.print_exception(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"unexpected {type(error).__name__}{where}: {error} (python -X dev shows the whole traceback)"
