@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from integration_test.harness import prepared
-from integration_test.test_command_line import run
+from integration_test.harness import prepared, wait_until
+from integration_test.test_command_line import UNREACHABLE, run
 from reactive_orch import Conflict, NewEvent, append
 from reactive_orch.postgres import log
 
@@ -26,6 +26,10 @@ _STREAMS = "events_bounded_context_aggregate_type_aggregate_id_aggregat_key"
 _LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 _VERSIONS = "SELECT aggregate_id, count(*) FROM reactive_orch.events GROUP BY 1"
 
+_END_THE_SLOW_ONE = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.wait_event = 'PgSleep' AND a.pid <> pg_backend_pid()
+"""
 _SLOW_END = """
 CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -67,6 +71,19 @@ async def test_appends_to_the_same_aggregates_in_different_orders_take_turns(dat
         both = [run("append", "--database-url", database, stdin=lines(each)) for each in (keys, reversed(keys))]
         assert [ended.done() for ended in await asyncio.gather(*both)] == ["appended 2000 events\n"] * 2
         assert await versions(connection) == {"a": 2000, "b": 2000}
+
+
+async def test_an_append_whose_connection_is_ended_midway_says_why_and_appends_nothing(database: str) -> None:
+    async with prepared(database) as connection:
+        await connection.execute(_SLOW_END)
+        appending = asyncio.create_task(run("append", "--database-url", database, stdin=lines(["a"] * 5000)))
+
+        async def ended() -> bool:
+            return bool(await connection.fetchval(_END_THE_SLOW_ONE))
+
+        await wait_until(ended, what="its connection is ended")
+        assert "terminating connection due to administrator command" in (await appending).complaint(UNREACHABLE)
+        assert await versions(connection) == {}
 
 
 async def test_who_appends_to_many_aggregates_leaves_room_for_the_locks_of_others(database: str) -> None:

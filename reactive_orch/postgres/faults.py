@@ -154,6 +154,9 @@ _OURS: dict[Kind, type[ReactiveOrchError]] = {
 
 
 def _words(error: Exception) -> str:
+    before = error.__context__
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(before, Exception) and classify(before) is Kind.LOST:
+        return _words(before)  # asyncpg cannot end the transaction of a connection that this has ended
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "the server is a standby: give the address of the primary, or all hosts in one URL"
     if isinstance(error, _NO_SCHEMA):
