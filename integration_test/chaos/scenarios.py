@@ -164,7 +164,7 @@ async def churn(stage: Stage) -> None:
     arena = stage.arena
     arena.pace = CALM
     arena.projections = ("handled", "handled_slowly")
-    env = {test_projections.SLEEP: "0.004", worker.SAVE: "0.3"}
+    env = {test_projections.SLEEP: "0.004", worker.SAVE: "0.05"}
     async with stage.writing(habits=Habits(pause_s=0.001, hold=0)):
         await asyncio.sleep(0.7)
     a = await arena.start(env=env)
