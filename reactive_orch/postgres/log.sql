@@ -59,7 +59,7 @@ INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id,
                                   event_version, payload, trace_id, correlation_id, causation_id, metadata)
 SELECT n.context, n.type, n.id,
        coalesce($12::bigint,
-                first_value((SELECT max(e.aggregate_version) FROM reactive_orch.events e
+                pg_catalog.first_value((SELECT max(e.aggregate_version) FROM reactive_orch.events e
                              WHERE e.bounded_context = n.context AND e.aggregate_type = n.type
                                AND e.aggregate_id = n.id)) OVER stream, 0)
            + row_number() OVER stream,
