@@ -25,7 +25,7 @@ import asyncpg
 from bench import projections
 from reactive_orch import Config, Node, Projection, Worker
 from reactive_orch.cli import COLLECT_AFTER
-from reactive_orch.runtime import lane, shelf
+from reactive_orch.runtime import lane, window_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,7 @@ class Workers:
 
     async def read_alone(self) -> None:
         """Let each projection read for itself from now on."""
-        shelf.WINDOWS_KEPT = 0
+        window_cache.WINDOWS_KEPT = 0
 
     async def together(self) -> None:
         """Start all at once, on one node, and do not wait for more than the node."""

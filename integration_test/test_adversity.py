@@ -47,7 +47,7 @@ from reactive_orch.model import Checkpoint, Swap
 from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.share import Share
-from reactive_orch.runtime.shelf import shelves_of
+from reactive_orch.runtime.window_cache import caches_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -331,7 +331,7 @@ async def usurping(url: str, projection: Projection) -> AsyncIterator[Share]:
     """Run a share that was given all partitions by nobody."""
     async with Node(Config(database_url=url, batch_events=10)) as node:
         work = Worker(node, "test", [projection])._work(projection)  # noqa: SLF001 - as a worker would
-        share = Share(work, shelves_of([projection])[projection.name])
+        share = Share(work, caches_of([projection])[projection.name])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(share.run)
             share.set(frozenset(range(PARTITIONS)))

@@ -14,8 +14,8 @@ from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailab
 from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime.reader import Reader
-from reactive_orch.runtime.shelf import Shelf
+from reactive_orch.runtime.prefetch import Prefetcher
+from reactive_orch.runtime.window_cache import WindowCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -127,10 +127,10 @@ async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, m
         raise Unavailable
 
     reads.before = hang
-    pool, shelf = Database(database, label="lost", connections_max=4, handler_timeout_s=60), Shelf(lanes=2)
+    pool, cache = Database(database, label="lost", connections_max=4, handler_timeout_s=60), WindowCache(lanes=2)
     await pool.open()
     window = Window(tuple(range(64)), low=0, high=EVENTS, limit=BATCH, incarnation=pool.incarnation)
-    one, other = (asyncio.create_task(Reader(pool, Filter(), shelf, lambda _: None).read(window)) for _ in range(2))
+    one, other = (asyncio.create_task(Prefetcher(pool, Filter(), cache, lambda _: None).read(window)) for _ in range(2))
     await begun.wait()
     pool.lost()
     cut.set()
@@ -138,7 +138,7 @@ async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, m
     await pool.close()
     assert [type(outcome) for outcome in outcomes] == [Unavailable, Superseded]
     assert reads.of.total() == 1
-    assert shelf.find(window) is None
+    assert cache.find(window) is None
 
 
 async def test_nobody_waits_for_a_slow_one(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from reactive_orch.postgres.connection import drop
 from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import BATCH_S, Calling
-from reactive_orch.runtime.reader import Reader
+from reactive_orch.runtime.prefetch import Prefetcher
 from reactive_orch.runtime.scopes import lasting_group, outlive
 from reactive_orch.runtime.setbacks import Setbacks
 from reactive_orch.runtime.signal import Signal
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Event, Partition, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection
-    from reactive_orch.runtime.shelf import Reading, Shelf
+    from reactive_orch.runtime.window_cache import Fetched, WindowCache
     from reactive_orch.runtime.work import Work
 
 SAVE_EVERY_S = 5.0
@@ -56,7 +56,7 @@ _logger = logging.getLogger("reactive_orch")
 class Lane:
     """Some partitions of one projection."""
 
-    def __init__(self, work: Work, shelf: Shelf) -> None:
+    def __init__(self, work: Work, cache: WindowCache) -> None:
         """Start without partitions."""
         self._work = work
         self.progress = Progress(work.config.batch_events, work.partitions_total, work.database.incarnation)
@@ -76,7 +76,7 @@ class Lane:
         self._pace = Pace(work.config.batch_events)
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
-        self._reader = Reader(work.database, work.projection.filter, shelf, self.handling.read)
+        self._prefetcher = Prefetcher(work.database, work.projection.filter, cache, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._gather_s = 0.0
@@ -175,18 +175,18 @@ class Lane:
         if window is None:
             await self._rest()
             return
-        reading = await self._read(window)
-        if reading is None or not self.remembers or reading.window.incarnation != self.progress.incarnation:
+        fetched = await self._read(window)
+        if fetched is None or not self.remembers or fetched.window.incarnation != self.progress.incarnation:
             return
-        if reading.events:
-            await self._work_off(tasks, reading)
+        if fetched.events:
+            await self._work_off(tasks, fetched)
         else:
-            self._passed(reading, self._plan(reading))
+            self._passed(fetched, self._plan(fetched))
 
-    async def _read(self, window: Window) -> Reading | None:
+    async def _read(self, window: Window) -> Fetched | None:
         """Return the window, or None when a time-out cut it off at the server: then narrower ones are to be read."""
         try:
-            reading = await self._reader.read(window)
+            fetched = await self._prefetcher.read(window)
         except Unreadable as error:
             self._failing_since = self.failing_since or time.monotonic()
             self._trouble.unreadable(window.low, error.position, error.partition)
@@ -198,9 +198,9 @@ class Lane:
             await self._cut_off(window, error)
             return None
         settled = self._work.tail.settled_in(window.incarnation)
-        if settled is not None and not reading.events and self.progress.widest(window):
-            return await self._reader.past_gap(reading, settled)
-        return reading
+        if settled is not None and not fetched.events and self.progress.widest(window):
+            return await self._prefetcher.past_gap(fetched, settled)
+        return fetched
 
     async def _cut_off(self, window: Window, error: Superseded | Unavailable) -> None:
         self.progress.narrow(window)
@@ -215,42 +215,42 @@ class Lane:
         settled = self._work.tail.settled_in(self.progress.incarnation)
         return None if settled is None else self.progress.window(settled, self._limit())
 
-    async def _work_off(self, tasks: TaskGroup, first: Reading) -> None:
+    async def _work_off(self, tasks: TaskGroup, first: Fetched) -> None:
         """Handle what was read and, on the same connection, what follows as long as it is there at once."""
-        reading: Reading | None = first
+        fetched: Fetched | None = first
         work = self._work
         async with (
             work.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, work.replica_set, work.projection.name) as batches,
         ):
-            while reading is not None and self.remembers:
-                self._read_ahead(tasks, reading)
-                batch = self._plan(reading)
+            while fetched is not None and self.remembers:
+                self._read_ahead(tasks, fetched)
+                batch = self._plan(fetched)
                 if batch.events:
                     batch = await self._handle(batches, connection, batch)
-                self._passed(reading, batch)
+                self._passed(fetched, batch)
                 window = self._window() if batches.begun else None
-                reading = None if window is None else await self._reader.ahead(window)
+                fetched = None if window is None else await self._prefetcher.ahead(window)
 
     def _goes_on(self) -> bool:
         # What is coming has got a connection in its turn, so there are enough for all: this one may be kept.
-        return self._reader.coming and not self._save_is_due()
+        return self._prefetcher.coming and not self._save_is_due()
 
-    def _plan(self, reading: Reading) -> Batch:
-        return self.progress.plan(reading.window, reading.events, reading.end)
+    def _plan(self, fetched: Fetched) -> Batch:
+        return self.progress.plan(fetched.window, fetched.events, fetched.end)
 
-    def _passed(self, reading: Reading, batch: Batch) -> None:
-        end = reading.end if batch.cut_at is None else batch.cut_at
-        self.progress.passed(reading.window, end, batch)
+    def _passed(self, fetched: Fetched, batch: Batch) -> None:
+        end = fetched.end if batch.cut_at is None else batch.cut_at
+        self.progress.passed(fetched.window, end, batch)
         self._failing_since = None
         self._land()
 
-    def _read_ahead(self, tasks: TaskGroup, reading: Reading) -> None:
+    def _read_ahead(self, tasks: TaskGroup, fetched: Fetched) -> None:
         settled = self._work.tail.settled_in(self.progress.incarnation)
-        if reading.events and settled is not None and not self._trouble.limits(reading.end):
-            following = self.progress.following(reading.window, reading.end, settled)
+        if fetched.events and settled is not None and not self._trouble.limits(fetched.end):
+            following = self.progress.following(fetched.window, fetched.end, settled)
             if following is not None:
-                self._reader.read_ahead(tasks, following)
+                self._prefetcher.read_ahead(tasks, following)
 
     async def _rest(self) -> None:
         # Without partitions an advance is of no use to it; each would wake it, and have the tail look again for it.

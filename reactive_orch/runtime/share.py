@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position
-    from reactive_orch.runtime.shelf import Shelf
+    from reactive_orch.runtime.window_cache import WindowCache
     from reactive_orch.runtime.work import Work
 
 _logger = logging.getLogger("reactive_orch")
@@ -36,12 +36,12 @@ _logger = logging.getLogger("reactive_orch")
 class Share:
     """The partitions of one projection on one worker."""
 
-    def __init__(self, work: Work, shelves: Sequence[Shelf]) -> None:
+    def __init__(self, work: Work, caches: Sequence[WindowCache]) -> None:
         """Start without partitions. `work.changed` is called when the share may have settled."""
         self.signal = Signal()
         self._changed, self._rests = work.changed, work.rests
         self._work = replace(work, changed=self.signal.set, rests=self._lane_rests)
-        *self._lanes, self._catch_up = [Lane(self._work, shelf) for shelf in shelves]
+        *self._lanes, self._catch_up = [Lane(self._work, cache) for cache in caches]
         self._desired: frozenset[Partition] = frozenset()
         self._saving = False
         self._row_awaited: tuple[float, Partition] | None = None

@@ -26,9 +26,9 @@ from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
 from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.share import Share
-from reactive_orch.runtime.shelf import shelves_of
 from reactive_orch.runtime.signal import WORK, Signal
 from reactive_orch.runtime.watch import Watch
+from reactive_orch.runtime.window_cache import caches_of
 from reactive_orch.runtime.work import Work
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.adoption import expelled
@@ -125,8 +125,8 @@ class Worker:
                 accepted = await enrolment.register_unless(
                     self._ending.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
-                shelves = shelves_of(accepted)
-                self._shares = {p.name: Share(self._work(p), shelves[p.name]) for p in accepted}
+                caches = caches_of(accepted)
+                self._shares = {p.name: Share(self._work(p), caches[p.name]) for p in accepted}
                 if accepted:
                     await self._serve()
                     self._ending.check_complete({p.name for p in self._projections} - set(self._shares))

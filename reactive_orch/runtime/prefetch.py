@@ -1,8 +1,8 @@
-"""Reading windows for one lane, one ahead: while a batch is handled, the next window is read on another connection.
+"""Fetches the windows of one lane, one ahead: while a batch is handled, the next is read on another connection.
 
 What is read ahead is a guess at the next window. It is used if the lane then asks for the same partitions from the same
 position in the same incarnation of the database, and thrown away otherwise; which events of it count is decided by
-the lane's progress, as for any window. What another lane has read, or reads, is taken from the shelf.
+the lane's progress, as for any window. What another lane has fetched, or is fetching, comes from the window cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable
 from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.shelf import Read, Reading
+from reactive_orch.runtime.window_cache import Fetch, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Filter, Position, Window
     from reactive_orch.postgres.database import Database
-    from reactive_orch.runtime.shelf import Shelf
+    from reactive_orch.runtime.window_cache import WindowCache
 
 
-class Reader:
+class Prefetcher:
     """The windows of one lane."""
 
-    def __init__(self, database: Database, wanted: Filter, shelf: Shelf, took: Callable[[float], None]) -> None:
-        """Read nothing yet; `took` is told how long each read took, in seconds."""
+    def __init__(self, database: Database, wanted: Filter, cache: WindowCache, took: Callable[[float], None]) -> None:
+        """Fetch nothing yet; `took` is told how long each read took, in seconds."""
         self._database = database
         self._wanted = wanted
-        self._shelf = shelf
+        self._cache = cache
         self._took = took
-        self._guess: Read | None = None
+        self._guess: Fetch | None = None
 
     @property
     def coming(self) -> bool:
@@ -43,77 +43,77 @@ class Reader:
         guess = self._guess
         if guess is None or not guess.under_way:
             return False
-        return bool(guess.reading.events) if guess.reading else not guess.arrived.is_set()
+        return bool(guess.fetched.events) if guess.fetched else not guess.arrived.is_set()
 
     def read_ahead(self, tasks: TaskGroup, window: Window) -> None:
-        """Start to read what is likely to be asked for next, unless it is on the shelf."""
-        self._guess = self._shelf.find(window)
+        """Start to read what is likely to be asked for next, unless it is in the cache."""
+        self._guess = self._cache.find(window)
         if self._guess is None:
             self._guess = self._begin(window)
             tasks.start_soon(self._read_guess, self._guess)
 
-    async def read(self, window: Window) -> Reading:
+    async def read(self, window: Window) -> Fetched:
         """Return this window, or its beginning if that was read ahead. Raises Unavailable, Superseded or Unreadable."""
-        reading = await self.ahead(window) or await self._shelved(window)
-        return reading or await self._perform(self._begin(window))
+        fetched = await self.ahead(window) or await self._cached(window)
+        return fetched or await self._perform(self._begin(window))
 
-    async def past_gap(self, reading: Reading, settled: Position) -> Reading:
-        """Return an empty reading up to before the next event there is, of any partition; at most up to `settled`.
+    async def past_gap(self, fetched: Fetched, settled: Position) -> Fetched:
+        """Return an empty window up to before the next event there is, of any partition; at most up to `settled`.
 
         What is settled is visible to whoever looks later, and no event can come where none is. Raises Unavailable.
         """
         # With a short time-out of the server's: past millions of deleted rows it takes long, and is not worth it.
-        end = reading.end
+        end = fetched.end
         with passing_over("lane", Superseded):
-            async with self._database.coordination(reading.window.incarnation) as connection:
+            async with self._database.coordination(fetched.window.incarnation) as connection:
                 following = await windows.next_position(connection, end, settled)
             end = settled if following is None else following - 1
-        return replace(reading, end=end)
+        return replace(fetched, end=end)
 
-    async def ahead(self, window: Window) -> Reading | None:
+    async def ahead(self, window: Window) -> Fetched | None:
         """Return this window, or its beginning, if it was read ahead: without a connection that others may wait for."""
         guess, self._guess = self._guess, None
         return await self._arrived(guess) if guess is not None and guess.begins(window) else None
 
-    async def _shelved(self, window: Window) -> Reading | None:
-        while (read := self._shelf.find(window)) is not None:
-            if (reading := await self._arrived(read)) is not None:
-                return reading
+    async def _cached(self, window: Window) -> Fetched | None:
+        while (fetch := self._cache.find(window)) is not None:
+            if (fetched := await self._arrived(fetch)) is not None:
+                return fetched
         return None
 
-    async def _arrived(self, read: Read) -> Reading | None:
-        await read.arrived.wait()
-        return read.reading
+    async def _arrived(self, fetch: Fetch) -> Fetched | None:
+        await fetch.arrived.wait()
+        return fetch.fetched
 
-    def _begin(self, window: Window) -> Read:
-        read = Read(window)
-        self._shelf.put(read)
-        return read
+    def _begin(self, window: Window) -> Fetch:
+        fetch = Fetch(window)
+        self._cache.put(fetch)
+        return fetch
 
-    async def _perform(self, read: Read) -> Reading:
+    async def _perform(self, fetch: Fetch) -> Fetched:
         try:
-            read.reading = Reading(read.window, *await self._found(read))
-            self._shelf.weigh(read)
-            return read.reading
+            fetch.fetched = Fetched(fetch.window, *await self._found(fetch))
+            self._cache.weigh(fetch)
+            return fetch.fetched
         finally:
-            read.arrived.set()
+            fetch.arrived.set()
 
-    async def _found(self, read: Read) -> windows.Found:
+    async def _found(self, fetch: Fetch) -> windows.Found:
         try:
-            return await self._ask(read)
+            return await self._ask(fetch)
         except Unreadable:
             # Of a connection that knows stale types and plans the same is to be heard: what a new one says counts.
             await self._database.renew()
-            return await self._ask(read)
+            return await self._ask(fetch)
 
-    async def _ask(self, read: Read) -> windows.Found:
-        async with self._database.processing(read.window.incarnation) as connection:
-            read.under_way = True
+    async def _ask(self, fetch: Fetch) -> windows.Found:
+        async with self._database.processing(fetch.window.incarnation) as connection:
+            fetch.under_way = True
             began = time.perf_counter()
-            found = await windows.read_window(connection, read.window, self._wanted)
+            found = await windows.read_window(connection, fetch.window, self._wanted)
             self._took(time.perf_counter() - began)
             return found
 
-    async def _read_guess(self, guess: Read) -> None:
+    async def _read_guess(self, guess: Fetch) -> None:
         with passing_over("read ahead", ReactiveOrchError):  # whoever asks for it will read it, and meet the error
             await self._perform(guess)

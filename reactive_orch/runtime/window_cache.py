@@ -25,13 +25,13 @@ WINDOWS_KEPT = 8
 in batches of 500 caught up 1.4, 1.7 and 1.8 times as fast as each for itself with 4, 8 and 16 (bench/shared.py)."""
 
 BYTES_KEPT = 16 * 1024 * 1024
-"""How much memory the shelves of a worker may keep: as much as one lane with two windows of large events in hand."""
+"""How much memory the caches of a worker may keep: as much as one lane with two windows of large events in hand."""
 EVENT_BYTES = 800
 """What an event takes besides what its columns hold, measured with keys of some ten characters on Python 3.11."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Fetched:
     """A window that has been read up to `end`."""
 
     window: Window
@@ -42,17 +42,17 @@ class Reading:
 
 
 @dataclass(slots=True, eq=False)
-class Read:
+class Fetch:
     """A window that is to be read, is being read, or has been."""
 
     window: Window
     under_way: bool = False
     """It has a connection: the database is at work on it, or has been."""
-    reading: Reading | None = None
+    fetched: Fetched | None = None
     size: int = 0
-    """What the reading takes, in bytes, once the shelf has weighed it."""
+    """What it has brought takes, in bytes, once the cache has weighed it."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
-    """It has been read, or that has failed and `reading` is None."""
+    """It has been read, or that has failed and `fetched` is None."""
 
     def begins(self, window: Window) -> bool:
         """Whether it is this window, up to some position; what another incarnation has read is another window."""
@@ -66,44 +66,44 @@ class Read:
 
     def brings(self, window: Window) -> bool:
         """Whether it brings all that reading this window would."""
-        if self.arrived.is_set() and self.reading is None:
+        if self.arrived.is_set() and self.fetched is None:
             return False
-        full = self.reading is not None and self.reading.end < self.window.high
+        full = self.fetched is not None and self.fetched.end < self.window.high
         return self.begins(window) and (full or self.window.high >= window.high)
 
 
-class Shelf:
+class WindowCache:
     """The last windows read by lanes that may stand at the same position. Not for lanes with different filters."""
 
     def __init__(self, lanes: int, bytes_kept: int = BYTES_KEPT) -> None:
         """Keep nothing yet, and nothing ever for a single lane."""
-        self._last: deque[Read] = deque(maxlen=WINDOWS_KEPT if lanes > 1 else 0)
+        self._last: deque[Fetch] = deque(maxlen=WINDOWS_KEPT if lanes > 1 else 0)
         self._bytes_kept = bytes_kept
 
-    def find(self, window: Window) -> Read | None:
+    def find(self, window: Window) -> Fetch | None:
         """Return what brings this window, read or being read; None: whoever asks has to read it."""
-        return next((read for read in self._last if read.brings(window)), None)
+        return next((fetch for fetch in self._last if fetch.brings(window)), None)
 
-    def put(self, read: Read) -> None:
+    def put(self, fetch: Fetch) -> None:
         """Keep what is going to be read; the oldest goes."""
-        self._last.append(read)
+        self._last.append(fetch)
 
-    def weigh(self, read: Read) -> None:
+    def weigh(self, fetch: Fetch) -> None:
         """Take note of what has arrived; the oldest go until the others are light enough. Who waits for one has it."""
-        if self._last and read.reading is not None:
-            read.size = len(read.reading.events) * EVENT_BYTES + read.reading.size
+        if self._last and fetch.fetched is not None:
+            fetch.size = len(fetch.fetched.events) * EVENT_BYTES + fetch.fetched.size
         while sum(kept.size for kept in self._last) > self._bytes_kept:
             self._last.popleft()
 
 
-def shelves_of(projections: Iterable[Projection]) -> Mapping[str, Sequence[Shelf]]:
-    """Return each projection's shelves by its name: one for each of its lanes, and the last for its catch-up lane.
+def caches_of(projections: Iterable[Projection]) -> Mapping[str, Sequence[WindowCache]]:
+    """Return each projection's caches by its name: one for each of its lanes, and the last for its catch-up lane.
 
-    Projections with the same filter and as many lanes have the same shelves: lanes of the same number get the same
+    Projections with the same filter and as many lanes have the same caches: lanes of the same number get the same
     partitions.
     """
     kinds = {projection.name: (projection.filter, projection.concurrency) for projection in projections}
     sharers = Counter(kinds.values())
     each = BYTES_KEPT // max(sum(lanes + 1 for _, lanes in sharers), 1)
-    shared = {kind: [Shelf(sharers[kind], each) for _ in range(kind[1] + 1)] for kind in sharers}
+    shared = {kind: [WindowCache(sharers[kind], each) for _ in range(kind[1] + 1)] for kind in sharers}
     return {name: shared[kind] for name, kind in kinds.items()}
