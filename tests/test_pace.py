@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, Window
-from tests.test_progress import event
+from tests.events import event
 
 if TYPE_CHECKING:
     from reactive_orch.model import Event

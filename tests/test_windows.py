@@ -7,7 +7,8 @@ import uuid
 
 import pytest
 
-from reactive_orch.core.progress import SPAN_MAX, WIDER_AFTER, Batch, Progress, Trouble
+from reactive_orch.core.attempts import Attempts
+from reactive_orch.core.progress import SPAN_MAX, WIDER_AFTER, Batch, Progress
 from reactive_orch.model import Checkpoint, Event, Position, Window
 
 EVENT = Event(
@@ -84,8 +85,8 @@ def test_a_gap_is_passed_by_those_who_stood_before_it_only() -> None:
     ],
 )
 def test_a_failing_event_is_in_the_way_of_its_own_partition_only(read_to: dict[int, int], *, stands: bool) -> None:
-    trouble = Trouble()
-    assert not trouble.stands(read_to)
+    attempts = Attempts()
+    assert not attempts.stands(read_to)
     events = [EVENT]
-    trouble.failed(Batch(events, (), {1: 4, 2: 4}), 0)
-    assert trouble.stands(read_to) == stands
+    attempts.failed(Batch(events, (), {1: 4, 2: 4}), 0)
+    assert attempts.stands(read_to) == stands

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.core.attempts import Attempts
 from reactive_orch.core.pace import Pace
-from reactive_orch.core.progress import Progress, Trouble
+from reactive_orch.core.progress import Progress
 from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable, Unreadable, named
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.connection import drop
@@ -72,7 +73,7 @@ class Lane:
         self._leaving: set[Partition] = set()
         around = self.handling.traced if work.config.trace_events else None
         self._calling = Calling(work.projection, work.config.handler_timeout_s, around)
-        self._trouble = Trouble()
+        self._attempts = Attempts()
         self._pace = Pace(work.config.batch_events)
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
@@ -85,7 +86,7 @@ class Lane:
     @property
     def failing_since(self) -> float | None:
         """Since when a handler has failed without a success, at an event that is still ahead of this lane."""
-        return self._failing_since if self._trouble.stands(self.progress.read_to) else None
+        return self._failing_since if self._attempts.stands(self.progress.read_to) else None
 
     def handler_runs(self, now: float) -> bool:
         """Tell whether handlers are at work, and not for longer than they may be."""
@@ -189,7 +190,7 @@ class Lane:
             fetched = await self._prefetcher.read(window)
         except Unreadable as error:
             self._failing_since = self.failing_since or time.monotonic()
-            self._trouble.unreadable(window.low, error.position, error.partition)
+            self._attempts.unreadable(window.low, error.position, error.partition)
             self.handling.unreadable(error)
             raise
         except (Superseded, Unavailable) as error:
@@ -247,7 +248,7 @@ class Lane:
 
     def _read_ahead(self, tasks: TaskGroup, fetched: Fetched) -> None:
         settled = self._work.tail.settled_in(self.progress.incarnation)
-        if fetched.events and settled is not None and not self._trouble.limits(fetched.end):
+        if fetched.events and settled is not None and not self._attempts.limits(fetched.end):
             following = self.progress.following(fetched.window, fetched.end, settled)
             if following is not None:
                 self._prefetcher.read_ahead(tasks, following)
@@ -260,7 +261,7 @@ class Lane:
         await self.signal.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 
     def _limit(self) -> int:
-        return self._trouble.limit_of(self.progress.low or 0, self._pace.events)
+        return self._attempts.limit_of(self.progress.low or 0, self._pace.events)
 
     async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> Batch:
         """Handle a batch, or as much of it as its time allows; return what has been committed."""
@@ -276,7 +277,7 @@ class Lane:
                         ended_after(handled)
         except HandlerFailed as error:
             self._failing_since = self.failing_since or time.monotonic()
-            self._trouble.failed(batch, error.index)
+            self._attempts.failed(batch, error.index)
             raise
         finally:
             self.in_flight, self._tx = frozenset(), None
@@ -289,7 +290,7 @@ class Lane:
             self._gather_s = min(swap_s, GATHER_MOST_S)
         self._pace.committed(len(done.events), len(batch.events))
         self.progress.batch_events = self._pace.events
-        self._trouble.succeeded()
+        self._attempts.succeeded()
         self._retry.reset()
         self._contended.reset()
         self._reconnect.reset()
@@ -307,16 +308,16 @@ class Lane:
 
     async def _after_failure(self, error: HandlerFailed) -> None:
         self._land()
-        if self._trouble.attempts > self._work.config.retries:
+        if self._attempts.count > self._work.config.retries:
             msg = (
-                f"projection {self._work.projection.name!r} failed at event position {self._trouble.until} "
-                f"in {self._trouble.attempts} attempts: {error}"
+                f"projection {self._work.projection.name!r} failed at event position {self._attempts.until} "
+                f"in {self._attempts.count} attempts: {error}"
             )
             raise ProjectionFailed(msg) from error.__cause__
         _logger.warning(
             "projection %s: batch rolled back at or before position %d, trying again: %s",
             self._work.projection.name,
-            self._trouble.until,
+            self._attempts.until,
             named(error),
             extra={
                 "event": "retrying",
