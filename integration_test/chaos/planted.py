@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from reactive_orch.core import assignment
-from reactive_orch.core import membership as core
+from reactive_orch.core import generation as core
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
@@ -356,15 +356,15 @@ WHERE c.replica_set = $1 AND c.projection = $2 AND c.partition = ANY ($3::smalli
 
 @_bug
 def sticky_assignment_gives_one_partition_to_two() -> None:
-    original = core.share
+    original = core.assigned_to
     mine: dict[str, frozenset[int]] = {}
 
-    def share(snapshot: Any, me: MemberId) -> Mapping[str, frozenset[int]]:
+    def assigned_to(snapshot: Any, me: MemberId) -> Mapping[str, frozenset[int]]:
         for name, partitions in original(snapshot, me).items():
             mine[name] = mine.get(name, frozenset()) | partitions
         return dict(mine)
 
-    _put(core, "share", share)
+    _put(core, "assigned_to", assigned_to)
 
 
 @_bug

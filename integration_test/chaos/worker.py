@@ -26,7 +26,7 @@ import anyio
 
 from integration_test.chaos import planted
 from reactive_orch import cli
-from reactive_orch.core import membership as core
+from reactive_orch.core import generation as core
 from reactive_orch.errors import Unavailable
 from reactive_orch.postgres import checkpoints, log, membership, windows
 from reactive_orch.runtime import lane, tail

@@ -1,6 +1,6 @@
 """Members, generations and assignments: each call is one statement, checked and written whole or not at all.
 
-Decides nothing: `core.membership` computes the change from a snapshot, the statement applies it only on top of the
+Decides nothing: `core.generation` computes the change from a snapshot, the statement applies it only on top of the
 generation it was computed from.
 """
 

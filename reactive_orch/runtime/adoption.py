@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from reactive_orch.core import membership as core
+from reactive_orch.core import generation as core
 from reactive_orch.postgres import membership
 from reactive_orch.telemetry.adoption import Steps, adopted, ranges
 from reactive_orch.telemetry.decision import Decision
@@ -38,9 +38,9 @@ async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snap
         decision.failed(error)
         raise
     decision.written(written)
-    left_behind = core.left_behind(snapshot, new)
-    if written and left_behind:
-        spared = await membership.terminate(connection, left_behind)
+    orphans = core.orphans(snapshot, new)
+    if written and orphans:
+        spared = await membership.terminate(connection, orphans)
         if spared:
             words = "%d connections of removed workers could not be ended: no right to"
             _logger.warning(words, spared, extra=fields("spared", turn, snapshot))
@@ -57,7 +57,7 @@ class Adoption:
         """It was acknowledged before: there is nothing to tell."""
         self._acknowledging: tuple[int, Acknowledged] | None = None
         self.generation, self.incarnation = snapshot.generation, snapshot.incarnation
-        self.due: Mapping[str, frozenset[Partition]] = core.share(snapshot, turn.member)
+        self.due: Mapping[str, frozenset[Partition]] = core.assigned_to(snapshot, turn.member)
         self.done = False
         """Nothing is left to do of it."""
         before, after = self._held(), _pairs(self.due)

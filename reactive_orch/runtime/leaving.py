@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.core import membership as core
+from reactive_orch.core import generation as core
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.adoption import write_generation
@@ -81,7 +81,7 @@ class Departures:
         for _ in range(LEAVE_ATTEMPTS):
             turn = Turn(replica_set, member, "own")
             snapshot = await membership.observe(connection, replica_set)
-            if core.find(snapshot, member, self._database.label) is None or await self._write(
+            if core.member_of(snapshot, member, self._database.label) is None or await self._write(
                 connection, turn, snapshot
             ):
                 return

@@ -12,7 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from reactive_orch.core import membership as core
+from reactive_orch.core import generation as core
 from reactive_orch.core.health import State
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, MemberState, Partition, Projection, Snapshot, check_name
@@ -245,7 +245,7 @@ class Worker:
         snapshot = await self._observe(turn)
         if self.member is None:
             return await self._join()
-        me = core.find(snapshot, self.member, self._node.label)
+        me = core.member_of(snapshot, self.member, self._node.label)
         if me is None:
             return await self._removed(turn, snapshot)
         if self._stopping and me.state is MemberState.WAITING:

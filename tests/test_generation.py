@@ -9,9 +9,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from reactive_orch.core import membership
+from reactive_orch.core import generation
 from reactive_orch.core.assignment import moved
-from reactive_orch.core.membership import find, left_behind, may_judge, plan_change, share, successor
+from reactive_orch.core.generation import assigned_to, may_judge, member_of, orphans, plan_change, successor
 from reactive_orch.model import NOBODY, Change, Member, MemberId, MemberState, Reason, Snapshot
 
 if TYPE_CHECKING:
@@ -217,15 +217,15 @@ def test_who_is_as_ill_as_the_others_seem_may_not_judge_them(facts: dict[str, An
 
 def test_find() -> None:
     seen = snapshot(member(1), member(2))
-    assert find(seen, MemberId(2), "host:2") == seen.members[1]
-    assert find(seen, MemberId(3), "host:3") is None
-    assert find(seen, MemberId(2), "host:3") is None, "drawn a second time, by another process"
+    assert member_of(seen, MemberId(2), "host:2") == seen.members[1]
+    assert member_of(seen, MemberId(3), "host:3") is None
+    assert member_of(seen, MemberId(2), "host:3") is None, "drawn a second time, by another process"
 
 
 def test_share() -> None:
     seen = snapshot(member(1), a=(1, 2, 1, 0), b=(2, 2, 2, 2))
-    assert share(seen, MemberId(1)) == {"a": {0, 2}, "b": set()}
-    assert share(seen, MemberId(3)) == {"a": set(), "b": set()}
+    assert assigned_to(seen, MemberId(1)) == {"a": {0, 2}, "b": set()}
+    assert assigned_to(seen, MemberId(3)) == {"a": set(), "b": set()}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_connections_end_of_those_that_did_not_ask_to_leave() -> None:
     seen = snapshot(member(1), member(2, LEAVING), member(3, **DEAD), member(4, **OLD), a=(1, 2, 3, 4))
     change = plan(seen)
     assert change
-    assert left_behind(seen, change) == {"host:3", "host:4"}
+    assert orphans(seen, change) == {"host:3", "host:4"}
 
 
 # -------------------------------------------------------------------------------------------- whatever the snapshot
@@ -377,6 +377,6 @@ def test_the_properties_find_a_mutant_that(mutant: object, monkeypatch: pytest.M
     def lives(seen: Snapshot, trust: bool) -> None:  # noqa: FBT001 - drawn
         check(seen, plan(seen, trust=trust), trust=trust)
 
-    monkeypatch.setattr(membership, "_gone", mutant)
+    monkeypatch.setattr(generation, "_gone", mutant)
     with pytest.raises(AssertionError):
         lives()

@@ -64,7 +64,7 @@ def may_judge(me: Member) -> bool:
     return me.lock_held and me.heartbeat_age_s <= me.stale_after_s
 
 
-def find(snapshot: Snapshot, me: MemberId, name: str) -> Member | None:
+def member_of(snapshot: Snapshot, me: MemberId, name: str) -> Member | None:
     """Return the member of this id and name, None when it has been removed.
 
     An id alone is not enough: a server that has lost the last ids gives them out again.
@@ -72,7 +72,7 @@ def find(snapshot: Snapshot, me: MemberId, name: str) -> Member | None:
     return next((member for member in snapshot.members if (member.id, member.name) == (me, name)), None)
 
 
-def left_behind(snapshot: Snapshot, change: Change) -> frozenset[str]:
+def orphans(snapshot: Snapshot, change: Change) -> frozenset[str]:
     """Return the names of the processes that a change removes without their doing: their connections must end."""
     leaving = {member.id for member in snapshot.members if member.state is MemberState.LEAVING}
     return frozenset(m.name for m in snapshot.members if m.id in change.remove and m.id not in leaving)
@@ -85,7 +85,7 @@ def successor(snapshot: Snapshot, me: MemberId) -> MemberId | None:
     return after[0] if after else None
 
 
-def share(snapshot: Snapshot, me: MemberId) -> Mapping[str, frozenset[Partition]]:
+def assigned_to(snapshot: Snapshot, me: MemberId) -> Mapping[str, frozenset[Partition]]:
     """Return projection → the partitions that this member is to handle."""
     return {
         name: frozenset(partition for partition, owner in enumerate(row) if owner == me)
