@@ -21,8 +21,8 @@ from reactive_orch.postgres import log
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import EVENTS_CHANNEL
 from reactive_orch.runtime import tail as tail_module
-from reactive_orch.runtime.signal import Signal
 from reactive_orch.runtime.tail import Tail
+from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -72,9 +72,9 @@ class Listening:
         """Wait as a lane does: ask for one wake-up at a time, and look at the settled end."""
         with anyio.move_on_after(timeout_s):
             while (self.tail.settled or 0) < position:
-                signal = Signal()
-                self.tail.call(signal)
-                await signal.wait()
+                wakeup = Wakeup()
+                self.tail.call(wakeup)
+                await wakeup.wait()
         return (self.tail.settled or 0) >= position
 
 
@@ -102,9 +102,9 @@ async def _is_true(value: bool) -> bool:  # noqa: FBT001
 
 async def _always_wants_more(tail: Tail) -> None:
     while True:
-        signal = Signal()
-        tail.call(signal)
-        await signal.wait()
+        wakeup = Wakeup()
+        tail.call(wakeup)
+        await wakeup.wait()
 
 
 @pytest.fixture

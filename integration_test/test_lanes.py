@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from integration_test.harness import Connection
-    from reactive_orch.runtime.signal import Signal
+    from reactive_orch.runtime.wakeup import Wakeup
 
 pytestmark = pytest.mark.any_server
 
@@ -213,13 +213,13 @@ VALUES ('Key', $1, 1000000, 'Fresh')
 
 async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The catch-up lane, mostly, and all lanes of a worker that stands by."""
-    asked: list[Signal] = []
+    asked: list[Wakeup] = []
     call = Tail.call
 
-    def counted(self: Tail, signal: Signal) -> None:
+    def counted(self: Tail, wakeup: Wakeup) -> None:
         if self.settled is not None:
-            asked.append(signal)
-        call(self, signal)
+            asked.append(wakeup)
+        call(self, wakeup)
 
     @projection("quick")
     async def quick(event: Event, tx: Connection) -> None:

@@ -44,7 +44,7 @@ LATE_BEATS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hearers:
-    """Whom the session tells; each call only sets a signal."""
+    """Whom the session tells; each call only sets a wake-up."""
 
     events: Callable[[], None]
     """Something was appended."""

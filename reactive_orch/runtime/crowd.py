@@ -14,7 +14,7 @@ from reactive_orch.model import Reason
 
 if TYPE_CHECKING:
     from reactive_orch.model import Change, Snapshot
-    from reactive_orch.runtime.signal import Signal
+    from reactive_orch.runtime.wakeup import Wakeup
 
 GATHER_S = 0.25
 """At most so long, whoever keeps the generation from settling."""
@@ -31,11 +31,11 @@ class Crowd:
         self._generation = (0, NEVER)
         self._since_s = 0.0
 
-    async def gathers(self, signal: Signal, snapshot: Snapshot, new: Change) -> bool:
-        """Tell whether this change is to be looked at again, after a moment (or the signal) has been waited for."""
+    async def gathers(self, wakeup: Wakeup, snapshot: Snapshot, new: Change) -> bool:
+        """Tell whether this change is to be looked at again, after a moment (or the wake-up) has been waited for."""
         waits = self._waits(snapshot, new)
         if waits:
-            await signal.wait(LOOK_S)
+            await wakeup.wait(LOOK_S)
         return waits
 
     def _waits(self, snapshot: Snapshot, new: Change) -> bool:

@@ -27,7 +27,7 @@ from reactive_orch.runtime.calling import BATCH_S, Calling
 from reactive_orch.runtime.prefetch import Prefetcher
 from reactive_orch.runtime.scopes import lasting_group, outlive
 from reactive_orch.runtime.setbacks import Setbacks
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.handling import Handling
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Lane:
         """Start without partitions."""
         self._work = work
         self.progress = Progress(work.config.batch_events, work.partitions_total, work.database.incarnation)
-        self.signal = Signal()
+        self.wakeup = Wakeup()
         self.in_flight: frozenset[Partition] = frozenset()
         self.events_handled = 0
         self._failing_since: float | None = None
@@ -101,7 +101,7 @@ class Lane:
     def take(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
         """Begin with partitions where their checkpoints stand, as read in this incarnation."""
         self.progress.take(gained, incarnation)
-        self.signal.set()
+        self.wakeup.set()
 
     def release(self, lost: Collection[Partition]) -> tuple[Swap, ...]:
         """Let partitions go: at once those that no batch is working on, the others when it ends.
@@ -120,13 +120,13 @@ class Lane:
             self._leaving.add(partition)
         else:
             self.progress.move([partition], other.progress)
-            other.signal.set()
+            other.wakeup.set()
 
     def rewound(self, epoch: int) -> None:
         """Forget what was loaded before this epoch, if anything was; a batch in flight finds out by itself."""
         if any(row.epoch < epoch for row in self.progress.saved.values()) and not self.in_flight:
             self.forget()
-            self.signal.set()
+            self.wakeup.set()
 
     def cut(self) -> None:
         """End the transaction of the batch in hand, whatever its handler is doing: it must not keep rows for others."""
@@ -256,9 +256,9 @@ class Lane:
     async def _rest(self) -> None:
         # Without partitions an advance is of no use to it; each would wake it, and have the tail look again for it.
         if self.progress.partitions or self._work.tail.settled is None:
-            self._work.tail.call(self.signal)
+            self._work.tail.call(self.wakeup)
         self._work.rests()
-        await self.signal.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
+        await self.wakeup.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 
     def _limit(self) -> int:
         return self._attempts.limit_of(self.progress.low or 0, self._pace.events)

@@ -18,7 +18,7 @@ from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.rebalance import Turn
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Departures:
         self.left: Callable[[BaseException | None], object] = lambda _: None
         """Called when one has been removed, or is to be; with the failure that ended its worker, if any."""
         self._due: dict[MemberId, str] = {}
-        self._left_over = Signal()
+        self._left_over = Wakeup()
 
     async def leave(self, replica_set: str, member: MemberId, failure: BaseException | None = None) -> None:
         """Remove a member at once if that is possible within a few seconds, else when the database is back."""

@@ -16,7 +16,7 @@ from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -40,19 +40,19 @@ class RowWait:
     def __init__(self, database: Database) -> None:
         """Start with nobody."""
         self._database = database
-        self._waits: dict[Signal, _Wait] = {}
-        self._told: dict[Signal, _Wait] = {}
-        self._more = Signal()
+        self._waits: dict[Wakeup, _Wait] = {}
+        self._told: dict[Wakeup, _Wait] = {}
+        self._more = Wakeup()
         self._pause = Backoff(0.002, 0.25)
         self._in_vain = False
 
-    def set(self, signal: Signal, replica_set: str, projection: str, partitions: frozenset[Partition]) -> None:
-        """Set the signal once, when any of these rows is free; without partitions: not any more."""
-        told = self._told.pop(signal, None)
+    def set(self, wakeup: Wakeup, replica_set: str, projection: str, partitions: frozenset[Partition]) -> None:
+        """Set the wake-up once, when any of these rows is free; without partitions: not any more."""
+        told = self._told.pop(wakeup, None)
         if not partitions:
-            self._waits.pop(signal, None)
+            self._waits.pop(wakeup, None)
             return
-        self._waits[signal] = wait = _Wait(replica_set, projection, partitions)
+        self._waits[wakeup] = wait = _Wait(replica_set, projection, partitions)
         self._in_vain |= wait == told  # it was free, and could not be loaded
         self._more.set()
 
@@ -70,13 +70,13 @@ class RowWait:
             with passing_over("share", Unavailable, Superseded, ConfigError):
                 await self._slice(list(self._waits.items()))
 
-    async def _slice(self, waits: Collection[tuple[Signal, _Wait]]) -> None:
+    async def _slice(self, waits: Collection[tuple[Wakeup, _Wait]]) -> None:
         began = time.monotonic()
         rows = [(n, wait[0], wait[1], p) for n, (_, wait) in enumerate(waits) for p in sorted(wait.partitions)]
         async with self._database.coordination() as connection:
             free = await checkpoints.await_free(connection, rows)
         self._in_vain = not free and time.monotonic() - began < QUICK_S
-        for n, (signal, wait) in enumerate(waits):
-            if n in free and self._waits.get(signal) == wait:
-                self._told[signal] = self._waits.pop(signal)
-                signal.set()
+        for n, (wakeup, wait) in enumerate(waits):
+            if n in free and self._waits.get(wakeup) == wait:
+                self._told[wakeup] = self._waits.pop(wakeup)
+                wakeup.set()

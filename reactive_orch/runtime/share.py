@@ -20,7 +20,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.lane import Lane
 from reactive_orch.runtime.scopes import lasting_group
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ class Share:
 
     def __init__(self, work: Work, caches: Sequence[WindowCache]) -> None:
         """Start without partitions. `work.changed` is called when the share may have settled."""
-        self.signal = Signal()
+        self.wakeup = Wakeup()
         self._changed, self._rests = work.changed, work.rests
-        self._work = replace(work, changed=self.signal.set, rests=self._lane_rests)
+        self._work = replace(work, changed=self.wakeup.set, rests=self._lane_rests)
         *self._lanes, self._catch_up = [Lane(self._work, cache) for cache in caches]
         self._desired: frozenset[Partition] = frozenset()
         self._saving = False
@@ -129,7 +129,7 @@ class Share:
         """Say which partitions it should hold."""
         if desired != self._desired:
             self._desired, self.row_wait = desired, (0.0, None)
-            self.signal.set()
+            self.wakeup.set()
 
     def forget(self) -> None:
         """Let go of everything at once, saving nothing: this worker was removed and others go on already."""
@@ -150,7 +150,7 @@ class Share:
     def wake(self) -> None:
         """Make every lane look: what it remembers may have become invalid."""
         for lane in self._all_lanes:
-            lane.signal.set()
+            lane.wakeup.set()
 
     async def run(self) -> None:
         """Run the lanes and keep to `desired`, for ever."""
@@ -175,7 +175,7 @@ class Share:
             except Refused:
                 self.refused = True
             self._changed()
-            await self.signal.wait()
+            await self.wakeup.wait()
 
     async def _round(self) -> None:
         await self._let_go()
@@ -207,7 +207,7 @@ class Share:
 
     def _await_free(self, locked: frozenset[Partition]) -> None:
         """Look again when one of these rows is free: what is free already does not wait with them."""
-        self._work.node.row_wait.set(self.signal, self._work.replica_set, self.name, locked)
+        self._work.node.row_wait.set(self.wakeup, self._work.replica_set, self.name, locked)
         if locked:
             self._row_awaited = self._row_awaited or (time.monotonic(), min(locked))
         elif self._row_awaited is not None:
@@ -236,7 +236,7 @@ class Share:
         """Return the settled end; 0 as long as it is unknown: then nothing is far behind it, and is dealt again."""
         settled = self._work.tail.settled
         if settled is None:
-            self._work.tail.call(self.signal)
+            self._work.tail.call(self.wakeup)
         return settled or 0
 
     def _lane_rests(self) -> None:

@@ -21,7 +21,7 @@ from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable, Uns
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import Interruptions
-from reactive_orch.runtime.signal import WORK, Signal
+from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.telemetry.incidents import frontier_was_held
 from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
 from reactive_orch.telemetry.metrics import count
@@ -63,9 +63,9 @@ class Tail:
         self._frontier = Frontier()
         self._known = False
         """The frontier has been looked at in its incarnation."""
-        self._waiting: set[Signal] = set()
-        self._demand = Signal()
-        self.bell = Signal()
+        self._waiting: set[Wakeup] = set()
+        self._demand = Wakeup()
+        self.bell = Wakeup()
         self.readers = 1
         """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
         self._bell = Bell()
@@ -76,7 +76,7 @@ class Tail:
         self._report_at = 0.0
         self._unheard = 0
         self._looked_at = self._seen_at = 0.0
-        self._asked: set[Signal] = set()
+        self._asked: set[Wakeup] = set()
         self.interruptions = Interruptions()
         self._check_at = 0.0
         self._witnessed: Position = 0
@@ -112,14 +112,14 @@ class Tail:
             return 0.0
         return time.monotonic() - self._held_since
 
-    def call(self, signal: Signal) -> None:
-        """Set this signal once, at the next advance."""
-        self._waiting.add(signal)
+    def call(self, wakeup: Wakeup) -> None:
+        """Set this wake-up once, at the next advance."""
+        self._waiting.add(wakeup)
         self._demand.set()
 
-    def look(self, signal: Signal) -> None:
-        """Look at once, and set this signal then."""
-        self._asked.add(signal)
+    def look(self, wakeup: Wakeup) -> None:
+        """Look at once, and set this wake-up then."""
+        self._asked.add(wakeup)
         self.wake()
 
     def wake(self) -> None:
@@ -225,8 +225,8 @@ class Tail:
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, set()
-        for signal in asked:
-            signal.set()
+        for wakeup in asked:
+            wakeup.set()
 
     async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Frontier]:
         look = await log.observe(connection)
@@ -248,8 +248,8 @@ class Tail:
 
     def _announce(self) -> None:
         waiting, self._waiting = self._waiting, set()
-        for signal in waiting:
-            signal.set()
+        for wakeup in waiting:
+            wakeup.set()
 
     def _released(self) -> None:
         if self.held_s > BLOCKED_AFTER_S:

@@ -14,7 +14,7 @@ import anyio
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.signal import Signal
+from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.incidents import interrupted
 from reactive_orch.telemetry.metric_names import RECONNECTS
 from reactive_orch.telemetry.metrics import count
@@ -36,7 +36,7 @@ class Watch:
         self._database = database
         self._look = look
         self._successor: MemberId | None = None
-        self._changed = Signal()
+        self._changed = Wakeup()
         self._slice: anyio.CancelScope | None = None
 
     def set(self, successor: MemberId | None) -> None:

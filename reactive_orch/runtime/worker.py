@@ -26,7 +26,7 @@ from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
 from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.share import Share
-from reactive_orch.runtime.signal import WORK, Signal
+from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.runtime.watch import Watch
 from reactive_orch.runtime.window_cache import caches_of
 from reactive_orch.runtime.work import Work
@@ -64,7 +64,7 @@ class Worker:
         self._node = node
         self._projections = tuple(projections)
         self._shares: dict[str, Share] = {}
-        self._signal = Signal()
+        self._wakeup = Wakeup()
         self._crowd = Crowd()
         self._ending = Ending(until_idle=until_idle, grace_s=node.config.grace_s)
         self._state = State.STARTING
@@ -107,7 +107,7 @@ class Worker:
     def stop(self) -> None:
         """Finish the batches in flight, save, leave, and let `run` return."""
         self._ending.asked.set()
-        self._signal.set("stop")
+        self._wakeup.set("stop")
 
     async def run(self) -> None:
         """Serve until `stop`, or until idle if asked for.
@@ -119,7 +119,7 @@ class Worker:
             msg = "a worker runs once: make another one to run again"
             raise ConfigError(msg)
         self._began_at = time.monotonic()
-        self._watch = Watch(self._node.database, lambda: self._signal.set("watch"))
+        self._watch = Watch(self._node.database, lambda: self._wakeup.set("watch"))
         with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
                 accepted = await enrolment.register_unless(
@@ -135,7 +135,7 @@ class Worker:
 
     async def _serve(self) -> None:
         if self._ending.until_idle:
-            self._node.tail.look(self._signal)
+            self._node.tail.look(self._wakeup)
         async with lasting_group() as tasks:
             for share in self._shares.values():
                 tasks.start_soon(self._ending.watching, share.run, name=f"{share.run.__module__}.Share.run")
@@ -157,7 +157,7 @@ class Worker:
 
     def wake(self, source: str) -> None:
         """Look: anything may have changed."""
-        self._signal.set(source)
+        self._wakeup.set(source)
         for share in self._shares.values():
             share.wake()
 
@@ -192,11 +192,11 @@ class Worker:
 
     def _share_changed(self) -> None:
         self._adopting.note()
-        self._signal.set()
+        self._wakeup.set()
 
     def _came_to_rest(self) -> None:
         if self._ending.until_idle:
-            self._signal.set()
+            self._wakeup.set()
 
     async def _live(self) -> None:
         backoff, contended, source = Backoff(0.05, 5.0), Backoff(0.001, 0.5), "start"
@@ -213,14 +213,14 @@ class Worker:
             except Unavailable as error:
                 self._progress.turns.note("turn", error)
                 self._enter_unavailable(error)
-                # Not on the signal: each lost connection sets it, this turn's own included.
+                # Not on the wake-up: each lost connection sets it, this turn's own included.
                 await self._ending.pause(backoff.next_s())
                 source = "reconnect"
                 continue
             source = "own"
             if not again:
-                await self._signal.wait(self._look_after_s())
-                source = self._signal.source
+                await self._wakeup.wait(self._look_after_s())
+                source = self._wakeup.source
 
     def _is_over(self) -> bool:
         shares, adopted = self._shares.values(), self._adopting.present is not None and not self._adopting.open
@@ -255,7 +255,7 @@ class Worker:
         trust, watched_s = self._node.session.trusts and core.may_judge(me), self._node.session.watched_s
         new = core.plan_change(snapshot, self._node.partitions_total, trust=trust, watched_s=watched_s)
         if new is not None:
-            if not await self._crowd.gathers(self._signal, snapshot, new):
+            if not await self._crowd.gathers(self._wakeup, snapshot, new):
                 async with self._node.database.coordination(snapshot.incarnation) as connection:
                     await write_generation(connection, turn, snapshot, new)
             return True
@@ -317,7 +317,7 @@ class Worker:
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
         if await enrolment.give_up_refused(self._node, self.replica_set, me, self._shares):
-            self._signal.set("refused")
+            self._wakeup.set("refused")
         for name, share in self._shares.items():
             share.rewound(snapshot.epochs.get(name, 0))
         adoption = self._adopting.present

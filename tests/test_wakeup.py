@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reactive_orch.runtime.signal import WORK, Signal
+from reactive_orch.runtime.wakeup import WORK, Wakeup
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ from reactive_orch.runtime.signal import WORK, Signal
     ],
 )
 async def test_who_woke(set_by: list[str], source: str) -> None:
-    signal = Signal()
+    wakeup = Wakeup()
     for each in set_by:
-        signal.set(each)
-    assert await signal.wait(timeout_s=0) is bool(set_by)
-    assert signal.source == source
-    assert not await signal.wait(timeout_s=0)
-    assert signal.source == "timer"
+        wakeup.set(each)
+    assert await wakeup.wait(timeout_s=0) is bool(set_by)
+    assert wakeup.source == source
+    assert not await wakeup.wait(timeout_s=0)
+    assert wakeup.source == "timer"

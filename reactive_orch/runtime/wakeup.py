@@ -8,7 +8,7 @@ WORK = "work"
 """The worker itself set the flag, as it does whenever what it holds has changed."""
 
 
-class Signal:
+class Wakeup:
     """A flag that stays up until its one waiter has seen it, however often it was set."""
 
     def __init__(self) -> None:
