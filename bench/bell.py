@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.figures import Goal, Section, median, spread, table
 from bench.scene import Child, connected
 from bench.writers import FLUSHES, appending, drained, flush_ms, set_flush
-from reactive_orch.core.bell import DISARM_ABOVE_PER_S
+from reactive_orch.core.waking import DISARM_ABOVE_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -15,13 +15,13 @@ import anyio
 import pytest
 
 from integration_test.harness import connected, wait_until
-from reactive_orch.core import bell
+from reactive_orch.core import waking
 from reactive_orch.core.frontier import Frontier
 from reactive_orch.postgres import log
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import EVENTS_CHANNEL
-from reactive_orch.runtime import tail as tail_module
-from reactive_orch.runtime.tail import Tail
+from reactive_orch.runtime import follower as follower_module
+from reactive_orch.runtime.follower import LogFollower
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -58,38 +58,40 @@ ARMED = (
 
 
 class Listening:
-    """A tail that follows the log, and what its process heard."""
+    """A follower of the log, and what its process heard."""
 
-    def __init__(self, tail: Tail) -> None:
-        self.tail = tail
+    def __init__(self, follower: LogFollower) -> None:
+        self.follower = follower
         self.heard = 0
 
     def hear(self, *_: object) -> None:
         self.heard += 1
-        self.tail.bell.set("notify")
+        self.follower.wakeup.set("notify")
 
     async def reaches(self, position: int, timeout_s: float) -> bool:
         """Wait as a lane does: ask for one wake-up at a time, and look at the settled end."""
         with anyio.move_on_after(timeout_s):
-            while (self.tail.settled or 0) < position:
+            while (self.follower.settled or 0) < position:
                 wakeup = Wakeup()
-                self.tail.call(wakeup)
+                self.follower.call(wakeup)
                 await wakeup.wait()
-        return (self.tail.settled or 0) >= position
+        return (self.follower.settled or 0) >= position
 
 
 @contextlib.asynccontextmanager
-async def following(url: str, kind: type[Tail] = Tail) -> AsyncIterator[Listening]:
-    """Run a tail and its ear; whoever waits for more keeps it looking."""
+async def following(url: str, kind: type[LogFollower] = LogFollower) -> AsyncIterator[Listening]:
+    """Run a follower and its ear; whoever waits for more keeps it looking."""
     database = Database(url, label="bell", connections_max=1, handler_timeout_s=5.0)
     await database.open()
     listening = Listening(kind(database, lambda: True))
     try:
         async with connected(url) as ear, anyio.create_task_group() as tasks:
             await ear.add_listener(EVENTS_CHANNEL, listening.hear)
-            tasks.start_soon(listening.tail.run)
-            tasks.start_soon(_always_wants_more, listening.tail)
-            await wait_until(lambda: _is_true(listening.tail.settled is not None), what="the tail knows the log")
+            tasks.start_soon(listening.follower.run)
+            tasks.start_soon(_always_wants_more, listening.follower)
+            await wait_until(
+                lambda: _is_true(listening.follower.settled is not None), what="the follower knows the log"
+            )
             yield listening
             tasks.cancel_scope.cancel()
     finally:
@@ -100,10 +102,10 @@ async def _is_true(value: bool) -> bool:  # noqa: FBT001
     return value
 
 
-async def _always_wants_more(tail: Tail) -> None:
+async def _always_wants_more(follower: LogFollower) -> None:
     while True:
         wakeup = Wakeup()
-        tail.call(wakeup)
+        follower.call(wakeup)
         await wakeup.wait()
 
 
@@ -119,23 +121,23 @@ def databases(cluster: Cluster, template: str) -> Iterator[list[str]]:
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """No timer finds what nobody rang for."""
-    monkeypatch.setattr(tail_module, "POLL_S", NEVER_S)
-    monkeypatch.setattr(tail_module, "POLL_DEAF_S", NEVER_S)
-    monkeypatch.setattr(tail_module, "ARMED_S", ARMED_MOST_S)
+    monkeypatch.setattr(follower_module, "POLL_S", NEVER_S)
+    monkeypatch.setattr(follower_module, "POLL_DEAF_S", NEVER_S)
+    monkeypatch.setattr(follower_module, "ARMED_S", ARMED_MOST_S)
 
 
 @pytest.fixture
 def arms_at_once(no_poll: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """A reader that finds the bell disarmed believes it for one look, then arms, whatever the rate."""
-    monkeypatch.setattr(bell, "WINDOW_S", 0.0)
-    monkeypatch.setattr(bell, "ARM_BELOW_PER_S", float("inf"))
-    monkeypatch.setattr(bell, "DISARM_ABOVE_PER_S", float("inf"))
+    monkeypatch.setattr(waking, "WINDOW_S", 0.0)
+    monkeypatch.setattr(waking, "ARM_BELOW_PER_S", float("inf"))
+    monkeypatch.setattr(waking, "DISARM_ABOVE_PER_S", float("inf"))
 
 
 # ------------------------------------------------------------------------------------------------------- the race
 
 
-class NoSecondLook(Tail):
+class NoSecondLook(LogFollower):
     """Sleeps right after it has armed: its last look was before."""
 
     async def _sleep(self, connection: BatchConnection) -> None:
@@ -145,7 +147,7 @@ class NoSecondLook(Tail):
             await super()._sleep(connection)
 
 
-class BlindToWriters(Tail):
+class BlindToWriters(LogFollower):
     """Looks once more after it has armed, and sleeps although it saw a writer in flight."""
 
     async def _look(self, connection: BatchConnection) -> None:
@@ -153,7 +155,7 @@ class BlindToWriters(Tail):
         self._frontier = Frontier(self._frontier.settled, incarnation=self._frontier.incarnation)
 
 
-async def race(urls: Sequence[str], kind: type[Tail], *, lost_after_s: float, enough: int) -> tuple[int, int]:
+async def race(urls: Sequence[str], kind: type[LogFollower], *, lost_after_s: float, enough: int) -> tuple[int, int]:
     """Let writers race with readers that go to sleep, one database for each isolation level.
 
     Return the rounds, and how many events were not found.
@@ -166,7 +168,7 @@ async def race(urls: Sequence[str], kind: type[Tail], *, lost_after_s: float, en
     return sum(rounds), sum(lost)
 
 
-async def _race(url: str, kind: type[Tail], level: Any, *, lost_after_s: float, enough: int) -> tuple[int, int]:
+async def _race(url: str, kind: type[LogFollower], level: Any, *, lost_after_s: float, enough: int) -> tuple[int, int]:
     rounds = lost = 0
     chance = random.Random(level)
     async with following(url, kind) as listening, connected(url) as other, connected(url) as writer:
@@ -178,7 +180,7 @@ async def _race(url: str, kind: type[Tail], level: Any, *, lost_after_s: float, 
             _, position = await asyncio.gather(log.arm(other, 0), _write(writer, level, chance))
             if not await listening.reaches(position, lost_after_s):
                 lost += 1
-                listening.tail.wake()
+                listening.follower.wake()
                 assert await listening.reaches(position, LOST_AFTER_S), "found when looked for"
     return rounds, lost
 
@@ -194,14 +196,14 @@ async def _write(writer: Connection, level: Any, chance: random.Random) -> int:
 @pytest.mark.any_server
 @pytest.mark.usefixtures("arms_at_once")
 async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequence[str]) -> None:
-    rounds, lost = await race(databases, Tail, lost_after_s=LOST_AFTER_S, enough=1)
+    rounds, lost = await race(databases, LogFollower, lost_after_s=LOST_AFTER_S, enough=1)
     assert lost == 0, f"{lost} of {rounds}"
 
 
 @pytest.mark.any_server
 @pytest.mark.parametrize("kind", [NoSecondLook, BlindToWriters])
 @pytest.mark.usefixtures("arms_at_once")
-async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[Tail]) -> None:
+async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[LogFollower]) -> None:
     rounds, lost = await race(databases, kind, lost_after_s=MUTANT_LOST_AFTER_S, enough=2)
     assert lost, f"none of {rounds}: the race would not find a bell that loses wake-ups"
 
@@ -273,7 +275,7 @@ async def test_writers_in_line_for_the_bell_disarm_it_whatever_the_rate(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a flush is slow, writers that ring one after the other never reach the rate that would free them."""
-    monkeypatch.setattr(bell, "DISARM_ABOVE_PER_S", float("inf"))
+    monkeypatch.setattr(waking, "DISARM_ABOVE_PER_S", float("inf"))
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(database))
         writers = [await stack.enter_async_context(connected(database)) for _ in range(8)]
@@ -318,10 +320,10 @@ async def test_while_much_is_written_a_reader_gathers(
         writing = asyncio.create_task(write_much(writer, stop))
         try:
             await wait_until(lambda: disarmed(connection), what="disarmed while much is written")
-            await asyncio.sleep(2 * bell.WINDOW_S)  # the rate is that of the last window
+            await asyncio.sleep(2 * waking.WINDOW_S)  # the rate is that of the last window
             looks.clear()
             await asyncio.sleep(LOOKS_COUNTED_S)
-            assert 0 < len(looks) <= 1 + LOOKS_COUNTED_S / bell.LOOK_MOST_S
+            assert 0 < len(looks) <= 1 + LOOKS_COUNTED_S / waking.LOOK_MOST_S
         finally:
             stop.append(True)
             await writing

@@ -16,7 +16,7 @@ from integration_test.harness import append_events, connected, stand, wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
 from reactive_orch.runtime import lane
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.tail import Tail
+from reactive_orch.runtime.follower import LogFollower
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -214,9 +214,9 @@ VALUES ('Key', $1, 1000000, 'Fresh')
 async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The catch-up lane, mostly, and all lanes of a worker that stands by."""
     asked: list[Wakeup] = []
-    call = Tail.call
+    call = LogFollower.call
 
-    def counted(self: Tail, wakeup: Wakeup) -> None:
+    def counted(self: LogFollower, wakeup: Wakeup) -> None:
         if self.settled is not None:
             asked.append(wakeup)
         call(self, wakeup)
@@ -225,7 +225,7 @@ async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypa
     async def quick(event: Event, tx: Connection) -> None:
         pass
 
-    monkeypatch.setattr(Tail, "call", counted)
+    monkeypatch.setattr(LogFollower, "call", counted)
     async with connected(database) as connection, serving(database, quick) as worker:
         for n in range(1, 11):
             await append_events(connection, 1)

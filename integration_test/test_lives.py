@@ -235,7 +235,7 @@ WHERE a.datname = current_database() AND a.application_name = $1 AND a.query LIK
 
 async def test_until_idle_counts_from_the_start_of_the_run(database: str) -> None:
     async with prepared(database) as connection, Node(Config(database_url=database, batch_events=10)) as node:
-        await wait_until(is_true(lambda: node.tail.settled is not None))
+        await wait_until(is_true(lambda: node.follower.settled is not None))
         await append_events(connection, 300)
         await Worker(node, "test", [recorder("handled", worker="only")], until_idle=True).run()
         await assert_each_once(connection)

@@ -220,7 +220,7 @@ async def passed(connection: Connection, projection: str, position: int) -> Any:
 
 
 async def settled_at(node: Node, position: int) -> bool:
-    return node.tail.settled == position
+    return node.follower.settled == position
 
 
 async def test_a_projection_that_gets_no_connection(database: str) -> None:

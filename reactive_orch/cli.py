@@ -245,8 +245,8 @@ def _health(node: Node, worker: Worker) -> tuple[Verdict, Mapping[str, Any]]:
         "generation": worker.generation,
         "partitions": {name: len(held) for name, held in worker.partitions.items()},
         "events_handled": dict(worker.events_handled),
-        "settled_position": node.tail.settled,
-        "frontier_held_s": round(node.tail.held_s, 3),
+        "settled_position": node.follower.settled,
+        "frontier_held_s": round(node.follower.held_s, 3),
     }
 
 

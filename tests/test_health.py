@@ -36,7 +36,7 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
         ({"state": State.REBALANCING, "rebalancing_s": 59.0}, 200, 200, 200, ""),
         ({"state": State.REBALANCING, "rebalancing_s": 61.0}, 200, 503, 503, "rebalancing for too long"),
         ({"rebalancing_s": 61.0}, 200, 200, 200, ""),
-        ({"unheard": True}, 200, 200, 200, "notifications do not arrive"),
+        ({"missed": True}, 200, 200, 200, "notifications do not arrive"),
         ({"listens": False}, 200, 503, 503, "membership connection lost"),
         ({"state": State.JOINING, "expelled": True}, 200, 503, 503, "removed by the others"),
         ({"state": State.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
@@ -70,7 +70,7 @@ def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reas
 
 
 def test_all_reasons_are_given() -> None:
-    facts = replace(SETTLED, state=State.UNAVAILABLE, listens=False, unheard=True, failing_s=STOPPED)
+    facts = replace(SETTLED, state=State.UNAVAILABLE, listens=False, missed=True, failing_s=STOPPED)
     assert assess(facts).reasons == (
         "database unavailable",
         "membership connection lost",

@@ -68,7 +68,7 @@ class Facts:
     """The membership connection is there."""
     expelled: bool = False
     """Removed by the others, and not a member again yet."""
-    unheard: bool = False
+    missed: bool = False
     """Events were found that no notification had told of."""
     frontier_held_s: float = 0.0
     failing_s: dict[str, float] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def _ill(facts: Facts) -> list[tuple[str, bool]]:
 def _degraded(facts: Facts) -> list[tuple[str, bool]]:
     retrying = sorted(name for name, age_s in facts.failing_s.items() if age_s <= STUCK_AFTER_S)
     return [
-        ("notifications do not arrive, polling works", facts.unheard),
+        ("notifications do not arrive, polling works", facts.missed),
         (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
         (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", bool(facts.refused)),
         *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from reactive_orch.model import Position, Snapshot
     from reactive_orch.postgres.database import Database
     from reactive_orch.postgres.session import Session
+    from reactive_orch.runtime.follower import LogFollower
     from reactive_orch.runtime.progress_watch import ProgressWatch
     from reactive_orch.runtime.share import Share
-    from reactive_orch.runtime.tail import Tail
     from reactive_orch.telemetry.metric_names import Metric
 
 Gauges: TypeAlias = "Iterator[tuple[Metric, float, tuple[str, ...]]]"
 
 
-def of_process(database: Database, session: Session, tail: Tail) -> Gauges:
+def of_process(database: Database, session: Session, follower: LogFollower) -> Gauges:
     """Yield what all workers of a process share."""
     yield m.LISTENER_AGE, 0.0 if session.since is None else time.monotonic() - session.since, ()
     yield m.NOTIFICATION_QUEUE, session.queue_usage, ()
-    yield m.FRONTIER, tail.settled or 0, ()
-    yield m.FRONTIER_AGE, tail.held_s, ()
-    for kind, number in tail.holders.items():
+    yield m.FRONTIER, follower.settled or 0, ()
+    yield m.FRONTIER_AGE, follower.held_s, ()
+    for kind, number in follower.holders.items():
         yield m.FRONTIER_HOLDERS, number, (kind,)
     for name, pool in database.pools.items():
         yield m.POOL_CONNECTIONS, pool.get_size() - pool.get_idle_size(), (name, "used")

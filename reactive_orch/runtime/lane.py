@@ -198,7 +198,7 @@ class Lane:
                 raise
             await self._cut_off(window, error)
             return None
-        settled = self._work.tail.settled_in(window.incarnation)
+        settled = self._work.follower.settled_in(window.incarnation)
         if settled is not None and not fetched.events and self.progress.widest(window):
             return await self._prefetcher.past_gap(fetched, settled)
         return fetched
@@ -213,7 +213,7 @@ class Lane:
         await anyio.sleep(self._contended.next_s())
 
     def _window(self) -> Window | None:
-        settled = self._work.tail.settled_in(self.progress.incarnation)
+        settled = self._work.follower.settled_in(self.progress.incarnation)
         return None if settled is None else self.progress.window(settled, self._limit())
 
     async def _work_off(self, tasks: TaskGroup, first: Fetched) -> None:
@@ -247,16 +247,16 @@ class Lane:
         self._land()
 
     def _read_ahead(self, tasks: TaskGroup, fetched: Fetched) -> None:
-        settled = self._work.tail.settled_in(self.progress.incarnation)
+        settled = self._work.follower.settled_in(self.progress.incarnation)
         if fetched.events and settled is not None and not self._attempts.limits(fetched.end):
             following = self.progress.following(fetched.window, fetched.end, settled)
             if following is not None:
                 self._prefetcher.read_ahead(tasks, following)
 
     async def _rest(self) -> None:
-        # Without partitions an advance is of no use to it; each would wake it, and have the tail look again for it.
-        if self.progress.partitions or self._work.tail.settled is None:
-            self._work.tail.call(self.wakeup)
+        # Without partitions an advance is of no use to it; each would wake it, and have the follower look again.
+        if self.progress.partitions or self._work.follower.settled is None:
+            self._work.follower.call(self.wakeup)
         self._work.rests()
         await self.wakeup.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 

@@ -1,6 +1,6 @@
 """One process's side of one database: its connections, its view of the log, and the workers that live on them.
 
-However many replica sets and projections a process runs, it has one membership connection and one tail.
+However many replica sets and projections a process runs, it has one membership connection and one log follower.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.session import Hearers, Session
 from reactive_orch.runtime import gauges
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.follower import LogFollower
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.leaving import Departures
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.row_wait import RowWait
 from reactive_orch.runtime.scopes import lasting_group
-from reactive_orch.runtime.tail import Tail
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.incidents import interrupted, reconnected
@@ -93,7 +93,7 @@ class Node:
             look=self._look,
         )
         self.session = Session(self.database, config.heartbeat_s, hearers)
-        self.tail = Tail(self.database, lambda: self.session.connected)
+        self.follower = LogFollower(self.database, lambda: self.session.connected)
         self.row_wait = RowWait(self.database)
         self.departures = Departures(self.database, self.session, lambda: self.partitions_total)
         self.partitions_total = 0
@@ -104,8 +104,8 @@ class Node:
         self._tenants: list[Tenant] = []
 
     def _ring(self) -> None:
-        count(m.NOTIFICATIONS, "events", "coalesced" if self.tail.bell.is_set else "used")
-        self.tail.bell.set("notify")
+        count(m.NOTIFICATIONS, "events", "coalesced" if self.follower.wakeup.is_set else "used")
+        self.follower.wakeup.set("notify")
 
     def _generation(self, replica_set: str) -> None:
         ours = self._wake(replica_set, "notify")
@@ -121,7 +121,7 @@ class Node:
         return bool(concerned)
 
     def _look(self) -> None:
-        self.tail.wake()
+        self.follower.wake()
         for tenant in self._tenants:
             tenant.wake("reconnect")
 
@@ -150,7 +150,7 @@ class Node:
             self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)
             begin()
             spans.bridge()
-            stack.enter_context(observed(lambda: gauges.of_process(self.database, self.session, self.tail)))
+            stack.enter_context(observed(lambda: gauges.of_process(self.database, self.session, self.follower)))
             self.database.on_lost.append(self._look)
             await stack.enter_async_context(self._background())
             self._stack = stack.pop_all()
@@ -179,7 +179,7 @@ class Node:
         async with lasting_group() as tasks:
             with spans.quiet():
                 tasks.start_soon(self._keep_session)
-                tasks.start_soon(self.tail.run)
+                tasks.start_soon(self.follower.run)
                 tasks.start_soon(self.row_wait.run)
                 tasks.start_soon(self.departures.run)
                 tasks.start_soon(self._measure_loop)
@@ -225,7 +225,7 @@ class Node:
         backoff = Backoff(0.05, 5.0)
         while True:
             await anyio.sleep(backoff.next_s())
-            # ConfigError: a half-restored database, perhaps; if it stays, the tail says so and stops the process.
+            # ConfigError: a half-restored database, perhaps; if it stays, the follower says so and stops the process.
             with passing_over("membership", Unavailable, Superseded, ConfigError):
                 await self.session.reopen()
                 return

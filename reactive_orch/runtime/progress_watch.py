@@ -54,7 +54,7 @@ class ProgressWatch:
         passed_s, self._looked_at = now - self._looked_at, now
         self._standstills = {name: self._standstills.get(name) or Standstill() for name in shares}
         for name, standstill in self._standstills.items():
-            standstill.look(_standings(shares[name], self._node.tail.settled, now, state), passed_s)
+            standstill.look(_standings(shares[name], self._node.follower.settled, now, state), passed_s)
         self.stalls = (*self._of_loops(state), *self._of_projections(shares))
         self._say()
 
@@ -66,8 +66,8 @@ class ProgressWatch:
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
             listens=node.session.connected,
-            unheard=node.tail.unheard,
-            frontier_held_s=node.tail.held_s,
+            missed=node.follower.missed,
+            frontier_held_s=node.follower.held_s,
             failing_s={name: now - since for name, since in failing.items() if since is not None},
             stalls=self.stalls,
             **known,
@@ -77,7 +77,7 @@ class ProgressWatch:
         if state is not State.UNAVAILABLE:
             what = "not registered" if state is State.STARTING else "the replica set could not be looked at"
             yield from self.turns.stalls(what)
-            yield from self._node.tail.interruptions.stalls("the log could not be looked at")
+            yield from self._node.follower.interruptions.stalls("the log could not be looked at")
 
     def _of_projections(self, shares: Mapping[str, Share]) -> Iterator[Stall]:
         for name, standstill in self._standstills.items():

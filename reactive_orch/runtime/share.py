@@ -234,9 +234,9 @@ class Share:
 
     def _settled(self) -> Position:
         """Return the settled end; 0 as long as it is unknown: then nothing is far behind it, and is dealt again."""
-        settled = self._work.tail.settled
+        settled = self._work.follower.settled
         if settled is None:
-            self._work.tail.call(self.wakeup)
+            self._work.follower.call(self.wakeup)
         return settled or 0
 
     def _lane_rests(self) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Projection, Swap, Window
     from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.follower import LogFollower
     from reactive_orch.runtime.node import Node
-    from reactive_orch.runtime.tail import Tail
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -49,9 +49,9 @@ class Work:
         return self.node.database
 
     @property
-    def tail(self) -> Tail:
+    def follower(self) -> LogFollower:
         """The settled end of the log."""
-        return self.node.tail
+        return self.node.follower
 
     @property
     def partitions_total(self) -> int:

@@ -135,7 +135,7 @@ class Worker:
 
     async def _serve(self) -> None:
         if self._ending.until_idle:
-            self._node.tail.look(self._wakeup)
+            self._node.follower.look(self._wakeup)
         async with lasting_group() as tasks:
             for share in self._shares.values():
                 tasks.start_soon(self._ending.watching, share.run, name=f"{share.run.__module__}.Share.run")
@@ -178,7 +178,7 @@ class Worker:
 
     def _gauges(self) -> gauges.Gauges:
         yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._adopting.settled)
-        yield from gauges.of_shares(self.replica_set, self._shares, self._node.tail.settled, self._progress)
+        yield from gauges.of_shares(self.replica_set, self._shares, self._node.follower.settled, self._progress)
 
     def _work(self, projection: Projection) -> Work:
         return Work(
@@ -224,7 +224,7 @@ class Worker:
 
     def _is_over(self) -> bool:
         shares, adopted = self._shares.values(), self._adopting.present is not None and not self._adopting.open
-        settled = self._node.tail.settled_since(self._began_at or 0.0)
+        settled = self._node.follower.settled_since(self._began_at or 0.0)
         if adopted and not self._stopping and self._ending.is_due(settled, self._node.database.incarnation, shares):
             self.stop()
         return self._ending.is_over(shares, left=self.member is None)
@@ -273,7 +273,7 @@ class Worker:
         turn.observed()
         self._ending.note(reached=True)
         self.snapshot = snapshot
-        self._node.tail.readers = max(len(snapshot.members), 1)
+        self._node.follower.readers = max(len(snapshot.members), 1)
         if snapshot.settled:
             self._adopting.settled = snapshot.generation
         return snapshot

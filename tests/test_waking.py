@@ -1,10 +1,10 @@
-"""The bell: armed by the log's rate, with two limits."""
+"""Waking: the bell is armed by the log's rate, with two limits."""
 
 from __future__ import annotations
 
 import pytest
 
-from reactive_orch.core.bell import (
+from reactive_orch.core.waking import (
     ARM_BELOW_PER_S,
     DISARM_ABOVE_PER_S,
     DISARM_QUEUE,
@@ -12,20 +12,20 @@ from reactive_orch.core.bell import (
     LOOK_LEAST_S,
     LOOK_MOST_S,
     WINDOW_S,
-    Bell,
+    Waking,
 )
 
 
-def _after(bell: Bell, rate: float, *, seconds: float = 1.0, every_s: float = 0.05) -> Bell:
+def _after(waking: Waking, rate: float, *, seconds: float = 1.0, every_s: float = 0.05) -> Waking:
     """Let events be written at a rate, with a look now and then."""
-    now, head = bell.since_s, float(bell.since or 0)
+    now, head = waking.since_s, float(waking.since or 0)
     for _ in range(round(seconds / every_s)):
         now, head = now + every_s, head + rate * every_s
-        bell = bell.observe(int(head), now, disarmed=False)
-    return bell
+        waking = waking.observe(int(head), now, disarmed=False)
+    return waking
 
 
-START = Bell().observe(0, 0.0, disarmed=False)
+START = Waking().observe(0, 0.0, disarmed=False)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ START = Bell().observe(0, 0.0, disarmed=False)
     ],
 )
 def test_armed_by_the_rate_with_two_limits(*, was: bool, rate: float, armed: bool) -> None:
-    assert _after(Bell(was, 0.0, 0), rate).armed is armed
+    assert _after(Waking(was, 0.0, 0), rate).armed is armed
 
 
 def test_the_rate_is_that_of_the_last_moments_not_of_an_idle_hour() -> None:
@@ -66,7 +66,7 @@ def test_writers_in_line_for_the_bell_disarm_it_whatever_the_rate() -> None:
 
 
 def test_a_fresh_reader_believes_that_nobody_rings() -> None:
-    assert not Bell().observe(0, 0.0, disarmed=True).armed
+    assert not Waking().observe(0, 0.0, disarmed=True).armed
     assert START.armed
 
 

@@ -33,7 +33,7 @@ and a flush, which the writers miss the more of them there are; a few millisecon
 
 
 @dataclass(frozen=True, slots=True)
-class Bell:
+class Waking:
     """Whether writers are to ring, and since when how much was written."""
 
     armed: bool = True
@@ -47,18 +47,18 @@ class Bell:
         alone_s = min(self.rate * LOOK_S_PER_RATE, LOOK_MOST_S)
         return max(alone_s, min(LOOK_LEAST_S * readers, LOOK_CROWD_MOST_S))
 
-    def observe(self, head: Position, now_s: float, *, disarmed: bool, queue: int = 0) -> Bell:
-        """Return the bell after a look at the log's head; `now_s` is of any clock that only goes forward.
+    def observe(self, head: Position, now_s: float, *, disarmed: bool, queue: int = 0) -> Waking:
+        """Return it after a look at the log's head; `now_s` is of any clock that only goes forward.
 
         `disarmed`: another reader has seen a high rate, or `queue`: so many writers wait for each other because they
         ring. Either is believed for a window; then one's own rate decides.
         """
         disarmed = disarmed or queue >= DISARM_QUEUE
         if self.since is None or (self.armed and disarmed):
-            return Bell(self.armed and not disarmed, now_s, head, self.rate)
+            return Waking(self.armed and not disarmed, now_s, head, self.rate)
         elapsed_s = now_s - self.since_s
         if elapsed_s < WINDOW_S:
             return self
         rate = (head - self.since) / elapsed_s
         limit = DISARM_ABOVE_PER_S if self.armed else ARM_BELOW_PER_S
-        return Bell(rate < limit, now_s, head, rate)
+        return Waking(rate < limit, now_s, head, rate)

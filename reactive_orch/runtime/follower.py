@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.core.bell import Bell
 from reactive_orch.core.frontier import Frontier, Observation
+from reactive_orch.core.waking import Waking
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable, UnsafeLog
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
@@ -47,34 +47,34 @@ BLOCKED_AFTER_S, BLOCKED_REPEAT_S = 1.0, 30.0
 CHECK_EVERY_S = 2.0
 """How often what the log must be is looked at in full; what concerns the frontier comes with every look."""
 
-UNHEARD_TIMES = 2
+MISSED_TIMES = 2
 """So many finds in a row without a notification are no coincidence."""
 
 _logger = logging.getLogger("reactive_orch")
 
 
-class Tail:
+class LogFollower:
     """How far the log may be read."""
 
-    def __init__(self, database: Database, hears: Callable[[], bool]) -> None:
-        """Prepare; `run` follows the log. `hears` tells whether notifications arrive."""
+    def __init__(self, database: Database, listening: Callable[[], bool]) -> None:
+        """Prepare; `run` follows the log. `listening` tells whether notifications arrive."""
         self._database = database
-        self._hears = hears
+        self._listening = listening
         self._frontier = Frontier()
         self._known = False
         """The frontier has been looked at in its incarnation."""
         self._waiting: set[Wakeup] = set()
         self._demand = Wakeup()
-        self.bell = Wakeup()
+        self.wakeup = Wakeup()
         self.readers = 1
         """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
-        self._bell = Bell()
+        self._waking = Waking()
         self._armed_until_s = 0.0
         self._silence: str | None = None
         self.blockers: list[Blocker] = []
         self._held_since: float | None = None
         self._report_at = 0.0
-        self._unheard = 0
+        self._missed = 0
         self._looked_at = self._seen_at = 0.0
         self._asked: set[Wakeup] = set()
         self.interruptions = Interruptions()
@@ -82,9 +82,9 @@ class Tail:
         self._witnessed: Position = 0
 
     @property
-    def unheard(self) -> bool:
+    def missed(self) -> bool:
         """Whether events are found that no notification told of, or would be."""
-        return self._silence is not None or self._unheard >= UNHEARD_TIMES
+        return self._silence is not None or self._missed >= MISSED_TIMES
 
     @property
     def holders(self) -> Mapping[str, int]:
@@ -124,7 +124,7 @@ class Tail:
 
     def wake(self) -> None:
         """Look at once: something rang, or nothing remembered is valid any more."""
-        self.bell.set()
+        self.wakeup.set()
         self._demand.set()
 
     async def run(self) -> None:
@@ -156,22 +156,22 @@ class Tail:
         while incarnation == self._database.incarnation:
             backoff.reset()
             self.interruptions.over()
-            asleep, before = self._bell.armed and not self._frontier.waiting, self._frontier.settled
-            if not self._bell.armed:
+            asleep, before = self._waking.armed and not self._frontier.waiting, self._frontier.settled
+            if not self._waking.armed:
                 # Before anything is waited for: under many writers the frontier always waits for one of them.
                 await self._disarm(connection)
-            self.bell.source = WORK  # unless it is waited for
-            if not self._bell.armed:
+            self.wakeup.source = WORK  # unless it is waited for
+            if not self._waking.armed:
                 await self._gather(connection)
             elif self._frontier.waiting:
-                await self.bell.wait(looked_again.next_s())
+                await self.wakeup.wait(looked_again.next_s())
             else:
                 looked_again.reset()
                 await self._sleep(connection)
-            count(WAKE_UPS, "tail", self.bell.source)
+            count(WAKE_UPS, "tail", self.wakeup.source)
             await self._look(connection)
             if asleep and self._frontier.settled > before:
-                self._unheard = self._unheard + 1 if self.bell.source == "timer" else 0
+                self._missed = self._missed + 1 if self.wakeup.source == "timer" else 0
 
     async def _begin(self, connection: BatchConnection) -> None:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
@@ -179,7 +179,7 @@ class Tail:
         state = await self._check(connection)
         # A checkpoint was written by somebody for whom everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint, incarnation=connection.marks.incarnation)
-        self._bell, self._armed_until_s = Bell(), 0.0
+        self._waking, self._armed_until_s = Waking(), 0.0
         self._held_since, self.blockers, self._report_at = None, [], 0.0
         await self._look(connection)
         self._known = True
@@ -213,7 +213,7 @@ class Tail:
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, frontier.settled, look.head))
         self._frontier = frontier
-        self._bell = self._bell.observe(look.head, time.monotonic(), disarmed=look.disarmed, queue=look.queue)
+        self._waking = self._waking.observe(look.head, time.monotonic(), disarmed=look.disarmed, queue=look.queue)
         if frontier.settled > before or not frontier.waiting:
             self._released()
         if frontier.settled > before:
@@ -281,8 +281,8 @@ class Tail:
             self._note_silence(await log.arm(connection, ARMED_S))
             self._armed_until_s = time.monotonic() + ARMED_S
         else:
-            poll_s = POLL_S if self._hears() and self._silence is None else POLL_DEAF_S
-            await self.bell.wait(poll_s * random.uniform(0.8, 1.0))
+            poll_s = POLL_S if self._listening() and self._silence is None else POLL_DEAF_S
+            await self.wakeup.wait(poll_s * random.uniform(0.8, 1.0))
 
     def _note_silence(self, silence: str | None) -> None:
         """Say why nobody rings when that begins, and when it ends; what was missed until then is no sign any more."""
@@ -295,7 +295,7 @@ class Tail:
             )
         if silence is None and self._silence is not None:
             _logger.info("writers ring again", extra={"event": "ringing"})
-            self._unheard = 0
+            self._missed = 0
         self._silence = silence
 
     async def _gather(self, connection: BatchConnection) -> None:
@@ -305,7 +305,7 @@ class Tail:
         among many of them somebody always does.
         """
         await self._wanted(connection)
-        await self.bell.wait(max(self._looked_at + self._bell.look_every_s(self.readers) - time.monotonic(), 0.0))
+        await self.wakeup.wait(max(self._looked_at + self._waking.look_every_s(self.readers) - time.monotonic(), 0.0))
 
     async def _disarm(self, connection: BatchConnection) -> None:
         if self._armed_until_s:
