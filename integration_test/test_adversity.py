@@ -330,8 +330,8 @@ async def _deadlocks(connection: Connection) -> int:
 async def usurping(url: str, projection: Projection) -> AsyncIterator[Share]:
     """Run a share that was given all partitions by nobody."""
     async with Node(Config(database_url=url, batch_events=10)) as node:
-        work = Worker(node, "test", [projection])._work(projection)  # noqa: SLF001 - as a worker would
-        share = Share(work, caches_of([projection])[projection.name])
+        scope = Worker(node, "test", [projection])._scope(projection)  # noqa: SLF001 - as a worker would
+        share = Share(scope, caches_of([projection])[projection.name])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(share.run)
             share.set(frozenset(range(PARTITIONS)))

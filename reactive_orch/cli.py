@@ -32,8 +32,8 @@ from reactive_orch.core.health import Verdict, assess
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.explaining import EXIT_CONFIG, EXIT_FAILED, explain
 from reactive_orch.model import Projection, check_name
+from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.node import Node
-from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.worker import Worker
 from reactive_orch.streams import open_streams, say
 from reactive_orch.telemetry.exporting import exporting

@@ -120,7 +120,7 @@ def checkpoint_committed_before_the_handlers() -> None:
 def no_reload_after_a_short_count() -> None:
     def forget(self: Lane) -> None:
         self._leaving.clear()
-        self.progress.incarnation = self._work.database.incarnation
+        self.progress.incarnation = self._scope.database.incarnation
 
     _put(Lane, "forget", forget)
 

@@ -17,7 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from reactive_orch.errors import HandlerFailed, described
-from reactive_orch.runtime.scopes import from_outside, innermost, leave_inner, take_back
+from reactive_orch.runtime.cancellation import from_outside, innermost, leave_inner, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

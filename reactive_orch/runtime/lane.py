@@ -24,8 +24,8 @@ from reactive_orch.postgres.connection import drop
 from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.calling import BATCH_S, Calling
+from reactive_orch.runtime.cancellation import lasting_group, outlive
 from reactive_orch.runtime.prefetch import Prefetcher
-from reactive_orch.runtime.scopes import lasting_group, outlive
 from reactive_orch.runtime.setbacks import Setbacks
 from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.handling import Handling
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Event, Partition, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.runtime.scope import Scope
     from reactive_orch.runtime.window_cache import Fetched, WindowCache
-    from reactive_orch.runtime.work import Work
 
 SAVE_EVERY_S = 5.0
 """How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
@@ -57,31 +57,31 @@ _logger = logging.getLogger("reactive_orch")
 class Lane:
     """Some partitions of one projection."""
 
-    def __init__(self, work: Work, cache: WindowCache) -> None:
+    def __init__(self, scope: Scope, cache: WindowCache) -> None:
         """Start without partitions."""
-        self._work = work
-        self.progress = Progress(work.config.batch_events, work.partitions_total, work.database.incarnation)
+        self._scope = scope
+        self.progress = Progress(scope.config.batch_events, scope.partitions_total, scope.database.incarnation)
         self.wakeup = Wakeup()
         self.in_flight: frozenset[Partition] = frozenset()
         self.events_handled = 0
         self._failing_since: float | None = None
         self._called_at: float | None = None
         """Since when handlers have been running for a batch, by the monotonic clock."""
-        self.handling = Handling(work.replica_set, work.projection.name, work.generation)
+        self.handling = Handling(scope.replica_set, scope.projection.name, scope.generation)
         self._tx: AnyConnection | None = None
         """Of the batch that is being handled."""
         self._leaving: set[Partition] = set()
-        around = self.handling.traced if work.config.trace_events else None
-        self._calling = Calling(work.projection, work.config.handler_timeout_s, around)
+        around = self.handling.traced if scope.config.trace_events else None
+        self._calling = Calling(scope.projection, scope.config.handler_timeout_s, around)
         self._attempts = Attempts()
-        self._pace = Pace(work.config.batch_events)
+        self._pace = Pace(scope.config.batch_events)
         self._saved_at = time.monotonic()
         self._retry = Backoff(0.1, 30.0)
-        self._prefetcher = Prefetcher(work.database, work.projection.filter, cache, self.handling.read)
+        self._prefetcher = Prefetcher(scope.database, scope.projection.filter, cache, self.handling.read)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._gather_s = 0.0
-        self._setbacks = Setbacks(work)
+        self._setbacks = Setbacks(scope)
 
     @property
     def failing_since(self) -> float | None:
@@ -90,13 +90,13 @@ class Lane:
 
     def handler_runs(self, now: float) -> bool:
         """Tell whether handlers are at work, and not for longer than they may be."""
-        most_s = self._work.config.handler_timeout_s + BATCH_S
+        most_s = self._scope.config.handler_timeout_s + BATCH_S
         return self._called_at is not None and now - self._called_at <= most_s
 
     @property
     def remembers(self) -> bool:
         """Whether what it knows is of the present incarnation of the database: else it is about to forget it."""
-        return self.progress.incarnation == self._work.database.incarnation
+        return self.progress.incarnation == self._scope.database.incarnation
 
     def take(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
         """Begin with partitions where their checkpoints stand, as read in this incarnation."""
@@ -135,9 +135,9 @@ class Lane:
 
     def forget(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
-        self.progress.begin(self._work.database.incarnation)
+        self.progress.begin(self._scope.database.incarnation)
         self._leaving.clear()
-        self._work.changed()
+        self._scope.changed()
 
     async def run(self) -> None:
         """Run batches for ever. Raises ProjectionFailed when a handler has failed for good."""
@@ -147,18 +147,18 @@ class Lane:
                     await self._attempt(tasks)
                 except asyncio.CancelledError as error:
                     outlive(error)
-                    self._work.note_strike(error)
+                    self._scope.note_strike(error)
                     self.forget()
 
     async def _attempt(self, tasks: TaskGroup) -> None:
         try:
             await self._step(tasks)
         except Superseded as error:
-            self._work.interruptions.note("lane", error)
+            self._scope.interruptions.note("lane", error)
             await anyio.sleep(self._contended.next_s())
             self.forget()  # now: what is loaded before the pause is out of date after it, and loses again
         except Unavailable as error:
-            self._work.interruptions.note("lane", error)
+            self._scope.interruptions.note("lane", error)
             self.forget()  # first: the share deals nothing before all its lanes have forgotten
             await anyio.sleep(self._reconnect.next_s())
         except HandlerFailed as error:
@@ -198,31 +198,31 @@ class Lane:
                 raise
             await self._cut_off(window, error)
             return None
-        settled = self._work.follower.settled_in(window.incarnation)
+        settled = self._scope.follower.settled_in(window.incarnation)
         if settled is not None and not fetched.events and self.progress.widest(window):
             return await self._prefetcher.past_gap(fetched, settled)
         return fetched
 
     async def _cut_off(self, window: Window, error: Superseded | Unavailable) -> None:
         self.progress.narrow(window)
-        self._work.say_cut(window, error)
+        self._scope.say_cut(window, error)
         if isinstance(error, Unavailable):
             raise error
         # Reading puts nothing in doubt: what was read before is saved in its turn, or it would begin anew for ever.
-        self._work.interruptions.note("lane", error)
+        self._scope.interruptions.note("lane", error)
         await anyio.sleep(self._contended.next_s())
 
     def _window(self) -> Window | None:
-        settled = self._work.follower.settled_in(self.progress.incarnation)
+        settled = self._scope.follower.settled_in(self.progress.incarnation)
         return None if settled is None else self.progress.window(settled, self._limit())
 
     async def _work_off(self, tasks: TaskGroup, first: Fetched) -> None:
         """Handle what was read and, on the same connection, what follows as long as it is there at once."""
         fetched: Fetched | None = first
-        work = self._work
+        scope = self._scope
         async with (
-            work.database.processing(self.progress.incarnation) as connection,
-            checkpoints.Batches(connection, work.replica_set, work.projection.name) as batches,
+            scope.database.processing(self.progress.incarnation) as connection,
+            checkpoints.Batches(connection, scope.replica_set, scope.projection.name) as batches,
         ):
             while fetched is not None and self.remembers:
                 self._read_ahead(tasks, fetched)
@@ -247,7 +247,7 @@ class Lane:
         self._land()
 
     def _read_ahead(self, tasks: TaskGroup, fetched: Fetched) -> None:
-        settled = self._work.follower.settled_in(self.progress.incarnation)
+        settled = self._scope.follower.settled_in(self.progress.incarnation)
         if fetched.events and settled is not None and not self._attempts.limits(fetched.end):
             following = self.progress.following(fetched.window, fetched.end, settled)
             if following is not None:
@@ -255,9 +255,9 @@ class Lane:
 
     async def _rest(self) -> None:
         # Without partitions an advance is of no use to it; each would wake it, and have the follower look again.
-        if self.progress.partitions or self._work.follower.settled is None:
-            self._work.follower.call(self.wakeup)
-        self._work.rests()
+        if self.progress.partitions or self._scope.follower.settled is None:
+            self._scope.follower.call(self.wakeup)
+        self._scope.rests()
         await self.wakeup.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 
     def _limit(self) -> int:
@@ -308,31 +308,31 @@ class Lane:
 
     async def _after_failure(self, error: HandlerFailed) -> None:
         self._land()
-        if self._attempts.count > self._work.config.retries:
+        if self._attempts.count > self._scope.config.retries:
             msg = (
-                f"projection {self._work.projection.name!r} failed at event position {self._attempts.until} "
+                f"projection {self._scope.projection.name!r} failed at event position {self._attempts.until} "
                 f"in {self._attempts.count} attempts: {error}"
             )
             raise ProjectionFailed(msg) from error.__cause__
         _logger.warning(
             "projection %s: batch rolled back at or before position %d, trying again: %s",
-            self._work.projection.name,
+            self._scope.projection.name,
             self._attempts.until,
             named(error),
             extra={
                 "event": "retrying",
-                "replica_set": self._work.replica_set,
-                "projection": self._work.projection.name,
+                "replica_set": self._scope.replica_set,
+                "projection": self._scope.projection.name,
             },
         )
-        await self._work.database.renew()
+        await self._scope.database.renew()
         await anyio.sleep(self._retry.next_s())
 
     def _land(self) -> None:
         if self._leaving:
             self.progress.drop(self._leaving)
             self._leaving.clear()
-            self._work.changed()
+            self._scope.changed()
 
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved_at >= SAVE_EVERY_S
@@ -342,7 +342,7 @@ class Lane:
         swaps, incarnation = self.progress.unsaved(self.progress.partitions), self.progress.incarnation
         self.in_flight = frozenset(swap.partition for swap in swaps)
         try:
-            await self._work.save(swaps, incarnation)
+            await self._scope.save(swaps, incarnation)
             if incarnation == self.progress.incarnation:
                 self.progress.swapped(swaps)
         finally:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from reactive_orch.errors import HandlerFailed, Superseded, described
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign
-from reactive_orch.runtime.scopes import outlive
+from reactive_orch.runtime.cancellation import outlive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reactive_orch.postgres.connection import AnyConnection
-    from reactive_orch.runtime.work import Work
+    from reactive_orch.runtime.scope import Scope
 
 SETBACKS_MAX = 20
 """So many setbacks in a row inside handlers count as the handler's own failure."""
@@ -27,11 +27,11 @@ ALMOST = 0.9
 class Setbacks:
     """Those of one lane, in a row."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, scope: Scope) -> None:
         """Begin without any."""
-        self._database = work.database
-        self._timeout_s = work.config.handler_timeout_s
-        self._say_struck = work.say_struck
+        self._database = scope.database
+        self._timeout_s = scope.config.handler_timeout_s
+        self._say_struck = scope.say_struck
         self._in_a_row = 0
 
     def over(self) -> None:

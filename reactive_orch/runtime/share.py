@@ -17,9 +17,9 @@ from reactive_orch.core.dealing import deal
 from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.lane import Lane
-from reactive_orch.runtime.scopes import lasting_group
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position
+    from reactive_orch.runtime.scope import Scope
     from reactive_orch.runtime.window_cache import WindowCache
-    from reactive_orch.runtime.work import Work
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -36,12 +36,12 @@ _logger = logging.getLogger("reactive_orch")
 class Share:
     """The partitions of one projection on one worker."""
 
-    def __init__(self, work: Work, caches: Sequence[WindowCache]) -> None:
-        """Start without partitions. `work.changed` is called when the share may have settled."""
+    def __init__(self, scope: Scope, caches: Sequence[WindowCache]) -> None:
+        """Start without partitions. `scope.changed` is called when the share may have settled."""
         self.wakeup = Wakeup()
-        self._changed, self._rests = work.changed, work.rests
-        self._work = replace(work, changed=self.wakeup.set, rests=self._lane_rests)
-        *self._lanes, self._catch_up = [Lane(self._work, cache) for cache in caches]
+        self._changed, self._rests = scope.changed, scope.rests
+        self._scope = replace(scope, changed=self.wakeup.set, rests=self._lane_rests)
+        *self._lanes, self._catch_up = [Lane(self._scope, cache) for cache in caches]
         self._desired: frozenset[Partition] = frozenset()
         self._saving = False
         self._row_awaited: tuple[float, Partition] | None = None
@@ -53,7 +53,7 @@ class Share:
     @property
     def name(self) -> str:
         """The projection's name."""
-        return self._work.projection.name
+        return self._scope.projection.name
 
     @property
     def _all_lanes(self) -> list[Lane]:
@@ -106,7 +106,7 @@ class Share:
     @property
     def hindrance(self) -> str:
         """The type and code of the error that one of its loops passed over last; empty if there is no recent one."""
-        return self._work.interruptions.cause
+        return self._scope.interruptions.cause
 
     def lag(self, settled: Position) -> tuple[int, float]:
         """Return how far its slowest lane is behind the settled end of the log: in positions, and in seconds."""
@@ -169,7 +169,7 @@ class Share:
                 await self._round()
                 backoff.reset()
             except (Unavailable, Superseded) as error:
-                self._work.interruptions.note("share", error)
+                self._scope.interruptions.note("share", error)
                 await anyio.sleep(backoff.next_s())
                 continue
             except Refused:
@@ -183,31 +183,31 @@ class Share:
         if missing:
             await self._load_free(missing)
         else:
-            self._deal({}, self._work.database.incarnation)
+            self._deal({}, self._scope.database.incarnation)
         self._await_free(self._desired - self.held)
 
     async def _let_go(self) -> None:
-        lost, incarnation = self.held - self._desired, self._work.database.incarnation
+        lost, incarnation = self.held - self._desired, self._scope.database.incarnation
         unsaved = [swap for lane in self._all_lanes for swap in lane.release(lost)]
         self._saving = True
         try:
             # Superseded: the new owner was quicker; it reads a stretch without events once more.
             with passing_over("share", Superseded):
-                await self._work.save(unsaved, incarnation)
+                await self._scope.save(unsaved, incarnation)
         finally:
             self._saving = False
 
     async def _load_free(self, missing: frozenset[Partition]) -> None:
-        incarnation = self._work.database.incarnation
-        async with self._work.database.coordination(incarnation) as connection:
-            gained = await checkpoints.load_free(connection, self._work.replica_set, self._work.projection, missing)
+        incarnation = self._scope.database.incarnation
+        async with self._scope.database.coordination(incarnation) as connection:
+            gained = await checkpoints.load_free(connection, self._scope.replica_set, self._scope.projection, missing)
             if not gained:  # held by others, or not there any more
-                await checkpoints.demand_complete(connection, self._work.replica_set, [self.name])
+                await checkpoints.demand_complete(connection, self._scope.replica_set, [self.name])
         self._deal(gained, incarnation)
 
     def _await_free(self, locked: frozenset[Partition]) -> None:
         """Look again when one of these rows is free: what is free already does not wait with them."""
-        self._work.node.row_wait.set(self.wakeup, self._work.replica_set, self.name, locked)
+        self._scope.node.row_wait.set(self.wakeup, self._scope.replica_set, self.name, locked)
         if locked:
             self._row_awaited = self._row_awaited or (time.monotonic(), min(locked))
         elif self._row_awaited is not None:
@@ -218,14 +218,14 @@ class Share:
         """Bring each partition to its lane: what was loaded, and what is better off in another one by now."""
         # While the rows were read, the share may have changed, and the database have been lost. Lanes that have not
         # forgotten yet what they knew before call for another round when they have.
-        if incarnation != self._work.database.incarnation or not self._remembers:
+        if incarnation != self._scope.database.incarnation or not self._remembers:
             return
         lanes, loaded = self._all_lanes, {p: gained[p] for p in (self._desired - self.held) & gained.keys()}
         kept = [lane.progress.partitions & self._desired for lane in lanes]
         dealt = {p: number for number, partitions in enumerate(kept) for p in partitions}
         positions = {p: lanes[number].progress.read_to[p] for p, number in dealt.items()}
         positions |= {p: row.position for p, row in loaded.items()}
-        due = deal(dealt, positions, self._settled(), len(self._lanes), self._work.config.batch_events)
+        due = deal(dealt, positions, self._settled(), len(self._lanes), self._scope.config.batch_events)
         for partition, number in due.items():
             if partition in loaded:
                 lanes[number].take({partition: loaded[partition]}, incarnation)
@@ -234,12 +234,12 @@ class Share:
 
     def _settled(self) -> Position:
         """Return the settled end; 0 as long as it is unknown: then nothing is far behind it, and is dealt again."""
-        settled = self._work.follower.settled
+        settled = self._scope.follower.settled
         if settled is None:
-            self._work.follower.call(self.wakeup)
+            self._scope.follower.call(self.wakeup)
         return settled or 0
 
     def _lane_rests(self) -> None:
         if self._catch_up.progress.partitions:
-            self._deal({}, self._work.database.incarnation)
+            self._deal({}, self._scope.database.incarnation)
         self._rests()

@@ -21,15 +21,15 @@ from reactive_orch.runtime import enrolment, gauges
 from reactive_orch.runtime.adopting import Adopting
 from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.crowd import Crowd
 from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
-from reactive_orch.runtime.scopes import lasting_group
+from reactive_orch.runtime.scope import Scope
 from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.runtime.watch import Watch
 from reactive_orch.runtime.window_cache import caches_of
-from reactive_orch.runtime.work import Work
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.adoption import expelled
 from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
@@ -126,7 +126,7 @@ class Worker:
                     self._ending.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
                 caches = caches_of(accepted)
-                self._shares = {p.name: Share(self._work(p), caches[p.name]) for p in accepted}
+                self._shares = {p.name: Share(self._scope(p), caches[p.name]) for p in accepted}
                 if accepted:
                     await self._serve()
                     self._ending.check_complete({p.name for p in self._projections} - set(self._shares))
@@ -180,8 +180,8 @@ class Worker:
         yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._adopting.settled)
         yield from gauges.of_shares(self.replica_set, self._shares, self._node.follower.settled, self._progress)
 
-    def _work(self, projection: Projection) -> Work:
-        return Work(
+    def _scope(self, projection: Projection) -> Scope:
+        return Scope(
             node=self._node,
             replica_set=self.replica_set,
             projection=projection,

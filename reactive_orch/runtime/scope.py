@@ -24,7 +24,7 @@ _logger = logging.getLogger("reactive_orch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Scope:
     """What every lane of one projection on one worker has in common."""
 
     node: Node
