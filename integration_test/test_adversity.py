@@ -46,7 +46,7 @@ from reactive_orch import projection as make_projection
 from reactive_orch.model import Checkpoint, Swap
 from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime.share import Share
+from reactive_orch.runtime.runner import Runner
 from reactive_orch.runtime.window_cache import caches_of
 
 if TYPE_CHECKING:
@@ -327,15 +327,15 @@ async def _deadlocks(connection: Connection) -> int:
 
 
 @contextlib.asynccontextmanager
-async def usurping(url: str, projection: Projection) -> AsyncIterator[Share]:
-    """Run a share that was given all partitions by nobody."""
+async def usurping(url: str, projection: Projection) -> AsyncIterator[Runner]:
+    """Have a runner that was given all partitions by nobody."""
     async with Node(Config(database_url=url, batch_events=10)) as node:
         scope = Worker(node, "test", [projection])._scope(projection)  # noqa: SLF001 - as a worker would
-        share = Share(scope, caches_of([projection])[projection.name])
+        runner = Runner(scope, caches_of([projection])[projection.name])
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(share.run)
-            share.set(frozenset(range(PARTITIONS)))
-            yield share
+            tasks.start_soon(runner.run)
+            runner.assign(frozenset(range(PARTITIONS)))
+            yield runner
             tasks.cancel_scope.cancel()
 
 

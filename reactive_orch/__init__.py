@@ -18,10 +18,10 @@ And no event is skipped because the frontier never passes a position whose write
 
 Rooms, from the bottom: `errors`, `incarnation`, `json_text` and `model` (the words); `config`, `address` (where the
 database is) and `lines` (events as text); then `core` (decides, no I/O), `postgres` (performs, decides nothing) and
-`telemetry`, which never see each other; `runtime` (where they meet: Node, Worker, Share, Lane), `http` and `waterfall`;
-`commands`, `demo`, `streams` (standard streams as they are found), `abandonable` (calls that may be given up),
-`explaining` (what is said of an error) and `last_resort` (an end that waits for nobody); `cli` on top. Imports go down
-only; a contract in the checks says so. Each module's docstring says what it guarantees.
+`telemetry`, which never see each other; `runtime` (where they meet: Node, Worker, Runner, Lane), `http` and
+`waterfall`; `commands`, `demo`, `streams` (standard streams as they are found), `abandonable` (calls that may be given
+up), `explaining` (what is said of an error) and `last_resort` (an end that waits for nobody); `cli` on top. Imports go
+down only; a contract in the checks says so. Each module's docstring says what it guarantees.
 """
 
 from reactive_orch.config import Config

@@ -24,7 +24,7 @@ from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, 
 from reactive_orch.runtime import append
 from reactive_orch.runtime.calling import Calling
 from reactive_orch.runtime.lane import Lane
-from reactive_orch.runtime.share import Share
+from reactive_orch.runtime.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -118,11 +118,11 @@ def checkpoint_committed_before_the_handlers() -> None:
 
 @_bug
 def no_reload_after_a_short_count() -> None:
-    def forget(self: Lane) -> None:
+    def invalidate(self: Lane) -> None:
         self._leaving.clear()
         self.progress.incarnation = self._scope.database.incarnation
 
-    _put(Lane, "forget", forget)
+    _put(Lane, "invalidate", invalidate)
 
 
 # --------------------------------------------------------------------------------------------- calling the handlers
@@ -388,7 +388,7 @@ def assignment_ignores_who_has_what() -> None:
 
 @_bug
 def acknowledged_before_drained_and_loaded() -> None:
-    _put(Share, "settled", property(lambda _: True))
+    _put(Runner, "reconciled", property(lambda _: True))
 
 
 # ----------------------------------------------------------------------------------------------------- membership

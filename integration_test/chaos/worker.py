@@ -30,7 +30,7 @@ from reactive_orch.core import generation as core
 from reactive_orch.errors import Unavailable
 from reactive_orch.postgres import checkpoints, log, membership, windows
 from reactive_orch.runtime import follower, lane
-from reactive_orch.runtime.share import Share
+from reactive_orch.runtime.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "decide": (core, "plan_change"),
     "announce": (membership, "change"),
     "terminate": (membership, "terminate"),
-    "drain": (Share, "_let_go"),
+    "drain": (Runner, "_release"),
     "take": (checkpoints, "load_free"),
     "wait": (checkpoints, "await_free"),
     "acknowledge": (membership, "acknowledge"),

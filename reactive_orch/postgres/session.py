@@ -206,7 +206,7 @@ class Session:
             self._drawn.add(member)
         return member
 
-    async def forget(self, member: MemberId) -> None:
+    async def unlock(self, member: MemberId) -> None:
         """Give back the lock of a member that has left or was removed."""
         self.members.discard(member)
         async with self._alone() as connection:

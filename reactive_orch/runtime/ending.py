@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from reactive_orch.model import Position
-    from reactive_orch.runtime.share import Share
+    from reactive_orch.runtime.runner import Runner
 
 LEAVE_TIMEOUT_S = 3.0
 """Leaving in good order must not hang on a database that is away: it is finished when the database is back."""
@@ -64,7 +64,7 @@ class Ending:
             with anyio.move_on_after(seconds):
                 await self.asked.wait()
 
-    def is_due(self, settled: Position | None, incarnation: int, shares: Collection[Share]) -> bool:
+    def is_due(self, settled: Position | None, incarnation: int, runners: Collection[Runner]) -> bool:
         """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked.
 
         First of this incarnation of the database: another one may not have what was settled in the one before.
@@ -74,7 +74,7 @@ class Ending:
         if self._target is None or self._target[0] != incarnation:
             self._target = (incarnation, settled)
         target = self._target[1]
-        return all(share.settled and (share.low is None or share.low >= target) for share in shares)
+        return all(runner.reconciled and (runner.low is None or runner.low >= target) for runner in runners)
 
     def check_complete(self, refused: Collection[str]) -> None:
         """Raise ConfigError if not all is done that was to be done until idle: somebody relies on the exit code."""
@@ -82,7 +82,7 @@ class Ending:
             msg = f"not run until idle: {', '.join(sorted(refused))}, recorded with another filter (see rewind)"
             raise ConfigError(msg)
 
-    def is_over(self, shares: Collection[Share], *, left: bool) -> bool:
+    def is_over(self, runners: Collection[Runner], *, left: bool) -> bool:
         """Tell whether a worker that is to stop has left and saved everything, or has waited for that long enough."""
         if not self.begun:
             return False
@@ -90,4 +90,4 @@ class Ending:
         self._since = self._since or now
         if self._away_since is not None and now - max(self._since, self._away_since) > LEAVE_TIMEOUT_S:
             return True
-        return now - self._since > self._grace_s or (left and all(share.settled for share in shares))
+        return now - self._since > self._grace_s or (left and all(runner.reconciled for runner in runners))

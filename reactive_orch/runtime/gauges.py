@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.session import Session
     from reactive_orch.runtime.follower import LogFollower
     from reactive_orch.runtime.progress_watch import ProgressWatch
-    from reactive_orch.runtime.share import Share
+    from reactive_orch.runtime.runner import Runner
     from reactive_orch.telemetry.metric_names import Metric
 
 Gauges: TypeAlias = "Iterator[tuple[Metric, float, tuple[str, ...]]]"
@@ -51,12 +51,14 @@ def of_worker(replica_set: str, state: State, snapshot: Snapshot | None, settled
     yield m.PARTITIONS, sum(map(len, snapshot.owners.values())), (replica_set,)
 
 
-def of_shares(replica_set: str, shares: Mapping[str, Share], settled: Position | None, watch: ProgressWatch) -> Gauges:
+def of_runners(
+    replica_set: str, runners: Mapping[str, Runner], settled: Position | None, watch: ProgressWatch
+) -> Gauges:
     """Yield how far a worker's projections are, and whether they get on."""
-    for name, share in list(shares.items()):
-        positions, age_s = share.lag(settled or 0)
+    for name, runner in list(runners.items()):
+        positions, age_s = runner.lag(settled or 0)
         yield m.LAG, positions, (replica_set, name)
         yield m.LAG_TIME, age_s, (replica_set, name)
         yield m.STANDSTILL, watch.standing_s(name), (replica_set, name)
-        for status, number in share.statuses().items():
+        for status, number in runner.statuses().items():
             yield m.OWNED, number, (replica_set, name, status)

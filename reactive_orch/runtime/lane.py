@@ -3,7 +3,7 @@
     batch   wake-up or timer -> window (SQL) -> plan (core) -> swap, handle, commit
 
 What it remembers of its partitions is good only as long as every swap succeeds and no connection is lost; after any
-doubt it forgets them all, and its share loads them again from the checkpoints.
+doubt it forgets them all, and its runner loads them again from the checkpoints.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Lane:
     def rewound(self, epoch: int) -> None:
         """Forget what was loaded before this epoch, if anything was; a batch in flight finds out by itself."""
         if any(row.epoch < epoch for row in self.progress.saved.values()) and not self.in_flight:
-            self.forget()
+            self.invalidate()
             self.wakeup.set()
 
     def cut(self) -> None:
@@ -133,7 +133,7 @@ class Lane:
         if self._tx is not None:
             drop(self._tx)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
         self.progress.begin(self._scope.database.incarnation)
         self._leaving.clear()
@@ -148,7 +148,7 @@ class Lane:
                 except asyncio.CancelledError as error:
                     outlive(error)
                     self._scope.note_strike(error)
-                    self.forget()
+                    self.invalidate()
 
     async def _attempt(self, tasks: TaskGroup) -> None:
         try:
@@ -156,10 +156,10 @@ class Lane:
         except Superseded as error:
             self._scope.interruptions.note("lane", error)
             await anyio.sleep(self._contended.next_s())
-            self.forget()  # now: what is loaded before the pause is out of date after it, and loses again
+            self.invalidate()  # now: what is loaded before the pause is out of date after it, and loses again
         except Unavailable as error:
             self._scope.interruptions.note("lane", error)
-            self.forget()  # first: the share deals nothing before all its lanes have forgotten
+            self.invalidate()  # first: the runner deals nothing before all its lanes have forgotten
             await anyio.sleep(self._reconnect.next_s())
         except HandlerFailed as error:
             await self._after_failure(error)
@@ -169,7 +169,7 @@ class Lane:
             await anyio.sleep(self._gather_s)
             self._gather_s = 0.0
         if not self.remembers:
-            self.forget()
+            self.invalidate()
         if self._save_is_due():
             await self._save()
         window = self._window()

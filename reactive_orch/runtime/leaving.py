@@ -1,7 +1,7 @@
 """Leaving when the worker itself is no more: after a failure, a cancellation, an outage that outlasted it.
 
 For the others it is a member until a generation says otherwise, and its process, which may live on with other workers,
-holds its lock. To forget it would make the others take the whole process for dead and end all its connections. So the
+holds its lock. To release it would make the others take the whole process for dead and end all its connections. So the
 node sees it off: the member stays, locked and with heartbeats, until it has been removed, however long that takes.
 """
 
@@ -73,7 +73,7 @@ class Departures:
         async with self._database.coordination() as connection:
             await self._remove(connection, replica_set, member)
         with passing_over("leave", *_AWAY):  # a lost connection has given the lock back
-            await self._session.forget(member)
+            await self._session.unlock(member)
         self._due.pop(member, None)
 
     async def _remove(self, connection: AnyConnection, replica_set: str, member: MemberId) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Partition, Position
     from reactive_orch.runtime.node import Node
-    from reactive_orch.runtime.share import Share
+    from reactive_orch.runtime.runner import Runner
 
 LOOK_EVERY_S = 1.0
 LOOK_AFTER_BEATS = 5
@@ -48,20 +48,20 @@ class ProgressWatch:
         """Return for how long settled events of a projection have waited without any progress, in seconds."""
         return self._standstills[projection].longest_s if projection in self._standstills else 0.0
 
-    def look(self, shares: Mapping[str, Share], state: State) -> None:
-        """Look at all shares, and at how the other loops fare."""
+    def look(self, runners: Mapping[str, Runner], state: State) -> None:
+        """Look at all runners, and at how the other loops fare."""
         now = time.monotonic()
         passed_s, self._looked_at = now - self._looked_at, now
-        self._standstills = {name: self._standstills.get(name) or Standstill() for name in shares}
+        self._standstills = {name: self._standstills.get(name) or Standstill() for name in runners}
         for name, standstill in self._standstills.items():
-            standstill.look(_standings(shares[name], self._node.follower.settled, now, state), passed_s)
-        self.stalls = (*self._of_loops(state), *self._of_projections(shares))
+            standstill.look(_standings(runners[name], self._node.follower.settled, now, state), passed_s)
+        self.stalls = (*self._of_loops(state), *self._of_projections(runners))
         self._say()
 
-    def facts(self, shares: Mapping[str, Share], **known: Any) -> Facts:
+    def facts(self, runners: Mapping[str, Runner], **known: Any) -> Facts:
         """Return what the worker's health is judged by; `known` are the fields that only the worker knows."""
         now, node = time.monotonic(), self._node
-        failing = {name: share.failing_since for name, share in shares.items()}
+        failing = {name: runner.failing_since for name, runner in runners.items()}
         return Facts(
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
@@ -79,15 +79,15 @@ class ProgressWatch:
             yield from self.turns.stalls(what)
             yield from self._node.follower.interruptions.stalls("the log could not be looked at")
 
-    def _of_projections(self, shares: Mapping[str, Share]) -> Iterator[Stall]:
+    def _of_projections(self, runners: Mapping[str, Runner]) -> Iterator[Stall]:
         for name, standstill in self._standstills.items():
             if standstill.longest_s > 0:
-                yield Stall(f"no progress on projection {name}", standstill.longest_s, self._cause(shares[name]))
+                yield Stall(f"no progress on projection {name}", standstill.longest_s, self._cause(runners[name]))
 
-    def _cause(self, share: Share) -> str:
-        missing, pool = len(share.assigned - share.held), self._node.database.pools["work"]
-        if share.hindrance or missing:
-            return share.hindrance or f"{missing} partitions could not be taken"
+    def _cause(self, runner: Runner) -> str:
+        missing, pool = len(runner.assigned - runner.held), self._node.database.pools["work"]
+        if runner.hindrance or missing:
+            return runner.hindrance or f"{missing} partitions could not be taken"
         in_use = pool.get_size() - pool.get_idle_size()
         return f"all {in_use} connections are in use" if in_use >= pool.get_max_size() else ""
 
@@ -102,16 +102,16 @@ class ProgressWatch:
             _logger.info("over: %s", what, extra={"event": "resumed", "replica_set": self._replica_set})
 
 
-def _standings(share: Share, settled: Position | None, now: float, state: State) -> Mapping[Partition, Standing]:
-    """Return how the partitions that a share should handle stand.
+def _standings(runner: Runner, settled: Position | None, now: float, state: State) -> Mapping[Partition, Standing]:
+    """Return how the partitions that a runner should handle stand.
 
     In a rebalance others may finish their batches first: that has a limit of its own. A database that is away is said.
     """
     paused = state is State.UNAVAILABLE
-    given_up_by_others = paused or (state is State.REBALANCING and not share.hindrance)
+    given_up_by_others = paused or (state is State.REBALANCING and not runner.hindrance)
     missing = Standing(None, waits=True, excused=given_up_by_others)
-    found = dict.fromkeys(share.assigned, missing)
-    for lane in share.lanes:
+    found = dict.fromkeys(runner.assigned, missing)
+    for lane in runner.lanes:
         excused = paused or settled is None or lane.failing_since is not None or lane.handler_runs(now)
         for partition, read_to in lane.progress.read_to.items():
             if partition in found:

@@ -1,6 +1,6 @@
 """The wait for checkpoints that a worker should hold and others have in a batch still.
 
-One statement for all shares of a process. It waits for one row, which wakes it in a millisecond, and at the end of a
+One statement for all runners of a process. It waits for one row, which wakes it in a millisecond, and at the end of a
 short slice tells which of the others are free as well. So nobody waits longer because many wait, and one connection is
 enough for them.
 """

@@ -25,8 +25,8 @@ from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.crowd import Crowd
 from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
+from reactive_orch.runtime.runner import Runner
 from reactive_orch.runtime.scope import Scope
-from reactive_orch.runtime.share import Share
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.runtime.watch import Watch
 from reactive_orch.runtime.window_cache import caches_of
@@ -63,7 +63,7 @@ class Worker:
         """The replica set as it was last seen."""
         self._node = node
         self._projections = tuple(projections)
-        self._shares: dict[str, Share] = {}
+        self._runners: dict[str, Runner] = {}
         self._wakeup = Wakeup()
         self._crowd = Crowd()
         self._ending = Ending(until_idle=until_idle, grace_s=node.config.grace_s)
@@ -82,18 +82,20 @@ class Worker:
     @property
     def state(self) -> State:
         """Where the worker is in its life."""
-        idle = self._state is State.SERVING and not any(share.assigned or share.held for share in self._shares.values())
+        idle = self._state is State.SERVING and not any(
+            runner.assigned or runner.held for runner in self._runners.values()
+        )
         return State.STANDBY if idle else self._state
 
     @property
     def partitions(self) -> Mapping[str, frozenset[Partition]]:
         """Projection → the partitions it holds now."""
-        return {name: share.held for name, share in self._shares.items()}
+        return {name: runner.held for name, runner in self._runners.items()}
 
     @property
     def events_handled(self) -> Mapping[str, int]:
         """Projection → events in batches committed by this worker."""
-        return {name: share.events_handled for name, share in self._shares.items()}
+        return {name: runner.events_handled for name, runner in self._runners.items()}
 
     @property
     def _stopping(self) -> bool:
@@ -102,7 +104,7 @@ class Worker:
     @property
     def busy(self) -> list[str]:
         """The projections that have a batch in hand."""
-        return [name for name, share in self._shares.items() if share.in_flight]
+        return [name for name, runner in self._runners.items() if runner.in_flight]
 
     def stop(self) -> None:
         """Finish the batches in flight, save, leave, and let `run` return."""
@@ -126,10 +128,10 @@ class Worker:
                     self._ending.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
                 caches = caches_of(accepted)
-                self._shares = {p.name: Share(self._scope(p), caches[p.name]) for p in accepted}
+                self._runners = {p.name: Runner(self._scope(p), caches[p.name]) for p in accepted}
                 if accepted:
                     await self._serve()
-                    self._ending.check_complete({p.name for p in self._projections} - set(self._shares))
+                    self._ending.check_complete({p.name for p in self._projections} - set(self._runners))
             finally:
                 self._state = State.STOPPED
 
@@ -137,8 +139,8 @@ class Worker:
         if self._ending.until_idle:
             self._node.follower.look(self._wakeup)
         async with lasting_group() as tasks:
-            for share in self._shares.values():
-                tasks.start_soon(self._ending.watching, share.run, name=f"{share.run.__module__}.Share.run")
+            for runner in self._runners.values():
+                tasks.start_soon(self._ending.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
             tasks.start_soon(self._watch.run)
             try:
                 await self._live()
@@ -149,8 +151,8 @@ class Worker:
 
     async def _depart(self) -> None:
         """Be no member any more; of what handlers still have in hand nothing stays."""
-        for share in self._shares.values():
-            share.cut()
+        for runner in self._runners.values():
+            runner.cut()
         member, self.member = self.member, None
         if member is not None:
             await self._node.departures.leave(self.replica_set, member, self._ending.failure)
@@ -158,27 +160,27 @@ class Worker:
     def wake(self, source: str) -> None:
         """Look: anything may have changed."""
         self._wakeup.set(source)
-        for share in self._shares.values():
-            share.wake()
+        for runner in self._runners.values():
+            runner.wake()
 
     def facts(self) -> Facts:
         """Return what health is judged by."""
         return self._progress.facts(
-            self._shares,
+            self._runners,
             state=self.state,
             age_s=time.monotonic() - self._looked_at,
             rebalancing_s=self._adopting.present.age_s if self._adopting.present else 0.0,
             expelled=self._expelled,
-            refused=frozenset(p.name for p in self._projections if self._shares and p.name not in self._shares),
+            refused=frozenset(p.name for p in self._projections if self._runners and p.name not in self._runners),
         )
 
     def watch_progress(self) -> None:
         """See whether it gets on."""
-        self._progress.look(self._shares, self._state)
+        self._progress.look(self._runners, self._state)
 
     def _gauges(self) -> gauges.Gauges:
         yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._adopting.settled)
-        yield from gauges.of_shares(self.replica_set, self._shares, self._node.follower.settled, self._progress)
+        yield from gauges.of_runners(self.replica_set, self._runners, self._node.follower.settled, self._progress)
 
     def _scope(self, projection: Projection) -> Scope:
         return Scope(
@@ -186,11 +188,11 @@ class Worker:
             replica_set=self.replica_set,
             projection=projection,
             generation=lambda: self.generation,
-            changed=self._share_changed,
+            changed=self._runner_changed,
             rests=self._came_to_rest,
         )
 
-    def _share_changed(self) -> None:
+    def _runner_changed(self) -> None:
         self._adopting.note()
         self._wakeup.set()
 
@@ -223,11 +225,11 @@ class Worker:
                 source = self._wakeup.source
 
     def _is_over(self) -> bool:
-        shares, adopted = self._shares.values(), self._adopting.present is not None and not self._adopting.open
+        runners, adopted = self._runners.values(), self._adopting.present is not None and not self._adopting.open
         settled = self._node.follower.settled_since(self._began_at or 0.0)
-        if adopted and not self._stopping and self._ending.is_due(settled, self._node.database.incarnation, shares):
+        if adopted and not self._stopping and self._ending.is_due(settled, self._node.database.incarnation, runners):
             self.stop()
-        return self._ending.is_over(shares, left=self.member is None)
+        return self._ending.is_over(runners, left=self.member is None)
 
     def _look_after_s(self) -> float:
         """Return when to look without being woken: seldom while the heartbeats look too."""
@@ -283,7 +285,7 @@ class Worker:
         if self._stopping:
             return False
         self.member = await self._node.session.join(
-            self.replica_set, self._shares.keys(), self._node.config.stale_after_s
+            self.replica_set, self._runners.keys(), self._node.config.stale_after_s
         )
         count(REGISTRATIONS, self.replica_set)
         return True
@@ -296,35 +298,35 @@ class Worker:
         self._adopting.end("superseded" if self._stopping else "failed")
         if self._stopping:
             enrolment.say_left(turn, snapshot)
-            await self._node.session.forget(member)
+            await self._node.session.unlock(member)
             return False
         enrolment.say_removed(turn, snapshot)
-        for share in self._shares.values():
-            share.forget()
+        for runner in self._runners.values():
+            runner.drop()
         expelled(turn, snapshot, self._adopting.last)
-        await self._node.session.forget(member)
+        await self._node.session.unlock(member)
         return True
 
     async def _let_go(self, me: Member) -> bool:
         """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
         self._state = State.STOPPING
-        for share in self._shares.values():
-            share.set(frozenset())
-        if me.state is MemberState.LEAVING or not all(share.only_in_flight for share in self._shares.values()):
+        for runner in self._runners.values():
+            runner.assign(frozenset())
+        if me.state is MemberState.LEAVING or not all(runner.only_in_flight for runner in self._runners.values()):
             return False
         await enrolment.ask_to_leave(self._node, me.id)
         return True
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
-        if await enrolment.give_up_refused(self._node, self.replica_set, me, self._shares):
+        if await enrolment.give_up_refused(self._node, self.replica_set, me, self._runners):
             self._wakeup.set("refused")
-        for name, share in self._shares.items():
-            share.rewound(snapshot.epochs.get(name, 0))
+        for name, runner in self._runners.items():
+            runner.rewound(snapshot.epochs.get(name, 0))
         adoption = self._adopting.present
         if adoption is None or not adoption.is_of(snapshot):
             self._state = State.REBALANCING
             resumed = me.acknowledged >= snapshot.generation
-            adoption = self._adopting.begin(turn, snapshot, self._shares, resumed=resumed)
+            adoption = self._adopting.begin(turn, snapshot, self._runners, resumed=resumed)
         # Done and yet not acknowledged: a crash of the server has taken that back.
         open_still = not adoption.done or me.acknowledged < snapshot.generation
         again = open_still and adoption.met and not await self._acknowledge(adoption)

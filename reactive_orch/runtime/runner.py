@@ -1,6 +1,6 @@
-"""One worker's share of one projection: the partitions it is to handle, dealt to lanes.
+"""A runner: one projection on one worker, its assigned partitions dealt to lanes.
 
-Level-triggered: `desired` says what the share should hold, and each round lets go of what it should not and loads what
+Level-triggered: `assigned` says what it should hold, and each round lets go of what it should not and loads what
 it lacks: the free checkpoints first, then the others, each as its holder ends. Partitions that stay never notice.
 """
 
@@ -33,20 +33,21 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("reactive_orch")
 
 
-class Share:
-    """The partitions of one projection on one worker."""
+class Runner:
+    """Runs one projection on one worker."""
 
     def __init__(self, scope: Scope, caches: Sequence[WindowCache]) -> None:
-        """Start without partitions. `scope.changed` is called when the share may have settled."""
+        """Start without partitions. `scope.changed` is called when it may have been reconciled."""
         self.wakeup = Wakeup()
         self._changed, self._rests = scope.changed, scope.rests
         self._scope = replace(scope, changed=self.wakeup.set, rests=self._lane_rests)
         *self._lanes, self._catch_up = [Lane(self._scope, cache) for cache in caches]
-        self._desired: frozenset[Partition] = frozenset()
+        self.assigned: frozenset[Partition] = frozenset()
+        """The partitions it is to hold."""
         self._saving = False
         self._row_awaited: tuple[float, Partition] | None = None
         self.row_wait: tuple[float, Partition | None] = (0.0, None)
-        """The longest wait for a row that another worker held, since the share was last set; and one it waited for."""
+        """The longest wait for a row that another worker held, since the last assignment; and one it waited for."""
         self.refused = False
         """The projection is recorded with another filter now: this worker cannot go on with it."""
 
@@ -65,9 +66,9 @@ class Share:
         return frozenset().union(*(lane.progress.partitions for lane in self._all_lanes))
 
     @property
-    def settled(self) -> bool:
+    def reconciled(self) -> bool:
         """Whether it holds exactly what it should."""
-        return not self._saving and self.held == self._desired and self._remembers
+        return not self._saving and self.held == self.assigned and self._remembers
 
     @property
     def _remembers(self) -> bool:
@@ -76,7 +77,7 @@ class Share:
     @property
     def only_in_flight(self) -> bool:
         """Whether all it still has to let go is in the hands of handlers."""
-        return not self._saving and self.held - self._desired <= self.in_flight
+        return not self._saving and self.held - self.assigned <= self.in_flight
 
     @property
     def in_flight(self) -> frozenset[Partition]:
@@ -92,11 +93,6 @@ class Share:
     def failing_since(self) -> float | None:
         """Since when one of its lanes has been trying a failing event, by the monotonic clock."""
         return min((lane.failing_since for lane in self._all_lanes if lane.failing_since is not None), default=None)
-
-    @property
-    def assigned(self) -> frozenset[Partition]:
-        """The partitions it is to hold."""
-        return self._desired
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -117,23 +113,23 @@ class Share:
 
     def statuses(self) -> dict[str, int]:
         """Return how many partitions are owned, awaited (held elsewhere still), and leaving (in a last batch)."""
-        held, desired = self.held, self._desired
-        return {"owned": len(held & desired), "awaited": len(desired - held), "leaving": len(held - desired)}
+        held, assigned = self.held, self.assigned
+        return {"owned": len(held & assigned), "awaited": len(assigned - held), "leaving": len(held - assigned)}
 
     @property
     def events_handled(self) -> int:
         """Events in committed batches since the start."""
         return sum(lane.events_handled for lane in self._all_lanes)
 
-    def set(self, desired: frozenset[Partition]) -> None:
+    def assign(self, partitions: frozenset[Partition]) -> None:
         """Say which partitions it should hold."""
-        if desired != self._desired:
-            self._desired, self.row_wait = desired, (0.0, None)
+        if partitions != self.assigned:
+            self.assigned, self.row_wait = partitions, (0.0, None)
             self.wakeup.set()
 
-    def forget(self) -> None:
+    def drop(self) -> None:
         """Let go of everything at once, saving nothing: this worker was removed and others go on already."""
-        self._desired = frozenset()
+        self.assigned = frozenset()
         for lane in self._all_lanes:
             lane.release(lane.progress.partitions)
 
@@ -153,7 +149,7 @@ class Share:
             lane.wakeup.set()
 
     async def run(self) -> None:
-        """Run the lanes and keep to `desired`, for ever."""
+        """Run the lanes and keep to `assigned`, for ever."""
         try:
             async with lasting_group() as tasks:
                 for lane in self._all_lanes:
@@ -166,7 +162,7 @@ class Share:
         backoff = Backoff(0.05, 5.0)
         while True:
             try:
-                await self._round()
+                await self._reconcile()
                 backoff.reset()
             except (Unavailable, Superseded) as error:
                 self._scope.interruptions.note("share", error)
@@ -177,17 +173,17 @@ class Share:
             self._changed()
             await self.wakeup.wait()
 
-    async def _round(self) -> None:
-        await self._let_go()
-        missing = self._desired - self.held
+    async def _reconcile(self) -> None:
+        await self._release()
+        missing = self.assigned - self.held
         if missing:
             await self._load_free(missing)
         else:
             self._deal({}, self._scope.database.incarnation)
-        self._await_free(self._desired - self.held)
+        self._await_free(self.assigned - self.held)
 
-    async def _let_go(self) -> None:
-        lost, incarnation = self.held - self._desired, self._scope.database.incarnation
+    async def _release(self) -> None:
+        lost, incarnation = self.held - self.assigned, self._scope.database.incarnation
         unsaved = [swap for lane in self._all_lanes for swap in lane.release(lost)]
         self._saving = True
         try:
@@ -216,12 +212,12 @@ class Share:
 
     def _deal(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
         """Bring each partition to its lane: what was loaded, and what is better off in another one by now."""
-        # While the rows were read, the share may have changed, and the database have been lost. Lanes that have not
+        # While the rows were read, others may have been assigned, and the database have been lost. Lanes that have not
         # forgotten yet what they knew before call for another round when they have.
         if incarnation != self._scope.database.incarnation or not self._remembers:
             return
-        lanes, loaded = self._all_lanes, {p: gained[p] for p in (self._desired - self.held) & gained.keys()}
-        kept = [lane.progress.partitions & self._desired for lane in lanes]
+        lanes, loaded = self._all_lanes, {p: gained[p] for p in (self.assigned - self.held) & gained.keys()}
+        kept = [lane.progress.partitions & self.assigned for lane in lanes]
         dealt = {p: number for number, partitions in enumerate(kept) for p in partitions}
         positions = {p: lanes[number].progress.read_to[p] for p, number in dealt.items()}
         positions |= {p: row.position for p, row in loaded.items()}
