@@ -152,7 +152,7 @@ async def settled(connection: asyncpg.Connection[Any], members: int, after: int 
 _SETTLED = """
 SELECT g.* FROM reactive_orch.replica_sets r
 JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
-WHERE r.name = $1 AND cardinality(g.members) = $2 AND g.settled_at IS NOT NULL AND g.number > $3
+WHERE r.name = $1 AND cardinality(g.members) = $2 AND g.completed_at IS NOT NULL AND g.number > $3
 """
 
 
@@ -195,7 +195,7 @@ async def _measure(
     assert handled is not None, "an aggregate returns one row"
     first, worst = handled
     measured.noticed.append(_ms(row["created_at"] - at))
-    measured.settled.append(_ms(row["settled_at"] - at))
+    measured.settled.append(_ms(row["completed_at"] - at))
     measured.first.append(_ms(first - at))
     measured.worst.append(_ms(worst))
 
@@ -239,7 +239,7 @@ async def crowd(url: str) -> dict[str, Crowd]:
             row = await settled(connection, members, before) if members else await _empty(connection)
             counts = await connection.fetchrow(_COUNTS, REPLICA_SET, before)
             assert counts is not None, "an aggregate returns one row"
-            end = row["settled_at"] or row["created_at"]
+            end = row["completed_at"] or row["created_at"]
             results[what] = Crowd(_ms(end - at), counts["generations"], counts["moves"])
             await asyncio.sleep(1.5)
 

@@ -18,12 +18,12 @@ WORKERS, PROCESSES = 50, 5
 PROJECTIONS = [f"several_{n}" for n in range(5)]
 SETTLED = """
 SELECT count(*) AS generations, sum(g.moved) AS moves,
-       extract(epoch FROM max(g.settled_at) - min(g.noticed_at)) * 1000 AS ms,
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM g.settled_at - g.created_at)) * 1000 AS settle_ms
+       extract(epoch FROM max(g.completed_at) - min(g.noticed_at)) * 1000 AS ms,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM g.completed_at - g.created_at)) * 1000 AS settle_ms
 FROM reactive_orch.generations g WHERE g.number > $1
 """
 NOW = """
-SELECT r.generation, cardinality(g.members) AS members, g.settled_at IS NOT NULL AS settled
+SELECT r.generation, cardinality(g.members) AS members, g.completed_at IS NOT NULL AS complete
 FROM reactive_orch.replica_sets r JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
 """
 
@@ -48,7 +48,7 @@ async def measure(scene: Scene) -> Section:
             async with asyncio.timeout(120):
                 while True:
                     row = await connection.fetchrow(NOW)
-                    if row and row["generation"] > before and row["members"] == members and row["settled"]:
+                    if row and row["generation"] > before and row["members"] == members and row["complete"]:
                         break
                     await asyncio.sleep(0.02)
                 await acting

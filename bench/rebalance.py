@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 EVENTS_PER_S = 400
 ROUNDS = 15
 GENERATIONS = """
-SELECT g.reason, extract(epoch FROM g.settled_at - g.created_at) * 1000 AS ms
-FROM reactive_orch.generations g WHERE g.number > $1 AND g.settled_at IS NOT NULL ORDER BY g.number
+SELECT g.reason, extract(epoch FROM g.completed_at - g.created_at) * 1000 AS ms
+FROM reactive_orch.generations g WHERE g.number > $1 AND g.completed_at IS NOT NULL ORDER BY g.number
 """
 # While a generation settles, the worst delay of the partitions that stay (handled by the same worker before and after),
 # and of those that move.
 PAUSES = """
 WITH g AS (
-    SELECT g.number, g.created_at AS began, g.settled_at + interval '20 ms' AS ended
-    FROM reactive_orch.generations g WHERE g.number > $1 AND g.settled_at IS NOT NULL
+    SELECT g.number, g.created_at AS began, g.completed_at + interval '20 ms' AS ended
+    FROM reactive_orch.generations g WHERE g.number > $1 AND g.completed_at IS NOT NULL
 ), h AS (
     SELECT g.number, h.partition, h.worker, extract(epoch FROM h.at - h.created_at) * 1000 AS ms,
            h.created_at BETWEEN g.began - interval '10 ms' AND g.ended AS during

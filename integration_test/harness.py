@@ -554,6 +554,6 @@ async def wait_settled(
 _SETTLED = """
 SELECT g.* FROM reactive_orch.replica_sets r
 JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
-WHERE r.name = $1 AND cardinality(g.members) = $2 AND g.settled_at IS NOT NULL
+WHERE r.name = $1 AND cardinality(g.members) = $2 AND g.completed_at IS NOT NULL
   AND g.members = ARRAY(SELECT m.id FROM reactive_orch.members m WHERE m.replica_set = r.name ORDER BY m.id)
 """

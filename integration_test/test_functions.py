@@ -197,7 +197,7 @@ async def test_nobody_acknowledges_for_another_member(connection: Connection) ->
     assert not await connection.fetch("SELECT FROM reactive_orch.adoptions")
     assert await _acknowledge(connection, "a", one, "one")
     assert await connection.fetchval(
-        "SELECT settled_at IS NOT NULL FROM reactive_orch.generations WHERE replica_set = 'a'"
+        "SELECT completed_at IS NOT NULL FROM reactive_orch.generations WHERE replica_set = 'a'"
     )
 
 

@@ -463,4 +463,4 @@ async def test_who_asks_to_leave_while_another_is_removed_is_a_member_until_its_
             owners,
         )
         (written,) = await generations(connection)
-    assert (written["members"], written["settled_at"]) == ([2], None)
+    assert (written["members"], written["completed_at"]) == ([2], None)

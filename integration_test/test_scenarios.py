@@ -254,7 +254,7 @@ async def test_graceful_shutdown_during_coordination(database: str) -> None:
 
 async def is_unsettled(connection: Connection, members: int) -> bool:
     last = (await generations(connection))[-1]
-    return len(last["members"]) == members and last["settled_at"] is None
+    return len(last["members"]) == members and last["completed_at"] is None
 
 
 async def is_stopping(worker: WorkerProcess) -> bool:

@@ -76,7 +76,7 @@ def assert_one_trace_each(
         said = [adopts[span.parent].get("member.id") for span in spans if span.name == "acknowledge"]
         assert sorted(said) == sorted(adopted[number]), tree
         ends = [span.get("outcome") for span in spans if span.name == "complete test"]
-        outcome = "settled" if row["settled_at"] else "superseded"
+        outcome = "settled" if row["completed_at"] else "superseded"
         assert ends == [outcome] or (not ends and number in may_lose), tree
 
 

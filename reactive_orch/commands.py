@@ -203,8 +203,8 @@ async def _described(connection: AnyConnection, name: str, number: int) -> str:
     if row is None:
         return ""
     settled = "not settled yet"
-    if row.settled_at is not None:
-        settled = f"settled in {(row.settled_at - row.created_at).total_seconds() * 1000:.0f} ms"
+    if row.completed_at is not None:
+        settled = f"settled in {(row.completed_at - row.created_at).total_seconds() * 1000:.0f} ms"
     return f" ({row.reason} of {', '.join(map(str, row.subjects))}; {row.moved} partitions moved; {settled})"
 
 

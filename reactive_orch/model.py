@@ -227,7 +227,7 @@ class Snapshot:
     traceparent: str | None = None
     """The root of this generation's trace."""
     created_at: datetime | None = None
-    settled: bool = False
+    complete: bool = False
     moved: int = 0
     incarnation: Incarnation = NEVER
 
@@ -258,7 +258,7 @@ class Change:
 
 
 class Written(NamedTuple):
-    """What the statement that wrote a generation brings back; `overtaken`: the one before was not settled yet."""
+    """What the statement that wrote a generation brings back; `overtaken`: the one before was not complete yet."""
 
     number: int
     created_at: datetime
@@ -281,7 +281,7 @@ class Acknowledged(NamedTuple):
     """What an acknowledgement brings back: how late this member noticed; for the last one, a summary of all."""
 
     notify_s: float
-    settled_at: datetime | None
+    completed_at: datetime | None
     slowest: int | None
     kept: int | None
     notify_max_s: float | None

@@ -47,10 +47,10 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
 
 
 def _end(row: GenerationRow) -> str:
-    if row.settled_at is None:
+    if row.completed_at is None:
         return "not settled"
-    since_notice = _ms(row.noticed_at, row.settled_at)
-    return f"settled in {_ms(row.created_at, row.settled_at)} ms, {since_notice} ms after the notice"
+    since_notice = _ms(row.noticed_at, row.completed_at)
+    return f"settled in {_ms(row.created_at, row.completed_at)} ms, {since_notice} ms after the notice"
 
 
 def _bars(row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[Bar]:

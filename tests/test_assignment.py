@@ -109,7 +109,7 @@ def check(before: Assigned, members: Members, names: Iterable[str], partitions: 
         assert max(held, default=0) - min(held, default=0) <= 1, "balanced"
         was = before.get(name, (NOBODY,) * partitions)
         assert moved({name: was}, {name: now}) == fewest_moves(was, able), "sticky"
-    assert assign(after, members, names, partitions) == after, "settled"
+    assert assign(after, members, names, partitions) == after, "stable"
 
 
 def fewest_moves(was: tuple[MemberId, ...], able: list[MemberId]) -> int:

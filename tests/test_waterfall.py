@@ -36,7 +36,7 @@ GENERATION = GenerationRow(
     wake_source="watch",
     noticed_at=at(0),
     created_at=at(10),
-    settled_at=at(40),
+    completed_at=at(40),
 )
 ADOPTIONS = [
     AdoptionRow(2, "own", at(12), None, at(30), at(32), 0, 11, 32),
@@ -70,7 +70,7 @@ def test_who_did_what_when() -> None:
 
 
 def test_a_generation_that_is_not_settled() -> None:
-    row = GENERATION._replace(settled_at=None, traceparent=None, members=[2], created_at=at(0))
+    row = GENERATION._replace(completed_at=None, traceparent=None, members=[2], created_at=at(0))
     lines = list(waterfall("orders", row, []))
     assert lines[1] == "21 partitions moved, 0 kept; not settled"
     assert "trace" not in lines[2]

@@ -37,7 +37,7 @@ SAYS = {"join": "worker 4 joins", "death": "worker 1 gets SIGKILL"}
 READY = "adopted in"
 GENERATIONS = """
 SELECT reason, extract(epoch FROM created_at - $1)::float8 AS at,
-       extract(epoch FROM settled_at - created_at)::float8 * 1000 AS settled_ms, moved
+       extract(epoch FROM completed_at - created_at)::float8 * 1000 AS settled_ms, moved
 FROM reactive_orch.generations WHERE created_at >= $1 ORDER BY number
 """
 DELAYS = """

@@ -48,14 +48,14 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.chaos_checkpo
 
 CREATE TABLE public.chaos_generations (
     number bigint, reason text, subjects integer[], members integer[], moved integer,
-    created_at timestamptz, settled_at timestamptz, settled_times integer DEFAULT 0);
+    created_at timestamptz, completed_at timestamptz, settled_times integer DEFAULT 0);
 CREATE FUNCTION public.chaos_generation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO public.chaos_generations VALUES
             (NEW.number, NEW.reason, NEW.subjects, NEW.members, NEW.moved, NEW.created_at);
     ELSE
-        UPDATE public.chaos_generations g SET settled_at = NEW.settled_at, settled_times = g.settled_times + 1
+        UPDATE public.chaos_generations g SET completed_at = NEW.completed_at, settled_times = g.settled_times + 1
         WHERE g.number = NEW.number;
     END IF;
     RETURN NULL;
@@ -338,7 +338,7 @@ def _settled_in_truth(
             continue
         generation, owners = plans[n]
         ids = {i for i in generation["members"] if names.get(i) == label}
-        if ids and generation["settled_at"] and row["at"] > generation["settled_at"]:
+        if ids and generation["completed_at"] and row["at"] > generation["completed_at"]:
             owner = owners[row["projection"]][row["partition"]]
             if owner not in ids:
                 wrong.append((row["projection"], row["partition"], generation["number"], owner, ids))

@@ -492,7 +492,7 @@ class Arena:
     async def is_settled(self, members: int) -> bool:
         """Tell whether the replica set has this many members and they have adopted its generation."""
         rows = await self.ask(_SETTLED, REPLICA_SET)
-        return bool(rows) and rows[0]["settled"] and rows[0]["members"] == members == rows[0]["all_members"]
+        return bool(rows) and rows[0]["complete"] and rows[0]["members"] == members == rows[0]["all_members"]
 
     async def settle(self, members: int, timeout_s: float = 20.0) -> float:
         """Wait until the generation is settled and the log handled; return how long it took."""
@@ -539,7 +539,7 @@ WHERE e.global_position > $3 AND c.replica_set = $1 AND c.projection = ANY ($2::
                   WHERE h.replica_set = $1 AND h.projection = c.projection AND h.position = e.global_position)
 """
 _SETTLED = """
-SELECT coalesce(g.settled_at IS NOT NULL, false) AS settled, cardinality(g.members) AS members,
+SELECT coalesce(g.completed_at IS NOT NULL, false) AS complete, cardinality(g.members) AS members,
        (SELECT count(*) FROM reactive_orch.members m WHERE m.replica_set = r.name) AS all_members
 FROM reactive_orch.replica_sets r
 JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation

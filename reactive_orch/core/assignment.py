@@ -7,7 +7,7 @@ arguments: not on the order of a mapping, not on a hash, not on a clock. What `a
 - balanced: the loads of any two capable members differ by at most one;
 - sticky: no other balanced assignment leaves more partitions where they are, so a join takes at most
   ceil(partitions / members) and a departure moves only what the departed held;
-- settled: its own result comes back unchanged, so a worker that looks again writes nothing.
+- stable: its own result comes back unchanged, so a worker that looks again writes nothing.
 
 Over the projections it is spread: partitions that do not divide evenly leave some members with one more than others,
 and without care that would be the same members for every projection.

@@ -37,7 +37,7 @@ _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 
 class GenerationRow(NamedTuple):
-    """One row of `generations`: why it was made, by whom it is lived, when it was settled."""
+    """One row of `generations`: why it was made, by whom it is lived, when it was complete."""
 
     number: int
     reason: str
@@ -49,7 +49,7 @@ class GenerationRow(NamedTuple):
     wake_source: str
     noticed_at: datetime
     created_at: datetime
-    settled_at: datetime | None
+    completed_at: datetime | None
 
 
 class AdoptionRow(NamedTuple):
@@ -179,7 +179,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],
         created_at=row["created_at"],
-        settled=row["settled"],
+        complete=row["complete"],
         moved=row["moved"] or 0,
         incarnation=marks_of(connection).incarnation,
     )
@@ -237,7 +237,7 @@ async def acknowledge(
 
 
 async def generation(connection: AnyConnection, replica_set: str, number: int) -> GenerationRow | None:
-    """Return why a generation was made and when it was settled."""
+    """Return why a generation was made and when it was complete."""
     with translated():
         row = await connection.fetchrow(_SQL.generation, replica_set, number)
     return None if row is None else GenerationRow(*row)

@@ -35,7 +35,7 @@ SELECT reactive_orch.terminate_backends($1::text[]);
 
 -- name: observe
 -- A replica set in one snapshot: its generation, its members, who owns what.
-SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at, g.settled_at IS NOT NULL AS settled,
+SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at, g.completed_at IS NOT NULL AS complete,
        (SELECT coalesce(json_object_agg(p.name, p.epoch), '{}')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
        (SELECT coalesce(json_agg(json_build_object(
@@ -58,7 +58,7 @@ FROM reactive_orch.change_generation($1::text, $2::bigint, $3::text, $4::integer
 
 -- name: acknowledge
 -- Member $2 of process $3 has adopted the generation, and how; no row when there is another one already.
-SELECT notify_s, settled_at, slowest, kept, notify_max_s, finish_max_s, load_max_s
+SELECT notify_s, completed_at, slowest, kept, notify_max_s, finish_max_s, load_max_s
 FROM reactive_orch.acknowledge($1::text, $2::integer, $3::text, $4::bigint, $5::text, $6::float8, $7::float8, $8::float8,
                                $9::integer, $10::integer, $11::integer);
 
@@ -79,9 +79,9 @@ SELECT reactive_orch.give_up_projection($1::integer, $2::text, $3::text);
 SELECT pg_advisory_unlock(reactive_orch.lock_namespace(), $1::integer);
 
 -- name: generation
--- Why a generation was made and when it was settled.
+-- Why a generation was made and when it was complete.
 SELECT g.number, g.reason, g.subjects, g.members, g.moved, g.traceparent, g.initiator, g.wake_source, g.noticed_at,
-       g.created_at, g.settled_at
+       g.created_at, g.completed_at
 FROM reactive_orch.generations g WHERE g.replica_set = $1::text AND g.number = $2::bigint;
 
 -- name: adoptions

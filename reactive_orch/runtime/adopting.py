@@ -21,8 +21,8 @@ class Adopting:
     def __init__(self) -> None:
         """Start with none."""
         self.generation = 0
-        self.settled = 0
-        """The last generation that is known to be settled."""
+        self.complete = 0
+        """The last generation that is known to be complete."""
         self.present: Adoption | None = None
         """Of the present generation; None: it has still to be looked at."""
         self.last: str | None = None
@@ -67,7 +67,7 @@ class Adopting:
                     return False
         if not adoption.done:
             self.last = adoption.end("acknowledged")
-            self.settled = adoption.generation if adoption.settled else self.settled
+            self.complete = adoption.generation if adoption.completed else self.complete
             if not adoption.resumed:  # a lost connection changes nothing for the replica set
                 adoption.report()
         return True

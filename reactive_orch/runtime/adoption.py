@@ -113,7 +113,7 @@ class Adoption:
         return all(runner.reconciled for runner in self._runners)
 
     def report(self) -> None:
-        """Log it, and who settled the generation."""
+        """Log it, and who completed the generation."""
         turn, snapshot, held = self._steps.turn, self._steps.snapshot, len(_pairs(self.due))
         _logger.info(
             "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
@@ -129,26 +129,26 @@ class Adoption:
             self._kept,
             held,
             self.age_s * 1000,
-            self._settlement(),
+            self._completion(),
             extra=fields("adopted", turn, snapshot),
         )
 
     @property
-    def settled(self) -> bool:
+    def completed(self) -> bool:
         """Whether its acknowledgement was the last."""
-        return self._settled_at is not None
+        return self._completed_at is not None
 
     @property
-    def _settled_at(self) -> datetime | None:
-        return self._acknowledging[1].settled_at if self._acknowledging else None
+    def _completed_at(self) -> datetime | None:
+        return self._acknowledging[1].completed_at if self._acknowledging else None
 
-    def _settlement(self) -> str:
+    def _completion(self) -> str:
         """Return what the last to acknowledge says besides."""
-        settled_at = self._settled_at
+        completed_at = self._completed_at
         created_at = self._steps.snapshot.created_at
-        if settled_at is None or created_at is None:
+        if completed_at is None or created_at is None:
             return ""
-        return f", settled in {(settled_at - created_at).total_seconds() * 1000:.0f} ms"
+        return f", settled in {(completed_at - created_at).total_seconds() * 1000:.0f} ms"
 
 
 def _pairs(by_projection: Mapping[str, Iterable[Partition]]) -> set[tuple[str, Partition]]:

@@ -1,6 +1,6 @@
 """Many that join or leave at once: few generations instead of one for each.
 
-A change admits all that wait and removes all that leave. So a join or a leave that meets a generation still unsettled
+A change admits all that wait and removes all that leave. So a join or leave that meets a generation not yet complete
 waits for a moment: by then the crowd has gathered. Deaths never wait.
 """
 
@@ -39,7 +39,7 @@ class Crowd:
         return waits
 
     def _waits(self, snapshot: Snapshot, new: Change) -> bool:
-        if snapshot.settled or not snapshot.generation or new.reason not in _PATIENT:
+        if snapshot.complete or not snapshot.generation or new.reason not in _PATIENT:
             return False
         generation = snapshot.generation, snapshot.incarnation
         if generation != self._generation:

@@ -37,14 +37,14 @@ def of_process(database: Database, session: Session, follower: LogFollower) -> G
         yield m.POOL_CONNECTIONS, pool.get_idle_size(), (name, "idle")
 
 
-def of_worker(replica_set: str, state: State, snapshot: Snapshot | None, settled: int) -> Gauges:
-    """Yield what a worker knows of its replica set. `settled`: the last generation it has seen settled."""
+def of_worker(replica_set: str, state: State, snapshot: Snapshot | None, complete: int) -> Gauges:
+    """Yield what a worker knows of its replica set. `complete`: the last generation it has seen complete."""
     for each in State:
         yield m.WORKER_STATE, float(each is state), (replica_set, each.value)
     if snapshot is None:
         return
     yield m.GENERATION, snapshot.generation, (replica_set,)
-    yield m.GENERATION_SETTLED, settled, (replica_set,)
+    yield m.GENERATION_SETTLED, complete, (replica_set,)
     states = Counter(member.state for member in snapshot.members)
     for member_state in MemberState:
         yield m.MEMBERS, states[member_state], (replica_set, member_state.value)

@@ -179,7 +179,7 @@ class Worker:
         self._progress.look(self._runners, self._state)
 
     def _gauges(self) -> gauges.Gauges:
-        yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._adopting.settled)
+        yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, self._adopting.complete)
         yield from gauges.of_runners(self.replica_set, self._runners, self._node.follower.settled, self._progress)
 
     def _scope(self, projection: Projection) -> Scope:
@@ -276,8 +276,8 @@ class Worker:
         self._ending.note(reached=True)
         self.snapshot = snapshot
         self._node.follower.readers = max(len(snapshot.members), 1)
-        if snapshot.settled:
-            self._adopting.settled = snapshot.generation
+        if snapshot.complete:
+            self._adopting.complete = snapshot.generation
         return snapshot
 
     async def _join(self) -> bool:

@@ -80,7 +80,7 @@ def adopted(
     )
     if told is not None:
         _tell_steps(steps, facts, told, (acknowledging[0], ended_ns) if acknowledging else None)
-    if acknowledging and acknowledging[1].settled_at is not None:
+    if acknowledging and acknowledging[1].completed_at is not None:
         _settled(steps, acknowledging[1])
     spans.flush()
     return told
@@ -124,16 +124,16 @@ def _tell_steps(steps: Steps, facts: Adopted, parent: str, acknowledging: tuple[
 def _settled(steps: Steps, last: Acknowledged) -> None:
     snapshot, turn = steps.snapshot, steps.turn
     assert snapshot.created_at is not None
-    assert last.settled_at is not None
+    assert last.completed_at is not None
     reason = snapshot.reason.value if snapshot.reason else ""
-    duration_s = (last.settled_at - snapshot.created_at).total_seconds()
+    duration_s = (last.completed_at - snapshot.created_at).total_seconds()
     record(m.REBALANCE_DURATION, duration_s, turn.replica_set, reason, "settled")
     spans.send(
         Told(
             kind=s.COMPLETE,
             name=f"complete {turn.replica_set}",
             start_ns=nanoseconds(snapshot.created_at),
-            end_ns=nanoseconds(last.settled_at),
+            end_ns=nanoseconds(last.completed_at),
             attributes={
                 **turn.attributes(snapshot.generation),
                 "reactive_orch.rebalance.reason": reason,

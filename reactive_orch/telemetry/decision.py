@@ -137,7 +137,7 @@ class Decision:
         )
 
     def _complete(self, outcome: Written) -> None:
-        """Close a generation without members: it is settled as it is written."""
+        """Close a generation without members: it is complete as it is written."""
         record(m.REBALANCE_DURATION, 0.0, self._turn.replica_set, self._new.reason.value, "settled")
         at = nanoseconds(outcome.created_at)
         facts = {

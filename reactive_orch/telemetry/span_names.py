@@ -103,7 +103,7 @@ COMPLETE = SpanKind(
         *(f"{_RO}{k}" for k in ("outcome", "member.count", "partitions.moved", "partitions.kept")),
         *(f"{_RO}{k}" for k in ("rebalance.slowest_member", "phase.notify.max", "phase.finish.max", "phase.load.max")),
     ),
-    "created_at → settled_at, by the last member to acknowledge; superseded: by whoever wrote the next generation",
+    "created_at → completed_at, by the last member to acknowledge; superseded: by whoever wrote the next generation",
     "when superseded: the next generation's root (reactive_orch.link.type=superseded_by)",
 )
 PROCESS = SpanKind(

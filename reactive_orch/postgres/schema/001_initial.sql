@@ -625,7 +625,7 @@ CREATE TABLE reactive_orch.generations (
     wake_source text             NOT NULL,
     noticed_at  timestamptz      NOT NULL,
     created_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
-    settled_at  timestamptz,
+    completed_at  timestamptz,
     PRIMARY KEY (replica_set, number)
 );
 
@@ -824,8 +824,8 @@ $$;
 -- The only writer of generations. Optimistic: whoever computed the change did so from generation in_after and holds no
 -- lock meanwhile; here, in one statement, it is checked again and written whole or not at all. NULL: read again.
 -- in_owners has the owners of all in_projections one after the other; in_noticed_s is how long ago the initiator noticed
--- what this generation is about. A generation without members is settled as it is written. `overtaken`: the one before
--- was not settled.
+-- what this generation is about. A generation without members is complete as it is written. `overtaken`: the one
+-- before was not complete.
 CREATE FUNCTION reactive_orch.change_generation(
     in_replica_set text, in_after bigint, in_reason text, in_subjects integer[], in_traceparent text,
     in_admit integer[], in_remove integer[], in_projections text[], in_owners integer[], in_moved integer,
@@ -853,7 +853,7 @@ BEGIN
     number := in_after + 1;
     created_at := clock_timestamp();
     overtaken := EXISTS (SELECT FROM reactive_orch.generations g
-                         WHERE g.replica_set = in_replica_set AND g.number = in_after AND g.settled_at IS NULL);
+                         WHERE g.replica_set = in_replica_set AND g.number = in_after AND g.completed_at IS NULL);
 
     DELETE FROM reactive_orch.members m WHERE m.id = ANY (in_remove);
     UPDATE reactive_orch.members m SET state = 'active' WHERE m.id = ANY (in_admit);
@@ -867,7 +867,7 @@ BEGIN
     members := ARRAY(SELECT m.id FROM reactive_orch.members m
                      WHERE m.replica_set = in_replica_set AND m.state <> 'waiting' ORDER BY m.id);
     INSERT INTO reactive_orch.generations (replica_set, number, reason, subjects, members, moved, traceparent, initiator,
-                                           wake_source, noticed_at, created_at, settled_at)
+                                           wake_source, noticed_at, created_at, completed_at)
     SELECT in_replica_set, in_after + 1, in_reason, in_subjects, members, in_moved, in_traceparent, in_initiator,
            in_wake_source, w.at - make_interval(secs => in_noticed_s), w.at, CASE members WHEN '{}' THEN w.at END
     FROM (SELECT created_at AS at) w;
@@ -878,18 +878,18 @@ END
 $$;
 
 -- A member has adopted a generation, this is how. Under the replica set's row, since two last ones must see each other;
--- the last one settles it and gets the summary. No row: the generation is not the present one any more, or this is no
+-- the last one completes it and gets the summary. No row: the generation is not the present one any more, or this is no
 -- member of it.
 CREATE FUNCTION reactive_orch.acknowledge(
     in_replica_set text, in_member integer, in_name text, in_generation bigint, in_wake_source text,
     in_total_s float8, in_finish_s float8, in_load_s float8, in_gave integer, in_took integer, in_kept integer)
-RETURNS TABLE (notify_s float8, settled_at timestamptz, slowest integer, kept integer,
+RETURNS TABLE (notify_s float8, completed_at timestamptz, slowest integer, kept integer,
                notify_max_s float8, finish_max_s float8, load_max_s float8)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     noticed timestamptz := clock_timestamp() - make_interval(secs => in_total_s);
-    settled timestamptz;
+    completed timestamptz;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);  -- what a crash takes back is acknowledged again
     PERFORM FROM reactive_orch.replica_sets r
@@ -907,13 +907,13 @@ BEGIN
     SELECT in_replica_set, in_generation, in_member, in_wake_source, noticed, noticed + make_interval(secs => in_finish_s),
            noticed + make_interval(secs => in_load_s), clock_timestamp(), in_gave, in_took, in_kept
     ON CONFLICT DO NOTHING;
-    UPDATE reactive_orch.generations g SET settled_at = clock_timestamp()
-    WHERE g.replica_set = in_replica_set AND g.number = in_generation AND g.settled_at IS NULL
+    UPDATE reactive_orch.generations g SET completed_at = clock_timestamp()
+    WHERE g.replica_set = in_replica_set AND g.number = in_generation AND g.completed_at IS NULL
       AND NOT EXISTS (SELECT FROM reactive_orch.members m
                       WHERE m.replica_set = in_replica_set AND m.state <> 'waiting' AND m.acknowledged < in_generation)
-    RETURNING g.settled_at INTO settled;
+    RETURNING g.completed_at INTO completed;
     RETURN QUERY
-    SELECT extract(epoch FROM noticed - g.created_at)::float8, settled, s.slowest, s.kept, s.notify, s.finish, s.load
+    SELECT extract(epoch FROM noticed - g.created_at)::float8, completed, s.slowest, s.kept, s.notify, s.finish, s.load
     FROM reactive_orch.generations g
     LEFT JOIN LATERAL (
         SELECT (array_agg(a.member ORDER BY a.acknowledged_at DESC))[1] AS slowest, sum(a.kept)::integer AS kept,
@@ -922,7 +922,7 @@ BEGIN
                max(extract(epoch FROM a.loaded_at - a.noticed_at))::float8 AS load
         FROM reactive_orch.adoptions a
         WHERE a.replica_set = in_replica_set AND a.generation = in_generation
-    ) s ON settled IS NOT NULL
+    ) s ON completed IS NOT NULL
     WHERE g.replica_set = in_replica_set AND g.number = in_generation;
 END
 $$;
