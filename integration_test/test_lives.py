@@ -31,7 +31,7 @@ from integration_test.projections import GATE, record, recorder
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.core.health import State
 from reactive_orch.postgres import checkpoints
-from reactive_orch.runtime import ending, leaving, watch
+from reactive_orch.runtime import leaving, shutdown, watch
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def test_who_comes_new_after_a_common_outage_expels_nobody(cluster: Cluste
 
 
 async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "LEAVE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(shutdown, "LEAVE_TIMEOUT_S", 1.0)
     turns, turn = [0], Worker._turn  # noqa: SLF001 - how often it tries
 
     async def counted(self: Worker, source: str) -> bool:
@@ -253,7 +253,7 @@ async def test_a_moment_without_the_database_ends_no_handler(
     cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop that waits for a handler goes on waiting when a connection is lost, however long ago it was asked for."""
-    monkeypatch.setattr(ending, "LEAVE_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(shutdown, "LEAVE_TIMEOUT_S", 2.0)
     config = Config(database_url=database, heartbeat_s=0.5, stale_after_s=20)
     async with prepared(database) as connection, gate_closed(database) as waiting:
         async with connected(database) as guard, Node(config) as node, anyio.create_task_group() as tasks:

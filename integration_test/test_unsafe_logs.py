@@ -221,7 +221,7 @@ async def test_what_was_read_under_row_level_security_moves_no_checkpoint(databa
         window = Window(partitions=tuple(range(64)), low=20, high=70, limit=100, scattered=False)
         found = await windows.read_window(reader, window, everything)
         assert (len(found.events), found.end) == (1, 70), "what is hidden looks like a gap"
-        at = await connection.fetch("SELECT partition, position, epoch, parked FROM reactive_orch.checkpoints")
+        at = await connection.fetch("SELECT partition, position, epoch FROM reactive_orch.checkpoints")
         swaps = [Swap(partition, Checkpoint(*held), found.end) for partition, *held in at]
         with pytest.raises(Superseded, match="64 of 64"):
             await checkpoints.save(reader, "test", "handled", swaps)

@@ -294,7 +294,6 @@ class Checkpoint(NamedTuple):
 
     position: Position
     epoch: int
-    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

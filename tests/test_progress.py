@@ -196,7 +196,7 @@ class Surroundings:
 
     def swap(self, swap: Swap) -> None:
         assert swap.expected.position < swap.target <= self.settled, "forward, and only what is settled"
-        self.rows[swap.partition] = Checkpoint(swap.target, swap.expected.epoch, swap.expected.parked)
+        self.rows[swap.partition] = Checkpoint(swap.target, swap.expected.epoch)
 
     # ------------------------------------------------------------------ the whole
 
@@ -479,11 +479,11 @@ def test_what_was_read_without_events_is_saved_lazily_and_once() -> None:
     assert progress.unsaved([0, 1, 2]) == ()
 
 
-def test_a_swap_keeps_epoch_and_parked() -> None:
+def test_a_swap_keeps_the_epoch() -> None:
     progress = Progress(BATCH, PARTITIONS)
-    progress.take({0: Checkpoint(5, epoch=3, parked=2)})
+    progress.take({0: Checkpoint(5, epoch=3)})
     progress.swapped([Swap(0, progress.saved[0], 8), Swap(1, Checkpoint(0, 0), 8)])
-    assert progress.saved == {0: Checkpoint(8, epoch=3, parked=2)}
+    assert progress.saved == {0: Checkpoint(8, epoch=3)}
 
 
 @pytest.mark.parametrize("came_back_at", [5, 8, 11])

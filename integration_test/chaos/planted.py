@@ -77,11 +77,9 @@ def row_security_ignored_in_the_swap() -> None:
 def short_count_ignored() -> None:
     original = Batches._swap
 
-    async def swap(self: Batches, swaps: Sequence[Swap]) -> int:
-        try:
-            return await original(self, swaps)
-        except Superseded:
-            return 0
+    async def swap(self: Batches, swaps: Sequence[Swap]) -> None:
+        with contextlib.suppress(Superseded):
+            await original(self, swaps)
 
     _put(Batches, "_swap", swap)
 
@@ -91,10 +89,10 @@ def swap_after_the_handlers_in_another_transaction() -> None:
     original = Batches.batch
 
     @contextlib.asynccontextmanager
-    async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[int]:
+    async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[None]:
         async with self._connection.transaction():
             await self._connection.execute("SET TRANSACTION READ WRITE")
-            yield 0
+            yield
         async with original(self, swaps):
             pass
 
@@ -106,12 +104,12 @@ def checkpoint_committed_before_the_handlers() -> None:
     original = Batches.batch
 
     @contextlib.asynccontextmanager
-    async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[int]:
+    async def batch(self: Batches, swaps: Sequence[Swap], *_: Any) -> AsyncIterator[None]:
         async with original(self, swaps):
             pass
         async with self._connection.transaction():
             await self._connection.execute("SET TRANSACTION READ WRITE")
-            yield 0
+            yield
 
     _put(Batches, "batch", batch)
 
@@ -341,15 +339,15 @@ def take_over_without_the_row_lock_from_a_cache() -> None:
         connection: Any, replica_set: str, projection: Any, partitions: Collection[int]
     ) -> dict[int, Checkpoint]:
         rows = await connection.fetch(_UNLOCKED, replica_set, projection.name, sorted(partitions))
-        for partition, position, epoch, parked in rows:
-            cache.setdefault((projection.name, partition), Checkpoint(position, epoch, parked))
+        for partition, position, epoch in rows:
+            cache.setdefault((projection.name, partition), Checkpoint(position, epoch))
         return {p: cache[projection.name, p] for p in partitions}
 
     _put(checkpoints, "load_free", load_free)
 
 
 _UNLOCKED = """
-SELECT c.partition, c.position, c.epoch, c.parked FROM reactive_orch.checkpoints c
+SELECT c.partition, c.position, c.epoch FROM reactive_orch.checkpoints c
 WHERE c.replica_set = $1 AND c.projection = $2 AND c.partition = ANY ($3::smallint[])
 """
 

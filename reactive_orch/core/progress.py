@@ -188,7 +188,7 @@ class Progress:
         """Note that these swaps have been committed."""
         for swap in swaps:
             if swap.partition in self.saved:
-                self.saved[swap.partition] = Checkpoint(swap.target, swap.expected.epoch, swap.expected.parked)
+                self.saved[swap.partition] = Checkpoint(swap.target, swap.expected.epoch)
 
     def unsaved(self, partitions: Iterable[Partition]) -> tuple[Swap, ...]:
         """Return the swaps that save what has been read of these partitions without finding an event."""

@@ -81,8 +81,8 @@ class Batches:
         await self._roll_back()
 
     @contextlib.asynccontextmanager
-    async def batch(self, swaps: Sequence[Swap], goes_on: Callable[[], bool] = lambda: False) -> AsyncIterator[int]:
-        """Open a batch: a transaction that has moved the checkpoints. Yields how many events they have parked.
+    async def batch(self, swaps: Sequence[Swap], goes_on: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+        """Open a batch: a transaction that has moved the checkpoints.
 
         `goes_on` is asked at the end whether another batch follows at once. The body's exceptions pass through after
         a rollback. Raises Superseded when a checkpoint is held by another transaction or stands elsewhere,
@@ -93,13 +93,13 @@ class Batches:
         try:
             with translated():
                 await self._begin()
-                parked = await self._swap(swaps)
+                await self._swap(swaps)
         except BaseException:
             await self._roll_back()
             raise
         self._marks.put_off, self._marks.changed = [], False
         try:
-            yield parked
+            yield
             await self._finish(goes_on)
         except BaseException:
             self._marks.put_off = None
@@ -149,14 +149,13 @@ class Batches:
             kind = Kind.LOST if isinstance(error, OSError) else classify_foreign(error, self._connection)
             raise SETBACKS.get(kind, HandlerFailed)(described(error)) from error
 
-    async def _swap(self, swaps: Sequence[Swap]) -> int:
+    async def _swap(self, swaps: Sequence[Swap]) -> None:
         began = time.perf_counter()
         self._token = _new_token()
         moved = await _move(self._connection, self._of, swaps, self._token)
         self._transaction = moved.transaction
         self.swap_s = time.perf_counter() - began
         _demand_all(self._of, swaps, moved.swapped)
-        return moved.parked
 
     def _sealing(self, text: str) -> str:
         """Return a text of several statements, which take no parameters, with what seals this batch: plain digits."""
@@ -201,8 +200,6 @@ class _Moved(NamedTuple):
 
     swapped: int
     """Rows."""
-    parked: int
-    """Events of these rows."""
     transaction: str
     """Its id."""
 
@@ -221,7 +218,7 @@ async def _move(
     values = (*of, partitions, positions, epochs, targets, seal, token if alone else None)
     row = await connection.fetchrow(_SQL.swap, *values, timeout=STATEMENT_TIMEOUT_S)
     assert row is not None, "an aggregate returns one row"
-    return _Moved(*row[:3])
+    return _Moved(*row[:2])
 
 
 def _demand_all(of: tuple[str, str], swaps: Sequence[Swap], swapped: int) -> None:
@@ -243,7 +240,7 @@ async def load_free(
         )
     if not all(row["ours"] for row in rows):
         raise Refused(projection.name)
-    return {row["partition"]: Checkpoint(row["position"], row["epoch"], row["parked"]) for row in rows}
+    return {row["partition"]: Checkpoint(row["position"], row["epoch"]) for row in rows}
 
 
 async def await_free(connection: AnyConnection, rows: Sequence[tuple[int, str, str, Partition]]) -> frozenset[int]:

@@ -21,10 +21,9 @@ WITH sent AS (
       AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled()
                FROM pg_catalog.pg_class t
                WHERE t.oid = (SELECT s.relation::oid FROM reactive_orch.log_source s))  -- a join scans pg_class
-    RETURNING c.parked
+    RETURNING c.partition
 )
-SELECT count(*)::integer AS swapped, coalesce(sum(s.parked), 0)::integer AS parked,
-       pg_current_xact_id()::text AS transaction,
+SELECT count(*)::integer AS swapped, pg_current_xact_id()::text AS transaction,
        CASE WHEN $8::text IS NOT NULL
             THEN set_config('reactive_orch.sealed', $8, true) || set_config('synchronous_commit', 'off', true) END
 FROM swapped s;
@@ -68,7 +67,7 @@ SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval
 -- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that
 -- goes with this filter: a row that a rewind has just moved is left out and found at the next look. The locks end with
 -- the statement, so its commit need not wait for the disk.
-SELECT c.partition, c.position, c.epoch, c.parked, p.filter = $4::jsonb AS ours
+SELECT c.partition, c.position, c.epoch, p.filter = $4::jsonb AS ours
 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_flush
 CROSS JOIN reactive_orch.checkpoints c
 JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.epoch = c.epoch

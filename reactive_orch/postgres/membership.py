@@ -74,8 +74,6 @@ class MemberRow(NamedTuple):
     state: str
     heartbeat_age_s: float
     lock_held: bool
-    acknowledged: int
-    joined_at: datetime
 
 
 async def register(connection: AnyConnection, replica_set: str, filters: Mapping[str, Filter]) -> frozenset[str]:

@@ -43,7 +43,7 @@ LATE_BEATS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hearers:
+class Listeners:
     """Whom the session tells; each call only sets a wake-up."""
 
     events: Callable[[], None]
@@ -61,11 +61,11 @@ class Hearers:
 class Session:
     """The membership connection of a process and the members it stands for."""
 
-    def __init__(self, database: Database, heartbeat_s: float, hearers: Hearers) -> None:
+    def __init__(self, database: Database, heartbeat_s: float, listeners: Listeners) -> None:
         """Prepare; `open` connects."""
         self._database = database
         self._heartbeat_s = heartbeat_s
-        self._hearers = hearers
+        self._listeners = listeners
         self._connection: BatchConnection | None = None
         self._one_at_a_time = anyio.Lock()
         self._lost = anyio.Event()
@@ -109,8 +109,8 @@ class Session:
             with translated():
                 # This connection's event: the one before may report its end only now.
                 connection.add_termination_listener(lambda _: lost.set())
-                await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._hearers.events())
-                await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._hearers.generation(args[3]))
+                await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._listeners.events())
+                await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._listeners.generation(args[3]))
             if self.members:
                 self.members &= await membership.resume(connection, self._database.label, self.members)
         except BaseException:
@@ -144,26 +144,26 @@ class Session:
         except Superseded:
             outcome = "late"  # a row locked by a change: the next heartbeat will do
         finally:
-            self._hearers.beat(time.monotonic() - began, outcome)
+            self._listeners.beat(time.monotonic() - began, outcome)
 
     def _heed(self, known: frozenset[MemberId], beats: Sequence[membership.Beat]) -> None:
         removed = known - {beat.id for beat in beats}
         if removed:
             self.members -= removed
-            self._hearers.look()
+            self._listeners.look()
         for beat in beats:
             self.queue_usage = beat.queue_usage
             state = (beat.generation, beat.rewinds)
             if beat.attention or self._states.get(beat.replica_set) != state:
                 self._states[beat.replica_set] = state
-                self._hearers.attention(beat.replica_set)
+                self._listeners.attention(beat.replica_set)
 
     async def reopen(self) -> None:
         """Connect again after a loss and tell everybody to look."""
         self._drop()
         await self.open()
         self._distrust(DISTRUST_S + self._heard())
-        self._hearers.look()
+        self._listeners.look()
 
     def _heard(self) -> float:
         """Note that the database answers; return for how long it has not, in seconds."""

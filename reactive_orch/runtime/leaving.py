@@ -16,8 +16,8 @@ from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.ending import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.interruptions import passing_over
+from reactive_orch.runtime.shutdown import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.rebalance import Turn
 

@@ -11,14 +11,14 @@ import os
 import secrets
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
 from reactive_orch.postgres import log_check, migrations
 from reactive_orch.postgres.database import Database
-from reactive_orch.postgres.session import Hearers, Session
+from reactive_orch.postgres.session import Listeners, Session
 from reactive_orch.runtime import gauges
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
@@ -33,32 +33,17 @@ from reactive_orch.telemetry.incidents import interrupted, reconnected
 from reactive_orch.telemetry.metrics import begin, count, observed, record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from types import TracebackType
 
     from reactive_orch.config import Config
+    from reactive_orch.runtime.worker import Worker
 
 _logger = logging.getLogger("reactive_orch")
 
 
 LOOP_LOOK_S = 0.25
 LOOP_DELAY_REPORTED_S = 1.0
-
-
-class Tenant(Protocol):
-    """A worker, as its node sees it."""
-
-    replica_set: str
-
-    def wake(self, source: str) -> None:
-        """Look: anything may have changed; `source` says what told, for people to see."""
-
-    def watch_progress(self) -> None:
-        """See whether it gets on."""
-
-    @property
-    def busy(self) -> Iterable[str]:
-        """The projections that have a batch in hand."""
 
 
 class Node:
@@ -85,14 +70,14 @@ class Node:
             connections_max=config.connections_max,
             handler_timeout_s=config.handler_timeout_s,
         )
-        hearers = Hearers(
+        listeners = Listeners(
             events=self._ring,
             generation=self._generation,
             attention=self._attention,
             beat=lambda duration_s, outcome: record(m.HEARTBEAT_DURATION, duration_s, outcome),
             look=self._look,
         )
-        self.session = Session(self.database, config.heartbeat_s, hearers)
+        self.session = Session(self.database, config.heartbeat_s, listeners)
         self.follower = LogFollower(self.database, lambda: self.session.connected)
         self.row_wait = RowWait(self.database)
         self.departures = Departures(self.database, self.session, lambda: self.partitions_total)
@@ -101,7 +86,7 @@ class Node:
         """Whether connections for a take-over have been opened."""
         self.loop_delay_s = 0.0
         """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
-        self._tenants: list[Tenant] = []
+        self._workers: list[Worker] = []
 
     def _ring(self) -> None:
         count(m.NOTIFICATIONS, "events", "coalesced" if self.follower.wakeup.is_set else "used")
@@ -115,25 +100,25 @@ class Node:
         self._wake(replica_set, "heartbeat")
 
     def _wake(self, replica_set: str, source: str) -> bool:
-        concerned = [tenant for tenant in self._tenants if tenant.replica_set == replica_set]
-        for tenant in concerned:
-            tenant.wake(source)
+        concerned = [worker for worker in self._workers if worker.replica_set == replica_set]
+        for worker in concerned:
+            worker.wake(source)
         return bool(concerned)
 
     def _look(self) -> None:
         self.follower.wake()
-        for tenant in self._tenants:
-            tenant.wake("reconnect")
+        for worker in self._workers:
+            worker.wake("reconnect")
 
     @contextlib.contextmanager
-    def attached(self, tenant: Tenant) -> Iterator[None]:
+    def attached(self, worker: Worker) -> Iterator[None]:
         """Wake this worker whenever its replica set may have changed."""
-        begin(tenant.replica_set)
-        self._tenants.append(tenant)
+        begin(worker.replica_set)
+        self._workers.append(worker)
         try:
             yield
         finally:
-            self._tenants.remove(tenant)
+            self._workers.remove(worker)
 
     async def __aenter__(self) -> Self:
         """Connect, check schema and log, start following both."""
@@ -206,7 +191,7 @@ class Node:
             self.loop_delay_s = max(time.monotonic() - started - LOOP_LOOK_S, 0.0)
             record(m.LOOP_DELAY, self.loop_delay_s)
             if self.loop_delay_s > LOOP_DELAY_REPORTED_S:
-                busy = sorted({name for tenant in self._tenants for name in tenant.busy})
+                busy = sorted({name for worker in self._workers for name in worker.busy})
                 _logger.warning(
                     "the event loop stood still for %.1f s: a handler did not await, or the process was stopped; "
                     "projections with a batch in hand: %s",
@@ -218,8 +203,8 @@ class Node:
     async def _watch_progress(self) -> None:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
-            for tenant in self._tenants:
-                tenant.watch_progress()
+            for worker in self._workers:
+                worker.watch_progress()
 
     async def _reopen(self) -> None:
         backoff = Backoff(0.05, 5.0)

@@ -17,16 +17,16 @@ from reactive_orch.core.health import State
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, MemberState, Partition, Projection, Snapshot, check_name
 from reactive_orch.postgres import membership
-from reactive_orch.runtime import enrolment, gauges
+from reactive_orch.runtime import gauges, registration
 from reactive_orch.runtime.adopting import Adopting
 from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.crowd import Crowd
-from reactive_orch.runtime.ending import Ending
 from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS, ProgressWatch
 from reactive_orch.runtime.runner import Runner
 from reactive_orch.runtime.scope import Scope
+from reactive_orch.runtime.shutdown import Shutdown
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.runtime.watch import Watch
 from reactive_orch.runtime.window_cache import caches_of
@@ -56,7 +56,7 @@ class Worker:
         name, no projections, or two of one name.
         """
         check_name("replica-set", replica_set)
-        enrolment.check_projections(projections)
+        registration.check_projections(projections)
         self.replica_set = replica_set
         self.member: MemberId | None = None
         self.snapshot: Snapshot | None = None
@@ -66,7 +66,7 @@ class Worker:
         self._runners: dict[str, Runner] = {}
         self._wakeup = Wakeup()
         self._crowd = Crowd()
-        self._ending = Ending(until_idle=until_idle, grace_s=node.config.grace_s)
+        self._shutdown = Shutdown(until_idle=until_idle, grace_s=node.config.grace_s)
         self._state = State.STARTING
         self._looked_at = time.monotonic()
         self._began_at: float | None = None
@@ -99,7 +99,7 @@ class Worker:
 
     @property
     def _stopping(self) -> bool:
-        return self._ending.begun
+        return self._shutdown.begun
 
     @property
     def busy(self) -> list[str]:
@@ -108,7 +108,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the batches in flight, save, leave, and let `run` return."""
-        self._ending.asked.set()
+        self._shutdown.asked.set()
         self._wakeup.set("stop")
 
     async def run(self) -> None:
@@ -124,23 +124,23 @@ class Worker:
         self._watch = Watch(self._node.database, lambda: self._wakeup.set("watch"))
         with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
-                accepted = await enrolment.register_unless(
-                    self._ending.asked, self._node, self.replica_set, self._projections, self._progress.turns
+                accepted = await registration.register_unless(
+                    self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
                 caches = caches_of(accepted)
                 self._runners = {p.name: Runner(self._scope(p), caches[p.name]) for p in accepted}
                 if accepted:
                     await self._serve()
-                    self._ending.check_complete({p.name for p in self._projections} - set(self._runners))
+                    self._shutdown.check_complete({p.name for p in self._projections} - set(self._runners))
             finally:
                 self._state = State.STOPPED
 
     async def _serve(self) -> None:
-        if self._ending.until_idle:
+        if self._shutdown.until_idle:
             self._node.follower.look(self._wakeup)
         async with lasting_group() as tasks:
             for runner in self._runners.values():
-                tasks.start_soon(self._ending.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
+                tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
             tasks.start_soon(self._watch.run)
             try:
                 await self._live()
@@ -155,7 +155,7 @@ class Worker:
             runner.cut()
         member, self.member = self.member, None
         if member is not None:
-            await self._node.departures.leave(self.replica_set, member, self._ending.failure)
+            await self._node.departures.leave(self.replica_set, member, self._shutdown.failure)
 
     def wake(self, source: str) -> None:
         """Look: anything may have changed."""
@@ -197,7 +197,7 @@ class Worker:
         self._wakeup.set()
 
     def _came_to_rest(self) -> None:
-        if self._ending.until_idle:
+        if self._shutdown.until_idle:
             self._wakeup.set()
 
     async def _live(self) -> None:
@@ -210,13 +210,13 @@ class Worker:
                 self._progress.turns.over()
             except Superseded as error:
                 self._progress.turns.note("turn", error)
-                await self._ending.pause(contended.next_s())
+                await self._shutdown.pause(contended.next_s())
                 again = True
             except Unavailable as error:
                 self._progress.turns.note("turn", error)
                 self._enter_unavailable(error)
                 # Not on the wake-up: each lost connection sets it, this turn's own included.
-                await self._ending.pause(backoff.next_s())
+                await self._shutdown.pause(backoff.next_s())
                 source = "reconnect"
                 continue
             source = "own"
@@ -227,9 +227,9 @@ class Worker:
     def _is_over(self) -> bool:
         runners, adopted = self._runners.values(), self._adopting.present is not None and not self._adopting.open
         settled = self._node.follower.settled_since(self._began_at or 0.0)
-        if adopted and not self._stopping and self._ending.is_due(settled, self._node.database.incarnation, runners):
+        if adopted and not self._stopping and self._shutdown.is_due(settled, self._node.database.incarnation, runners):
             self.stop()
-        return self._ending.is_over(runners, left=self.member is None)
+        return self._shutdown.is_over(runners, left=self.member is None)
 
     def _look_after_s(self) -> float:
         """Return when to look without being woken: seldom while the heartbeats look too."""
@@ -252,7 +252,7 @@ class Worker:
             return await self._removed(turn, snapshot)
         if self._stopping and me.state is MemberState.WAITING:
             # Never admitted: no generation is needed, nor any lock that somebody may sit on.
-            await enrolment.ask_to_leave(self._node, me.id)
+            await registration.ask_to_leave(self._node, me.id)
             return True
         trust, watched_s = self._node.session.trusts and core.may_judge(me), self._node.session.watched_s
         new = core.plan_change(snapshot, self._node.partitions_total, trust=trust, watched_s=watched_s)
@@ -273,7 +273,7 @@ class Worker:
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self.replica_set)
         turn.observed()
-        self._ending.note(reached=True)
+        self._shutdown.note(reached=True)
         self.snapshot = snapshot
         self._node.follower.readers = max(len(snapshot.members), 1)
         if snapshot.complete:
@@ -297,10 +297,10 @@ class Worker:
         self._expelled = not self._stopping
         self._adopting.end("superseded" if self._stopping else "failed")
         if self._stopping:
-            enrolment.say_left(turn, snapshot)
+            registration.say_left(turn, snapshot)
             await self._node.session.unlock(member)
             return False
-        enrolment.say_removed(turn, snapshot)
+        registration.say_removed(turn, snapshot)
         for runner in self._runners.values():
             runner.drop()
         expelled(turn, snapshot, self._adopting.last)
@@ -314,11 +314,11 @@ class Worker:
             runner.assign(frozenset())
         if me.state is MemberState.LEAVING or not all(runner.only_in_flight for runner in self._runners.values()):
             return False
-        await enrolment.ask_to_leave(self._node, me.id)
+        await registration.ask_to_leave(self._node, me.id)
         return True
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
-        if await enrolment.give_up_refused(self._node, self.replica_set, me, self._runners):
+        if await registration.give_up_refused(self._node, self.replica_set, me, self._runners):
             self._wakeup.set("refused")
         for name, runner in self._runners.items():
             runner.rewound(snapshot.epochs.get(name, 0))
@@ -345,7 +345,7 @@ class Worker:
 
     def _enter_unavailable(self, error: Unavailable) -> None:
         if self._state is not State.UNAVAILABLE:
-            enrolment.say_unavailable(self.replica_set, error)
+            registration.say_unavailable(self.replica_set, error)
         self._state = State.UNAVAILABLE
-        self._ending.note(reached=False)
+        self._shutdown.note(reached=False)
         self._adopting.end("failed")

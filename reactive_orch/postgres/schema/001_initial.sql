@@ -311,7 +311,6 @@ CREATE TABLE reactive_orch.checkpoints (
     partition   smallint         NOT NULL,
     position    bigint           NOT NULL DEFAULT 0 CHECK (position >= 0),
     epoch       bigint           NOT NULL DEFAULT 0,
-    parked      integer          NOT NULL DEFAULT 0 CHECK (parked >= 0),
     seal        bytea,
     PRIMARY KEY (replica_set, projection, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
@@ -606,7 +605,6 @@ CREATE TABLE reactive_orch.members (
     projections   text[]           NOT NULL,
     backend_pid   integer          NOT NULL,
     backend_start timestamptz      NOT NULL,
-    joined_at     timestamptz      NOT NULL DEFAULT clock_timestamp(),
     heartbeat_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     stale_after   interval         NOT NULL,
     acknowledged  bigint           NOT NULL DEFAULT 0

@@ -22,7 +22,7 @@ LOOK_S = 0.5
 """Whoever is to stop does not wait longer than this for a database that is away before it tries again."""
 
 
-class Ending:
+class Shutdown:
     """Whether a worker is to stop, and whether it has done all that it does before."""
 
     def __init__(self, *, until_idle: bool, grace_s: float) -> None:
