@@ -33,6 +33,7 @@ from reactive_orch.core.health import State
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime import leaving, shutdown, watch
 from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.membership import Membership
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -94,13 +95,13 @@ async def test_who_comes_new_after_a_common_outage_expels_nobody(cluster: Cluste
 
 async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "LEAVE_TIMEOUT_S", 1.0)
-    turns, turn = [0], Worker._turn  # noqa: SLF001 - how often it tries
+    turns, turn = [0], Membership._turn  # noqa: SLF001 - how often it tries
 
-    async def counted(self: Worker, source: str) -> bool:
+    async def counted(self: Membership, source: str) -> bool:
         turns[0] += 1
         return await turn(self, source)
 
-    monkeypatch.setattr(Worker, "_turn", counted)
+    monkeypatch.setattr(Membership, "_turn", counted)
     async with prepared(database) as connection, Proxy(database) as proxy:
         await append_events(connection, 100)
         config = Config(database_url=proxy.url(), heartbeat_s=0.5, stale_after_s=20)

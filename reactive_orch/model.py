@@ -227,6 +227,8 @@ class Snapshot:
     traceparent: str | None = None
     """The root of this generation's trace."""
     created_at: datetime | None = None
+    age_s: float = 0.0
+    """How old this generation is, by the server's clock."""
     complete: bool = False
     moved: int = 0
     incarnation: Incarnation = NEVER

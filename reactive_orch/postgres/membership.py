@@ -177,6 +177,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],
         created_at=row["created_at"],
+        age_s=row["age_s"] or 0.0,
         complete=row["complete"],
         moved=row["moved"] or 0,
         incarnation=marks_of(connection).incarnation,

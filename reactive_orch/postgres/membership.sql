@@ -35,7 +35,8 @@ SELECT reactive_orch.terminate_backends($1::text[]);
 
 -- name: observe
 -- A replica set in one snapshot: its generation, its members, who owns what.
-SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at, g.completed_at IS NOT NULL AS complete,
+SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
+       extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s, g.completed_at IS NOT NULL AS complete,
        (SELECT coalesce(json_object_agg(p.name, p.epoch), '{}')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
        (SELECT coalesce(json_agg(json_build_object(

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from reactive_orch.runtime.adoption import Adoption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from reactive_orch.model import Snapshot
     from reactive_orch.postgres.database import Database
-    from reactive_orch.runtime.runner import Runner
+    from reactive_orch.runtime.runners import Runners
     from reactive_orch.telemetry.rebalance import Turn
 
 
@@ -33,13 +31,12 @@ class Adopting:
         """The one that is still to be acknowledged."""
         return None if self.present is None or self.present.done else self.present
 
-    def begin(self, turn: Turn, snapshot: Snapshot, runners: Mapping[str, Runner], *, resumed: bool) -> Adoption:
+    def begin(self, turn: Turn, snapshot: Snapshot, runners: Runners, *, resumed: bool) -> Adoption:
         """Adopt this snapshot's generation: tell the runners what they should hold."""
         self.end("superseded")
         self.generation = snapshot.generation
-        adoption = self.present = Adoption(turn, snapshot, runners.values(), resumed=resumed)
-        for name, runner in runners.items():
-            runner.assign(adoption.due.get(name, frozenset()))
+        adoption = self.present = Adoption(turn, snapshot, runners, resumed=resumed)
+        runners.assign(adoption.due)
         return adoption
 
     def end(self, outcome: str) -> None:

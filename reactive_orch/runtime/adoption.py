@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Written
     from reactive_orch.postgres.database import AnyConnection
-    from reactive_orch.runtime.runner import Runner
+    from reactive_orch.runtime.runners import Runners
     from reactive_orch.telemetry.rebalance import Turn
 
 _logger = logging.getLogger("reactive_orch")
@@ -50,9 +50,9 @@ async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snap
 class Adoption:
     """Begins with the snapshot that showed the generation; ends acknowledged, superseded or failed."""
 
-    def __init__(self, turn: Turn, snapshot: Snapshot, runners: Iterable[Runner], *, resumed: bool) -> None:
+    def __init__(self, turn: Turn, snapshot: Snapshot, runners: Runners, *, resumed: bool) -> None:
         """Compute what moves. `resumed`: acknowledged before, to be held again after a lost connection."""
-        self._runners = tuple(runners)
+        self._runners = runners
         self.resumed = resumed
         """It was acknowledged before: there is nothing to tell."""
         self._acknowledging: tuple[int, Acknowledged] | None = None
@@ -60,14 +60,11 @@ class Adoption:
         self.due: Mapping[str, frozenset[Partition]] = core.assigned_to(snapshot, turn.member)
         self.done = False
         """Nothing is left to do of it."""
-        before, after = self._held(), _pairs(self.due)
+        before, after = _pairs(runners.held), _pairs(self.due)
         self._lost, self._gained, self._kept = before - after, after - before, len(before & after)
-        in_flight = _pairs({runner.name: runner.in_flight for runner in self._runners})
+        in_flight = _pairs(runners.in_flight)
         self._steps = Steps(turn=turn, snapshot=snapshot, in_flight=len(in_flight & self._lost))
         self._facts = self._steps.adopted(len(self._lost), len(self._gained), self._kept)
-
-    def _held(self) -> set[tuple[str, Partition]]:
-        return _pairs({runner.name: runner.held for runner in self._runners})
 
     def is_of(self, snapshot: Snapshot) -> bool:
         """Tell whether it is of this snapshot's generation: in another incarnation the number may be another one's."""
@@ -82,7 +79,7 @@ class Adoption:
         """Note the time if a step has been done: called whenever a runner has moved."""
         if self.done:
             return
-        held, now_ns = self._held(), time.time_ns()
+        held, now_ns = _pairs(self._runners.held), time.time_ns()
         if self._steps.finished_ns is None and not self._lost & held:
             self._steps.finished_ns = now_ns
         if self._steps.loaded_ns is None and self._gained <= held:
@@ -103,14 +100,13 @@ class Adoption:
         self.done = True
         if self.resumed:
             return None
-        waits = [runner.row_wait for runner in self._runners]
-        self._steps.row_wait_s, self._steps.row_waited_for = max(waits, key=lambda wait: wait[0], default=(0.0, None))
+        self._steps.row_wait_s, self._steps.row_waited_for = self._runners.row_wait
         return adopted(self._steps, self._facts, outcome, ranges(self.due), self._acknowledging)
 
     @property
     def met(self) -> bool:
         """Whether the worker holds exactly what it should."""
-        return all(runner.reconciled for runner in self._runners)
+        return self._runners.reconciled
 
     def report(self) -> None:
         """Log it, and who completed the generation."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Member, MemberId, Projection, Snapshot
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
-    from reactive_orch.runtime.runner import Runner
+    from reactive_orch.runtime.runners import Runners
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -94,20 +94,20 @@ async def register_unless(
     return accepted
 
 
-async def give_up_refused(node: Node, replica_set: str, me: Member, runners: dict[str, Runner]) -> bool:
+async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Runners) -> bool:
     """Go on without the projections whose recorded filter has changed; tell whether there were any.
 
     In the database first, and by what stands there: what the others believe that this member runs must be handled.
     Raises ConfigError when none is left.
     """
-    refused = me.projections - {name for name, runner in runners.items() if not runner.refused}
+    refused = me.projections - runners.wanted
     for name in sorted(refused):
         async with node.database.coordination() as connection:
             await membership.give_up(connection, me, name)
-        if name in runners:
+        if name in runners.by_name:
             say_refused(replica_set, name)
-            runners.pop(name).drop()
-    if refused and not runners:
+            runners.give_up(name)
+    if refused and not runners.by_name:
         raise ConfigError(nothing_left(refused))
     return bool(refused)
 

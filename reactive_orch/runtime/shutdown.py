@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from reactive_orch.model import Position
-    from reactive_orch.runtime.runner import Runner
+    from reactive_orch.runtime.follower import LogFollower
+    from reactive_orch.runtime.runners import Runners
 
 LEAVE_TIMEOUT_S = 3.0
 """Leaving in good order must not hang on a database that is away: it is finished when the database is back."""
@@ -35,6 +36,7 @@ class Shutdown:
         self.failure: Exception | None = None
         """What its work ended with first."""
         self._grace_s = grace_s
+        self._began_at = 0.0
         self._since: float | None = None
         self._away_since: float | None = None
         self._target: tuple[int, Position] | None = None
@@ -43,6 +45,10 @@ class Shutdown:
     def begun(self) -> bool:
         """Whether the worker is to stop."""
         return self.asked.is_set()
+
+    def begin(self) -> None:
+        """Note when the work began: what is settled from now on is to be handled until idle."""
+        self._began_at = time.monotonic()
 
     async def watching(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of its work; note what that ends with."""
@@ -64,17 +70,17 @@ class Shutdown:
             with anyio.move_on_after(seconds):
                 await self.asked.wait()
 
-    def is_due(self, settled: Position | None, incarnation: int, runners: Collection[Runner]) -> bool:
+    def is_due(self, follower: LogFollower, incarnation: int, runners: Runners) -> bool:
         """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked.
 
         First of this incarnation of the database: another one may not have what was settled in the one before.
         """
-        if not self.until_idle or settled is None:
+        settled = follower.settled_since(self._began_at)
+        if self.begun or not self.until_idle or settled is None:
             return False
         if self._target is None or self._target[0] != incarnation:
             self._target = (incarnation, settled)
-        target = self._target[1]
-        return all(runner.reconciled and (runner.low is None or runner.low >= target) for runner in runners)
+        return runners.reconciled and runners.have_read_to(self._target[1])
 
     def check_complete(self, refused: Collection[str]) -> None:
         """Raise ConfigError if not all is done that was to be done until idle: somebody relies on the exit code."""
@@ -82,7 +88,7 @@ class Shutdown:
             msg = f"not run until idle: {', '.join(sorted(refused))}, recorded with another filter (see rewind)"
             raise ConfigError(msg)
 
-    def is_over(self, runners: Collection[Runner], *, left: bool) -> bool:
+    def is_over(self, runners: Runners, *, left: bool) -> bool:
         """Tell whether a worker that is to stop has left and saved everything, or has waited for that long enough."""
         if not self.begun:
             return False
@@ -90,4 +96,4 @@ class Shutdown:
         self._since = self._since or now
         if self._away_since is not None and now - max(self._since, self._away_since) > LEAVE_TIMEOUT_S:
             return True
-        return now - self._since > self._grace_s or (left and all(runner.reconciled for runner in runners))
+        return now - self._since > self._grace_s or (left and runners.reconciled)

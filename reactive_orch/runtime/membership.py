@@ -1,0 +1,254 @@
+"""One worker as a member of its replica set: join, adopt generation after generation, leave.
+
+    turn   wake-up or timer -> observe (SQL) -> next_step (core) -> perform: write, drop, take, acknowledge
+
+A turn reads once and acts on what it read; a refused write is no error, the next turn sees why. Nothing is remembered
+between turns but the member's id and the generation it has adopted, so lost wake-ups and restarts need no special case.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, assert_never
+
+from reactive_orch.core.generation import successor
+from reactive_orch.core.health import State
+from reactive_orch.core.turn import (
+    Adopt,
+    Gather,
+    Join,
+    Release,
+    Removed,
+    Rest,
+    Seen,
+    Withdraw,
+    Write,
+    next_step,
+)
+from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.model import NOBODY, Member, MemberId, Snapshot
+from reactive_orch.postgres import membership
+from reactive_orch.runtime import registration
+from reactive_orch.runtime.adopting import Adopting
+from reactive_orch.runtime.adoption import write_generation
+from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS
+from reactive_orch.runtime.wakeup import WORK, Wakeup
+from reactive_orch.runtime.watch import Watch
+from reactive_orch.telemetry.adoption import expelled
+from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
+from reactive_orch.telemetry.metrics import count
+from reactive_orch.telemetry.rebalance import Turn
+
+if TYPE_CHECKING:
+    from reactive_orch.core.turn import Step
+    from reactive_orch.runtime.adoption import Adoption
+    from reactive_orch.runtime.interruptions import Interruptions
+    from reactive_orch.runtime.node import Node
+    from reactive_orch.runtime.runners import Runners
+    from reactive_orch.runtime.shutdown import Shutdown
+
+
+class Membership:
+    """One worker in one replica set."""
+
+    def __init__(
+        self, node: Node, replica_set: str, runners: Runners, shutdown: Shutdown, interruptions: Interruptions
+    ) -> None:
+        """Be no member yet; `interruptions` are told of the turns that failed."""
+        self.member: MemberId | None = None
+        self.snapshot: Snapshot | None = None
+        """The replica set as it was last seen."""
+        self.state = State.STARTING
+        self.expelled = False
+        """The others took this worker for dead, and it has not adopted a generation since."""
+        self.looked_at = time.monotonic()
+        self.wakeup = Wakeup()
+        self.adopting = Adopting()
+        self.watch = Watch(node.database, lambda: self.wakeup.set("watch"))
+        self._node = node
+        self._replica_set = replica_set
+        self._runners = runners
+        self._shutdown = shutdown
+        self._interruptions = interruptions
+
+    def reconciled(self) -> None:
+        """Note that a runner has moved."""
+        self.adopting.note()
+        self.wakeup.set()
+
+    def idle(self) -> None:
+        """Note that a lane has come to the end of the log."""
+        if self._shutdown.until_idle:
+            self.wakeup.set()
+
+    async def run(self) -> None:
+        """Take turns until all is done."""
+        backoff, contended, source = Backoff(0.05, 5.0), Backoff(0.001, 0.5), "start"
+        while not self._is_over():
+            try:
+                again = await self._turn(source)
+                backoff.reset()
+                contended.reset()
+                self._interruptions.over()
+            except Superseded as error:
+                self._interruptions.note("turn", error)
+                await self._shutdown.pause(contended.next_s())
+                again = True
+            except Unavailable as error:
+                self._interruptions.note("turn", error)
+                self._enter_unavailable(error)
+                # Not on the wake-up: each lost connection sets it, this turn's own included.
+                await self._shutdown.pause(backoff.next_s())
+                source = "reconnect"
+                continue
+            source = "own"
+            if not again:
+                await self.wakeup.wait(self._look_after_s())
+                source = self.wakeup.source
+
+    async def leave_at_once(self) -> None:
+        """Be no member any more; of what handlers still have in hand nothing stays."""
+        self._runners.cut()
+        member, self.member = self.member, None
+        if member is not None:
+            await self._node.departures.leave(self._replica_set, member, self._shutdown.failure)
+
+    def _is_over(self) -> bool:
+        adopted = self.adopting.present is not None and not self.adopting.open
+        if adopted and self._shutdown.is_due(self._node.follower, self._node.database.incarnation, self._runners):
+            self._shutdown.asked.set()
+            self.wakeup.set("stop")
+        return self._shutdown.is_over(self._runners, left=self.member is None)
+
+    def _look_after_s(self) -> float:
+        """Return when to look without being woken: seldom while the heartbeats look too."""
+        beats = LOOK_AFTER_BEATS if self._node.session.connected and not self._shutdown.begun else 1
+        return beats * self._node.config.heartbeat_s * random.uniform(0.8, 1.0)
+
+    async def _turn(self, source: str) -> bool:
+        """Observe, decide, perform; True when there is more to do at once."""
+        self.looked_at = time.monotonic()
+        count(WAKE_UPS, "turn", source)
+        # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
+        if await self._acknowledge_if_adopted() and source == WORK:
+            return False
+        turn = Turn(self._replica_set, self.member or NOBODY, source)
+        snapshot = await self._observe(turn)
+        return await self._perform(next_step(self._seen(snapshot)), turn, snapshot)
+
+    async def _acknowledge_if_adopted(self) -> bool:
+        adoption = self.adopting.open
+        if adoption is None or self._shutdown.begun or not adoption.met:
+            return False
+        return await self._acknowledge(adoption)
+
+    async def _observe(self, turn: Turn) -> Snapshot:
+        async with self._node.database.coordination() as connection:
+            snapshot = await membership.observe(connection, self._replica_set)
+        turn.observed()
+        self._shutdown.note(reached=True)
+        self.snapshot = snapshot
+        self._node.follower.readers = max(len(snapshot.members), 1)
+        if snapshot.complete:
+            self.adopting.complete = snapshot.generation
+        return snapshot
+
+    def _seen(self, snapshot: Snapshot) -> Seen:
+        return Seen(
+            snapshot=snapshot,
+            member=self.member,
+            name=self._node.label,
+            stopping=self._shutdown.begun,
+            partitions=self._node.partitions_total,
+            trusts=self._node.session.trusts,
+            watched_s=self._node.session.watched_s,
+        )
+
+    async def _perform(self, step: Step, turn: Turn, snapshot: Snapshot) -> bool:
+        match step:
+            case Rest():
+                self.state = State.STOPPING
+                return False
+            case Join():
+                await self._join()
+            case Removed(asked):
+                return await self._removed(turn, snapshot, asked=asked)
+            case Withdraw(member):
+                await registration.ask_to_leave(self._node, member)
+            case Gather(for_s):
+                await self.wakeup.wait(for_s)
+            case Write(change):
+                async with self._node.database.coordination(snapshot.incarnation) as connection:
+                    await write_generation(connection, turn, snapshot, change)
+            case Release(member):
+                return await self._release(member)
+            case Adopt(me):
+                return await self._adopt(turn, snapshot, me)
+            case _:
+                assert_never(step)
+        return True
+
+    async def _join(self) -> None:
+        self.state = State.JOINING
+        self.member = await self._node.session.join(
+            self._replica_set, self._runners.by_name.keys(), self._node.config.stale_after_s
+        )
+        count(REGISTRATIONS, self._replica_set)
+
+    async def _removed(self, turn: Turn, snapshot: Snapshot, *, asked: bool) -> bool:
+        """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""
+        assert self.member is not None
+        member, self.member = self.member, None
+        self.expelled = not asked
+        self.adopting.end("superseded" if asked else "failed")
+        if asked:
+            registration.say_left(turn, snapshot)
+        else:
+            registration.say_removed(turn, snapshot)
+            self._runners.drop()
+            expelled(turn, snapshot, self.adopting.last)
+        await self._node.session.unlock(member)
+        return not asked
+
+    async def _release(self, member: MemberId) -> bool:
+        """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
+        self.state = State.STOPPING
+        self._runners.assign({})
+        if not self._runners.only_in_flight:
+            return False
+        await registration.ask_to_leave(self._node, member)
+        return True
+
+    async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
+        if await registration.give_up_refused(self._node, self._replica_set, me, self._runners):
+            self.wakeup.set("refused")
+        self._runners.rewound(snapshot.epochs)
+        adoption = self.adopting.present
+        if adoption is None or not adoption.is_of(snapshot):
+            self.state = State.REBALANCING
+            resumed = me.acknowledged >= snapshot.generation
+            adoption = self.adopting.begin(turn, snapshot, self._runners, resumed=resumed)
+        # Done and yet not acknowledged: a crash of the server has taken that back.
+        open_still = not adoption.done or me.acknowledged < snapshot.generation
+        again = open_still and adoption.met and not await self._acknowledge(adoption)
+        self.watch.set(successor(snapshot, me.id))
+        return again
+
+    async def _acknowledge(self, adoption: Adoption) -> bool:
+        """Tell that the generation has been adopted; False when there is another one already."""
+        news = not adoption.done
+        if not await self.adopting.acknowledge(adoption, self._node.database):
+            return False
+        if news:
+            self.state, self.expelled = State.SERVING, False
+            self.idle()  # its lanes may have come to the end before
+        return True
+
+    def _enter_unavailable(self, error: Unavailable) -> None:
+        if self.state is not State.UNAVAILABLE:
+            registration.say_unavailable(self._replica_set, error)
+        self.state = State.UNAVAILABLE
+        self._shutdown.note(reached=False)
+        self.adopting.end("failed")
