@@ -198,9 +198,11 @@ class Member:
     projections: frozenset[str]
     lock_held: bool
     """Its advisory lock is held by the backend it recorded: its process lives and is connected."""
-    lock_conclusive: bool
+    dead: bool
     """Its lock is free and that proves death. Not while the server has started after the member's connection, nor while
     another connection of its process lives: give it time."""
+    stale: bool
+    """It has sent no heartbeat for longer than it may."""
     heartbeat_age_s: float
     stale_after_s: float
     acknowledged: int

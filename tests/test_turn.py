@@ -24,7 +24,7 @@ from reactive_orch.core.turn import (
     next_step,
 )
 from reactive_orch.model import Member, MemberId, Reason, Snapshot
-from tests.test_generation import ACTIVE, LEAVING, WAITING, member, snapshot
+from tests.test_generation import ACTIVE, DEAD, LEAVING, OLD, WAITING, member, snapshot
 
 ME = MemberId(1)
 
@@ -43,7 +43,7 @@ def young(before: Seen, age_s: float = 0.1, *, complete: bool = False) -> Seen:
 
 
 def dead(number: int) -> Member:
-    return member(number, lock_held=False)
+    return member(number, **DEAD)
 
 
 def kind(step: Step) -> object:
@@ -78,7 +78,7 @@ TABLE: dict[str, tuple[Seen, object]] = {
         Adopt(dead(1)),
     ),
     "another is late, but nobody could have heard it": (
-        seen(member(1), member(2, heartbeat_age_s=60.0), owners=BOTH, watched_s=5.0),
+        seen(member(1), member(2, **OLD), owners=BOTH, watched_s=5.0),
         Adopt(member(1)),
     ),
     "a join meets a generation that is not complete": (
@@ -123,7 +123,7 @@ STATES = st.sampled_from([ACTIVE, WAITING, LEAVING])
 LOOKS = st.builds(
     lambda states, stopping, trusts, complete, age_s: young(
         seen(
-            *(member(n, state, lock_held=held) for n, (state, held) in enumerate(states, 1)),
+            *(member(n, state, dead=dead_) for n, (state, dead_) in enumerate(states, 1)),
             stopping=stopping,
             trusts=trusts,
         ),

@@ -473,8 +473,7 @@ def old_heartbeat_trusted_after_an_outage() -> None:
     original = core._gone
 
     def gone(member: Any, watched_s: float, *, trust: bool) -> Any:
-        stale = member.heartbeat_age_s > member.stale_after_s
-        return original(member, watched_s, trust=trust) or (Reason.STALE if stale else None)
+        return original(member, watched_s, trust=trust) or (Reason.STALE if member.stale else None)
 
     _put(core, "_gone", gone)
 
@@ -499,17 +498,17 @@ def _sealed_by_any_word(text: str) -> str:
     return f"CREATE OR REPLACE {trusting}"
 
 
-def _any_free_lock_conclusive(text: str) -> str:
+def _any_free_lock_proves_death(text: str) -> str:
     view = re.search(r"CREATE VIEW (reactive_orch\.member_status.*?;)\n", text, re.DOTALL)
     assert view, "the view has another name"
     trusting, found = re.subn(
-        r"SELECT l\.pid IS NULL\n.*? AS conclusive", "SELECT l.pid IS NULL AS conclusive", view[1], flags=re.DOTALL
+        r"SELECT l\.pid IS NULL\n.*? AS dead", "SELECT l.pid IS NULL AS dead", view[1], flags=re.DOTALL
     )
-    assert found == 1, "the view decides in another way what is conclusive"
+    assert found == 1, "the view decides in another way what proves death"
     return f"CREATE OR REPLACE VIEW {trusting}"
 
 
 _IN_THE_SCHEMA = {
-    free_lock_trusted_after_a_restart.__name__: _any_free_lock_conclusive,
+    free_lock_trusted_after_a_restart.__name__: _any_free_lock_proves_death,
     sealed_by_whoever_says_so.__name__: _sealed_by_any_word,
 }

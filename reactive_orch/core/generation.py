@@ -52,16 +52,16 @@ def _gone(member: Member, watched_s: float, *, trust: bool) -> Reason | None:
         return Reason.LEAVE
     if not trust:
         return None
-    if not member.lock_held and member.lock_conclusive:
+    if member.dead:
         return Reason.DEATH
-    if min(member.heartbeat_age_s, watched_s) > member.stale_after_s:
+    if member.stale and watched_s > member.stale_after_s:
         return Reason.STALE
     return None
 
 
 def may_judge(me: Member) -> bool:
     """Tell whether a member may judge others: who has no lock either, or is late too, may be so with all of them."""
-    return me.lock_held and me.heartbeat_age_s <= me.stale_after_s
+    return me.lock_held and not me.stale
 
 
 def member_of(snapshot: Snapshot, me: MemberId, name: str) -> Member | None:

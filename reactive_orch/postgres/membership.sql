@@ -41,7 +41,7 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
-                   'lock_conclusive', m.lock_conclusive, 'heartbeat_age_s', m.heartbeat_age_s,
+                   'dead', m.dead, 'stale', m.stale, 'heartbeat_age_s', m.heartbeat_age_s,
                    'stale_after_s', extract(epoch FROM m.stale_after), 'acknowledged', m.acknowledged) ORDER BY m.id), '[]')
         FROM reactive_orch.member_status m WHERE m.replica_set = r.name)::text AS members,
        (SELECT coalesce(json_object_agg(a.projection, a.owners), '{}')

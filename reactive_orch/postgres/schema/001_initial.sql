@@ -653,17 +653,18 @@ CREATE TABLE reactive_orch.assignments (
     PRIMARY KEY (replica_set, projection)
 );
 
--- The members and what tells the living from the dead. A free lock proves nothing while the server has started, or come
--- back from a crash, after the member's recorded connection (every lock was lost then), nor while its process still has its tail connection: it
--- has lost one connection and is on its way back. A process that dies loses all of them at once.
+-- The members, and the three signs that one is gone: it is leaving, it is dead, it is stale. The workers' core ranks them and
+-- says when they are to be trusted; here, and in change_generation, they are only looked at.
+-- Dead: its lock is free, and that proves it. It proves nothing while the server has started, or come back from a crash,
+-- after the member's recorded connection (every lock was lost then), nor while its process still has its tail connection:
+-- it has lost one connection and is on its way back. A process that dies loses all of them at once.
 CREATE VIEW reactive_orch.member_status AS
 SELECT m.*,
-       l.pid IS NOT NULL                                         AS lock_held,
-       c.conclusive                                              AS lock_conclusive,
-       extract(epoch FROM clock_timestamp() - m.heartbeat_at)    AS heartbeat_age_s,
-       m.state = 'leaving'
-           OR clock_timestamp() - m.heartbeat_at > m.stale_after
-           OR (l.pid IS NULL AND c.conclusive)                   AS gone
+       l.pid IS NOT NULL                                      AS lock_held,
+       extract(epoch FROM clock_timestamp() - m.heartbeat_at) AS heartbeat_age_s,
+       d.dead,
+       s.stale,
+       m.state = 'leaving' OR d.dead OR s.stale               AS gone
 FROM reactive_orch.members m
 LEFT JOIN pg_locks l
        ON l.locktype = 'advisory'
@@ -681,8 +682,9 @@ CROSS JOIN LATERAL (
        AND m.backend_start >= coalesce((SELECT a.backend_start FROM pg_stat_activity a
                                         WHERE a.backend_type = 'checkpointer'), '-infinity')
        AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = 'reactive_orch:tail:' || m.name)
-           AS conclusive
-) c;
+           AS dead
+) d
+CROSS JOIN LATERAL (SELECT clock_timestamp() - m.heartbeat_at > m.stale_after AS stale) s;
 
 -- Waits until a member's lock is free, but no longer than a slice: true when it is. In shared mode, so that a watcher
 -- that dies while it waits does not leave the lock taken; a slice ends before deadlock_timeout (1 s), so that
