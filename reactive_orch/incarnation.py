@@ -1,4 +1,4 @@
-"""What a process's memory of the database belongs to: an incarnation, and the one server that it leads to."""
+"""What a process's memory of the database belongs to: an incarnation, and the one server it leads to (protocol 2.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who handles which partition of which projection.
+"""Who handles which partition of which projection (protocol 5.5).
 
 Every worker computes this alone and must come to the same answer, so the result depends on nothing but the
 arguments: not on the order of a mapping, not on a hash, not on a clock. What `assign` guarantees, per projection:

@@ -1,4 +1,4 @@
-"""How far the log is settled: the position up to which no event can appear any more.
+"""How far the log is settled: the position up to which no event can appear any more (protocol 2.1 to 2.4).
 
 A writer draws a position before its transaction commits, so a later position can become visible before an earlier
 one. Whoever reads up to the greatest position it sees skips the events of every slower writer, for ever. But a writer

@@ -1,4 +1,4 @@
-"""From a snapshot of a replica set: the change it needs, and what one worker has to do.
+"""From a snapshot of a replica set: who is gone, and the change that it needs (protocol 5.2 to 5.4).
 
 Level-triggered: the same snapshot always gives the same answer, and a snapshot that needs nothing gives no change. So
 it does not matter who looks, how often, or how many wake-ups were lost; all that look at the same facts agree.

@@ -1,4 +1,4 @@
-"""How far one lane has read and saved: which window to read next, which checkpoints to swap, when to save lazily.
+"""How far one lane has read and saved: which window to read next, which checkpoints to swap (protocol 3.7, 4.1, 4.2).
 
 Two positions per partition: `saved`, the checkpoint's row as last loaded or swapped, and `read_to`, up to where the log
 is known to hold nothing more for this partition. Between the two there is no event for the partition, so `read_to`

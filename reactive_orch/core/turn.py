@@ -1,9 +1,9 @@
-"""What one worker does next, from what it has seen of its replica set: a decision, as a value.
+"""What one worker does next, from what it has seen of its replica set: a decision, as a value (protocol 5).
 
     turn   observe -> Seen -> next_step (pure) -> Step -> perform
 
 Many that join or leave at once need few generations: a change admits all that wait and removes all that leave. So a
-join or leave that meets a generation not yet complete waits for a moment, and others may gather. Deaths never wait.
+join or leave that meets a generation not yet complete waits for a moment (protocol 5.4). Deaths never wait.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""When writers are to ring: by the log's rate.
+"""When writers are to ring: by the log's rate (protocol 6.2).
 
-A bell costs the writers (section 6 of the protocol: with 32 of them and a flush of 1 ms, 21,541 transactions a second
+A bell costs the writers (protocol 6.1: with 32 of them and a flush of 1 ms, 21,541 transactions a second
 become 750), and it gives nothing to readers that are busy. So it is armed while little is written and disarmed while
 much is. It is not armed by "I found nothing": with several readers somebody always finds nothing, the bell throttles
 the writers, and the throttled writers keep the readers idle, for ever.

@@ -1,4 +1,4 @@
-"""The checkpoints: load them, and the one compare-and-swap on which all safety rests.
+"""The checkpoints: load them, and the one compare-and-swap on which all safety rests (protocol 3.1 to 3.5).
 
     BEGIN
     swap     the rows of the partitions touched: locked in partition order, those held by others skipped; moved where

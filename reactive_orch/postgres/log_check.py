@@ -1,4 +1,4 @@
-"""What the log must be, so that reading up to the settled end skips nothing.
+"""What the log must be, so that reading up to the settled end skips nothing (protocol 2.5).
 
 Guarantees: what breaks a rule is said in one line with what to do. A log that is known not to be what its
 checkpoints have read is recorded as another one: it stays refused, whatever is written to it, until they are rewound.

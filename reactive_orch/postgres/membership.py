@@ -1,7 +1,7 @@
 """Members, generations and assignments: each call is one statement, checked and written whole or not at all.
 
 Decides nothing: `core.generation` computes the change from a snapshot, the statement applies it only on top of the
-generation it was computed from.
+generation it was computed from (protocol 5.3).
 """
 
 from __future__ import annotations

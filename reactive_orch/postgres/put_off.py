@@ -1,4 +1,4 @@
-"""Appends of handlers, put off to the end of their batch: written at once they would hold back every reader until then.
+"""Appends of handlers, put off to the end of their batch, or they would hold back every reader (protocol 3.9).
 
 Which of them a savepoint has taken back the database says: it counts them in a setting that falls back with savepoints.
 """

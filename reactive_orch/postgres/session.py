@@ -1,4 +1,4 @@
-"""The membership connection: one per process, outside the pools, with nothing slow on it.
+"""The membership connection: one per process, outside the pools, with nothing slow on it (protocol 5.1, 6.4).
 
 It LISTENs on both channels, holds the session advisory lock of every member of this process ("I live"), and sends the
 heartbeats, which also prove that it is alive. When it is lost it is made again, with backoff: LISTEN first, then the

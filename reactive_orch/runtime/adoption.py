@@ -1,4 +1,4 @@
-"""Generations, written and adopted: what one member gives, takes and keeps, and when it was done with which step."""
+"""Generations, written and adopted: what a member gives, takes and keeps, and since when (protocol 5.6)."""
 
 from __future__ import annotations
 

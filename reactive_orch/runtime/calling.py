@@ -1,4 +1,4 @@
-"""Calling handlers: here and nowhere else.
+"""Calling handlers: here and nowhere else (protocol 3.6).
 
     calling(events, tx)     how many events of the batch have been handled, from its first on: so many may be committed
 

@@ -1,4 +1,4 @@
-"""The settled end of the log, followed by one task per process for all its lanes.
+"""The settled end of the log, followed by one task per process for all its lanes (protocol 2.1, 6.3).
 
 Looks only when somebody waits for more and something rang (or a fallback time has passed); while writers hold the
 frontier it looks again in 1 to 20 ms. Everything it knows belongs to one incarnation of the database: after any lost

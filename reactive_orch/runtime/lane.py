@@ -3,7 +3,7 @@
     batch   wake-up or timer -> window (SQL) -> plan (core) -> swap, handle, commit
 
 What it remembers of its partitions is good only as long as every swap succeeds and no connection is lost; after any
-doubt it forgets them all, and its runner loads them again from the checkpoints.
+doubt it forgets them all, and its runner loads them again from the checkpoints (protocol 3.8).
 """
 
 from __future__ import annotations

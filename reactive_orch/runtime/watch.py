@@ -1,4 +1,4 @@
-"""The watch: who this member's successor in the ring is, and the news of its death, within milliseconds.
+"""The watch: who this member's successor in the ring is, and the news of its death (protocol 5.8).
 
 It waits for the successor's lock on a connection of its own, since a session that waits in a query hears no
 notification and can send no heartbeat. A freed lock is a hint to look, nothing more: the look decides. Alone in its

@@ -4,7 +4,7 @@
     lane of q   ask -> there, or on its way -> wait for it
 
 Projections that begin together, and those that rest together at the end of the log, ask for the same windows; whoever
-asks first reads for all. Nobody waits for a slower lane: it reads by itself what is not here any more.
+asks first reads for all (protocol 4.3). Nobody waits for a slower lane: it reads by itself what is not here any more.
 """
 
 from __future__ import annotations
