@@ -274,7 +274,10 @@ async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
         await wait_until(every_span, what=f"spans of every kind: {names}")
         await wait_until(every_metric, what="every metric")
         page = (await pages(a))["metrics"][1]
+        exemplars = re.findall(r'# {span_id="(\w{16})",trace_id="(\w{32})"}', await open_metrics(a))
 
+    assert exemplars
+    assert {(trace, span) for span, trace in exemplars} <= {(span.trace, span.id) for span in received.spans}
     table = {span.name.split(" {")[0]: span for span in SPANS}
     for span in received.spans:
         kind = next(kind for name, kind in table.items() if span.name.startswith(name))
@@ -320,6 +323,17 @@ async def pages(worker: WorkerProcess) -> dict[str, tuple[int, str]]:
             async with session.get(f"{base}/{page}") as response:
                 found[page] = (response.status, await response.text())
     return found
+
+
+async def open_metrics(worker: WorkerProcess) -> str:
+    assert worker.health_url is not None
+    wanted = {"Accept": "application/openmetrics-text; version=1.0.0, text/plain; version=0.0.4; q=0.5"}
+    async with (
+        aiohttp.ClientSession(headers=wanted) as session,
+        session.get(f"{worker.health_url.removesuffix('/healthz')}/metrics") as response,
+    ):
+        assert response.content_type == "application/openmetrics-text"
+        return await response.text()
 
 
 async def test_batches_are_linked_to_their_producers(database: str) -> None:

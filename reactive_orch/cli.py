@@ -36,8 +36,8 @@ from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
 from reactive_orch.streams import open_streams, say
+from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.exporting import exporting
-from reactive_orch.telemetry.exposition import exposition
 from reactive_orch.telemetry.logs import FORMATS, log_to
 from reactive_orch.telemetry.metrics import REGISTRY
 
@@ -209,7 +209,7 @@ async def _serve(options: argparse.Namespace, stop: _Stop) -> None:
     worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
     from reactive_orch.http.server import Pages, serving
 
-    metrics = (lambda: exposition(REGISTRY)) if options.metrics else None
+    metrics = partial(prometheus.page, REGISTRY) if options.metrics else None
     pages = Pages(health=lambda: _health(node, worker), metrics=metrics)
     with exporting(os.environ):
         async with serving(pages, host, port) as base, node:

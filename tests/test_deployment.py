@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from reactive_orch import cli
-from reactive_orch.telemetry.exposition import exposition
+from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.metrics import Registry
 from reactive_orch.telemetry.sdk import COORDINATION
@@ -365,9 +365,9 @@ def test_promtool_reads_the_page_of_metrics() -> None:
             registry.count(metric, *labels)
     gauges = [(metric, 1.0, ("x",) * len(metric.attributes)) for metric in METRICS if metric.kind is Kind.GAUGE]
     with registry.observed(lambda: gauges):
-        page = exposition(registry)
+        page, _ = prometheus.page(registry, "")
     done = subprocess.run(  # noqa: S603
-        [PROMTOOL, "check", "metrics"], input=page, capture_output=True, text=True, check=False
+        [PROMTOOL, "check", "metrics"], input=page.decode(), capture_output=True, text=True, check=False
     )
     # OpenTelemetry's conventions call a number of things a count; promtool would keep that word for histograms.
     complaints = {line.partition(" ")[0]: line for line in done.stderr.splitlines()}

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
 from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot
@@ -24,17 +26,17 @@ from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.telemetry import handling, metric_names, spans, table
 from reactive_orch.telemetry.adoption import ranges
 from reactive_orch.telemetry.exporting import exporting
-from reactive_orch.telemetry.exposition import exposition
 from reactive_orch.telemetry.logs import Json, Text, log_to
 from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.metrics import Registry
 from reactive_orch.telemetry.outage import Outage
+from reactive_orch.telemetry.prometheus import page
 from reactive_orch.telemetry.rebalance import Turn
 from reactive_orch.telemetry.routes import Route, route
 from reactive_orch.telemetry.span_names import SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).parent.parent
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -100,8 +102,17 @@ def test_only_names_of_the_tables_are_used() -> None:
 
 
 def samples(registry: Registry) -> dict[str, str]:
-    lines = (line for line in exposition(registry).splitlines() if not line.startswith("#"))
-    return dict(line.rsplit(" ", 1) for line in lines)
+    """Return the lines of the page, as a Prometheus server reads them."""
+    body, _ = page(registry, "")
+    return {
+        f"{one.name}{_shown(one.labels)}": f"{one.value:g}"
+        for family in text_string_to_metric_families(body.decode())
+        for one in family.samples
+    }
+
+
+def _shown(labels: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{labels[name]}"' for name in sorted(labels)) + "}" if labels else ""
 
 
 def test_counters() -> None:
@@ -110,8 +121,8 @@ def test_counters() -> None:
     registry.count(metric_names.BATCHES, "set", "one", "committed", amount=2)
     registry.count(metric_names.BATCHES, "set", "one", "error")
     assert samples(registry) == {
-        'reactive_orch_batches_total{replica_set="set",projection="one",outcome="committed"}': "3",
-        'reactive_orch_batches_total{replica_set="set",projection="one",outcome="error"}': "1",
+        'reactive_orch_batches_total{outcome="committed",projection="one",replica_set="set"}': "3",
+        'reactive_orch_batches_total{outcome="error",projection="one",replica_set="set"}': "1",
     }
 
 
@@ -120,14 +131,14 @@ def test_a_scope_begins_with_its_counters_at_zero() -> None:
     registry.count(metric_names.GENERATIONS, "set", "join")
     registry.begin("set")
     found = samples(registry)
-    assert found['reactive_orch_generations_total{replica_set="set",reason="join"}'] == "1", "left as it is"
-    assert found['reactive_orch_generations_total{replica_set="set",reason="death"}'] == "0"
+    assert found['reactive_orch_generations_total{reason="join",replica_set="set"}'] == "1", "left as it is"
+    assert found['reactive_orch_generations_total{reason="death",replica_set="set"}'] == "0"
     assert found['reactive_orch_registrations_total{replica_set="set"}'] == "0"
     assert all('replica_set="set"' in name for name in found)
     registry.begin()
     assert samples(registry)['reactive_orch_wakeups_total{loop="tail",source="timer"}'] == "0"
     registry.begin("set", "one")
-    assert samples(registry)['reactive_orch_batches_total{replica_set="set",projection="one",outcome="error"}'] == "0"
+    assert samples(registry)['reactive_orch_batches_total{outcome="error",projection="one",replica_set="set"}'] == "0"
     assert not any("interruptions" in name for name in samples(registry)), (
         "of no replica set, whose labels are not known"
     )
@@ -138,11 +149,11 @@ def test_histograms_are_cumulative() -> None:
     for value in (0.5, 1.0, 1.5, 7.0, 99999.0):
         registry.record(metric_names.BATCH_SIZE, value, "set", "one")
     found = samples(registry)
-    labels = 'replica_set="set",projection="one"'
-    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="1"}}'] == "2", "a bound belongs to its bucket"
-    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="2"}}'] == "3"
-    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="5000"}}'] == "4"
-    assert found[f'reactive_orch_batch_size_bucket{{{labels},le="+Inf"}}'] == "5"
+    labels = 'projection="one",replica_set="set"'
+    assert found[f'reactive_orch_batch_size_bucket{{le="1.0",{labels}}}'] == "2", "a bound belongs to its bucket"
+    assert found[f'reactive_orch_batch_size_bucket{{le="2.0",{labels}}}'] == "3"
+    assert found[f'reactive_orch_batch_size_bucket{{le="5000.0",{labels}}}'] == "4"
+    assert found[f'reactive_orch_batch_size_bucket{{le="+Inf",{labels}}}'] == "5"
     assert found[f"reactive_orch_batch_size_count{{{labels}}}"] == "5"
     assert found[f"reactive_orch_batch_size_sum{{{labels}}}"] == "100009"
 
@@ -160,14 +171,31 @@ def test_gauges_are_asked_for_while_they_are_observed() -> None:
 def test_labels_are_escaped_and_empty_ones_left_out() -> None:
     registry = Registry()
     registry.count(metric_names.PROJECTION_ERRORS, 'a"b\\c', "new\nline", "")
-    (line,) = samples(registry)
-    assert line == r'reactive_orch_projection_errors_total{replica_set="a\"b\\c",projection="new\nline"}'
+    body, _ = page(registry, "")
+    line = r'reactive_orch_projection_errors_total{projection="new\nline",replica_set="a\"b\\c"} 1.0'
+    assert line in body.decode().splitlines()
 
 
 def test_every_metric_has_help_and_type() -> None:
-    page = exposition(Registry())
+    body, content_type = page(Registry(), "")
+    assert content_type.startswith("text/plain; version=0.0.4")
     for metric in METRICS:
-        assert f"# HELP {metric.prometheus} {metric.meaning}\n# TYPE {metric.prometheus} {metric.kind.value}\n" in page
+        told = f"# HELP {metric.prometheus} {metric.meaning}\n# TYPE {metric.prometheus} {metric.kind.value}\n"
+        assert told in body.decode()
+
+
+def test_open_metrics_names_the_trace_of_a_measurement() -> None:
+    registry = Registry()
+    for traceparent in (TRACEPARENT, TRACEPARENT[:-1] + "0", None):  # of those that were not sampled nobody finds one
+        registry.record(metric_names.REBALANCE_DURATION, 0.4, "set", "join", "settled", traceparent=traceparent)
+    registry.record(metric_names.REBALANCE_DURATION, 60.5, "set", "join", "settled")
+    body, content_type = page(registry, "application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    families = open_metrics(body.decode())  # type: ignore[no-untyped-call] # the client's parser has no types
+    found = [one.exemplar for family in families for one in family.samples if one.exemplar]
+    assert [(one.labels["trace_id"], one.labels["span_id"], one.value) for one in found] == [
+        ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 0.4)
+    ]
 
 
 def test_counting_twice_is_no_new_series() -> None:

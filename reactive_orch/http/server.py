@@ -3,7 +3,7 @@
 /livez     200 unless only a restart would help; the database and the lag do not count
 /readyz    200 while the worker takes part: it serves, stands by, or rebalances within its time
 /healthz   200 while nothing needs a person; `core.health` has the table
-/metrics   200, in Prometheus' text format
+/metrics   200, as text or as OpenMetrics
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import anyio
 from aiohttp import web
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.telemetry.exposition import CONTENT_TYPE
+from reactive_orch.telemetry import prometheus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -35,8 +35,8 @@ class Pages:
 
     health: Callable[[], tuple[Verdict, Mapping[str, Any]]]
     """The verdict, and the body of all three."""
-    metrics: Callable[[], str] | None
-    """None: there is no such page."""
+    metrics: Callable[[str], tuple[bytes, str]] | None
+    """The page and its content type, for what a request accepts. None: there is no such page."""
 
 
 @contextlib.asynccontextmanager
@@ -64,9 +64,11 @@ def _app(pages: Pages) -> web.Application:
 
         return show
 
-    async def metrics(_request: web.Request) -> web.Response:
+    async def metrics(request: web.Request) -> web.Response:
         assert pages.metrics is not None
-        return web.Response(body=pages.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
+        await anyio.to_thread.run_sync(prometheus.load)
+        body, content_type = pages.metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     app = web.Application()
     app.router.add_get("/livez", page(lambda verdict: verdict.live))

@@ -57,7 +57,6 @@ def adopted(
     ended_ns, turn = time.time_ns(), steps.turn
     count(m.RECONFIGURATIONS, turn.replica_set, outcome)
     if acknowledging:
-        _count(turn, facts, seconds(turn.noticed_ns, ended_ns), acknowledging[1].notify_s)
         record(m.STATEMENT_DURATION, seconds(acknowledging[0], ended_ns), "acknowledge")
     common = turn.attributes(steps.snapshot.generation)
     moves = {
@@ -78,6 +77,8 @@ def adopted(
             parent=steps.snapshot.traceparent,
         )
     )
+    if acknowledging:
+        _count(turn, facts, seconds(turn.noticed_ns, ended_ns), acknowledging[1].notify_s, told)
     if told is not None:
         _tell_steps(steps, facts, told, (acknowledging[0], ended_ns) if acknowledging else None)
     if acknowledging and acknowledging[1].completed_at is not None:
@@ -86,9 +87,9 @@ def adopted(
     return told
 
 
-def _count(turn: Turn, facts: Adopted, total_s: float, notify_s: float) -> None:
+def _count(turn: Turn, facts: Adopted, total_s: float, notify_s: float, told: str | None) -> None:
     count(m.ASSIGNMENTS, turn.replica_set, amount=facts.took)
-    record(m.ADOPTION_DURATION, total_s, turn.replica_set)
+    record(m.ADOPTION_DURATION, total_s, turn.replica_set, traceparent=told)
     record(m.PHASE_DURATION, max(notify_s, 0.0), turn.replica_set, "notify")
     for phase, duration in (("finish", facts.finish_s), ("load", facts.load_s)):
         if duration is not None:
@@ -127,8 +128,7 @@ def _settled(steps: Steps, last: Acknowledged) -> None:
     assert last.completed_at is not None
     reason = snapshot.reason.value if snapshot.reason else ""
     duration_s = (last.completed_at - snapshot.created_at).total_seconds()
-    record(m.REBALANCE_DURATION, duration_s, turn.replica_set, reason, "settled")
-    spans.send(
+    told = spans.send(
         Told(
             kind=s.COMPLETE,
             name=f"complete {turn.replica_set}",
@@ -150,6 +150,7 @@ def _settled(steps: Steps, last: Acknowledged) -> None:
             parent=snapshot.traceparent,
         )
     )
+    record(m.REBALANCE_DURATION, duration_s, turn.replica_set, reason, "settled", traceparent=told)
 
 
 def expelled(turn: Turn, snapshot: Snapshot, last_adopt: str | None) -> None:

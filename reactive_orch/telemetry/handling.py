@@ -75,8 +75,8 @@ class Handling:
                 failure = error
                 raise
             finally:
-                outcome = _outcome(failure)
-                self._count(events, outcome, failure, time.perf_counter() - began)
+                self._measured(time.perf_counter() - began, failure, span)
+                self._count(events, failure)
                 if span is not None and failure is not None:
                     self._fail(span, events, began_ns, failure)
 
@@ -88,12 +88,15 @@ class Handling:
         """Tell of an event that could not be read."""
         count(m.PROJECTION_ERRORS, *self._of, _counted(_error_type(failure)))
 
-    def _count(self, events: Sequence[Event], outcome: str, failure: BaseException | None, duration_s: float) -> None:
+    def _measured(self, duration_s: float, failure: BaseException | None, span: Span | None) -> None:
         error_type = _counted(_error_type(failure)) if failure else ""
-        record(m.HANDLING_DURATION, duration_s, *self._of, error_type)
-        count(m.BATCHES, *self._of, outcome)
+        traceparent = None if span is None else spans.traceparent_of(span)
+        record(m.HANDLING_DURATION, duration_s, *self._of, error_type, traceparent=traceparent)
+
+    def _count(self, events: Sequence[Event], failure: BaseException | None) -> None:
+        count(m.BATCHES, *self._of, _outcome(failure))
         if isinstance(failure, HandlerFailed):
-            count(m.PROJECTION_ERRORS, *self._of, error_type)
+            count(m.PROJECTION_ERRORS, *self._of, _counted(_error_type(failure)))
         if failure is None:
             count(m.EVENTS_HANDLED, *self._of, amount=len(events))
             record(m.BATCH_SIZE, len(events), *self._of)

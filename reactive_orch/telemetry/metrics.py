@@ -1,6 +1,6 @@
 """The metrics of this process, in memory: a few dictionary updates per batch, whoever may be reading.
 
-`/metrics` renders them; when OpenTelemetry is in use, its instruments observe them (`bridge`). There is one registry
+`/metrics` shows them; when OpenTelemetry is in use, its instruments observe them (`bridge`). There is one registry
 per process, as there is one per process for logging. Counting happens on the event loop; reading may happen in another
 thread, so readers copy.
 """
@@ -8,10 +8,11 @@ thread, so readers copy.
 from __future__ import annotations
 
 import contextlib
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from reactive_orch.telemetry.metric_names import METRICS, Kind, Metric
 
@@ -22,6 +23,15 @@ Observe: TypeAlias = Callable[[], Iterable[tuple[Metric, float, Labels]]]
 """Returns the present values of gauges, from memory."""
 
 
+class Exemplar(NamedTuple):
+    """One measurement, and the span in which it was taken."""
+
+    traceparent: str
+    value: float
+    at: float
+    """Seconds since 1970."""
+
+
 @dataclass(slots=True)
 class Distribution:
     """One series of a histogram."""
@@ -30,11 +40,16 @@ class Distribution:
     counts: list[int]
     total: float = 0.0
     attributes: dict[str, str] = field(default_factory=dict)
+    exemplars: dict[int, Exemplar] = field(default_factory=dict)
+    """The last one of each bucket, by its number."""
 
-    def record(self, value: float) -> None:
+    def record(self, value: float, traceparent: str | None) -> None:
         """Add a measurement."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if traceparent is not None:
+            self.exemplars[bucket] = Exemplar(traceparent, value, time.time())
 
 
 class Registry:
@@ -67,13 +82,14 @@ class Registry:
         series = self.sums[metric]
         series[labels] = series.get(labels, 0) + amount
 
-    def record(self, metric: Metric, value: float, *labels: str) -> None:
-        """Add a measurement to a histogram."""
+    def record(self, metric: Metric, value: float, *labels: str, traceparent: str | None = None) -> None:
+        """Add a measurement to a histogram; `traceparent` is of the span that was sent of it, None without one."""
         one = self.distributions[metric].get(labels)
         if one is None:
             one = Distribution(metric.buckets, [0] * (len(metric.buckets) + 1), attributes=attributes(metric, labels))
             self.distributions[metric][labels] = one
-        one.record(value)
+        sampled = traceparent is not None and traceparent[-1] in "13579bdf"  # the lowest of its flags
+        one.record(value, traceparent if sampled else None)
         if self._forward:
             self._forward[metric].record(value, one.attributes)
 
