@@ -29,7 +29,7 @@ from reactive_orch import cli
 from reactive_orch.core import generation as core
 from reactive_orch.errors import Unavailable
 from reactive_orch.postgres import checkpoints, log, membership, windows
-from reactive_orch.runtime import follower, lane
+from reactive_orch.runtime import lane, ringing
 from reactive_orch.runtime.runner import Runner
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def prepare() -> None:
     """Wrap the product as the environment says."""
     random.seed(os.environ.get(SEED))
     if poll := os.environ.get(POLL):
-        follower.POLL_S = follower.POLL_DEAF_S = float(poll)
+        ringing.POLL_S = ringing.POLL_DEAF_S = float(poll)
     if save := os.environ.get(SAVE):
         lane.SAVE_EVERY_S = float(save)
     planted.plant(os.environ.get(planted.MUTANT, ""))

@@ -1,0 +1,59 @@
+"""Who holds the frontier, and for how long: said after a second, and told when it is over. Nobody else says it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from reactive_orch.postgres import log
+from reactive_orch.telemetry.incidents import frontier_was_held
+
+if TYPE_CHECKING:
+    from reactive_orch.model import Blocker, Position
+    from reactive_orch.postgres.connection import BatchConnection
+
+HELD_AFTER_S, HELD_REPEAT_S = 1.0, 30.0
+"""A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
+
+_logger = logging.getLogger("reactive_orch")
+
+
+class HoldWatch:
+    """The writers that the frontier waits for."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._holders: list[Blocker] = []
+        self._since: float | None = None
+        self._report_at = 0.0
+
+    @property
+    def held_s(self) -> float:
+        """For how long the frontier has been held, in seconds; 0 when it is free."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    async def look(self, connection: BatchConnection, settled: Position) -> None:
+        """Note that the frontier waits at this position; say who holds it when that is due."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since, self._report_at = now, now + HELD_AFTER_S
+        elif now >= self._report_at:
+            self._report_at = now + HELD_REPEAT_S
+            self._holders = await log.blockers(connection)
+            _logger.warning(
+                "the log cannot be read beyond position %d, held by %s",
+                settled,
+                "; ".join(map(str, self._holders)) or "a transaction that has just ended",
+                extra={"event": "frontier_held"},
+            )
+
+    def released(self, settled: Position) -> None:
+        """Note that the frontier has come to this position; tell of it if it was held for long."""
+        if self.held_s > HELD_AFTER_S:
+            frontier_was_held(self.held_s, self._holders, settled)
+        self.forget()
+
+    def forget(self) -> None:
+        """Say no more that somebody holds the log: nobody does, or there is no connection to see whether."""
+        self._holders, self._since, self._report_at = [], None, 0.0

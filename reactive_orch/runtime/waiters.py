@@ -1,0 +1,53 @@
+"""Who waits for the log to grow, and who has asked for a look at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.runtime.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Waiters:
+    """The wake-ups to set at the next advance, and those to set at the next look."""
+
+    def __init__(self) -> None:
+        """Start with nobody."""
+        self._for_more: set[Wakeup] = set()
+        self._for_a_look: set[Wakeup] = set()
+        self._demand = Wakeup()
+
+    def call(self, wakeup: Wakeup) -> None:
+        """Set this wake-up once, at the next advance."""
+        self._for_more.add(wakeup)
+        self._demand.set()
+
+    def ask(self, wakeup: Wakeup) -> None:
+        """Set this wake-up once, after the next look."""
+        self._for_a_look.add(wakeup)
+        self._demand.set()
+
+    def hurry(self) -> None:
+        """Look, whether somebody waits or not."""
+        self._demand.set()
+
+    async def wanted(self, timeout_s: float) -> bool:
+        """Wait until somebody wants more, or a look; False when the time ran out first."""
+        return bool(self._for_more) or await self._demand.wait(timeout_s)
+
+    def advanced(self) -> None:
+        """Wake those that wait for more."""
+        waiting, self._for_more = self._for_more, set()
+        _set_all(waiting)
+
+    def looked(self) -> None:
+        """Wake those that asked for a look."""
+        asked, self._for_a_look = self._for_a_look, set()
+        _set_all(asked)
+
+
+def _set_all(wakeups: Iterable[Wakeup]) -> None:
+    for wakeup in wakeups:
+        wakeup.set()
