@@ -347,7 +347,7 @@ async def test_two_that_believe_they_own_everything(database: str) -> None:
             async with Load(database, writers=1, keys=30, pause_s=0.05) as load:
 
                 async def both_have_won() -> bool:
-                    return min(one.events_handled, two.events_handled) > 0
+                    return min(one.lanes.events_handled, two.lanes.events_handled) > 0
 
                 await wait_until(both_have_won, what="both win batches")
                 # Now as much as they can take, so that they meet all the time, whoever wins.
@@ -358,10 +358,10 @@ async def test_two_that_believe_they_own_everything(database: str) -> None:
             written = len(load.committed) + len(storm.committed)
 
             async def all_are_counted() -> bool:
-                return one.events_handled + two.events_handled >= written
+                return one.lanes.events_handled + two.lanes.events_handled >= written
 
             await wait_until(all_are_counted, what="the last batch is counted")
-            assert one.events_handled + two.events_handled == written
+            assert one.lanes.events_handled + two.lanes.events_handled == written
         assert await _deadlocks(connection) == 0
 
 

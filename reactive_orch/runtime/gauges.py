@@ -56,7 +56,7 @@ def of_runners(
 ) -> Gauges:
     """Yield how far a worker's projections are, and whether they get on."""
     for name, runner in list(runners.items()):
-        positions, age_s = runner.lag(settled or 0)
+        positions, age_s = runner.lanes.lag(settled or 0)
         yield m.LAG, positions, (replica_set, name)
         yield m.LAG_TIME, age_s, (replica_set, name)
         yield m.STANDSTILL, watch.standing_s(name), (replica_set, name)

@@ -61,7 +61,7 @@ class ProgressWatch:
     def facts(self, runners: Mapping[str, Runner], **known: Any) -> Facts:
         """Return what the worker's health is judged by; `known` are the fields that only the worker knows."""
         now, node = time.monotonic(), self._node
-        failing = {name: runner.failing_since for name, runner in runners.items()}
+        failing = {name: runner.lanes.failing_since for name, runner in runners.items()}
         return Facts(
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
@@ -85,7 +85,7 @@ class ProgressWatch:
                 yield Stall(f"no progress on projection {name}", standstill.longest_s, self._cause(runners[name]))
 
     def _cause(self, runner: Runner) -> str:
-        missing, pool = len(runner.assigned - runner.held), self._node.database.pools["work"]
+        missing, pool = len(runner.assigned - runner.lanes.held), self._node.database.pools["work"]
         if runner.hindrance or missing:
             return runner.hindrance or f"{missing} partitions could not be taken"
         in_use = pool.get_size() - pool.get_idle_size()

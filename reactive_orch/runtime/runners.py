@@ -35,17 +35,17 @@ class Runners:
     @property
     def held(self) -> Mapping[str, frozenset[Partition]]:
         """Projection → the partitions it holds now."""
-        return {name: runner.held for name, runner in self.by_name.items()}
+        return {name: runner.lanes.held for name, runner in self.by_name.items()}
 
     @property
     def in_flight(self) -> Mapping[str, frozenset[Partition]]:
         """Projection → the partitions of batches that are being handled or saved now."""
-        return {name: runner.in_flight for name, runner in self.by_name.items()}
+        return {name: runner.lanes.in_flight for name, runner in self.by_name.items()}
 
     @property
     def events_handled(self) -> Mapping[str, int]:
         """Projection → events in batches committed by this worker."""
-        return {name: runner.events_handled for name, runner in self.by_name.items()}
+        return {name: runner.lanes.events_handled for name, runner in self.by_name.items()}
 
     @property
     def busy(self) -> list[str]:
@@ -55,7 +55,7 @@ class Runners:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that they hold or should hold."""
-        return not any(runner.assigned or runner.held for runner in self.by_name.values())
+        return not any(runner.assigned or runner.lanes.held for runner in self.by_name.values())
 
     @property
     def reconciled(self) -> bool:
@@ -75,7 +75,7 @@ class Runners:
 
     def have_read_to(self, position: Position) -> bool:
         """Tell whether all that is held has been read up to here."""
-        return all(runner.low is None or runner.low >= position for runner in self.by_name.values())
+        return all(runner.lanes.low is None or runner.lanes.low >= position for runner in self.by_name.values())
 
     def assign(self, partitions: Mapping[str, frozenset[Partition]]) -> None:
         """Say which partitions of which projection they should hold; of the others none."""
@@ -85,7 +85,7 @@ class Runners:
     def rewound(self, epochs: Mapping[str, int]) -> None:
         """Load again what stands at an older epoch."""
         for name, runner in self.by_name.items():
-            runner.rewound(epochs.get(name, 0))
+            runner.lanes.rewound(epochs.get(name, 0))
 
     def drop(self) -> None:
         """Let go of everything at once, saving nothing: this worker was removed and others go on already."""
@@ -95,9 +95,9 @@ class Runners:
     def cut(self) -> None:
         """End the batches in hand: their worker is no more, and their handlers may not know it."""
         for runner in self.by_name.values():
-            runner.cut()
+            runner.lanes.cut()
 
     def wake(self) -> None:
         """Make every lane look: what it remembers may have become invalid."""
         for runner in self.by_name.values():
-            runner.wake()
+            runner.lanes.wake()
