@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, Window
@@ -28,15 +30,25 @@ def test_a_batch_follows_the_pace_of_its_handlers() -> None:
         (80, 80),
         (100, 100),
     ]:
-        pace.committed(handled, planned)
+        pace.committed(handled, planned, swap_s=0.001, full=False)
         sizes.append(pace.events)
     assert sizes == [100, 3, 6, 12, 5, 10, 20, 40, 80, 100, 100]
 
 
 def test_one_event_is_always_read() -> None:
     pace = Pace(1)
-    pace.committed(1, 1)
+    pace.committed(1, 1, swap_s=0.001, full=True)
     assert pace.events == 1
+
+
+@pytest.mark.parametrize(
+    ("swap_s", "full", "gather_s"),
+    [(0.005, False, 0.0), (0.006, False, 0.006), (0.006, True, 0.0), (0.5, False, 0.1)],
+)
+def test_after_a_slow_swap_a_lane_lets_events_gather(swap_s: float, gather_s: float, *, full: bool) -> None:
+    pace = Pace(100)
+    pace.committed(10, 10, swap_s=swap_s, full=full)
+    assert pace.gather_s == gather_s
 
 
 def test_a_batch_cut_short_leaves_every_event_it_did_not_handle_ahead() -> None:

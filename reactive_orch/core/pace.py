@@ -1,11 +1,17 @@
-"""How many events a batch may have, so that its handlers are done with them in the time of one batch.
+"""How many events a batch may have, and whether a lane lets some gather before the next one.
 
-Read as many as were not handled, and most of what is read is read again and again.
+A batch has as many as its handlers are done with in the time of one batch: read as many as were not handled, and most
+of what is read is read again and again. And while swaps are slow, fewer and larger batches cost less.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+SWAP_SLOW_S, GATHER_MOST_S = 0.005, 0.100
+"""After a swap slower than the first, and no full batch, a lane waits as long as the swap took (at most the second), so
+that more events share the next one. Swaps get slow while somebody's old snapshot keeps the dead versions of the
+checkpoints: fewer, larger batches then cost less and leave fewer of them behind."""
 
 
 @dataclass(slots=True)
@@ -16,11 +22,18 @@ class Pace:
     """Events in a batch, however fast they are handled."""
     events: int = 0
     """So many fit into a batch, as far as is known."""
+    gather_s: float = 0.0
+    """How long to wait before the next window, in seconds."""
 
     def __post_init__(self) -> None:
         """Take it that all of them fit."""
         self.events = self.most
 
-    def committed(self, handled: int, planned: int) -> None:
-        """Note how many events of a batch were handled in its time; one that was handled whole may be larger next."""
+    def committed(self, handled: int, planned: int, *, swap_s: float, full: bool) -> None:
+        """Note a committed batch: how many of its events were handled in its time, and how long its swap took.
+
+        One that was handled whole may be larger next time. `full`: it had as many events as it may have.
+        """
         self.events = max(handled, 1) if handled < planned else min(2 * self.events, self.most)
+        if swap_s > SWAP_SLOW_S and not full:
+            self.gather_s = min(swap_s, GATHER_MOST_S)

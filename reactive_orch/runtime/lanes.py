@@ -38,7 +38,7 @@ class Lanes:
     @property
     def in_flight(self) -> frozenset[Partition]:
         """The partitions of batches that are being handled or saved now."""
-        return frozenset().union(*(lane.in_flight for lane in self._all))
+        return frozenset().union(*(lane.in_hand.partitions for lane in self._all))
 
     @property
     def remember(self) -> bool:
@@ -84,7 +84,7 @@ class Lanes:
     def cut(self) -> None:
         """End the batches in hand: their worker is no more, and their handlers may not know it."""
         for lane in self._all:
-            lane.cut()
+            lane.in_hand.cut()
 
     def rewound(self, epoch: int) -> None:
         """Load again what stands at an older epoch."""

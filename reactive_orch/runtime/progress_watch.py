@@ -112,7 +112,7 @@ def _standings(runner: Runner, settled: Position | None, now: float, state: Stat
     missing = Standing(None, waits=True, excused=given_up_by_others)
     found = dict.fromkeys(runner.assigned, missing)
     for lane in runner.lanes:
-        excused = paused or settled is None or lane.failing_since is not None or lane.handler_runs(now)
+        excused = paused or settled is None or lane.failing_since is not None or lane.in_hand.handler_runs(now)
         for partition, read_to in lane.progress.read_to.items():
             if partition in found:
                 waits = settled is None or read_to < settled

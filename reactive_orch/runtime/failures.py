@@ -1,0 +1,75 @@
+"""What a lane does about a failing event: narrow the batch down to it, wait longer each time, in the end give up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.core.attempts import Attempts
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Unreadable, named
+from reactive_orch.runtime.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reactive_orch.core.progress import Batch
+    from reactive_orch.model import Partition, Position
+    from reactive_orch.runtime.scope import Scope
+
+_logger = logging.getLogger("reactive_orch")
+
+
+class Failures:
+    """The failing event of one lane, if there is one."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Start without one."""
+        self.attempts = Attempts()
+        self._scope = scope
+        self._since: float | None = None
+        self._pause = Backoff(0.1, 30.0)
+
+    def since(self, read_to: Mapping[Partition, Position]) -> float | None:
+        """Return since when it has failed without a success, if it is still ahead of who has read up to here."""
+        return self._since if self.attempts.stands(read_to) else None
+
+    def failed(self, batch: Batch, failing: int | None, read_to: Mapping[Partition, Position]) -> None:
+        """Note a failed batch; `failing` is the index of the event that failed, None when unknown."""
+        self._since = self.since(read_to) or time.monotonic()
+        self.attempts.failed(batch, failing)
+
+    def unreadable(self, low: Position, error: Unreadable, read_to: Mapping[Partition, Position]) -> None:
+        """Note an event that could not be read, the first one after `low`."""
+        self._since = self.since(read_to) or time.monotonic()
+        self.attempts.unreadable(low, error.position, error.partition)
+
+    def passed(self) -> None:
+        """Note that a window has been passed: nothing fails now."""
+        self._since = None
+
+    def committed(self) -> None:
+        """Note a committed batch."""
+        self.attempts.succeeded()
+        self._pause.reset()
+
+    async def wait(self, error: HandlerFailed) -> None:
+        """Wait before the next attempt. Raises ProjectionFailed when there have been enough."""
+        scope, attempts = self._scope, self.attempts
+        if attempts.count > scope.config.retries:
+            msg = (
+                f"projection {scope.projection.name!r} failed at event position {attempts.until} "
+                f"in {attempts.count} attempts: {error}"
+            )
+            raise ProjectionFailed(msg) from error.__cause__
+        _logger.warning(
+            "projection %s: batch rolled back at or before position %d, trying again: %s",
+            scope.projection.name,
+            attempts.until,
+            named(error),
+            extra={"event": "retrying", "replica_set": scope.replica_set, "projection": scope.projection.name},
+        )
+        await scope.database.renew()
+        await anyio.sleep(self._pause.next_s())

@@ -1,0 +1,92 @@
+"""The batch that a lane has in hand: swapped, handled and committed, or cut off in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from reactive_orch.errors import HandlerFailed
+from reactive_orch.postgres.connection import drop
+from reactive_orch.runtime.calling import BATCH_S, Calling
+from reactive_orch.runtime.setbacks import Setbacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from reactive_orch.core.progress import Batch
+    from reactive_orch.model import Event, Partition, Swap
+    from reactive_orch.postgres.checkpoints import Batches
+    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.runtime.scope import Scope
+    from reactive_orch.telemetry.handling import Handling
+
+
+class InHand:
+    """What one lane is doing to checkpoints now."""
+
+    def __init__(self, scope: Scope, handling: Handling) -> None:
+        """Start with nothing; `handling` is told of each batch."""
+        self.partitions: frozenset[Partition] = frozenset()
+        """Those whose checkpoints are being moved."""
+        self._handling = handling
+        self._setbacks = Setbacks(scope)
+        self._timeout_s = scope.config.handler_timeout_s
+        around = handling.traced if scope.config.trace_events else None
+        self._calling = Calling(scope.projection, self._timeout_s, around)
+        self._called_at: float | None = None
+        """Since when handlers have been running, by the monotonic clock."""
+        self._tx: AnyConnection | None = None
+
+    def handler_runs(self, now: float) -> bool:
+        """Tell whether handlers are running, and not for longer than they may."""
+        return self._called_at is not None and now - self._called_at <= self._timeout_s + BATCH_S
+
+    def cut(self) -> None:
+        """End the batch's transaction, whatever its handler is doing: it must not keep rows for others."""
+        if self._tx is not None:
+            drop(self._tx)
+
+    @contextlib.contextmanager
+    def moving(self, swaps: Sequence[Swap]) -> Iterator[None]:
+        """Have these checkpoints in hand while the block moves them."""
+        self.partitions = frozenset(swap.partition for swap in swaps)
+        try:
+            yield
+        finally:
+            self.partitions = frozenset()
+
+    async def handle(
+        self, batches: Batches, connection: AnyConnection, batch: Batch, goes_on: Callable[[], bool]
+    ) -> Batch:
+        """Handle a batch, or as much of it as its time allows; return what has been committed.
+
+        `goes_on` is asked at the end of a whole batch whether the next one follows at once.
+        """
+        done, self._tx = batch, connection
+        try:
+            with (
+                self.moving(batch.swaps),
+                self._handling.batch(batch.events) as ended_after,
+                self._setbacks.strikes(),
+            ):
+                async with batches.batch(batch.swaps, lambda: done is batch and goes_on()):
+                    handled = await self._call(batch.events, connection)
+                    if handled < len(batch.events):
+                        done = batch.beginning(handled)
+                        batches.stop_short(done.swaps)
+                        ended_after(handled)
+        finally:
+            self._tx = None
+        self._setbacks.over()
+        return done
+
+    async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
+        self._called_at = began = time.monotonic()
+        try:
+            return await self._calling(events, tx)
+        except HandlerFailed as error:
+            await self._setbacks.tell(error, tx, time.monotonic() - began)
+            raise
+        finally:
+            self._called_at = None
