@@ -25,7 +25,8 @@ import asyncpg
 from bench import projections
 from reactive_orch import Config, Node, Projection, Worker
 from reactive_orch.cli import COLLECT_AFTER
-from reactive_orch.runtime import lane, window_cache
+from reactive_orch.runtime.handling import lane
+from reactive_orch.runtime.reading import window_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

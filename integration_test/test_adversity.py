@@ -46,8 +46,8 @@ from reactive_orch import projection as make_projection
 from reactive_orch.model import Checkpoint, Swap
 from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime.runner import Runner
-from reactive_orch.runtime.window_cache import caches_of
+from reactive_orch.runtime.handling.runner import Runner
+from reactive_orch.runtime.reading.window_cache import caches_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -35,13 +35,13 @@ from reactive_orch.core.health import State
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.incarnation import NEVER
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime.adopting import Adopting
+from reactive_orch.runtime.membership.adopting import Adopting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from integration_test.harness import Connection
-    from reactive_orch.runtime.adoption import Adoption
+    from reactive_orch.runtime.membership.adoption import Adoption
 
 NAME = "moved"
 

@@ -14,9 +14,9 @@ import pytest
 
 from integration_test.harness import append_events, connected, stand, wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
-from reactive_orch.runtime import lane
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.follower import LogFollower
+from reactive_orch.runtime.handling import lane
+from reactive_orch.runtime.reading.follower import LogFollower
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

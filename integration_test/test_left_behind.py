@@ -25,7 +25,7 @@ from integration_test.in_process import (
 from integration_test.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
-from reactive_orch.runtime import setbacks
+from reactive_orch.runtime.handling import setbacks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

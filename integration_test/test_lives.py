@@ -31,9 +31,9 @@ from integration_test.projections import GATE, record, recorder
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.core.health import State
 from reactive_orch.postgres import checkpoints
-from reactive_orch.runtime import leaving, shutdown, watch
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.membership import Membership
+from reactive_orch.runtime.membership import leaving, shutdown, watch
+from reactive_orch.runtime.membership.turns import Membership
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -20,7 +20,8 @@ from reactive_orch.core import health
 from reactive_orch.core.health import State
 from reactive_orch.model import Filter
 from reactive_orch.postgres import windows
-from reactive_orch.runtime import lane, progress_watch
+from reactive_orch.runtime import progress_watch
+from reactive_orch.runtime.handling import lane
 from reactive_orch.telemetry.metric_names import INTERRUPTIONS
 from reactive_orch.telemetry.metrics import REGISTRY
 

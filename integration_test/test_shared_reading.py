@@ -14,8 +14,8 @@ from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailab
 from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime.prefetch import Prefetcher
-from reactive_orch.runtime.window_cache import WindowCache
+from reactive_orch.runtime.reading.prefetch import Prefetcher
+from reactive_orch.runtime.reading.window_cache import WindowCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -13,7 +13,7 @@ from integration_test.cluster import Cluster
 from integration_test.harness import WorkerProcess, assert_each_once, connected, prepared, wait_handled, wait_until
 from integration_test.test_command_line import Standby
 from reactive_orch.postgres import log, migrations
-from reactive_orch.postgres.session import EVENTS_CHANNEL
+from reactive_orch.runtime.membership.session import EVENTS_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
 from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot
 from reactive_orch.postgres import membership
-from reactive_orch.runtime.adoption import write_generation
+from reactive_orch.runtime.membership.adoption import write_generation
 from reactive_orch.telemetry import handling, metric_names, spans, table
 from reactive_orch.telemetry.adoption import ranges
 from reactive_orch.telemetry.exporting import exporting

@@ -11,7 +11,7 @@ import pytest
 from reactive_orch import Event, projection
 from reactive_orch.incarnation import Incarnation
 from reactive_orch.model import Projection, Window
-from reactive_orch.runtime.window_cache import EVENT_BYTES, WINDOWS_KEPT, Fetch, Fetched, WindowCache, caches_of
+from reactive_orch.runtime.reading.window_cache import EVENT_BYTES, WINDOWS_KEPT, Fetch, Fetched, WindowCache, caches_of
 
 NOW, BEFORE = Incarnation(7), Incarnation(6)
 ASKED = Window((1, 2, 3), low=100, high=200, limit=50, incarnation=NOW)

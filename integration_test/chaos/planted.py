@@ -20,11 +20,11 @@ from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
 from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database, translated
-from reactive_orch.postgres.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
 from reactive_orch.runtime import append
-from reactive_orch.runtime.calling import Calling
-from reactive_orch.runtime.lane import Lane
-from reactive_orch.runtime.runner import Runner
+from reactive_orch.runtime.handling.calling import Calling
+from reactive_orch.runtime.handling.lane import Lane
+from reactive_orch.runtime.handling.runner import Runner
+from reactive_orch.runtime.membership.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence

@@ -29,8 +29,9 @@ from reactive_orch import cli
 from reactive_orch.core import generation as core
 from reactive_orch.errors import Unavailable
 from reactive_orch.postgres import checkpoints, log, membership, windows
-from reactive_orch.runtime import lane, ringing
-from reactive_orch.runtime.runner import Runner
+from reactive_orch.runtime.handling import lane
+from reactive_orch.runtime.handling.runner import Runner
+from reactive_orch.runtime.reading import ringing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

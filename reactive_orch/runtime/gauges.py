@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Position, Snapshot
     from reactive_orch.postgres.database import Database
-    from reactive_orch.postgres.session import Session
-    from reactive_orch.runtime.follower import LogFollower
+    from reactive_orch.runtime.handling.runner import Runner
+    from reactive_orch.runtime.membership.session import Session
     from reactive_orch.runtime.progress_watch import ProgressWatch
-    from reactive_orch.runtime.runner import Runner
+    from reactive_orch.runtime.reading.follower import LogFollower
     from reactive_orch.telemetry.metric_names import Metric
 
 Gauges: TypeAlias = "Iterator[tuple[Metric, float, tuple[str, ...]]]"

@@ -18,15 +18,15 @@ import anyio
 from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
 from reactive_orch.postgres import log_check, migrations
 from reactive_orch.postgres.database import Database
-from reactive_orch.postgres.session import Listeners, Session
 from reactive_orch.runtime import gauges
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
-from reactive_orch.runtime.follower import LogFollower
+from reactive_orch.runtime.handling.row_wait import RowWait
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.leaving import Departures
+from reactive_orch.runtime.membership.leaving import Departures
+from reactive_orch.runtime.membership.session import Listeners, Session
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
-from reactive_orch.runtime.row_wait import RowWait
+from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.incidents import interrupted, reconnected

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 from reactive_orch.core.health import Facts, Stall, State
 from reactive_orch.core.standstill import Standing, Standstill
 from reactive_orch.runtime.interruptions import Interruptions
+from reactive_orch.runtime.membership.turns import LOOK_AFTER_BEATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reactive_orch.model import Partition, Position
+    from reactive_orch.runtime.handling.runner import Runner
     from reactive_orch.runtime.node import Node
-    from reactive_orch.runtime.runner import Runner
 
 LOOK_EVERY_S = 1.0
-LOOK_AFTER_BEATS = 5
-"""How many heartbeats, which look too, a worker lets pass before it looks at its replica set without being woken."""
 LOOK_OVERDUE_S = 60.0
 """A worker that looks at its replica set so much later than it should does not run any more."""
 

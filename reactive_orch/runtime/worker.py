@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from reactive_orch.core.health import State
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import MemberId, Partition, Projection, Snapshot, check_name
-from reactive_orch.runtime import gauges, registration
+from reactive_orch.runtime import gauges
 from reactive_orch.runtime.cancellation import lasting_group
-from reactive_orch.runtime.membership import Membership
+from reactive_orch.runtime.handling.runner import Runner
+from reactive_orch.runtime.handling.runners import Runners
+from reactive_orch.runtime.handling.scope import Scope
+from reactive_orch.runtime.membership import registration
+from reactive_orch.runtime.membership.shutdown import Shutdown
+from reactive_orch.runtime.membership.turns import Membership
 from reactive_orch.runtime.progress_watch import ProgressWatch
-from reactive_orch.runtime.runner import Runner
-from reactive_orch.runtime.runners import Runners
-from reactive_orch.runtime.scope import Scope
-from reactive_orch.runtime.shutdown import Shutdown
-from reactive_orch.runtime.window_cache import caches_of
+from reactive_orch.runtime.reading.window_cache import caches_of
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.metrics import observed
 

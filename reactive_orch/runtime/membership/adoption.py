@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Written
     from reactive_orch.postgres.database import AnyConnection
-    from reactive_orch.runtime.runners import Runners
+    from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.telemetry.rebalance import Turn
 
 _logger = logging.getLogger("reactive_orch")

@@ -16,11 +16,11 @@ from reactive_orch.core.frontier import Frontier, Observation
 from reactive_orch.errors import Superseded, Unavailable, UnsafeLog
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.hold_watch import HoldWatch
 from reactive_orch.runtime.interruptions import Interruptions
-from reactive_orch.runtime.log_rules import LogRules
-from reactive_orch.runtime.ringing import Ringing
-from reactive_orch.runtime.waiters import Waiters
+from reactive_orch.runtime.reading.hold_watch import HoldWatch
+from reactive_orch.runtime.reading.log_rules import LogRules
+from reactive_orch.runtime.reading.ringing import Ringing
+from reactive_orch.runtime.reading.waiters import Waiters
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
 from reactive_orch.telemetry.metrics import count

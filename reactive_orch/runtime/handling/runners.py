@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reactive_orch.model import Partition, Position
-    from reactive_orch.runtime.runner import Runner
+    from reactive_orch.runtime.handling.runner import Runner
 
 
 class Runners:

@@ -14,10 +14,10 @@ import anyio
 from reactive_orch.core import generation as core
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.postgres import membership
-from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.shutdown import LEAVE_TIMEOUT_S
+from reactive_orch.runtime.membership.adoption import write_generation
+from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.rebalance import Turn
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import MemberId, Snapshot
     from reactive_orch.postgres.database import AnyConnection, Database
-    from reactive_orch.postgres.session import Session
+    from reactive_orch.runtime.membership.session import Session
 
 LEAVE_ATTEMPTS = 10
 

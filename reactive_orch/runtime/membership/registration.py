@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reactive_orch.model import Member, MemberId, Projection, Snapshot
+    from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
-    from reactive_orch.runtime.runners import Runners
 
 _logger = logging.getLogger("reactive_orch")
 

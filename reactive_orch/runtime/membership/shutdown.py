@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from reactive_orch.model import Position
-    from reactive_orch.runtime.follower import LogFollower
-    from reactive_orch.runtime.runners import Runners
+    from reactive_orch.runtime.handling.runners import Runners
+    from reactive_orch.runtime.reading.follower import LogFollower
 
 LEAVE_TIMEOUT_S = 3.0
 """Leaving in good order must not hang on a database that is away: it is finished when the database is back."""

@@ -29,13 +29,12 @@ from reactive_orch.core.turn import (
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, Snapshot
 from reactive_orch.postgres import membership
-from reactive_orch.runtime import registration
-from reactive_orch.runtime.adopting import Adopting
-from reactive_orch.runtime.adoption import write_generation
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.progress_watch import LOOK_AFTER_BEATS
+from reactive_orch.runtime.membership import registration
+from reactive_orch.runtime.membership.adopting import Adopting
+from reactive_orch.runtime.membership.adoption import write_generation
+from reactive_orch.runtime.membership.watch import Watch
 from reactive_orch.runtime.wakeup import WORK, Wakeup
-from reactive_orch.runtime.watch import Watch
 from reactive_orch.telemetry.adoption import expelled
 from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
 from reactive_orch.telemetry.metrics import count
@@ -43,11 +42,15 @@ from reactive_orch.telemetry.rebalance import Turn
 
 if TYPE_CHECKING:
     from reactive_orch.core.turn import Step
-    from reactive_orch.runtime.adoption import Adoption
+    from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
+    from reactive_orch.runtime.membership.adoption import Adoption
+    from reactive_orch.runtime.membership.shutdown import Shutdown
     from reactive_orch.runtime.node import Node
-    from reactive_orch.runtime.runners import Runners
-    from reactive_orch.runtime.shutdown import Shutdown
+
+
+LOOK_AFTER_BEATS = 5
+"""How many heartbeats, which look too, a worker lets pass before it looks at its replica set without being woken."""
 
 
 class Membership:

@@ -9,7 +9,7 @@ import anyio
 from reactive_orch.errors import Superseded, Unavailable, Unreadable
 from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.prefetch import Prefetcher
+from reactive_orch.runtime.reading.prefetch import Prefetcher
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from reactive_orch.core.pace import Pace
     from reactive_orch.core.progress import Progress
     from reactive_orch.model import Window
-    from reactive_orch.runtime.failures import Failures
-    from reactive_orch.runtime.scope import Scope
-    from reactive_orch.runtime.window_cache import Fetched, WindowCache
+    from reactive_orch.runtime.handling.failures import Failures
+    from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
     from reactive_orch.telemetry.handling import Handling
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Projection, Swap, Window
     from reactive_orch.postgres.database import Database
-    from reactive_orch.runtime.follower import LogFollower
     from reactive_orch.runtime.node import Node
+    from reactive_orch.runtime.reading.follower import LogFollower
 
 _logger = logging.getLogger("reactive_orch")
 

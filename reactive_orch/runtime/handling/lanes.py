@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.dealing import deal
-from reactive_orch.runtime.lane import Lane
+from reactive_orch.runtime.handling.lane import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position, Swap
-    from reactive_orch.runtime.scope import Scope
-    from reactive_orch.runtime.window_cache import WindowCache
+    from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.reading.window_cache import WindowCache
 
 
 class Lanes:

@@ -17,8 +17,8 @@ from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
+from reactive_orch.runtime.handling.lanes import Lanes
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.lanes import Lanes
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position
-    from reactive_orch.runtime.scope import Scope
-    from reactive_orch.runtime.window_cache import WindowCache
+    from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.reading.window_cache import WindowCache
 
 _logger = logging.getLogger("reactive_orch")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.errors import HandlerFailed
 from reactive_orch.postgres.connection import drop
-from reactive_orch.runtime.calling import BATCH_S, Calling
-from reactive_orch.runtime.setbacks import Setbacks
+from reactive_orch.runtime.handling.calling import BATCH_S, Calling
+from reactive_orch.runtime.handling.setbacks import Setbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Event, Partition, Swap
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection
-    from reactive_orch.runtime.scope import Scope
+    from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.telemetry.handling import Handling
 
 

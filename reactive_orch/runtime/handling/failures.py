@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Partition, Position
-    from reactive_orch.runtime.scope import Scope
+    from reactive_orch.runtime.handling.scope import Scope
 
 _logger = logging.getLogger("reactive_orch")
 

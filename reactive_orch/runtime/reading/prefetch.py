@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable
 from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.window_cache import Fetch, Fetched
+from reactive_orch.runtime.reading.window_cache import Fetch, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Filter, Position, Window
     from reactive_orch.postgres.database import Database
-    from reactive_orch.runtime.window_cache import WindowCache
+    from reactive_orch.runtime.reading.window_cache import WindowCache
 
 
 class Prefetcher:

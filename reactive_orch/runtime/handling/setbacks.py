@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reactive_orch.postgres.connection import AnyConnection
-    from reactive_orch.runtime.scope import Scope
+    from reactive_orch.runtime.handling.scope import Scope
 
 SETBACKS_MAX = 20
 """So many setbacks in a row inside handlers count as the handler's own failure."""

@@ -21,9 +21,9 @@ from reactive_orch.errors import HandlerFailed, Superseded, Unavailable
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group, outlive
-from reactive_orch.runtime.failures import Failures
-from reactive_orch.runtime.in_hand import InHand
-from reactive_orch.runtime.reading import Reading
+from reactive_orch.runtime.handling.failures import Failures
+from reactive_orch.runtime.handling.in_hand import InHand
+from reactive_orch.runtime.handling.lane_reading import Reading
 from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.handling import Handling
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Partition, Swap
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.database import AnyConnection
-    from reactive_orch.runtime.scope import Scope
-    from reactive_orch.runtime.window_cache import Fetched, WindowCache
+    from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
 
 SAVE_EVERY_S = 5.0
 """How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""

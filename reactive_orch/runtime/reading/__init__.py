@@ -1,0 +1,1 @@
+"""How far the log may be read, and its windows: one follower for a process, windows read ahead and shared."""
