@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from integration_test import servers
-from reactive_orch.postgres import programs
+from reactive_orch.embedded import programs
 
 StopMode = Literal["smart", "fast", "immediate"]
 """`immediate` is a crash: the next start recovers."""

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from reactive_orch.postgres import programs
+from reactive_orch.embedded import programs
 
 WHEEL = str(programs.POSTGRES_MAJOR)
 OLDEST = 15

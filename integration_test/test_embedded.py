@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from reactive_orch.embedded import programs
+from reactive_orch.embedded import server as embedded
 from reactive_orch.errors import ConfigError, Unavailable
-from reactive_orch.postgres import embedded, programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _START = """
 import pathlib, sys
-from reactive_orch.postgres import embedded
+from reactive_orch.embedded import server as embedded
 print(embedded.start(pathlib.Path(sys.argv[1])), flush=True)
 """
 

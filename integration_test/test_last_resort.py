@@ -153,7 +153,7 @@ def test_the_script_ends_as_the_module_does() -> None:
 
 _HASTY = """
 import runpy, sys
-from reactive_orch import last_resort
+from reactive_orch.process import last_resort
 last_resort.LEFT_BEHIND_S = float(sys.argv.pop(1))
 runpy.run_module("reactive_orch", run_name="__main__", alter_sys=True)
 """

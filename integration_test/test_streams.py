@@ -18,7 +18,7 @@ import pytest
 from integration_test.cases import thorough
 from integration_test.harness import ROOT, connected, wait_until
 from integration_test.test_command_line import run, started
-from reactive_orch.postgres import embedded
+from reactive_orch.embedded import server as embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,12 +16,23 @@ Safety is the swap, and nothing else: whoever is right about who is a member or 
 commit a batch of one partition, and none can be skipped. Membership, locks, heartbeats and NOTIFY only make it fast.
 And no event is skipped because the frontier never passes a position whose writer may still commit.
 
-Rooms, from the bottom: `errors`, `incarnation`, `json_text` and `model` (the words); `config`, `address` (where the
-database is) and `lines` (events as text); then `core` (decides, no I/O), `postgres` (performs, decides nothing) and
-`telemetry`, which never see each other; `runtime` (where they meet: Node, Worker, Runner, Lane), `http` and
-`waterfall`; `commands`, `demo`, `streams` (standard streams as they are found), `abandonable` (calls that may be given
-up), `explaining` (what is said of an error) and `last_resort` (an end that waits for nobody); `cli` on top. Imports go
-down only; a contract in the checks says so. Each module's docstring says what it guarantees.
+Safety and its reasons are in `docs/protocol.md`; the decisions behind it in `docs/decisions/`.
+
+Rooms, from the bottom; imports go down only, and contracts in the checks say so:
+
+    errors, incarnation, json_text, model      the words
+    config, address, embedded                  how a process runs, where its database is, a server for trying out
+    core         decides: no I/O, no clock; a decision is a value
+    postgres     performs in SQL, decides nothing           } these three
+    telemetry    watches: spans, metrics, lines             } never meet
+    runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
+                 membership (turns, adoptions, the session), handling (runners, lanes, batches) and
+                 reading (the follower of the log, windows)
+    http         health and metrics
+    process      how a process speaks and ends
+    commands     a module each; run is the worker. cli chooses one, and is the only reader of the environment
+
+Each module's docstring says what it guarantees.
 """
 
 from reactive_orch.config import Config

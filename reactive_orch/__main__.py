@@ -4,7 +4,7 @@ import sys
 from typing import NoReturn
 
 from reactive_orch.cli import main
-from reactive_orch.last_resort import at_signals, end_after
+from reactive_orch.process.last_resort import at_signals, end_after
 
 
 def run() -> NoReturn:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from reactive_orch import cli, commands
+from reactive_orch import cli
+from reactive_orch.commands import COMMANDS
+from reactive_orch.embedded import server as embedded
 from reactive_orch.errors import (
     ConfigError,
     Conflict,
@@ -19,7 +21,6 @@ from reactive_orch.errors import (
     Unavailable,
     UnsafeLog,
 )
-from reactive_orch.postgres import embedded
 
 if TYPE_CHECKING:
     import argparse
@@ -161,7 +162,7 @@ def test_nothing_is_started_for_a_wrong_option(capsys: pytest.CaptureFixture[str
     assert "--batch must be" in complaint(capsys, "--replica-set", "r", "--batch", "0")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in commands.COMMANDS)])
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reactive_orch.commands.lines import BAD_LINES_SHOWN_MAX, event_of, events_of
 from reactive_orch.errors import ConfigError
 from reactive_orch.json_text import text_of
-from reactive_orch.lines import BAD_LINES_SHOWN_MAX, event_of, events_of
 from reactive_orch.model import NewEvent
 
 WORDS: dict[str, Any] = {"aggregate_type": "Order", "aggregate_id": "42", "event_type": "Placed"}

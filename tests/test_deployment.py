@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from reactive_orch import cli
+from reactive_orch.commands.loading import projections_of
+from reactive_orch.commands.run import http_address
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.metrics import Registry
@@ -217,8 +219,8 @@ def test_three_workers_run_options_that_exist_on_projections_that_exist() -> Non
     worker = _services()["worker"]
     options = cli._parse(worker["command"])  # noqa: SLF001 - the very parser that will read them
     assert worker["deploy"]["replicas"] == 3
-    assert [each.name for each in cli._projections(options.projection)] == ["orders_per_customer", "order_list"]  # noqa: SLF001
-    assert cli._http_address(options.http) == ("0.0.0.0", 8080)  # noqa: S104, SLF001 - inside its container
+    assert [each.name for each in projections_of(options.projection)] == ["orders_per_customer", "order_list"]
+    assert http_address(options.http) == ("0.0.0.0", 8080)  # noqa: S104 - inside its container
     assert cli._parse(_services()["migrate"]["command"]).command is not None  # noqa: SLF001
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from reactive_orch.commands.waterfall import WIDTH, waterfall
 from reactive_orch.postgres.membership import AdoptionRow, GenerationRow
-from reactive_orch.waterfall import WIDTH, waterfall
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ import sys
 import traceback
 
 from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
+from reactive_orch.process.streams import nobody_reads, say
 from reactive_orch.runtime.cancellation import ALL_CANCELLED
-from reactive_orch.streams import nobody_reads, say
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
 

@@ -10,7 +10,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.streams import say
+from reactive_orch.process.streams import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from reactive_orch.embedded import programs
 from reactive_orch.errors import ConfigError, Unavailable
-from reactive_orch.postgres import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

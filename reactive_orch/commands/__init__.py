@@ -1,0 +1,12 @@
+"""The operator's commands, a module each: each connects once, does one thing and ends."""
+
+from reactive_orch.commands.append import APPEND
+from reactive_orch.commands.migrate import MIGRATE
+from reactive_orch.commands.rewind import REWIND
+from reactive_orch.commands.status import STATUS
+from reactive_orch.commands.trace import TRACE
+
+COMMANDS = {"migrate": MIGRATE, "append": APPEND, "status": STATUS, "rewind": REWIND, "trace": TRACE}
+"""What `python -m reactive_orch WORD` does."""
+
+__all__ = ["COMMANDS"]

@@ -1,0 +1,35 @@
+"""What a command is, and the connection that it uses."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reactive_orch.postgres.database import AnyConnection, Database
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word of the command line."""
+
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, str], Awaitable[None]]
+    prepare: Callable[[argparse.Namespace], None] = lambda _: None
+    """Before anything is started for it. Raises ConfigError."""
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[AnyConnection]:
+    """Connect for one command, outside any pool."""
+    database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
+    connection = await database.connect("command")
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=2)

@@ -1,0 +1,31 @@
+"""Which database a command works on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from reactive_orch.address import database_url, database_url_of_parts
+from reactive_orch.process.abandonable import abandonable
+from reactive_orch.process.streams import say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+async def database_of(given: str | None, environment: Mapping[str, str]) -> tuple[str, bool]:
+    """Return the URI of the database that was given, else that of the environment; and whether it is the embedded one.
+
+    Raises ConfigError for what is no address, Unavailable when the embedded server does not start.
+    """
+    if given is None:
+        given = environment.get("DATABASE_URL") or None
+    if given is not None:
+        return database_url(given, environment), False
+    parts = database_url_of_parts(environment)
+    if parts is not None:
+        return parts, False
+    from reactive_orch.embedded import server as embedded
+
+    # Given up by a signal: its programs go on by themselves, and the next start finds what they have made.
+    return await abandonable(partial(embedded.start, say=say)), True

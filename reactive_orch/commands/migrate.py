@@ -1,0 +1,44 @@
+"""`migrate`: create or update the schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.commands.command import Command, connected
+from reactive_orch.errors import ConfigError
+from reactive_orch.postgres import log_check, migrations
+
+if TYPE_CHECKING:
+    import argparse
+
+
+async def migrate(url: str) -> None:
+    """Apply the schema steps that are missing, mend what is broken, and say so."""
+    async with connected(url) as connection:
+        done = await migrations.migrate(connection)
+    for line in done:
+        print(line)
+
+
+async def _migrate(options: argparse.Namespace, url: str) -> None:
+    asked = migrations.PARTITIONS_DEFAULT if options.partitions is None else options.partitions
+    async with connected(url) as connection:
+        done = await migrations.migrate(connection, asked)
+        state, _ = await log_check.examine(connection)
+    for line in done or [f"nothing to do: the schema is at step {migrations.NEWEST} already"]:
+        print(line)
+    if options.partitions not in {None, state.partitions}:
+        msg = f"--partitions {asked}: this log was created with {state.partitions}, which cannot be changed"
+        raise ConfigError(msg)
+
+
+def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--partitions",
+        type=int,
+        metavar="N",
+        help="of the log, fixed when it is created: a power of two up to 1024 (default 64)",
+    )
+
+
+MIGRATE = Command("create or update the schema", _migrate_arguments, _migrate)

@@ -1,0 +1,160 @@
+"""Running a worker: from its options to its end, with its pages and its telemetry."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reactive_orch.commands.database import database_of
+from reactive_orch.commands.loading import projections_of
+from reactive_orch.commands.migrate import migrate
+from reactive_orch.config import Config, shown
+from reactive_orch.errors import ConfigError
+from reactive_orch.model import Projection, check_name
+from reactive_orch.process import last_resort
+from reactive_orch.process.explaining import EXIT_FAILED, explain
+from reactive_orch.runtime.cancellation import lasting_group
+from reactive_orch.runtime.node import Node
+from reactive_orch.runtime.worker import Worker
+from reactive_orch.telemetry import prometheus
+from reactive_orch.telemetry.exporting import exporting
+from reactive_orch.telemetry.logs import FORMATS, log_to
+from reactive_orch.telemetry.metrics import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from anyio.abc import TaskStatus
+
+_logger = logging.getLogger("reactive_orch")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a worker's options."""
+    parser.add_argument("--replica-set", required=True, metavar="NAME", help="the workers of one name share the log")
+    parser.add_argument(
+        "--projection",
+        action="append",
+        default=[],
+        metavar="MODULE[:ATTR]",
+        help="what to run; a module means all its projections; repeatable (default: a demo that counts events)",
+    )
+    defaults = Config(database_url="")
+    for option, kind, default, unit, meaning in (
+        ("--batch", int, defaults.batch_events, "EVENTS", "events per transaction, at most"),
+        ("--heartbeat", float, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
+        ("--stale-after", float, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
+        ("--retries", int, defaults.retries, "N", "of a failing event, before the worker stops"),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
+    parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
+    parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
+    parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")
+    parser.add_argument(
+        "--metrics", action=argparse.BooleanOptionalAction, default=True, help="serve /metrics beside health"
+    )
+    parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
+    parser.add_argument(
+        "--log-format", choices=FORMATS, default="auto", help="auto: text on a terminal, JSON elsewhere"
+    )
+
+
+async def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Run one worker until it is done, or a signal asks it to leave; a second one ends the process at once."""
+    try:
+        async with lasting_group() as tasks:
+            with anyio.CancelScope() as scope:
+                stop = _Stop(scope.cancel)
+                await tasks.start(_heed_signals, stop)
+                with last_resort.awaited(explain):
+                    await _serve(options, environment, stop)
+            tasks.cancel_scope.cancel()
+    finally:
+        last_resort.at_signals()
+
+
+def _stop(worker: Worker, grace_s: float) -> None:
+    last_resort.end_after(grace_s)
+    worker.stop()
+
+
+class _Stop:
+    """What the first signal does: cancel what is being started, later ask the worker to leave."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+
+async def _heed_signals(stop: _Stop, *, task_status: TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        asked = False
+        async for _ in signals:
+            if asked:
+                # At once: batches in flight are rolled back by the server, the free lock tells the others.
+                os._exit(EXIT_FAILED)
+            asked = True
+            stop.act()
+
+
+async def _serve(options: argparse.Namespace, environment: Mapping[str, str], stop: _Stop) -> None:
+    check_name("replica-set", options.replica_set)
+    host, port = http_address(options.http)
+    projections = projections_of(options.projection)
+    config = _config(options)
+    url, embedded = await database_of(options.database_url, environment)
+    config = replace(config, database_url=url)
+    log_to(sys.stderr, options.log_format)
+    if options.migrate or embedded:
+        await migrate(url)
+    node = Node(config)
+    worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
+    from reactive_orch.http.health import health
+    from reactive_orch.http.server import Pages, serving
+
+    metrics = partial(prometheus.page, REGISTRY) if options.metrics else None
+    pages = Pages(health=lambda: health(node, worker), metrics=metrics)
+    with exporting(environment):
+        async with serving(pages, host, port) as base, node:
+            _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
+            stop.act = partial(_stop, worker, config.grace_s)
+            # Where it ends otherwise, handlers that do not heed their cancellation would hold up what comes after.
+            node.departures.left = partial(last_resort.end_after, 0.0, explain)
+            await worker.run()
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """Return the options, checked before anything is started for them; the database's address is still to come."""
+    return Config(
+        database_url="",
+        batch_events=options.batch,
+        heartbeat_s=options.heartbeat,
+        stale_after_s=options.stale_after,
+        retries=options.retries,
+        trace_events=options.trace_events,
+    )
+
+
+def http_address(text: str | None) -> tuple[str, int | None]:
+    """Return host and port to serve at; None for the port: the first free one. Raises ConfigError."""
+    if text is None:
+        return "127.0.0.1", None
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        msg = f"--http {text!r}: give HOST:PORT, for instance 0.0.0.0:8080"
+        raise ConfigError(msg)
+    return host.strip("[]"), int(port)
+
+
+def _say_hello(url: str, *, embedded: bool, worker: Worker, projections: Sequence[Projection], base: str) -> None:
+    _logger.info("database %s%s", shown(url), " (embedded)" if embedded else "")
+    _logger.info("replica set %s, projections %s", worker.replica_set, ", ".join(p.name for p in projections))
+    _logger.info("health %s/healthz", base, extra={"event": "listening", "url": base})

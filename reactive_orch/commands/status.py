@@ -1,0 +1,58 @@
+"""`status`: the log, replica sets, workers and projections, as they stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.commands.command import Command, connected
+from reactive_orch.errors import ConfigError, UnsafeLog
+from reactive_orch.postgres import checkpoints, log, log_check, membership, migrations
+
+if TYPE_CHECKING:
+    import argparse
+
+    from reactive_orch.postgres.database import AnyConnection
+
+
+async def _status(options: argparse.Namespace, url: str) -> None:
+    async with connected(url) as connection:
+        await migrations.check(connection)
+        state, refusal = await log_check.examine(connection)
+        print(f"log: {state.partitions} partitions, last position {state.head}")
+        for blocker in await log.blockers(connection):
+            print(f"  held by {blocker}")
+        sets = await membership.replica_sets(connection)
+        for name in sorted(sets) if options.replica_set is None else [options.replica_set]:
+            await _print_replica_set(connection, name, sets.get(name), state.head)
+    if refusal is not None:
+        raise UnsafeLog(refusal)
+
+
+async def _print_replica_set(connection: AnyConnection, name: str, number: int | None, head: int) -> None:
+    if number is None:
+        msg = f"there is no replica set {name!r}"
+        raise ConfigError(msg)
+    print(f"replica set {name}: generation {number}{await _described(connection, name, number)}")
+    for member in await membership.members(connection, name):
+        lives = "connected" if member.lock_held else "not connected"
+        age = f"heartbeat {member.heartbeat_age_s:.1f} s ago"
+        print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
+    for projection, saved in (await checkpoints.positions(connection, name)).items():
+        print(f"  projection {projection}: saved up to {min(saved.values())} … {max(saved.values())} of {head}")
+
+
+async def _described(connection: AnyConnection, name: str, number: int) -> str:
+    row = await membership.generation(connection, name, number)
+    if row is None:
+        return ""
+    settled = "not settled yet"
+    if row.completed_at is not None:
+        settled = f"settled in {(row.completed_at - row.created_at).total_seconds() * 1000:.0f} ms"
+    return f" ({row.reason} of {', '.join(map(str, row.subjects))}; {row.moved} partitions moved; {settled})"
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--replica-set", metavar="NAME", help="only this one")
+
+
+STATUS = Command("show the log, replica sets, workers and projections", _status_arguments, _status)
