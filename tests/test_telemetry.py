@@ -12,6 +12,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
-from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot
+from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot, Turn
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.membership.adoption import write_generation
 from reactive_orch.telemetry import handling, metric_names, spans, table
@@ -31,7 +32,6 @@ from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.metrics import Registry
 from reactive_orch.telemetry.outage import Outage
 from reactive_orch.telemetry.prometheus import page
-from reactive_orch.telemetry.rebalance import Turn
 from reactive_orch.telemetry.routes import Route, route
 from reactive_orch.telemetry.span_names import SPANS
 
@@ -256,8 +256,8 @@ async def test_a_generation_whose_commit_is_unknown_has_a_root(
     new = Change(
         after=1, reason=Reason.JOIN, subjects=(MemberId(2),), admit=(MemberId(2),), remove=(), owners={}, moved=0
     )
-    turn = Turn("set", MemberId(2), "notify")
-    turn.observed()
+    turn = Turn("set", MemberId(2), "notify", time.time_ns())
+    turn.observed_ns = time.time_ns()
     with pytest.raises(Unavailable):
         await write_generation(cast("Any", None), turn, snapshot, new)
     (root,) = finished()

@@ -3,62 +3,37 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.model import Adopted
+from reactive_orch.model import seconds
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.metrics import count, record
-from reactive_orch.telemetry.rebalance import SQL, Turn, nanoseconds, seconds
+from reactive_orch.telemetry.rebalance import SQL, attributes, nanoseconds
 from reactive_orch.telemetry.spans import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from reactive_orch.model import Acknowledged, Partition, Snapshot
+    from reactive_orch.model import Acknowledged, Adopted, AdoptionSteps, Partition, Snapshot, Turn
     from reactive_orch.telemetry.span_names import SpanKind
 
 
-@dataclass(slots=True, kw_only=True)
-class Steps:
-    """When a member did what of an adoption, and what it was about."""
-
-    turn: Turn
-    snapshot: Snapshot
-    finished_ns: int | None = None
-    """When nothing was left of the lost partitions."""
-    loaded_ns: int | None = None
-    in_flight: int = 0
-    """Lost partitions that a batch was working on."""
-    row_wait_s: float = 0.0
-    row_waited_for: Partition | None = None
-
-    def adopted(self, gave: int, took: int, kept: int) -> Adopted:
-        """Return what is recorded of it with the acknowledgement."""
-        start = self.turn.noticed_ns
-        return Adopted(
-            self.turn.source,
-            self.turn.age_s,
-            seconds(start, self.finished_ns) if gave and self.finished_ns else None,
-            seconds(start, self.loaded_ns) if took and self.loaded_ns else None,
-            gave,
-            took,
-            kept,
-        )
-
-
 def adopted(
-    steps: Steps, facts: Adopted, outcome: str, ranges: str, acknowledging: tuple[int, Acknowledged] | None = None
+    steps: AdoptionSteps,
+    facts: Adopted,
+    outcome: str,
+    ranges: str,
+    acknowledging: tuple[int, Acknowledged] | None = None,
 ) -> str | None:
     """Tell of an adoption that is over; return its span's traceparent. `acknowledging`: since when, what came back."""
     ended_ns, turn = time.time_ns(), steps.turn
     count(m.RECONFIGURATIONS, turn.replica_set, outcome)
     if acknowledging:
         record(m.STATEMENT_DURATION, seconds(acknowledging[0], ended_ns), "acknowledge")
-    common = turn.attributes(steps.snapshot.generation)
+    common = attributes(turn, steps.snapshot.generation)
     moves = {
         "reactive_orch.partitions.revoked": facts.gave,
         "reactive_orch.partitions.gained": facts.took,
@@ -82,7 +57,7 @@ def adopted(
     if told is not None:
         _tell_steps(steps, facts, told, (acknowledging[0], ended_ns) if acknowledging else None)
     if acknowledging and acknowledging[1].completed_at is not None:
-        _settled(steps, acknowledging[1])
+        _completed(steps, acknowledging[1])
     spans.flush()
     return told
 
@@ -96,9 +71,9 @@ def _count(turn: Turn, facts: Adopted, total_s: float, notify_s: float, told: st
             record(m.PHASE_DURATION, duration, turn.replica_set, phase)
 
 
-def _tell_steps(steps: Steps, facts: Adopted, parent: str, acknowledging: tuple[int, int] | None) -> None:
+def _tell_steps(steps: AdoptionSteps, facts: Adopted, parent: str, acknowledging: tuple[int, int] | None) -> None:
     turn = steps.turn
-    common = turn.attributes(steps.snapshot.generation)
+    common = attributes(turn, steps.snapshot.generation)
     parts: list[tuple[SpanKind, int, int, dict[str, Any]]] = [(s.OBSERVE, turn.noticed_ns, turn.observed_ns, SQL)]
     if facts.gave and steps.finished_ns:
         revoked = {
@@ -116,13 +91,11 @@ def _tell_steps(steps: Steps, facts: Adopted, parent: str, acknowledging: tuple[
     if acknowledging:
         parts.append((s.ACKNOWLEDGE, *acknowledging, SQL))
     for kind, start_ns, end_ns, more in parts:
-        attributes = {**common, **more}
-        spans.send(
-            Told(kind=kind, name=kind.name, start_ns=start_ns, end_ns=end_ns, attributes=attributes, parent=parent)
-        )
+        both = {**common, **more}
+        spans.send(Told(kind=kind, name=kind.name, start_ns=start_ns, end_ns=end_ns, attributes=both, parent=parent))
 
 
-def _settled(steps: Steps, last: Acknowledged) -> None:
+def _completed(steps: AdoptionSteps, last: Acknowledged) -> None:
     snapshot, turn = steps.snapshot, steps.turn
     assert snapshot.created_at is not None
     assert last.completed_at is not None
@@ -135,7 +108,7 @@ def _settled(steps: Steps, last: Acknowledged) -> None:
             start_ns=nanoseconds(snapshot.created_at),
             end_ns=nanoseconds(last.completed_at),
             attributes={
-                **turn.attributes(snapshot.generation),
+                **attributes(turn, snapshot.generation),
                 "reactive_orch.rebalance.reason": reason,
                 "reactive_orch.rebalance.subject": ",".join(map(str, snapshot.subjects)),
                 "reactive_orch.outcome": "settled",
@@ -162,7 +135,7 @@ def expelled(turn: Turn, snapshot: Snapshot, last_adopt: str | None) -> None:
             name=f"expelled {turn.replica_set}",
             start_ns=turn.noticed_ns,
             end_ns=time.time_ns(),
-            attributes=turn.attributes(snapshot.generation),
+            attributes=attributes(turn, snapshot.generation),
             parent=parent,
             links=[(last_adopt, "adopt")],
         )

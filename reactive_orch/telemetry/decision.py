@@ -6,19 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import kind_of
-from reactive_orch.model import Reason
+from reactive_orch.model import Reason, seconds
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.metrics import count, record
-from reactive_orch.telemetry.rebalance import SQL, Turn, nanoseconds, seconds
+from reactive_orch.telemetry.rebalance import SQL, attributes, nanoseconds
 from reactive_orch.telemetry.spans import Told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from reactive_orch.model import Change, Snapshot, Written
+    from reactive_orch.model import Change, Snapshot, Turn, Written
     from reactive_orch.telemetry.span_names import SpanKind
 
 _LOST = {Reason.DEATH: "lock", Reason.STALE: "heartbeat"}
@@ -30,7 +30,7 @@ class Decision:
     def __init__(self, turn: Turn, snapshot: Snapshot, new: Change) -> None:
         """Begin the root."""
         self._turn, self._snapshot, self._new = turn, snapshot, new
-        self._common = turn.attributes(new.after + 1)
+        self._common = attributes(turn, new.after + 1)
         self._why = {
             "reactive_orch.rebalance.reason": new.reason.value,
             "reactive_orch.rebalance.subject": ",".join(map(str, new.subjects)),
@@ -109,9 +109,9 @@ class Decision:
         self._child(s.CHANGE, "change generation", self._begun_ns, ended_ns, SQL)
 
     def _child(self, kind: SpanKind, name: str, start_ns: int, end_ns: int, facts: Mapping[str, Any]) -> None:
-        attributes = {**self._common, **facts}
+        both = {**self._common, **facts}
         spans.send(
-            Told(kind=kind, name=name, start_ns=start_ns, end_ns=end_ns, attributes=attributes, parent=self.traceparent)
+            Told(kind=kind, name=name, start_ns=start_ns, end_ns=end_ns, attributes=both, parent=self.traceparent)
         )
 
     def _tell_overtaken(self, since: datetime, until: datetime) -> None:
@@ -126,7 +126,7 @@ class Decision:
                 start_ns=nanoseconds(since),
                 end_ns=nanoseconds(until),
                 attributes={
-                    **turn.attributes(before.generation),
+                    **attributes(turn, before.generation),
                     "reactive_orch.rebalance.reason": reason,
                     "reactive_orch.rebalance.subject": ",".join(map(str, before.subjects)),
                     "reactive_orch.outcome": "superseded",

@@ -13,10 +13,9 @@ parents are sent before their children, so a killed process leaves no span whose
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from reactive_orch.model import seconds
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.metrics import record
@@ -24,50 +23,24 @@ from reactive_orch.telemetry.metrics import record
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reactive_orch.model import MemberId, Snapshot
+    from reactive_orch.model import Snapshot, Turn
 
-_NS = 1_000_000_000
 SQL = {"db.system.name": "postgresql"}
 
 
-@dataclass(slots=True)
-class Turn:
-    """One look of a member at its replica set: what woke it, and the times of its steps."""
-
-    replica_set: str
-    member: MemberId
-    source: str
-    noticed_ns: int = field(default_factory=time.time_ns)
-    observed_ns: int = 0
-    planned_ns: int = 0
-
-    @property
-    def age_s(self) -> float:
-        """How long ago it began."""
-        return seconds(self.noticed_ns, time.time_ns())
-
-    def observed(self) -> None:
-        """Note that the snapshot has come."""
-        self.observed_ns = time.time_ns()
-        record(m.STATEMENT_DURATION, seconds(self.noticed_ns, self.observed_ns), "observe")
-
-    def planned(self) -> None:
-        """Note that the change has been computed."""
-        self.planned_ns = time.time_ns()
-
-    def attributes(self, generation: int) -> dict[str, Any]:
-        """Return what every span of a rebalance has."""
-        return {
-            "reactive_orch.replica_set": self.replica_set,
-            "reactive_orch.generation": generation,
-            "reactive_orch.member.id": self.member,
-            "reactive_orch.coordination": True,
-        }
+def observed(turn: Turn) -> None:
+    """Tell of a look at the replica set."""
+    record(m.STATEMENT_DURATION, seconds(turn.noticed_ns, turn.observed_ns), "observe")
 
 
-def seconds(start_ns: int, end_ns: int) -> float:
-    """Return a duration; the wall clock may have been set back."""
-    return max(end_ns - start_ns, 0) / _NS
+def attributes(turn: Turn, generation: int) -> dict[str, Any]:
+    """Return what every span of a rebalance has."""
+    return {
+        "reactive_orch.replica_set": turn.replica_set,
+        "reactive_orch.generation": generation,
+        "reactive_orch.member.id": turn.member,
+        "reactive_orch.coordination": True,
+    }
 
 
 def fields(event: str, turn: Turn, snapshot: Snapshot) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from reactive_orch.runtime.membership.adoption import Adoption
 
 if TYPE_CHECKING:
-    from reactive_orch.model import Snapshot
+    from reactive_orch.model import Snapshot, Turn
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.handling.runners import Runners
-    from reactive_orch.telemetry.rebalance import Turn
 
 
 class Adopting:

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.core import generation as core
+from reactive_orch.model import AdoptionSteps
 from reactive_orch.postgres import membership
-from reactive_orch.telemetry.adoption import Steps, adopted, ranges
+from reactive_orch.telemetry.adoption import adopted, ranges
 from reactive_orch.telemetry.decision import Decision
 from reactive_orch.telemetry.rebalance import fields
 
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Written
+    from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Turn, Written
     from reactive_orch.postgres.database import AnyConnection
     from reactive_orch.runtime.handling.runners import Runners
-    from reactive_orch.telemetry.rebalance import Turn
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -29,9 +29,9 @@ async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snap
 
     What the removed have left behind is ended.
     """
-    turn.planned()
+    turn.planned_ns = time.time_ns()
     decision = Decision(turn, snapshot, new)
-    noticed = membership.Noticed(turn.member, turn.source, turn.age_s, decision.traceparent)
+    noticed = membership.Noticed(turn.member, turn.source, turn.age_s(time.time_ns()), decision.traceparent)
     try:
         written = await membership.change(connection, turn.replica_set, new, noticed)
     except BaseException as error:
@@ -63,8 +63,8 @@ class Adoption:
         before, after = _pairs(runners.held), _pairs(self.due)
         self._lost, self._gained, self._kept = before - after, after - before, len(before & after)
         in_flight = _pairs(runners.in_flight)
-        self._steps = Steps(turn=turn, snapshot=snapshot, in_flight=len(in_flight & self._lost))
-        self._facts = self._steps.adopted(len(self._lost), len(self._gained), self._kept)
+        self._steps = AdoptionSteps(turn=turn, snapshot=snapshot, in_flight=len(in_flight & self._lost))
+        self._facts = self._steps.adopted(time.time_ns(), len(self._lost), len(self._gained), self._kept)
 
     def is_of(self, snapshot: Snapshot) -> bool:
         """Tell whether it is of this snapshot's generation: in another incarnation the number may be another one's."""
@@ -73,7 +73,7 @@ class Adoption:
     @property
     def age_s(self) -> float:
         """For how long it has been going on."""
-        return self._steps.turn.age_s
+        return self._steps.turn.age_s(time.time_ns())
 
     def note(self) -> None:
         """Note the time if a step has been done: called whenever a runner has moved."""
@@ -88,7 +88,7 @@ class Adoption:
     async def acknowledge(self, connection: AnyConnection, name: str) -> bool:
         """Record it, of the member in the process of this name; False when there is another generation already."""
         turn, began_ns = self._steps.turn, time.time_ns()
-        self._facts = self._steps.adopted(len(self._lost), len(self._gained), self._kept)
+        self._facts = self._steps.adopted(time.time_ns(), len(self._lost), len(self._gained), self._kept)
         by = (turn.member, name)
         answer = await membership.acknowledge(connection, turn.replica_set, by, self.generation, self._facts)
         if answer is not None:

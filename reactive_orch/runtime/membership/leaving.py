@@ -7,19 +7,21 @@ node sees it off: the member stays, locked and with heartbeats, until it has bee
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import anyio
 
 from reactive_orch.core import generation as core
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.model import Turn
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.membership.adoption import write_generation
 from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.wakeup import Wakeup
-from reactive_orch.telemetry.rebalance import Turn
+from reactive_orch.telemetry.rebalance import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +81,7 @@ class Departures:
     async def _remove(self, connection: AnyConnection, replica_set: str, member: MemberId) -> None:
         await membership.leave(connection, member, self._database.label)
         for _ in range(LEAVE_ATTEMPTS):
-            turn = Turn(replica_set, member, "own")
+            turn = Turn(replica_set, member, "own", time.time_ns())
             snapshot = await membership.observe(connection, replica_set)
             if core.member_of(snapshot, member, self._database.label) is None or await self._write(
                 connection, turn, snapshot
@@ -89,6 +91,7 @@ class Departures:
         raise Superseded(msg)
 
     async def _write(self, connection: AnyConnection, turn: Turn, snapshot: Snapshot) -> bool:
-        turn.observed()
+        turn.observed_ns = time.time_ns()
+        observed(turn)
         new = core.plan_change(snapshot, self._partitions_total(), trust=False, watched_s=0.0)
         return new is not None and await write_generation(connection, turn, snapshot, new) is not None

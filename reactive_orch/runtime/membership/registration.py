@@ -12,12 +12,12 @@ from reactive_orch.model import Window
 from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.telemetry.rebalance import Turn, fields
+from reactive_orch.telemetry.rebalance import fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import Member, MemberId, Projection, Snapshot
+    from reactive_orch.model import Member, MemberId, Projection, Snapshot, Turn
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node

@@ -27,7 +27,7 @@ from reactive_orch.core.turn import (
     next_step,
 )
 from reactive_orch.errors import Superseded, Unavailable
-from reactive_orch.model import NOBODY, Member, MemberId, Snapshot
+from reactive_orch.model import NOBODY, Member, MemberId, Snapshot, Turn
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import registration
@@ -38,7 +38,7 @@ from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.telemetry.adoption import expelled
 from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
 from reactive_orch.telemetry.metrics import count
-from reactive_orch.telemetry.rebalance import Turn
+from reactive_orch.telemetry.rebalance import observed
 
 if TYPE_CHECKING:
     from reactive_orch.core.turn import Step
@@ -137,7 +137,7 @@ class Membership:
         # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
         if await self._acknowledge_if_adopted() and source == WORK:
             return False
-        turn = Turn(self._replica_set, self.member or NOBODY, source)
+        turn = Turn(self._replica_set, self.member or NOBODY, source, time.time_ns())
         snapshot = await self._observe(turn)
         return await self._perform(next_step(self._seen(snapshot)), turn, snapshot)
 
@@ -150,7 +150,8 @@ class Membership:
     async def _observe(self, turn: Turn) -> Snapshot:
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self._replica_set)
-        turn.observed()
+        turn.observed_ns = time.time_ns()
+        observed(turn)
         self._shutdown.note(reached=True)
         self.snapshot = snapshot
         self._node.follower.readers = max(len(snapshot.members), 1)

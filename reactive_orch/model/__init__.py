@@ -1,0 +1,62 @@
+"""The vocabulary: events, projections, members, generations. Values only, no I/O.
+
+Terms are those of the README and of every log line: a *replica set* is the group of *workers* that share the log;
+a worker that has joined is a *member*; each change of members or assignment makes a *generation*; the log is divided
+into *partitions*; a *projection* has one *checkpoint* per partition.
+"""
+
+from reactive_orch.model.checkpoints import Checkpoint, Swap
+from reactive_orch.model.events import Event, Expected, NewEvent
+from reactive_orch.model.log import Blocker, LogState, Partition, Position, Window
+from reactive_orch.model.membership import (
+    NOBODY,
+    Acknowledged,
+    Adopted,
+    AdoptionSteps,
+    Change,
+    Member,
+    MemberId,
+    MemberState,
+    Owners,
+    Reason,
+    Snapshot,
+    Turn,
+    Written,
+    seconds,
+)
+from reactive_orch.model.names import NAME_BYTES_MAX, check_name
+from reactive_orch.model.projections import BatchHandler, EventHandler, Filter, Projection, projection
+
+__all__ = [
+    "NAME_BYTES_MAX",
+    "NOBODY",
+    "Acknowledged",
+    "Adopted",
+    "AdoptionSteps",
+    "BatchHandler",
+    "Blocker",
+    "Change",
+    "Checkpoint",
+    "Event",
+    "EventHandler",
+    "Expected",
+    "Filter",
+    "LogState",
+    "Member",
+    "MemberId",
+    "MemberState",
+    "NewEvent",
+    "Owners",
+    "Partition",
+    "Position",
+    "Projection",
+    "Reason",
+    "Snapshot",
+    "Swap",
+    "Turn",
+    "Window",
+    "Written",
+    "check_name",
+    "projection",
+    "seconds",
+]

@@ -1,0 +1,57 @@
+"""The log: places in it, stretches of it, and who holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from reactive_orch.incarnation import NEVER, Incarnation
+
+Partition: TypeAlias = int
+"""0 … partitions-1, from the hash of the aggregate's id."""
+
+Position: TypeAlias = int
+"""A place in the log: `global_position`; 0 is before the first event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one read asks for: the events of `partitions` at positions in (low, high], at most `limit` of them."""
+
+    partitions: tuple[Partition, ...]
+    low: Position
+    high: Position
+    limit: int
+    scattered: bool = field(default=False, compare=False)
+    """So many events of other partitions lie between theirs that they are better read by partition than by position."""
+    incarnation: Incarnation = NEVER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """What the start and every reconnect must know of the log; `checkpoint` is the greatest of any projection of it."""
+
+    partitions: int
+    head: Position
+    checkpoint: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocker:
+    """A transaction the frontier waits for: it may have drawn a position and has not ended."""
+
+    pid: int | None
+    prepared: str | None
+    """The name given to PREPARE TRANSACTION; such a one has no pid."""
+    application: str
+    user: str
+    age_s: float
+    state: str
+    query: str
+    """What it ran last; empty without the right to see it. May hold data: shown to operators, never exported."""
+
+    def __str__(self) -> str:
+        """Return it in the words of a log line, without the query."""
+        who = f"prepared transaction {self.prepared!r}" if self.pid is None else f"pid {self.pid}"
+        who = f"{who} of {self.user} ({self.application or 'no application name'})"
+        return f"{who}, {self.state}, open for {self.age_s:.1f} s"

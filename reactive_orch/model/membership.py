@@ -1,0 +1,186 @@
+"""Members, generations, and what is recorded of how they came about."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, NewType, TypeAlias
+
+from reactive_orch.incarnation import NEVER, Incarnation
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reactive_orch.model.log import Partition
+
+MemberId = NewType("MemberId", int)
+"""One membership of one worker: drawn from a sequence, never reused; also the key of its advisory lock."""
+
+NOBODY = MemberId(0)
+"""The owner of a partition that no living member can run."""
+
+
+class MemberState(enum.Enum):
+    """Where a member is in its life; the values are those of the column."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member as a snapshot shows it."""
+
+    id: MemberId
+    name: str
+    """Of its process; drawn anew at every start, and part of its connections' application_name."""
+    state: MemberState
+    projections: frozenset[str]
+    lock_held: bool
+    """Its advisory lock is held by the backend it recorded: its process lives and is connected."""
+    dead: bool
+    """Its lock is free and that proves death. Not while the server has started after the member's connection, nor while
+    another connection of its process lives: give it time."""
+    stale: bool
+    """It has sent no heartbeat for longer than it may."""
+    heartbeat_age_s: float
+    stale_after_s: float
+    acknowledged: int
+    """The last generation it has adopted."""
+
+
+Owners: TypeAlias = Mapping[str, tuple[MemberId, ...]]
+"""Projection → the owner of each partition, by index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A replica set as one statement saw it, in an incarnation: in another the same number means another generation."""
+
+    generation: int
+    members: tuple[Member, ...]
+    owners: Owners
+    reason: Reason | None = None
+    """Why this generation was made; None before the first."""
+    subjects: tuple[MemberId, ...] = ()
+    """Who joined, left or was removed."""
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """Projection → its epoch: checkpoints loaded in an older one have been rewound since."""
+    traceparent: str | None = None
+    """The root of this generation's trace."""
+    created_at: datetime | None = None
+    age_s: float = 0.0
+    """How old this generation is, by the server's clock."""
+    complete: bool = False
+    moved: int = 0
+    incarnation: Incarnation = NEVER
+
+
+class Reason(enum.Enum):
+    """Why a generation was made; the values are those of the column and of the telemetry attribute."""
+
+    JOIN = "join"
+    LEAVE = "leave"
+    DEATH = "death"
+    STALE = "stale"
+    CAPABILITY = "capability"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A new generation to write: valid only on top of generation `after`."""
+
+    after: int
+    reason: Reason
+    subjects: tuple[MemberId, ...]
+    admit: tuple[MemberId, ...]
+    remove: tuple[MemberId, ...]
+    owners: Owners
+    """Only the projections whose owners change."""
+    moved: int
+    """Partitions that change their owner, over all projections."""
+
+
+class Written(NamedTuple):
+    """What the statement that wrote a generation brings back; `overtaken`: the one before was not complete yet."""
+
+    number: int
+    created_at: datetime
+    overtaken: bool
+
+
+class Adopted(NamedTuple):
+    """How a member adopted a generation: what made it look; durations from then on, None for nothing to do."""
+
+    source: str
+    total_s: float
+    finish_s: float | None
+    load_s: float | None
+    gave: int
+    took: int
+    kept: int
+
+
+class Acknowledged(NamedTuple):
+    """What an acknowledgement brings back: how late this member noticed; for the last one, a summary of all."""
+
+    notify_s: float
+    completed_at: datetime | None
+    slowest: int | None
+    kept: int | None
+    notify_max_s: float | None
+    finish_max_s: float | None
+    load_max_s: float | None
+
+
+@dataclass(slots=True)
+class Turn:
+    """One look of a member at its replica set: what woke it, and the times of its steps, in ns since 1970."""
+
+    replica_set: str
+    member: MemberId
+    source: str
+    noticed_ns: int
+    observed_ns: int = 0
+    """When the snapshot had come."""
+    planned_ns: int = 0
+    """When the change had been computed."""
+
+    def age_s(self, now_ns: int) -> float:
+        """How long ago it began."""
+        return seconds(self.noticed_ns, now_ns)
+
+
+@dataclass(slots=True, kw_only=True)
+class AdoptionSteps:
+    """When a member did what of an adoption, and what it was about."""
+
+    turn: Turn
+    snapshot: Snapshot
+    finished_ns: int | None = None
+    """When nothing was left of the lost partitions."""
+    loaded_ns: int | None = None
+    in_flight: int = 0
+    """Lost partitions that a batch was working on."""
+    row_wait_s: float = 0.0
+    row_waited_for: Partition | None = None
+
+    def adopted(self, now_ns: int, gave: int, took: int, kept: int) -> Adopted:
+        """Return what is recorded of it with the acknowledgement."""
+        start = self.turn.noticed_ns
+        return Adopted(
+            self.turn.source,
+            self.turn.age_s(now_ns),
+            seconds(start, self.finished_ns) if gave and self.finished_ns else None,
+            seconds(start, self.loaded_ns) if took and self.loaded_ns else None,
+            gave,
+            took,
+            kept,
+        )
+
+
+def seconds(start_ns: int, end_ns: int) -> float:
+    """Return a duration; the wall clock may have been set back."""
+    return max(end_ns - start_ns, 0) / 1_000_000_000
