@@ -54,6 +54,7 @@ check: install ## everything that needs no database: format, lint, types, import
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(PYTEST) tests
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
@@ -110,7 +110,7 @@ def _begin(url: str, arguments: dict[str, Any]) -> _Attempt:
 
 async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnection]:
     try:
-        connection: BatchConnection = await asyncpg.connect(url, **arguments)
+        connection = cast("BatchConnection", await asyncpg.connect(url, **arguments))
     except OSError as error:  # of which not every event loop says whom it could not reach
         msg = f"{one_line(error)} ({shown(url)})"
         raise Unavailable(msg) from error
