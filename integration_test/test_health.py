@@ -14,8 +14,8 @@ from integration_test.projections import GATE, handled, handled_at_gate
 from integration_test.telemetry_projections import betraying
 from reactive_orch import Config, NewEvent, Node, Worker, append
 from reactive_orch.core import health
-from reactive_orch.core.health import State, assess
-from reactive_orch.model import Filter
+from reactive_orch.core.health import assess
+from reactive_orch.model import Filter, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -69,12 +69,12 @@ async def test_health_of_a_rebalance_that_takes_too_long(database: str) -> None:
             async with running(database, handled_at_gate, rebalance_s=1.0) as (_, second):
 
                 async def rebalances() -> bool:
-                    return second.state is State.REBALANCING and verdict(second) == WELL
+                    return second.state is WorkerState.REBALANCING and verdict(second) == WELL
 
                 await wait_until(rebalances)
                 await wait_until(says(second, OUT, "rebalancing for too long"))
                 await connection.execute("SELECT pg_advisory_unlock($1)", GATE)
-                assert first.state is State.REBALANCING
+                assert first.state is WorkerState.REBALANCING
                 break_gate = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE objid = $1 AND granted"
                 await connection.execute(break_gate, GATE)
                 await wait_until(says(second, WELL))

@@ -31,9 +31,9 @@ from integration_test.harness import (
 )
 from integration_test.test_command_line import Standby
 from reactive_orch import Config, Node, Worker
-from reactive_orch.core.health import State
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.incarnation import NEVER
+from reactive_orch.model import WorkerState
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.membership.adopting import Adopting
 
@@ -205,7 +205,7 @@ async def test_an_adoption_of_a_past_incarnation_is_begun_again(database: str, m
     monkeypatch.setattr(Adopting, "begin", noted)
 
     async def serves() -> bool:
-        return worker.state is State.SERVING
+        return worker.state is WorkerState.SERVING
 
     async with (
         prepared(database),

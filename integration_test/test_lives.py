@@ -29,7 +29,7 @@ from integration_test.harness import (
 )
 from integration_test.projections import GATE, record, recorder
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
-from reactive_orch.core.health import State
+from reactive_orch.model import WorkerState
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import leaving, shutdown, watch
@@ -55,7 +55,7 @@ def is_true(question: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
 
 
 def serves(worker: Worker) -> Callable[[], Awaitable[bool]]:
-    return is_true(lambda: worker.state is State.SERVING)
+    return is_true(lambda: worker.state is WorkerState.SERVING)
 
 
 async def members(connection: Connection) -> list[int]:
@@ -112,10 +112,10 @@ async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monke
             await wait_handled(connection)
             proxy.hold()
             proxy.cut()
-            await wait_until(is_true(lambda: first.state is State.UNAVAILABLE))
+            await wait_until(is_true(lambda: first.state is WorkerState.UNAVAILABLE))
             turns[0] = 0
             first.stop()
-            await wait_until(is_true(lambda: first.state is State.STOPPED))
+            await wait_until(is_true(lambda: first.state is WorkerState.STOPPED))
             assert turns[0] < 20, "it pauses between its attempts"
 
             second = Worker(node, "test", [recorder("handled", worker="second")])
@@ -158,7 +158,7 @@ async def test_members_leave_each_by_itself(database: str, monkeypatch: pytest.M
 
         for name in sets:
             tasks.start_soon(run, name)
-        await wait_until(is_true(lambda: all(worker.state is State.SERVING for worker in workers.values())))
+        await wait_until(is_true(lambda: all(worker.state is WorkerState.SERVING for worker in workers.values())))
         one, two, three = (workers[name].member for name in sets)
 
         async def lock(name: str) -> None:
@@ -175,7 +175,7 @@ async def test_members_leave_each_by_itself(database: str, monkeypatch: pytest.M
 
         await end("one")
         await end("two")
-        await wait_until(is_true(lambda: workers["two"].state is State.STOPPED))
+        await wait_until(is_true(lambda: workers["two"].state is WorkerState.STOPPED))
         await locks["two"].execute("ROLLBACK")
         await wait_until(lambda: left(two), what="the second leaves, though the first cannot")
 
@@ -270,8 +270,8 @@ async def test_a_moment_without_the_database_ends_no_handler(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE ANY ($1)",
                     [f"reactive_orch:{kind}:{node.label}%" for kind in ("membership", "coordination")],
                 )
-                await wait_until(is_true(lambda: worker.state is State.UNAVAILABLE))
-            await wait_until(is_true(lambda: worker.state is State.STOPPING))
+                await wait_until(is_true(lambda: worker.state is WorkerState.UNAVAILABLE))
+            await wait_until(is_true(lambda: worker.state is WorkerState.STOPPING))
             assert await waiting() == 1, "the handler goes on"
             await guard.execute("SELECT pg_advisory_unlock_all()")
             await guard.execute(
@@ -279,7 +279,7 @@ async def test_a_moment_without_the_database_ends_no_handler(
                 "AND l.objid = $1::integer::oid AND l.objsubid = 1 AND l.mode = 'ExclusiveLock'",
                 GATE,
             )
-            await wait_until(is_true(lambda: worker.state is State.STOPPED))
+            await wait_until(is_true(lambda: worker.state is WorkerState.STOPPED))
         await assert_each_once(connection)
         assert await members(connection) == []
 
@@ -416,7 +416,7 @@ async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
         await wait_until(is_true(lambda: len(old.busy) == len(projections)))
         await wait_until(waiting)
         tasks.start_soon(new.run)
-        await wait_until(is_true(lambda: new.state is State.REBALANCING))
+        await wait_until(is_true(lambda: new.state is WorkerState.REBALANCING))
         await asyncio.sleep(1.0)  # all that is free has been taken, all the others are awaited
         assert all(len(new.partitions[name]) < PARTITIONS // 2 for name in quick)
         await second_gate.execute("SELECT pg_advisory_unlock_all()")

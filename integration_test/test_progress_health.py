@@ -17,8 +17,7 @@ from integration_test.telemetry_projections import betraying
 from integration_test.test_health import ILL, WELL, running, says
 from reactive_orch import NewEvent, append
 from reactive_orch.core import health
-from reactive_orch.core.health import State
-from reactive_orch.model import Filter
+from reactive_orch.model import Filter, WorkerState
 from reactive_orch.postgres import windows
 from reactive_orch.runtime import progress_watch
 from reactive_orch.runtime.handling import lane
@@ -81,7 +80,7 @@ async def test_a_role_whose_connections_are_used_up(database: str, caplog: pytes
             await wait_until(lambda: handled_all(connection, 100))
             await wait_until(says(worker, WELL))
             await wait_until(lambda: said(caplog, "resumed"))
-            assert worker.state is State.SERVING
+            assert worker.state is WorkerState.SERVING
         assert len([record for record in caplog.records if getattr(record, "event", "") == "stalled"]) <= 3
 
 
@@ -108,7 +107,7 @@ async def test_registering_that_does_not_succeed(database: str, monkeypatch: pyt
         async with running(database, handled) as (_, worker):
             await wait_until(says(worker, "live", "not registered for "), what="it says what it waits for")
             assert worker.facts().age_s > worker.facts().age_max_s, "a restart would not help"
-            assert worker.state is State.STARTING
+            assert worker.state is WorkerState.STARTING
             await other.execute("COMMIT; BEGIN")
             await wait_until(says(worker, WELL))
 

@@ -34,7 +34,7 @@ from integration_test.harness import (
 )
 from integration_test.projections import CURED, POISON, recorder
 from reactive_orch import Config, NewEvent, Node, Worker, append
-from reactive_orch.core.health import State
+from reactive_orch.model import WorkerState
 from reactive_orch.postgres.database import COORDINATION_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
@@ -561,7 +561,7 @@ async def test_more_workers_in_one_process_than_connections_to_coordinate(databa
             tasks.start_soon(worker.run)
 
         async def all_serve() -> bool:
-            return all(worker.state is State.SERVING for worker in workers)
+            return all(worker.state is WorkerState.SERVING for worker in workers)
 
         await wait_until(all_serve, what="all serve")
         await wait_settled(connection, members=count)

@@ -14,11 +14,11 @@ from reactive_orch.core.health import (
     STUCK_AFTER_S,
     Facts,
     Stall,
-    State,
     assess,
 )
+from reactive_orch.model import WorkerState
 
-SETTLED = Facts(state=State.SERVING, age_s=1.0, age_max_s=60.0, rebalancing_max_s=60.0, listens=True)
+SETTLED = Facts(state=WorkerState.SERVING, age_s=1.0, age_max_s=60.0, rebalancing_max_s=60.0, listens=True)
 STOPPED = {"p": STUCK_AFTER_S + 1}
 BRIEF = Stall("no progress on p", STALLED_AFTER_S)
 STALLED = Stall("no progress on p", STALLED_AFTER_S + 2, "TooManyConnectionsError (53300)")
@@ -29,29 +29,29 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
 @pytest.mark.parametrize(
     ("facts", "live", "ready", "well", "reason"),
     [
-        ({"state": State.STARTING, "listens": False}, 200, 503, 200, ""),
-        ({"state": State.JOINING}, 200, 503, 200, ""),
+        ({"state": WorkerState.STARTING, "listens": False}, 200, 503, 200, ""),
+        ({"state": WorkerState.JOINING}, 200, 503, 200, ""),
         ({}, 200, 200, 200, ""),
-        ({"state": State.STANDBY}, 200, 200, 200, ""),
-        ({"state": State.REBALANCING, "rebalancing_s": 59.0}, 200, 200, 200, ""),
-        ({"state": State.REBALANCING, "rebalancing_s": 61.0}, 200, 503, 503, "rebalancing for too long"),
+        ({"state": WorkerState.STANDBY}, 200, 200, 200, ""),
+        ({"state": WorkerState.REBALANCING, "rebalancing_s": 59.0}, 200, 200, 200, ""),
+        ({"state": WorkerState.REBALANCING, "rebalancing_s": 61.0}, 200, 503, 503, "rebalancing for too long"),
         ({"rebalancing_s": 61.0}, 200, 200, 200, ""),
         ({"missed": True}, 200, 200, 200, "notifications do not arrive"),
         ({"listens": False}, 200, 503, 503, "membership connection lost"),
-        ({"state": State.JOINING, "expelled": True}, 200, 503, 503, "removed by the others"),
-        ({"state": State.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
+        ({"state": WorkerState.JOINING, "expelled": True}, 200, 503, 503, "removed by the others"),
+        ({"state": WorkerState.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
         ({"failing_s": {"p": 1.0}}, 200, 200, 200, "trying a failing event again: p"),
         ({"failing_s": STOPPED}, 200, 200, 503, "stopped by a failing event: p"),
         ({"refused": frozenset({"b", "a"})}, 200, 200, 200, "not run here, recorded with another filter: a, b"),
         ({"frontier_held_s": FROZEN_AFTER_S - 1}, 200, 200, 200, ""),
         ({"frontier_held_s": FROZEN_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
-        ({"state": State.STOPPING}, 200, 503, 503, "draining"),
-        ({"state": State.STOPPED}, 503, 503, 503, "stopped"),
+        ({"state": WorkerState.STOPPING}, 200, 503, 503, "draining"),
+        ({"state": WorkerState.STOPPED}, 503, 503, 503, "stopped"),
         ({"age_s": 61.0}, 503, 503, 503, "has not looked"),
         # Registering waits for the database, which no restart brings back.
-        ({"state": State.STARTING, "listens": False, "age_s": 3600.0}, 200, 503, 200, ""),
+        ({"state": WorkerState.STARTING, "listens": False, "age_s": 3600.0}, 200, 503, 200, ""),
         (
-            {"state": State.STARTING, "listens": False, "age_s": 3600.0, "stalls": (UNREGISTERED,)},
+            {"state": WorkerState.STARTING, "listens": False, "age_s": 3600.0, "stalls": (UNREGISTERED,)},
             *(200, 503, 503),
             "not registered for 3600 s: ConnectionRefusedError",
         ),
@@ -70,7 +70,7 @@ def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reas
 
 
 def test_all_reasons_are_given() -> None:
-    facts = replace(SETTLED, state=State.UNAVAILABLE, listens=False, missed=True, failing_s=STOPPED)
+    facts = replace(SETTLED, state=WorkerState.UNAVAILABLE, listens=False, missed=True, failing_s=STOPPED)
     assert assess(facts).reasons == (
         "database unavailable",
         "membership connection lost",
@@ -80,5 +80,5 @@ def test_all_reasons_are_given() -> None:
 
 
 def test_only_states_that_take_part_are_ready() -> None:
-    ready = {state for state in State if assess(replace(SETTLED, state=state)).ready}
-    assert ready == {State.REBALANCING, State.SERVING, State.STANDBY}
+    ready = {state for state in WorkerState if assess(replace(SETTLED, state=state)).ready}
+    assert ready == {WorkerState.REBALANCING, WorkerState.SERVING, WorkerState.STANDBY}

@@ -1,4 +1,4 @@
-"""What a worker answers when asked how it is: the states it can be in, and what each means to whoever asks.
+"""What a worker answers when asked how it is: what its state and its troubles mean to whoever asks.
 
 live     only a restart would help if not: the database's state and the lag do not count
 ready    it takes part, and may be counted upon in a rolling deployment
@@ -7,8 +7,9 @@ well     nothing needs a person
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
+
+from reactive_orch.model import WorkerState
 
 FROZEN_AFTER_S = 30.0
 """A frontier that writers have held for so long is somebody's forgotten transaction."""
@@ -20,19 +21,6 @@ saved every 5 s, and a statement may take as long before it is given up and trie
 STALLED_TOO_LONG_S = 30.0
 """Then it needs a person: a restart of the server, or a failover (10 to 14 s), is over by then, and the longest pause
 between attempts is 5 s."""
-
-
-class State(enum.Enum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    JOINING = "joining"
-    REBALANCING = "rebalancing"
-    SERVING = "serving"
-    STANDBY = "standby"
-    UNAVAILABLE = "database unavailable"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,7 @@ class Stall:
 class Facts:
     """What a worker knows of itself, without asking the database. Ages are in seconds."""
 
-    state: State
+    state: WorkerState
     age_s: float
     """Since it last began to look at its replica set."""
     age_max_s: float
@@ -103,25 +91,25 @@ def assess(facts: Facts) -> Verdict:
     out = dead + [text for text, true in _out(facts) if true]
     ill = out + [text for text, true in _ill(facts) if true]
     degraded = [text for text, true in _degraded(facts) if true]
-    starting = facts.state in {State.STARTING, State.JOINING}
+    starting = facts.state in {WorkerState.STARTING, WorkerState.JOINING}
     return Verdict(not dead, not (out or starting), not ill, tuple(ill + degraded))
 
 
 def _dead(facts: Facts) -> list[tuple[str, bool]]:
     # Before it has registered it does not look: that waits for a database, and no restart brings one.
-    overdue = facts.age_s > facts.age_max_s and facts.state is not State.STARTING
+    overdue = facts.age_s > facts.age_max_s and facts.state is not WorkerState.STARTING
     return [
-        ("stopped", facts.state is State.STOPPED),
+        ("stopped", facts.state is WorkerState.STOPPED),
         ("has not looked at its replica set for too long", overdue),
     ]
 
 
 def _out(facts: Facts) -> list[tuple[str, bool]]:
-    too_long = facts.state is State.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s
-    lost = not facts.listens and facts.state is not State.STARTING
+    too_long = facts.state is WorkerState.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s
+    lost = not facts.listens and facts.state is not WorkerState.STARTING
     return [
-        ("draining", facts.state is State.STOPPING),
-        ("database unavailable", facts.state is State.UNAVAILABLE),
+        ("draining", facts.state is WorkerState.STOPPING),
+        ("database unavailable", facts.state is WorkerState.UNAVAILABLE),
         ("membership connection lost", lost),
         ("removed by the others, joining anew", facts.expelled),
         ("rebalancing for too long", too_long),

@@ -21,6 +21,7 @@ from reactive_orch.model.membership import (
     Reason,
     Snapshot,
     Turn,
+    WorkerState,
     Written,
     seconds,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Swap",
     "Turn",
     "Window",
+    "WorkerState",
     "Written",
     "check_name",
     "projection",

@@ -29,6 +29,19 @@ class MemberState(enum.Enum):
     LEAVING = "leaving"
 
 
+class WorkerState(enum.Enum):
+    """Where a worker is in its life, as health and metrics say it."""
+
+    STARTING = "starting"
+    JOINING = "joining"
+    REBALANCING = "rebalancing"
+    SERVING = "serving"
+    STANDBY = "standby"
+    UNAVAILABLE = "database unavailable"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One member as a snapshot shows it."""

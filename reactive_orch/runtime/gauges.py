@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
-from reactive_orch.core.health import State
-from reactive_orch.model import MemberState
+from reactive_orch.model import MemberState, WorkerState
 from reactive_orch.telemetry import metric_names as m
 
 if TYPE_CHECKING:
@@ -37,9 +36,9 @@ def of_process(database: Database, session: Session, follower: LogFollower) -> G
         yield m.POOL_CONNECTIONS, pool.get_idle_size(), (name, "idle")
 
 
-def of_worker(replica_set: str, state: State, snapshot: Snapshot | None, complete: int) -> Gauges:
+def of_worker(replica_set: str, state: WorkerState, snapshot: Snapshot | None, complete: int) -> Gauges:
     """Yield what a worker knows of its replica set. `complete`: the last generation it has seen complete."""
-    for each in State:
+    for each in WorkerState:
         yield m.WORKER_STATE, float(each is state), (replica_set, each.value)
     if snapshot is None:
         return

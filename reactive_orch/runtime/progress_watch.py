@@ -9,8 +9,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.core.health import Facts, Stall, State
+from reactive_orch.core.health import Facts, Stall
 from reactive_orch.core.standstill import Standing, Standstill
+from reactive_orch.model import WorkerState
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership.turns import LOOK_AFTER_BEATS
 
@@ -47,7 +48,7 @@ class ProgressWatch:
         """Return for how long settled events of a projection have waited without any progress, in seconds."""
         return self._standstills[projection].longest_s if projection in self._standstills else 0.0
 
-    def look(self, runners: Mapping[str, Runner], state: State) -> None:
+    def look(self, runners: Mapping[str, Runner], state: WorkerState) -> None:
         """Look at all runners, and at how the other loops fare."""
         now = time.monotonic()
         passed_s, self._looked_at = now - self._looked_at, now
@@ -72,9 +73,9 @@ class ProgressWatch:
             **known,
         )
 
-    def _of_loops(self, state: State) -> Iterator[Stall]:
-        if state is not State.UNAVAILABLE:
-            what = "not registered" if state is State.STARTING else "the replica set could not be looked at"
+    def _of_loops(self, state: WorkerState) -> Iterator[Stall]:
+        if state is not WorkerState.UNAVAILABLE:
+            what = "not registered" if state is WorkerState.STARTING else "the replica set could not be looked at"
             yield from self.turns.stalls(what)
             yield from self._node.follower.interruptions.stalls("the log could not be looked at")
 
@@ -101,13 +102,15 @@ class ProgressWatch:
             _logger.info("over: %s", what, extra={"event": "resumed", "replica_set": self._replica_set})
 
 
-def _standings(runner: Runner, settled: Position | None, now: float, state: State) -> Mapping[Partition, Standing]:
+def _standings(
+    runner: Runner, settled: Position | None, now: float, state: WorkerState
+) -> Mapping[Partition, Standing]:
     """Return how the partitions that a runner should handle stand.
 
     In a rebalance others may finish their batches first: that has a limit of its own. A database that is away is said.
     """
-    paused = state is State.UNAVAILABLE
-    given_up_by_others = paused or (state is State.REBALANCING and not runner.hindrance)
+    paused = state is WorkerState.UNAVAILABLE
+    given_up_by_others = paused or (state is WorkerState.REBALANCING and not runner.hindrance)
     missing = Standing(None, waits=True, excused=given_up_by_others)
     found = dict.fromkeys(runner.assigned, missing)
     for lane in runner.lanes:

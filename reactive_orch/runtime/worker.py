@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from reactive_orch.core.health import State
+from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
-from reactive_orch.model import MemberId, Partition, Projection, Snapshot, check_name
+from reactive_orch.model import MemberId, Partition, Projection, Snapshot, WorkerState, check_name
 from reactive_orch.runtime import gauges
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling.runner import Runner
@@ -66,10 +66,9 @@ class Worker:
         return self._membership.adopting.generation
 
     @property
-    def state(self) -> State:
+    def state(self) -> WorkerState:
         """Where the worker is in its life."""
-        state = self._membership.state
-        return State.STANDBY if state is State.SERVING and self._runners.empty else state
+        return shown(self._membership.state, empty=self._runners.empty)
 
     @property
     def partitions(self) -> Mapping[str, frozenset[Partition]]:
@@ -113,7 +112,7 @@ class Worker:
                     await self._serve()
                     self._shutdown.check_complete({p.name for p in self._projections} - self._runners.by_name.keys())
             finally:
-                self._membership.state = State.STOPPED
+                self._membership.note(Happened.ENDED)
 
     async def _serve(self) -> None:
         if self._shutdown.until_idle:

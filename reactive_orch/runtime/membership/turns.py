@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, assert_never
 
 from reactive_orch.core.generation import successor
-from reactive_orch.core.health import State
+from reactive_orch.core.life import Happened, after
 from reactive_orch.core.turn import (
     Adopt,
     Gather,
@@ -27,7 +27,7 @@ from reactive_orch.core.turn import (
     next_step,
 )
 from reactive_orch.errors import Superseded, Unavailable
-from reactive_orch.model import NOBODY, Member, MemberId, Snapshot, Turn
+from reactive_orch.model import NOBODY, Member, MemberId, Snapshot, Turn, WorkerState
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import registration
@@ -63,7 +63,7 @@ class Membership:
         self.member: MemberId | None = None
         self.snapshot: Snapshot | None = None
         """The replica set as it was last seen."""
-        self.state = State.STARTING
+        self.state = WorkerState.STARTING
         self.expelled = False
         """The others took this worker for dead, and it has not adopted a generation since."""
         self.looked_at = time.monotonic()
@@ -75,6 +75,10 @@ class Membership:
         self._runners = runners
         self._shutdown = shutdown
         self._interruptions = interruptions
+
+    def note(self, happened: Happened) -> None:
+        """Go on to the state that this leads to."""
+        self.state = after(self.state, happened)
 
     def reconciled(self) -> None:
         """Note that a runner has moved."""
@@ -173,7 +177,7 @@ class Membership:
     async def _perform(self, step: Step, turn: Turn, snapshot: Snapshot) -> bool:
         match step:
             case Rest():
-                self.state = State.STOPPING
+                self.note(Happened.STOPS)
                 return False
             case Join():
                 await self._join()
@@ -195,7 +199,7 @@ class Membership:
         return True
 
     async def _join(self) -> None:
-        self.state = State.JOINING
+        self.note(Happened.ASKED_TO_JOIN)
         self.member = await self._node.session.join(
             self._replica_set, self._runners.by_name.keys(), self._node.config.stale_after_s
         )
@@ -218,7 +222,7 @@ class Membership:
 
     async def _release(self, member: MemberId) -> bool:
         """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
-        self.state = State.STOPPING
+        self.note(Happened.STOPS)
         self._runners.assign({})
         if not self._runners.only_in_flight:
             return False
@@ -231,7 +235,7 @@ class Membership:
         self._runners.rewound(snapshot.epochs)
         adoption = self.adopting.present
         if adoption is None or not adoption.is_of(snapshot):
-            self.state = State.REBALANCING
+            self.note(Happened.BEGAN_TO_ADOPT)
             resumed = me.acknowledged >= snapshot.generation
             adoption = self.adopting.begin(turn, snapshot, self._runners, resumed=resumed)
         # Done and yet not acknowledged: a crash of the server has taken that back.
@@ -246,13 +250,14 @@ class Membership:
         if not await self.adopting.acknowledge(adoption, self._node.database):
             return False
         if news:
-            self.state, self.expelled = State.SERVING, False
+            self.note(Happened.ADOPTED)
+            self.expelled = False
             self.idle()  # its lanes may have come to the end before
         return True
 
     def _enter_unavailable(self, error: Unavailable) -> None:
-        if self.state is not State.UNAVAILABLE:
+        if self.state is not WorkerState.UNAVAILABLE:
             registration.say_unavailable(self._replica_set, error)
-        self.state = State.UNAVAILABLE
+        self.note(Happened.LOST_THE_DATABASE)
         self._shutdown.note(reached=False)
         self.adopting.end("failed")

@@ -1,0 +1,59 @@
+"""A worker's life: what may happen to it in which state, and what it is then."""
+
+from __future__ import annotations
+
+import pytest
+
+from reactive_orch.core.life import NEXT, Happened, after, shown
+from reactive_orch.model import WorkerState
+
+JOINS, ADOPTS, DONE = Happened.ASKED_TO_JOIN, Happened.BEGAN_TO_ADOPT, Happened.ADOPTED
+LOST, STOPS, ENDED = Happened.LOST_THE_DATABASE, Happened.STOPS, Happened.ENDED
+
+
+@pytest.mark.parametrize(
+    ("life", "states"),
+    [
+        ([JOINS, ADOPTS, DONE, STOPS, ENDED], "joining rebalancing serving stopping stopped"),
+        ([JOINS, ADOPTS, ADOPTS, DONE], "joining rebalancing rebalancing serving"),
+        ([LOST, JOINS, ADOPTS, DONE, LOST, ADOPTS, DONE], "- joining rebalancing serving - rebalancing serving"),
+        ([JOINS, ADOPTS, DONE, JOINS, ADOPTS], "joining rebalancing serving joining rebalancing"),
+        ([STOPS, LOST, STOPS, ENDED], "stopping - stopping stopped"),
+        ([ENDED], "stopped"),
+    ],
+    ids=["quiet", "overtaken", "outages", "expelled", "stopped in an outage", "failed at once"],
+)
+def test_lives(life: list[Happened], states: str) -> None:
+    state, seen = WorkerState.STARTING, []
+    for happened in life:
+        state = after(state, happened)
+        seen.append("-" if state is WorkerState.UNAVAILABLE else state.value)
+    assert " ".join(seen) == states
+
+
+@pytest.mark.parametrize(
+    ("state", "happened"),
+    [
+        (WorkerState.SERVING, DONE),
+        (WorkerState.JOINING, DONE),
+        (WorkerState.UNAVAILABLE, DONE),
+        (WorkerState.STARTING, ADOPTS),
+        (WorkerState.STOPPING, ADOPTS),
+        (WorkerState.STOPPING, JOINS),
+        *((WorkerState.STOPPED, each) for each in Happened if each is not ENDED),
+    ],
+)
+def test_what_cannot_happen_is_a_mistake_of_ours(state: WorkerState, happened: Happened) -> None:
+    with pytest.raises(AssertionError, match=f"a worker that is {state.value} {happened.value}"):
+        after(state, happened)
+
+
+def test_every_state_but_the_shown_one_has_its_row() -> None:
+    assert NEXT.keys() == set(WorkerState) - {WorkerState.STANDBY}
+    assert all(WorkerState.STANDBY not in row.values() for row in NEXT.values())
+
+
+@pytest.mark.parametrize("state", WorkerState)
+def test_only_who_serves_stands_by(state: WorkerState) -> None:
+    assert shown(state, empty=False) is state
+    assert shown(state, empty=True) is (WorkerState.STANDBY if state is WorkerState.SERVING else state)
