@@ -13,7 +13,7 @@ from bench.scene import ROOT, Scene, Server, connected, migrated
 from reactive_orch.core.progress import SPAN_MAX, Progress
 from reactive_orch.model import Checkpoint
 from reactive_orch.postgres import log
-from reactive_orch.postgres.database import load_statements
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from reactive_orch.runtime.reading.window_cache import WindowCache
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 EVENTS, BATCH = 2000, 50
 WINDOWS = EVENTS // BATCH

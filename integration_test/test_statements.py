@@ -20,7 +20,7 @@ from integration_test.harness import connected
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, Filter, Window
 from reactive_orch.postgres import windows
-from reactive_orch.postgres.database import load_statements
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -19,7 +19,8 @@ from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
 from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
-from reactive_orch.postgres.database import Database, translated
+from reactive_orch.postgres.database import Database
+from reactive_orch.postgres.faults import translated
 from reactive_orch.runtime import append
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane

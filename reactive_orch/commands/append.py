@@ -15,7 +15,7 @@ from reactive_orch.commands.command import Command, connected
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import log, migrations
-from reactive_orch.postgres.database import translated
+from reactive_orch.postgres.faults import translated
 
 APPENDED_AT_ONCE = 1000
 """Lines of one statement: one transaction, but each statement ends long before the 5 s that it may take."""

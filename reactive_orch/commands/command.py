@@ -6,11 +6,13 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reactive_orch.postgres.database import AnyConnection, Database
+from reactive_orch.postgres.database import Database
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from reactive_orch.postgres.connection import AnyConnection
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from reactive_orch.postgres.faults import is_stale
 if TYPE_CHECKING:
     import argparse
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 
 async def _rewind(options: argparse.Namespace, url: str) -> None:

@@ -11,7 +11,7 @@ from reactive_orch.postgres import checkpoints, log, log_check, membership, migr
 if TYPE_CHECKING:
     import argparse
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 
 async def _status(options: argparse.Namespace, url: str) -> None:

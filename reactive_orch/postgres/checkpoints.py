@@ -38,8 +38,7 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-    from reactive_orch.postgres.connection import BatchConnection
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection, BatchConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 _POSITION, _EPOCH = attrgetter("position"), attrgetter("epoch")

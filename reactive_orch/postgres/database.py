@@ -22,7 +22,6 @@ from reactive_orch.incarnation import Incarnation
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector
 from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, is_closed, marks_of
 from reactive_orch.postgres.faults import is_stale, translated
-from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     from reactive_orch.incarnation import Server
-
-__all__ = ["AnyConnection", "Database", "load_statements", "translated"]
 
 STATEMENT_TIMEOUT_S = 6.0
 """Of every statement of ours outside batches: just above the server's statement_timeout, for a dead network."""

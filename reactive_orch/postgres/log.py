@@ -15,12 +15,13 @@ import asyncpg
 from reactive_orch.errors import Conflict
 from reactive_orch.json_text import text_of
 from reactive_orch.model import Blocker, Event, Expected, NewEvent, Position
-from reactive_orch.postgres.database import load_statements, translated
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 RUN_ROWS_MAX = 1000
 """How far one look follows the run without gaps while writers hold the frontier."""

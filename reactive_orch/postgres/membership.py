@@ -31,7 +31,7 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 

@@ -15,10 +15,11 @@ import anyio
 import asyncpg
 
 from reactive_orch.errors import ConfigError, Superseded
-from reactive_orch.postgres.database import load_statements, translated
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 PARTITIONS_DEFAULT = 64
 PARTITIONS_MAX = 1024

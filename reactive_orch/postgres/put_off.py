@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from reactive_orch.postgres import log
-from reactive_orch.postgres.database import load_statements
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from reactive_orch.model import Expected
-    from reactive_orch.postgres.connection import BatchConnection
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection, BatchConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 

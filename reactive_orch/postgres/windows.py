@@ -16,12 +16,13 @@ import asyncpg
 
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable, named
 from reactive_orch.model import Event, Filter, Position, Window
-from reactive_orch.postgres.database import load_statements, translated
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
 """Of all that is read with one window, so that large events cannot fill the memory; one event is always read."""

@@ -15,7 +15,7 @@ from reactive_orch.telemetry.spans import current_traceparent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 
 async def append(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reactive_orch.model import Event, Projection
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
 
 BATCH_S = 1.0
 """Once its handlers have taken this long, a batch ends with the event in hand and commits what it has: slow handlers

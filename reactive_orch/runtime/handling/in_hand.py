@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Event, Partition, Swap
     from reactive_orch.postgres.checkpoints import Batches
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.telemetry.handling import Handling
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Swap
     from reactive_orch.postgres.checkpoints import Batches
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Turn, Written
-    from reactive_orch.postgres.database import AnyConnection
+    from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.runners import Runners
 
 _logger = logging.getLogger("reactive_orch")

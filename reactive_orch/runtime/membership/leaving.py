@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reactive_orch.model import MemberId, Snapshot
-    from reactive_orch.postgres.database import AnyConnection, Database
+    from reactive_orch.postgres.connection import AnyConnection
+    from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.membership.session import Session
 
 LEAVE_ATTEMPTS = 10

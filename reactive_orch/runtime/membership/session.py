@@ -16,8 +16,8 @@ import anyio
 
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import membership
-from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database, translated
-from reactive_orch.postgres.faults import is_stale
+from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database
+from reactive_orch.postgres.faults import is_stale, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
