@@ -9,7 +9,6 @@ doubt it forgets them all, and its runner loads them again from the checkpoints 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 5.0
 """How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
-
-_logger = logging.getLogger("reactive_orch")
 
 
 class Lane:

@@ -6,7 +6,6 @@ it lacks: the free checkpoints first, then the others, each as its holder ends. 
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Partition, Position
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import WindowCache
-
-_logger = logging.getLogger("reactive_orch")
 
 
 class Runner:
