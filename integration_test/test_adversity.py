@@ -32,6 +32,7 @@ from integration_test.harness import (
     wait_until,
 )
 from integration_test.in_process import (
+    acting_at_bad_events,
     assert_effects_match_checkpoints,
     checked,
     event,
@@ -50,7 +51,7 @@ from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.reading.window_cache import caches_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from integration_test.cluster import Cluster, StopMode
     from integration_test.harness import Connection
@@ -494,17 +495,7 @@ MISDEEDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 async def test_a_handler_that_misbehaves(database: str, misdeed: str, batch: bool) -> None:  # noqa: FBT001 - a case
     act, says = MISDEEDS[misdeed]
-
-    async def one(e: Event, tx: Connection) -> None:
-        await record(tx, "handled", e)
-        if e.event_type == "Bad":
-            await act(tx)
-
-    async def many(events: Sequence[Event], tx: Connection) -> None:
-        for e in events:
-            await one(e, tx)
-
-    projection = make_projection("handled", batch=batch)(many if batch else one)
+    projection = acting_at_bad_events(act, batch=batch)
     async with prepared(database) as connection:
         good = [event(f"other-{n}") for n in range(20)]
         await append(connection, [*good, *[event()] * 3, event("k", "Bad"), *[event()] * 3, *good])

@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def begun(*, until_idle: bool = False) -> Shutdown:
     ending = Shutdown(until_idle=until_idle, grace_s=GRACE_S)
-    ending.begin()
+    ending.work_begins()
     return ending
 
 

@@ -100,7 +100,7 @@ class Worker:
             msg = "a worker runs once: make another one to run again"
             raise ConfigError(msg)
         self._has_run = True
-        self._shutdown.begin()
+        self._shutdown.work_begins()
         with self._node.attached(self), observed(self._gauges), spans.quiet():
             try:
                 accepted = await registration.register_unless(

@@ -46,7 +46,7 @@ class Shutdown:
         """Whether the worker is to stop."""
         return self.asked.is_set()
 
-    def begin(self) -> None:
+    def work_begins(self) -> None:
         """Note when the work began: what is settled from now on is to be handled until idle."""
         self._began_at = time.monotonic()
 
