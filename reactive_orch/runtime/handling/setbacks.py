@@ -48,10 +48,12 @@ class Setbacks:
             yield
         except asyncio.CancelledError as error:
             outlive(error)
-            self._say_struck()
             self._in_a_row += 1
             msg = "cancelled after the handler's calls: has it left a time-out open?"
-            raise (Superseded if self._in_a_row <= SETBACKS_MAX else HandlerFailed)(msg) from error
+            if self._in_a_row > SETBACKS_MAX:
+                raise HandlerFailed(msg) from error
+            self._say_struck()
+            raise Superseded(msg) from error
 
     async def tell(self, error: HandlerFailed, tx: AnyConnection, took_s: float) -> None:
         """Raise what a failed call ends its batch with if it was a setback; return if the handler is to blame.
