@@ -275,9 +275,15 @@ async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
         await wait_until(every_metric, what="every metric")
         page = (await pages(a))["metrics"][1]
         exemplars = re.findall(r'# {span_id="(\w{16})",trace_id="(\w{32})"}', await open_metrics(a))
+        assert exemplars
+        named = {(trace, span) for span, trace in exemplars}
 
-    assert exemplars
-    assert {(trace, span) for span, trace in exemplars} <= {(span.trace, span.id) for span in received.spans}
+        async def every_exemplar() -> bool:
+            return named <= {(span.trace, span.id) for span in received.spans}
+
+        # An exemplar is seen at once. Its span is exported up to a second later.
+        await wait_until(every_exemplar, what=f"the spans that the exemplars name: {named}")
+
     table = {span.name.split(" {")[0]: span for span in SPANS}
     for span in received.spans:
         kind = next(kind for name, kind in table.items() if span.name.startswith(name))
