@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Section, goals_table
 from bench.scene import Scene, Server
-from integration_test.chaos.report import machine, put_section
+from integration_test.harness.report import machine, put_section
 
 if TYPE_CHECKING:
     from bench.figures import Goal

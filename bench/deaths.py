@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import asyncpg
 
-from integration_test import projections
-from integration_test.chaos.report import machine, put_section
-from integration_test.cluster import Cluster
+from integration_test.harness import projections
+from integration_test.harness.cluster import Cluster
+from integration_test.harness.report import machine, put_section
 from reactive_orch import Config, NewEvent, Node, Worker, append
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ async def worker(url: str, name: str, heartbeat_s: float, stale_s: float) -> Pro
     started = await spawn(
         [
             *("-m", "reactive_orch", "--database-url", url, "--replica-set", REPLICA_SET, "--http", "127.0.0.1:0"),
-            *("--projection", "integration_test.projections:handled_in_batches"),
+            *("--projection", "integration_test.harness.projections:handled_in_batches"),
             *("--heartbeat", f"{heartbeat_s:g}", "--stale-after", f"{stale_s:g}"),
         ],
         name,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from integration_test.cluster import Cluster
+from integration_test.harness.cluster import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from bench.scene import Server
-from integration_test import projections
-from integration_test.chaos.report import machine, put_section
-from integration_test.harness import connected
+from integration_test.harness.checkers import connected, projections
+from integration_test.harness.report import machine, put_section
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -90,7 +89,14 @@ async def _run(url: str, replica_set: str, env: Mapping[str, str]) -> Took:
     before = _cpu_s()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reactive_orch", "--database-url", url, "--replica-set", replica_set, "--until-idle"),
-        *("--projection", "integration_test.projections:handled_in_batches", "--batch", "100", "--http", "127.0.0.1:0"),
+        *(
+            "--projection",
+            "integration_test.harness.projections:handled_in_batches",
+            "--batch",
+            "100",
+            "--http",
+            "127.0.0.1:0",
+        ),
         cwd=ROOT,
         env={**os.environ, projections.REPLICA_SET: replica_set, **env},
         stderr=asyncio.subprocess.PIPE,

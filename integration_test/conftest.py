@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration_test.cluster import Cluster
-from integration_test.servers import OLDEST, WHEEL, all_found, older, programs_of
+from integration_test.harness.cluster import Cluster
+from integration_test.harness.servers import OLDEST, WHEEL, all_found, older, programs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.peers import report, turns
 from bench.peers.contestants import CONTESTANTS, OURS, Field
 from bench.scene import Scene, Server
-from integration_test.chaos.report import machine, put_section
+from integration_test.harness.report import machine, put_section
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.plots import catch_up, latency, rebalance, style
 from bench.scene import ROOT, Scene, Server
-from integration_test.chaos.report import machine
+from integration_test.harness.report import machine
 
 PICTURES = {"latency": latency, "catch-up": catch_up, "rebalance": rebalance}
 

@@ -13,9 +13,9 @@ import sys
 import time
 
 from integration_test.chaos import planted, scenarios
-from integration_test.chaos.stage import database, until_terminated
-from integration_test.cluster import Cluster
-from integration_test.servers import all_found
+from integration_test.harness.arena import database, until_terminated
+from integration_test.harness.cluster import Cluster
+from integration_test.harness.servers import all_found
 
 SCENARIO_OF = {
     "swap_without_expected_position": "zombie",
@@ -41,18 +41,18 @@ SCENARIO_OF = {
 }
 
 CAUGHT_BY_TESTS = {
-    "deadline_moved_after_its_scope_was_cancelled": "test_handlers.py",
-    "batch_cut_short_keeps_its_whole_swap": "test_handlers.py",
-    "batch_cut_short_sets_partitions_back": "test_batch_ends.py",
-    "rewind_overwritten_by_its_own_batch": "test_left_behind.py",
-    "put_off_appends_survive_their_savepoint": "test_handlers.py",
-    "flaw_ignored_in_the_look": "test_unsafe_logs.py",
-    "row_security_ignored_in_the_swap": "test_unsafe_logs.py",
-    "changes_behind_the_settled_end_ignored": "test_changed_logs.py",
-    "connections_are_not_asked_where_they_lead": "test_incarnations.py",
-    "cut_off_known_by_payloads_only": "test_odd_rows.py",
-    "gap_passed_beyond_the_settled_end": "test_progress_health.py",
-    "sealed_by_whoever_says_so": "test_functions.py",
+    "deadline_moved_after_its_scope_was_cancelled": "runtime/handling/test_handlers.py",
+    "batch_cut_short_keeps_its_whole_swap": "runtime/handling/test_handlers.py",
+    "batch_cut_short_sets_partitions_back": "runtime/handling/test_batch_ends.py",
+    "rewind_overwritten_by_its_own_batch": "runtime/handling/test_left_behind.py",
+    "put_off_appends_survive_their_savepoint": "runtime/handling/test_handlers.py",
+    "flaw_ignored_in_the_look": "postgres/test_unsafe_logs.py",
+    "row_security_ignored_in_the_swap": "postgres/test_unsafe_logs.py",
+    "changes_behind_the_settled_end_ignored": "postgres/test_changed_logs.py",
+    "connections_are_not_asked_where_they_lead": "postgres/test_incarnations.py",
+    "cut_off_known_by_payloads_only": "postgres/test_odd_rows.py",
+    "gap_passed_beyond_the_settled_end": "runtime/test_progress_watch.py",
+    "sealed_by_whoever_says_so": "postgres/test_functions.py",
 }
 """What no scenario has the handlers for: where it is planted and caught."""
 

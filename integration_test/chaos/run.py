@@ -21,11 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration_test.chaos import checkers
-from integration_test.chaos.faults import Faults
-from integration_test.chaos.proxy import Proxy
-from integration_test.chaos.report import machine, put_section
-from integration_test.chaos.stage import (
+from integration_test.chaos.worker import POINTS
+from integration_test.harness import recorded as checkers
+from integration_test.harness.arena import (
     REPLICA_SET,
     Arena,
     Caught,
@@ -35,14 +33,16 @@ from integration_test.chaos.stage import (
     database,
     until_terminated,
 )
-from integration_test.chaos.worker import POINTS
-from integration_test.cluster import Cluster
-from integration_test.servers import all_found
+from integration_test.harness.cluster import Cluster
+from integration_test.harness.faults import Faults
+from integration_test.harness.proxy import Proxy
+from integration_test.harness.report import machine, put_section
+from integration_test.harness.servers import all_found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from integration_test.chaos.stage import Process
+    from integration_test.harness.arena import Process
 
 ROUND_S = 45.0
 SETTLE_S = 25.0

@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from integration_test import projections as test_projections
-from integration_test.chaos import checkers, planted, worker
-from integration_test.chaos.proxy import Proxy
-from integration_test.chaos.stage import (
+from integration_test.chaos import planted, worker
+from integration_test.harness import projections as test_projections
+from integration_test.harness import recorded as checkers
+from integration_test.harness.arena import (
     PARTITIONS,
     REPLICA_SET,
     Arena,
@@ -25,13 +25,14 @@ from integration_test.chaos.stage import (
     connected,
     database,
 )
+from integration_test.harness.proxy import Proxy
 from reactive_orch import NewEvent, append
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from integration_test.chaos.stage import Process
-    from integration_test.cluster import Cluster
+    from integration_test.harness.arena import Process
+    from integration_test.harness.cluster import Cluster
 
 ADOPTED = r"generation \d+ of .* adopted in"
 QUICK = Pace(heartbeat_s=0.1, stale_s=0.6, batch=20)

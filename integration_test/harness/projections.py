@@ -1,0 +1,146 @@
+"""Projections that the tests' worker processes run; each records what it handled, who did, and in which order.
+
+Import one by `--projection integration_test.harness.projections:NAME`; `WorkerProcess` does, and sets the variables.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+
+from reactive_orch import Event, Projection, projection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+
+WORKER = "REACTIVE_ORCH_TEST_WORKER"
+"""Variable: the worker's name in the table."""
+REPLICA_SET = "REACTIVE_ORCH_TEST_REPLICA_SET"
+"""Variable: its replica set there; default `test`."""
+SLEEP = "REACTIVE_ORCH_TEST_SLEEP"
+"""Variable: seconds per event of `handled_slowly`; default 0.05."""
+CURED = "REACTIVE_ORCH_TEST_CURED"
+"""Variable: if set, `failing` does not fail any more."""
+
+POISON = "Poison"
+"""The type of event that `failing` fails at."""
+
+GATE = 4242
+"""Advisory lock: while a test holds it, `handled_at_gate` waits at each event. Its batch is in flight then."""
+
+# No constraint: handling an event twice must leave two rows. `id` is drawn while the batch holds the checkpoint's row,
+# and rows of a partition are only written under it, so `id` is their true order, whatever the clock says.
+_CREATE = """
+CREATE TABLE public.handled (
+    id          bigint      GENERATED ALWAYS AS IDENTITY,
+    replica_set text        NOT NULL,
+    projection  text        NOT NULL,
+    worker      text        NOT NULL,
+    position    bigint      NOT NULL,
+    partition   smallint    NOT NULL,
+    key         text        NOT NULL,
+    version     bigint      NOT NULL,
+    txid        bigint      NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
+    at          timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX ON public.handled (position, projection);
+"""
+
+_INSERT = """
+INSERT INTO public.handled (replica_set, projection, worker, position, partition, key, version)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+_INSERT_MANY = """
+INSERT INTO public.handled (replica_set, projection, worker, position, partition, key, version)
+SELECT $1, $2, $3, e.position, e.partition, e.key, e.version
+FROM unnest($4::bigint[], $5::smallint[], $6::text[], $7::bigint[]) AS e(position, partition, key, version)
+ORDER BY e.position
+"""
+
+
+async def create_tables(connection: Connection) -> None:
+    """Create what the projections write to."""
+    await connection.execute(_CREATE)
+
+
+async def record(tx: Connection, name: str, event: Event, *, replica_set: str = "", worker: str = "") -> None:
+    """Write down that an event was handled; replica set and worker are those of the environment unless given."""
+    await tx.execute(
+        _INSERT,
+        replica_set or os.environ.get(REPLICA_SET, "test"),
+        name,
+        worker or os.environ.get(WORKER, "?"),
+        event.global_position,
+        event.partition,
+        event.aggregate_id,
+        event.aggregate_version,
+    )
+
+
+def recorder(name: str, *, replica_set: str = "", worker: str = "") -> Projection:
+    """Return a projection of any name that records each event; for workers inside the test's own process."""
+
+    @projection(name)
+    async def recorded(event: Event, tx: Connection) -> None:
+        await record(tx, name, event, replica_set=replica_set, worker=worker)
+
+    return recorded
+
+
+handled = recorder("handled")
+handled_too = recorder("handled_too")
+
+
+@projection("handled_in_batches", batch=True)
+async def handled_in_batches(events: Sequence[Event], tx: Connection) -> None:
+    await tx.execute(
+        _INSERT_MANY,
+        os.environ.get(REPLICA_SET, "test"),
+        "handled_in_batches",
+        os.environ.get(WORKER, "?"),
+        [event.global_position for event in events],
+        [event.partition for event in events],
+        [event.aggregate_id for event in events],
+        [event.aggregate_version for event in events],
+    )
+
+
+@projection("handled_slowly")
+async def handled_slowly(event: Event, tx: Connection) -> None:
+    await record(tx, "handled_slowly", event)
+    await anyio.sleep(float(os.environ.get(SLEEP, "0.05")))
+
+
+@projection("handled_at_gate")
+async def handled_at_gate(event: Event, tx: Connection) -> None:
+    await record(tx, "handled_at_gate", event)
+    await tx.execute("SELECT pg_advisory_xact_lock_shared($1)", GATE)
+
+
+@projection("failing")
+async def failing(event: Event, tx: Connection) -> None:
+    await record(tx, "failing", event)
+    if event.event_type == POISON and CURED not in os.environ:
+        # The table forgets the attempt: that is the point. Standard error remembers it.
+        sys.stderr.write(f"attempt at position {event.global_position}, {time.monotonic():.6f} s\n")
+        msg = "this event is poison"
+        raise RuntimeError(msg)
+
+
+@projection("filtered", aggregate_types=["Order"])
+async def orders(event: Event, tx: Connection) -> None:
+    await record(tx, "filtered", event)
+
+
+@projection("filtered", aggregate_types=["Order", "Invoice"])
+async def orders_and_invoices(event: Event, tx: Connection) -> None:
+    await record(tx, "filtered", event)

@@ -1,0 +1,149 @@
+"""What health says in each state that a worker can be driven into."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from integration_test.harness.checkers import Load, append_events, connected, gate_closed, prepared, wait_until
+from integration_test.harness.projections import GATE, handled, handled_at_gate
+from integration_test.harness.telemetry_projections import betraying
+from reactive_orch import Config, NewEvent, Node, Worker, append
+from reactive_orch.core import health
+from reactive_orch.core.health import assess
+from reactive_orch.model import Filter, WorkerState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from integration_test.harness.cluster import Cluster
+
+pytestmark = pytest.mark.any_server
+
+
+@contextlib.asynccontextmanager
+async def running(url: str, *projections: Any, **config: Any) -> AsyncIterator[tuple[Node, Worker]]:
+    """Run a worker in this process."""
+    settings = Config(database_url=url, heartbeat_s=0.2, stale_after_s=2, **config)
+    async with Node(settings) as node, anyio.create_task_group() as tasks:
+        worker = Worker(node, "test", projections)
+        assert verdict(worker) == "live well", "starting"
+        tasks.start_soon(worker.run)
+        try:
+            yield node, worker
+        finally:
+            worker.stop()
+
+
+def verdict(worker: Worker) -> str:
+    """Return which pages answer 200."""
+    judged = assess(worker.facts())
+    return " ".join(page for page in ("live", "ready", "well") if getattr(judged, page))
+
+
+def says(worker: Worker, answers: str, reason: str = "") -> Callable[[], Any]:
+    """Return a predicate for `wait_until`: the pages' answers, and a reason among those given."""
+
+    async def matches() -> bool:
+        reasons = assess(worker.facts()).reasons
+        return verdict(worker) == answers and any(reason in given for given in (*reasons, ""))
+
+    return matches
+
+
+WELL = "live ready well"
+ILL = "live ready"
+OUT = "live"
+
+
+async def test_health_of_a_rebalance_that_takes_too_long(database: str) -> None:
+    async with prepared(database) as connection, running(database, handled_at_gate, rebalance_s=1.0) as (_, first):
+        await wait_until(says(first, WELL))
+        async with gate_closed(database) as waiting:
+            await append_events(connection, 100, keys=100)
+            await wait_until(waiting, what="a batch is in flight")
+            async with running(database, handled_at_gate, rebalance_s=1.0) as (_, second):
+
+                async def rebalances() -> bool:
+                    return second.state is WorkerState.REBALANCING and verdict(second) == WELL
+
+                await wait_until(rebalances)
+                await wait_until(says(second, OUT, "rebalancing for too long"))
+                await connection.execute("SELECT pg_advisory_unlock($1)", GATE)
+                assert first.state is WorkerState.REBALANCING
+                break_gate = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE objid = $1 AND granted"
+                await connection.execute(break_gate, GATE)
+                await wait_until(says(second, WELL))
+                await wait_until(says(first, WELL))
+
+
+async def test_health_while_draining(database: str) -> None:
+    async with prepared(database) as connection, running(database, handled_at_gate) as (_, worker):
+        await wait_until(says(worker, WELL))
+        async with gate_closed(database) as waiting:
+            await append_events(connection, 1)
+            await wait_until(waiting, what="a batch is in flight")
+            worker.stop()
+            await wait_until(says(worker, OUT, "draining"))
+
+
+async def test_health_without_notifications(database: str) -> None:
+    async with prepared(database) as connection, running(database, handled) as (_, worker):
+        await wait_until(says(worker, WELL))
+        await connection.execute(
+            "CREATE OR REPLACE FUNCTION reactive_orch.notify(channel text, payload text) RETURNS void "
+            "LANGUAGE sql AS $$ SELECT $$"
+        )
+        async with Load(database, pause_s=0.5):
+            await wait_until(says(worker, WELL, "notifications do not arrive"), what="it says that it polls")
+
+
+async def test_health_without_a_refused_projection(database: str) -> None:
+    narrowed = replace(betraying, filter=Filter(aggregate_types=("Key",)))
+    async with prepared(database), running(database, handled, betraying) as (_, worker):
+        await wait_until(says(worker, WELL))
+    async with running(database, handled, narrowed) as (_, worker):
+        await wait_until(says(worker, WELL, "not run here, recorded with another filter: betraying"))
+
+
+async def test_health_without_a_membership_connection(database: str, cluster: Cluster) -> None:
+    async with (
+        prepared(database),
+        running(database, handled) as (node, worker),
+        connected(cluster.url()) as operator,
+    ):
+        await wait_until(says(worker, WELL))
+        name = database.rpartition("/")[2]
+        await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            await operator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1",
+                f"reactive_orch:membership:{node.label}%",
+            )
+            await wait_until(says(worker, OUT))
+        finally:
+            await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await wait_until(says(worker, WELL))
+
+
+async def test_health_with_a_failing_event_and_a_held_frontier(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "STUCK_AFTER_S", 1.0)
+    monkeypatch.setattr(health, "FROZEN_AFTER_S", 1.0)
+    async with prepared(database) as connection, running(database, betraying, retries=1000) as (_, worker):
+        await wait_until(says(worker, WELL))
+        await append(connection, [NewEvent(aggregate_type="Poison", aggregate_id="python", event_type="P")])
+        await wait_until(says(worker, WELL, "trying a failing event again: betraying"))
+        await wait_until(says(worker, ILL, "stopped by a failing event: betraying"))
+        await connection.execute("DELETE FROM reactive_orch.events")
+        await wait_until(says(worker, WELL))
+        async with connected(database) as writer:
+            transaction = writer.transaction()
+            await transaction.start()
+            await append_events(writer, 1)
+            await wait_until(says(worker, ILL, "the log cannot be read on"))
+            await transaction.rollback()
+        await wait_until(says(worker, WELL))

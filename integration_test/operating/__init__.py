@@ -1,0 +1,1 @@
+"""What people do with it: the command line, roles and rights, the deployment, the examples."""

@@ -1,0 +1,273 @@
+"""Who may do what, and whose code runs: roles with the rights that the README gives, and hostile code beside ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+import reactive_orch
+from integration_test.harness.checkers import ROOT, WorkerProcess, connected, prepared, wait_handled
+from integration_test.operating.test_command_line import run
+from reactive_orch import Expected, NewEvent, append, read_stream
+from reactive_orch.postgres import migrations
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from integration_test.harness.checkers import Connection
+    from integration_test.harness.cluster import Cluster
+
+ORDER = NewEvent(aggregate_type="Key", aggregate_id="1", event_type="Written")
+
+# ------------------------------------------------------------------------------------------- code of somebody else's
+
+PACKAGE = Path(reactive_orch.__file__).parent
+
+TYPES = (
+    *("smallint", "integer", "bigint", "numeric", "float8", "text", "name", "varchar", "oid", "regclass", "boolean"),
+    *("uuid", "jsonb", "timestamptz", "interval", "smallint[]", "integer[]", "bigint[]", "text[]"),
+)
+"""What our statements and functions handle, and what that is cast to where no operator or function fits."""
+
+PLANT = """
+CREATE SEQUENCE public.hostile_calls;
+GRANT ALL ON SEQUENCE public.hostile_calls TO PUBLIC;
+
+CREATE PROCEDURE public.plant(name text, arguments text, result text) LANGUAGE plpgsql AS $plant$
+BEGIN
+    EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s LANGUAGE plpgsql AS $$
+                    BEGIN PERFORM pg_catalog.nextval(''public.hostile_calls''); RETURN NULL; END $$',
+                   name, arguments, result);
+END
+$plant$;
+
+DO $$
+DECLARE
+    types text[] := string_to_array('{types}', ' ');
+    used  text[] := string_to_array('{names}', ' ');
+    exact boolean := {exact};
+    o record;
+    f record;
+BEGIN
+    FOR o IN
+        SELECT op, l, r FROM unnest('{{=,<>,<,<=,>,>=,+,-,||}}'::text[]) AS op, unnest(types) AS l, unnest(types) AS r
+        WHERE exact OR to_regoperator(format('pg_catalog.%s(%s,%s)', op, l, r)) IS NULL
+    LOOP
+        IF to_regprocedure(format('public.hostile(%s,%s)', o.l, o.r)) IS NULL THEN
+            CALL public.plant('hostile', o.l || ',' || o.r, 'boolean');
+        END IF;
+        EXECUTE format('CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = public.hostile)',
+                       o.op, o.l, o.r);
+    END LOOP;
+    FOR f IN
+        SELECT n, a
+        FROM (SELECT DISTINCT p.proname::text AS n FROM pg_proc p
+              WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY (used)) AS known,
+             (SELECT t AS a FROM unnest(types) AS t UNION SELECT t || ',' || t FROM unnest(types) AS t
+              UNION SELECT t || ',integer' FROM unnest(types) AS t UNION SELECT 'text,' || t FROM unnest(types) AS t
+              UNION VALUES ('text,text,text'), ('text,text,text,text'), ('text,text,boolean'), ('text[],text'))
+             AS shapes
+        WHERE exact OR to_regprocedure(format('pg_catalog.%I(%s)', n, a)) IS NULL
+    LOOP
+        CALL public.plant(f.n, f.a, 'text');
+    END LOOP;
+END
+$$;
+"""
+
+
+def _names() -> str:
+    """The names of all functions that our SQL calls without a schema."""
+    texts = [re.sub(r"--.*|'[^'\n]*'", "", path.read_text()) for path in PACKAGE.glob("**/*.sql")]
+    return " ".join(sorted({name for text in texts for name in re.findall(r"(?<![.\w])([a-z_]\w*)\(", text)}))
+
+
+async def _plant(connection: Connection, *, exact: bool = False) -> None:
+    """Put into public whatever fits our calls better than what PostgreSQL has, with `exact` also what fits as well.
+
+    A sequence counts the calls, as it does so also for those that are rolled back or whose error is swallowed.
+    """
+    await connection.execute(PLANT.format(types=" ".join(TYPES), names=_names(), exact=str(exact).lower()))
+
+
+SPARE_ASYNCPG = """
+DO $$
+DECLARE dropped text;
+BEGIN
+    FOR dropped IN
+        SELECT pg_catalog.concat('FUNCTION ', p.oid::regprocedure) FROM pg_proc p
+        WHERE p.proname = 'array_agg' AND p.pronamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT pg_catalog.concat('OPERATOR ', o.oid::regoperator) FROM pg_operator o
+        WHERE o.oprname = '<>' AND o.oprleft = 'oid'::regtype AND o.oprnamespace = 'public'::regnamespace
+    LOOP
+        EXECUTE 'DROP ' || dropped;
+    END LOOP;
+END
+$$;
+"""
+"""What asyncpg itself calls on a handler's connection, to learn of types: the README says what to do about it."""
+
+
+async def _hostile_calls(connection: Connection) -> int:
+    called = "SELECT pg_sequence_last_value('public.hostile_calls'::regclass)"
+    return int(await connection.fetchval(called) or 0)
+
+
+@pytest.mark.any_server
+async def test_code_that_fits_better_than_postgresqls_is_never_run(empty_database: str) -> None:
+    """As PostgreSQL 14 and older let everybody plant it: in public, which is on everybody's search_path."""
+    async with connected(empty_database) as connection:
+        await _plant(connection)
+        await connection.execute(SPARE_ASYNCPG)
+        await connection.execute("SELECT 1::smallint = 1::oid")
+        assert await _hostile_calls(connection) == 1, "it would be noticed"
+        await connection.execute("ALTER SEQUENCE public.hostile_calls RESTART")
+        await migrations.migrate(connection)
+    async with prepared(empty_database) as connection, WorkerProcess(empty_database, "w") as worker:
+        await worker.ready()
+        for expected in (Expected.NO_STREAM, 1, Expected.ANY):
+            await append(connection, [ORDER], expected)
+        assert len(await read_stream(connection, "Key", "1")) == 3
+        await wait_handled(connection)
+        url = ("--database-url", empty_database)
+        for command in ("status", "rewind --replica-set test --projection handled --to start", "migrate"):
+            assert (await run(*command.split(), *url)).code == 0
+        assert await _hostile_calls(connection) == 0
+
+
+CALLS = (
+    "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
+    "VALUES ('Key', '1', 1, 'Written')",
+    "SELECT reactive_orch.arm_bell(20000)",
+    "SELECT reactive_orch.arm_bell(0)",
+    "SELECT FROM reactive_orch.observe_log()",
+    "SELECT reactive_orch.mend_bell()",
+    """SELECT reactive_orch.register_projections('r', '{p}', '{"{}"}')""",
+    "SELECT reactive_orch.rewind('r', 'p', NULL)",
+    "SELECT reactive_orch.await_free('{1}', '{r}', '{p}', '{1}')",
+    "SELECT reactive_orch.await_death(7)",
+    "SELECT reactive_orch.terminate_backends('{nobody}')",
+    "SELECT FROM reactive_orch.member_status",
+    "UPDATE reactive_orch.checkpoints SET position = 1",
+)
+
+
+async def test_functions_do_not_look_where_their_caller_does(database: str) -> None:
+    """Not even if he looks into public first, where everything is planted."""
+    async with connected(database) as connection, connected(database) as caller:
+        await _plant(connection, exact=True)
+        await caller.execute("SET search_path = public, pg_catalog")
+        for call in CALLS[:-1]:
+            await caller.execute(call)
+        with pytest.raises(asyncpg.InvalidTransactionTerminationError):
+            await caller.execute(CALLS[-1])
+        assert await _hostile_calls(connection) == 0
+
+
+NAMED = {"notify", "ring", "refuse_unsealed", "lock_namespace"}
+"""Functions that name the schema of all they use: pinning costs them, or whoever inlines them, too much."""
+
+
+async def test_every_function_pins_its_search_path(database: str) -> None:
+    async with connected(database) as connection:
+        rows = await connection.fetch(
+            "SELECT proname::text FROM pg_proc WHERE pronamespace = 'reactive_orch'::regnamespace "
+            "AND 'search_path=pg_catalog, pg_temp' <> ALL (coalesce(proconfig, '{}'))"
+        )
+        assert {row["proname"] for row in rows} == NAMED
+
+
+# ------------------------------------------------------------------------------------------------------------- roles
+
+
+def _granted() -> str:
+    """The rights that the README gives to the roles `writer` and `worker`."""
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"```sql\n(GRANT .*?)```", readme, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+async def roles(cluster: Cluster) -> AsyncIterator[None]:
+    """The roles of the README, which belong to the whole server."""
+    async with connected(cluster.url()) as connection:
+        await connection.execute("CREATE ROLE writer LOGIN; CREATE ROLE worker LOGIN")
+        yield
+        await connection.execute("DROP ROLE writer, worker")
+
+
+@pytest.fixture
+async def granted(roles: None, database: str) -> AsyncIterator[Connection]:  # noqa: ARG001
+    """The owner's connection to a database in which they have their rights."""
+    async with prepared(database) as connection:
+        await connection.execute(_granted())
+        await connection.execute("GRANT ALL ON public.handled TO worker; GRANT ALL ON SCHEMA public TO worker")
+        yield connection
+
+
+def _as(role: str, url: str) -> str:
+    return url.replace("postgres@", f"{role}@")
+
+
+async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted: Connection, database: str) -> None:
+    worker = WorkerProcess(_as("worker", database), "w")
+    async with worker, connected(_as("writer", database)) as writer:
+        await worker.ready()
+        await append(writer, [ORDER], Expected.NO_STREAM)
+        await append(writer, [ORDER], 1)
+        await writer.copy_records_to_table(
+            "events",
+            schema_name="reactive_orch",
+            columns=["aggregate_type", "aggregate_id", "aggregate_version", "event_type"],
+            records=[("Key", "2", 1, "Written")],
+        )
+        words = "append --event-type Written --aggregate-type Key --aggregate-id 3 --database-url"
+        assert (await run(*words.split(), _as("writer", database))).done() == "appended 1 event\n"
+        await wait_handled(granted)
+        assert (await worker.health())["health"] == "ok"
+        command = "rewind --replica-set test --projection handled --to start --database-url"
+        assert (await run(*command.split(), _as("worker", database))).code == 0
+        migrated = await run("migrate", "--database-url", _as("worker", database))
+        assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
+
+
+PLANTS = (
+    "INSERT INTO reactive_orch.events (global_position, aggregate_type, aggregate_id, aggregate_version, event_type) "
+    "OVERRIDING SYSTEM VALUE VALUES (5, 'Key', '9', 1, 'Planted')",
+    "COPY reactive_orch.events (global_position, aggregate_type, aggregate_id) FROM STDIN",
+    "SELECT setval('reactive_orch.events_global_position_seq', 1000)",
+    "SELECT nextval('reactive_orch.events_global_position_seq')",
+    "UPDATE reactive_orch.events SET aggregate_version = 7",
+    "DELETE FROM reactive_orch.events",
+    "TRUNCATE reactive_orch.events",
+    "BEGIN; LOCK TABLE reactive_orch.events IN SHARE MODE",
+    "SELECT reactive_orch.rewind('test', 'handled', 0)",
+    "ALTER TABLE reactive_orch.events DISABLE TRIGGER ring",
+)
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.usefixtures("granted")
+async def test_a_writer_cannot_choose_a_position_nor_change_what_is_written(database: str, plant: str) -> None:
+    async with connected(_as("writer", database)) as writer:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await writer.execute(plant)
+
+
+@pytest.mark.parametrize("position", [0, -1, -(2**63)])
+async def test_nobody_plants_a_position_that_no_reader_looks_at(database: str, position: int) -> None:
+    async with connected(database) as owner:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await owner.execute(PLANTS[0].replace("(5,", f"({position},"))
+
+
+async def test_a_writer_cannot_silence_the_bell(granted: Connection, database: str) -> None:
+    async with connected(_as("writer", database)) as writer:
+        assert "42501" in await writer.fetchval("SELECT reactive_orch.arm_bell(0)")
+    assert await granted.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None

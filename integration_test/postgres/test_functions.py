@@ -1,0 +1,213 @@
+"""Functions of the schema are safe by themselves: whoever calls them, with whatever he gives them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from integration_test.chaos import planted
+from integration_test.harness.checkers import connected, prepared
+from integration_test.harness.in_process import assert_effects_match_checkpoints, checked, event, run_until_idle
+from integration_test.harness.projections import handled, record
+from reactive_orch import append
+from reactive_orch import projection as make_projection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from integration_test.harness.checkers import Connection
+    from reactive_orch import Event
+
+pytestmark = pytest.mark.any_server
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[Connection]:
+    async with prepared(database) as connected_and_prepared:
+        yield connected_and_prepared
+
+
+# ---------------------------------------------------------------------------------------------------------- the seal
+
+SEALS = (
+    "SELECT reactive_orch.seal_batch(pg_current_xact_id()::text, 'said')",
+    "SELECT set_config('reactive_orch.sealed', pg_current_xact_id()::text, true)",
+    "SELECT set_config('reactive_orch.sealed', encode(max(seal), 'hex'), true) FROM reactive_orch.checkpoints",
+    "SET LOCAL reactive_orch.sealed = 'said'; UPDATE reactive_orch.checkpoints SET seal = sha256('said')",
+    "UPDATE reactive_orch.checkpoints SET epoch = epoch + 1",
+    "SELECT reactive_orch.rewind('test', 'handled', NULL)",
+)
+
+
+async def _half_a_batch(database: str, connection: Connection, seal: str) -> None:
+    """Handle three events with a handler that seals its batch and commits at the first one, once."""
+    calls = 0
+
+    @make_projection("handled")
+    async def sealing(e: Event, tx: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        await record(tx, "handled", e)
+        if calls == 1:
+            await tx.execute(seal)
+            await tx.execute("COMMIT")
+
+    await append(connection, [event() for _ in range(3)])
+    await run_until_idle(database, sealing)
+    await assert_effects_match_checkpoints(connection)
+    assert calls == 4, "the failed call was made again"
+
+
+@pytest.mark.parametrize("seal", SEALS)
+async def test_nothing_that_a_handler_says_seals_its_batch(database: str, connection: Connection, seal: str) -> None:
+    await _half_a_batch(database, connection, seal)
+    await checked(connection)
+
+
+async def test_a_batch_sealed_by_whoever_says_so_is_caught(database: str, connection: Connection) -> None:
+    await connection.execute(planted.schema("sealed_by_whoever_says_so"))
+    with pytest.raises(AssertionError):
+        await _half_a_batch(database, connection, SEALS[0])
+
+
+async def test_a_transaction_that_a_handler_begins_is_not_made_a_batch_by_what_it_says(
+    database: str, connection: Connection
+) -> None:
+    again = False
+
+    @make_projection("handled")
+    async def beginning(e: Event, tx: Connection) -> None:
+        nonlocal again
+        if again:
+            await record(tx, "handled", e)
+            return
+        again = True
+        await tx.execute("ROLLBACK; BEGIN READ WRITE; INSERT INTO stray VALUES (1)")
+        for name in ("reactive_orch.sealed", "reactive_orch.batch"):
+            await tx.fetch("SELECT set_config($1, pg_current_xact_id()::text, true)", name)
+
+    await connection.execute("CREATE TABLE stray (n integer)")
+    await append(connection, [event()])
+    await run_until_idle(database, beginning)
+    assert not await connection.fetch("SELECT n FROM stray")
+    await checked(connection)
+
+
+@pytest.mark.parametrize("transaction", [None, "", "7", "said"])
+async def test_outside_a_batch_nothing_is_sealed(connection: Connection, transaction: str | None) -> None:
+    with pytest.raises(asyncpg.InvalidTransactionTerminationError):
+        await connection.execute(f"SELECT reactive_orch.seal_batch({_quoted(transaction)}, 'said')")
+
+
+def _quoted(text: str | None) -> str:
+    return "NULL" if text is None else f"'{text}'"
+
+
+async def test_checkpoints_are_rewound_under_an_epoch_that_nobody_has_seen(
+    database: str, connection: Connection
+) -> None:
+    """Also where a projection was deleted and came again beside its old checkpoints."""
+    await append(connection, [event() for _ in range(3)])
+    await run_until_idle(database, handled)
+    await connection.fetchval("SELECT reactive_orch.rewind('test', 'handled', NULL)")
+    filters = await connection.fetchval("DELETE FROM reactive_orch.projections RETURNING filter::text")
+    await connection.fetchval("SELECT reactive_orch.register_projections('test', '{handled}', $1)", [filters])
+    await connection.fetchval("SELECT reactive_orch.rewind('test', 'handled', NULL)")
+    epochs = await connection.fetch(
+        "SELECT epoch FROM reactive_orch.checkpoints UNION SELECT epoch FROM reactive_orch.projections"
+    )
+    assert [row["epoch"] for row in epochs] == [2]
+
+
+# ------------------------------------------------------------------------------------------------------- the members
+
+
+async def _joined(connection: Connection, replica_set: str, name: str, drawn: list[int | None] | None = None) -> int:
+    arguments = (replica_set, name, ["p"], timedelta(seconds=60), drawn)
+    member: int = await connection.fetchval(
+        "SELECT reactive_orch.join_replica_set($1, $2, $3::text[], $4, $5::integer[], $5)", *arguments, timeout=5
+    )
+    return member
+
+
+async def _replica_set(connection: Connection, name: str) -> None:
+    await connection.fetchval("SELECT reactive_orch.register_projections($1, '{}', '{}')", name)
+
+
+@pytest.mark.parametrize("drawn", [None, [None], [None, 1]])
+async def test_whoever_joins_without_saying_what_he_has_drawn_joins(
+    connection: Connection, drawn: list[int | None] | None
+) -> None:
+    await _replica_set(connection, "a")
+    assert await _joined(connection, "a", "one", drawn) == (2 if drawn and 1 in drawn else 1)
+
+
+async def _change(
+    connection: Connection,
+    replica_set: str,
+    after: int,
+    *,
+    admit: list[int] | None = None,
+    remove: list[int] | None = None,
+) -> int | None:
+    number: int | None = await connection.fetchval(
+        "SELECT number FROM reactive_orch.change_generation($1, $2, 'join', '{}', NULL, $3::integer[], $4::integer[], "
+        "'{}', '{}', 0, 0, 'own', 0)",
+        *(replica_set, after, admit or [], remove or []),
+    )
+    return number
+
+
+async def _states(connection: Connection) -> dict[int, tuple[str, int]]:
+    rows = await connection.fetch("SELECT id, state, acknowledged FROM reactive_orch.members")
+    return {row["id"]: (row["state"], row["acknowledged"]) for row in rows}
+
+
+async def test_a_generation_admits_and_removes_members_of_its_own_replica_set_only(connection: Connection) -> None:
+    for name in "ab":
+        await _replica_set(connection, name)
+    waiting, leaving = await _joined(connection, "b", "waiting"), await _joined(connection, "b", "leaving")
+    await connection.execute("UPDATE reactive_orch.members SET state = 'leaving' WHERE id = $1", leaving)
+    assert await _change(connection, "a", 0, admit=[waiting]) is None
+    assert await _change(connection, "a", 0, remove=[leaving]) is None
+    assert await _states(connection) == {waiting: ("waiting", 0), leaving: ("leaving", 0)}
+    assert await _change(connection, "b", 0, admit=[waiting], remove=[leaving]) == 1
+    assert await _states(connection) == {waiting: ("active", 0)}
+
+
+async def _acknowledge(connection: Connection, replica_set: str, member: int, name: str) -> list[Any]:
+    return await connection.fetch(
+        "SELECT FROM reactive_orch.acknowledge($1, $2, $3, 1, 'own', 0, NULL, NULL, 0, 0, 0)", replica_set, member, name
+    )
+
+
+async def test_nobody_acknowledges_for_another_member(connection: Connection) -> None:
+    for name in "ab":
+        await _replica_set(connection, name)
+    one, other = await _joined(connection, "a", "one"), await _joined(connection, "b", "other")
+    newcomer = await _joined(connection, "a", "newcomer")
+    assert await _change(connection, "a", 0, admit=[one]) == 1
+    assert await _change(connection, "b", 0, admit=[other]) == 1
+    for replica_set, member, name in (("a", other, "other"), ("a", one, "other"), ("a", newcomer, "newcomer")):
+        assert not await _acknowledge(connection, replica_set, member, name)
+    assert {acknowledged for _, acknowledged in (await _states(connection)).values()} == {0}
+    assert not await connection.fetch("SELECT FROM reactive_orch.adoptions")
+    assert await _acknowledge(connection, "a", one, "one")
+    assert await connection.fetchval(
+        "SELECT completed_at IS NOT NULL FROM reactive_orch.generations WHERE replica_set = 'a'"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- the bell
+
+
+@pytest.mark.parametrize("for_ms", [None, -1, 600_001, 2**63 - 1])
+async def test_a_bell_that_nobody_would_ring_is_not_armed(database: str, for_ms: int | None) -> None:
+    async with connected(database) as connection:
+        await connection.fetchval("SELECT reactive_orch.arm_bell(600000)")
+        before = await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)")
+        assert await connection.fetchval("SELECT reactive_orch.arm_bell($1)", for_ms), "whoever would sleep is told"
+        assert await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") == before

@@ -1,0 +1,73 @@
+"""Connections that have died without a word, while others of the same process live."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from integration_test.harness.checkers import append_events, connected, wait_until
+from integration_test.harness.proxy import Proxy
+from reactive_orch import Config, Event, Node, Worker, projection
+from reactive_orch.postgres import checkpoints, windows
+from reactive_orch.postgres.connection import marks_of
+from reactive_orch.postgres.database import Database
+
+if TYPE_CHECKING:
+    from reactive_orch.postgres.connection import BatchConnection
+
+pytestmark = pytest.mark.any_server
+
+EVENTS = 20
+
+
+async def test_silent_work_connections_are_given_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's kernel answers for it, so no keepalive sees this; the handler's time-out is a minute."""
+    monkeypatch.setattr(windows, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(checkpoints, "STATEMENT_TIMEOUT_S", 0.5)
+    handled: list[int] = []
+
+    @projection("follow")
+    async def follow(event: Event, tx: object) -> None:  # noqa: ARG001
+        handled.append(event.global_position)
+
+    async def all_committed() -> bool:
+        """A COMMIT on a silent connection has the handler's time-out, as PostgreSQL may take long over it."""
+        head = await writer.fetchval("SELECT max(c.position) FROM reactive_orch.checkpoints c")
+        return bool(len(handled) == head == expected)
+
+    async with (
+        Proxy(database) as proxy,
+        connected(database) as writer,
+        Node(Config(database_url=proxy.url())) as node,
+        anyio.create_task_group() as tasks,
+    ):
+        worker = Worker(node, "test", [follow])
+        tasks.start_soon(worker.run)
+        for expected in (EVENTS, 2 * EVENTS, 3 * EVENTS):
+            began = time.monotonic()
+            await append_events(writer, EVENTS)
+            await wait_until(all_committed, what=f"{expected} events are handled")
+            proxy.silence("work")
+        worker.stop()
+    assert time.monotonic() - began < node.config.handler_timeout_s / 2
+    assert handled == sorted(set(handled))
+
+
+async def test_the_kernel_watches_over_every_connection(database: str) -> None:
+    pools = Database(database, label="test", connections_max=1, handler_timeout_s=60)
+    await pools.open()
+    async with pools.processing() as pooled:
+        assert marks_of(pooled).server is not None
+        own: BatchConnection = await pools.connect("tail")
+        watched = own.socket
+        assert watched is not None
+        assert watched.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+        own.terminate()
+    await pools.close()

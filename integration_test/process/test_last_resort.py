@@ -1,0 +1,212 @@
+"""The end of a process whose handlers have left behind what does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from integration_test.harness.checkers import ROOT, TIMEOUT_S, prepared, wait_handled, wait_until
+from integration_test.harness.in_process import (
+    assert_effects_match_checkpoints,
+    checked,
+    event,
+    run_until_idle,
+    serving,
+)
+from integration_test.harness.projections import handled, record
+from reactive_orch import ReactiveOrchError, append
+from reactive_orch import __main__ as ended_by
+from reactive_orch import projection as make_projection
+
+if TYPE_CHECKING:
+    from integration_test.harness.checkers import Connection
+    from reactive_orch import Event
+
+pytestmark = pytest.mark.any_server
+
+_left: list[object] = []
+
+
+async def _never_end() -> None:
+    while True:
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            continue
+
+
+def _leave_task() -> None:
+    _left.append(asyncio.create_task(_never_end()))
+
+
+def _leave_thread() -> None:
+    _left.append(threading.Thread(target=threading.Event().wait))
+    _left[-1].start()  # type: ignore[attr-defined]  # a list of whatever is left
+
+
+LEAVE = {"a task": _leave_task, "a thread": _leave_thread}
+
+
+@make_projection("handled")
+async def leaving(e: Event, tx: Connection) -> None:
+    await record(tx, "handled", e)
+    if e.event_type in LEAVE:
+        LEAVE[e.event_type]()
+        sys.stdout.write(f"left {e.event_type}\n")
+        await asyncio.sleep(0)
+    elif e.event_type == "Bad":
+        raise KeyError
+    elif e.event_type == "Cancelling all":
+        for each in asyncio.all_tasks():
+            each.cancel()
+        await asyncio.sleep(0.05)
+
+
+@make_projection("deaf")
+async def deaf(e: Event, _tx: Connection) -> None:
+    if e.event_type == "Bad":
+        await _never_end()
+
+
+@pytest.mark.parametrize("what", LEAVE)
+@pytest.mark.parametrize("fails", [False, True], ids=["asked to stop", "failed"])
+async def test_what_a_handler_has_left_behind_does_not_keep_the_process(
+    database: str,
+    what: str,
+    fails: bool,  # noqa: FBT001
+) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", what)])
+        process = _started(database)
+        try:
+            await wait_handled(connection)
+            if fails:
+                await append(connection, [event("k", "Bad")])
+            else:
+                process.send_signal(signal.SIGTERM)
+            said, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert said == f"left {what}\n", "what handlers print is not lost"
+        assert "something that a handler has started does not end" in log
+        assert log.count("failed at event position 2") == fails
+        await assert_effects_match_checkpoints(connection)
+
+
+@pytest.mark.parametrize("what", LEAVE)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once_what_waits_for_what_was_left_behind(
+    database: str, what: str, number: signal.Signals
+) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", what)])
+        process = _started(database, patience_s=600)
+        try:
+            await wait_handled(connection)
+            process.send_signal(number)
+            await wait_until(lambda: _gone(connection), what="its connections are closed")
+            await asyncio.sleep(0.2)  # a little later nothing but what was left behind is waited for
+            process.send_signal(number)
+            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "Traceback" not in log
+
+
+async def test_a_handler_that_heeds_no_cancellation_keeps_no_process_whose_other_projection_has_failed(
+    database: str,
+) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k"), event("k", "Bad")])
+        process = _started(database, "deaf")
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "projection 'handled' failed at event position 2" in log
+        assert "something that a handler has started does not end" in log
+        assert await connection.fetchval("SELECT count(*) FROM reactive_orch.members") == 0
+
+
+async def test_a_handler_that_cancels_all_tasks_ends_the_worker_with_a_line_that_says_so(database: str) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Cancelling all")])
+        process = _started(database)
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "something has cancelled tasks that are not its own" in log.splitlines()[-1]
+
+
+def test_the_script_ends_as_the_module_does() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"reactive-orch": f"{ended_by.__name__}:{ended_by.run.__name__}"}
+
+
+_HASTY = """
+import runpy, sys
+from reactive_orch.process import last_resort
+last_resort.LEFT_BEHIND_S = float(sys.argv.pop(1))
+runpy.run_module("reactive_orch", run_name="__main__", alter_sys=True)
+"""
+
+
+def _started(database: str, *besides: str, patience_s: float = 0.3) -> subprocess.Popen[str]:
+    """Start a worker that waits for nobody for more than a moment."""
+    options = ["--replica-set", "test", "--retries", "0", "--http", "127.0.0.1:0", "--database-url", database]
+    for projection in ("leaving", *besides):
+        options += ["--projection", f"integration_test.process.test_last_resort:{projection}"]
+    return subprocess.Popen(
+        [sys.executable, "-c", _HASTY, str(patience_s), *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+_OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+async def _gone(connection: Connection) -> bool:
+    return bool(await connection.fetchval(_OTHERS) == 0)
+
+
+# ------------------------------------------------------------------------------------- tasks that handlers cancel
+
+
+@pytest.mark.parametrize("of", ["Runner.run", "Watch.run", "LogFollower.run", "Node._keep_session", "RowWait.run"])
+async def test_a_worker_whose_own_tasks_are_cancelled_does_not_end_quietly(database: str, of: str) -> None:
+    @make_projection("handled")
+    async def cancelling(e: Event, tx: Connection) -> None:
+        await record(tx, "handled", e)
+        if e.event_type == "Bad":
+            for task in asyncio.all_tasks():
+                if task.get_name().endswith(f".{of}"):
+                    task.cancel()
+            await asyncio.sleep(0.05)
+
+    async with prepared(database) as connection:
+        await append(connection, [event("a"), event("b", "Bad"), event("c")])
+        with pytest.raises((ReactiveOrchError, BaseExceptionGroup)) as caught:
+            async with asyncio.timeout(TIMEOUT_S), serving(database, cancelling):
+                await asyncio.Event().wait()
+        assert "something has cancelled tasks that are not its own" in repr(caught.value)
+        await assert_effects_match_checkpoints(connection)
+        await run_until_idle(database, handled)
+        await checked(connection)

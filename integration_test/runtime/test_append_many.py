@@ -1,0 +1,110 @@
+"""Appending many events, to many aggregates: one answer for all of them, and room for others meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from integration_test.harness.checkers import prepared, wait_until
+from integration_test.operating.test_command_line import UNREACHABLE, run
+from reactive_orch import Conflict, NewEvent, append
+from reactive_orch.postgres import log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from integration_test.harness.checkers import Connection
+
+pytestmark = pytest.mark.any_server
+
+_STREAMS = "events_bounded_context_aggregate_type_aggregate_id_aggregat_key"
+_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+_VERSIONS = "SELECT aggregate_id, count(*) FROM reactive_orch.events GROUP BY 1"
+
+_END_THE_SLOW_ONE = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.wait_event = 'PgSleep' AND a.pid <> pg_backend_pid()
+"""
+_SLOW_END = """
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.aggregate_version % 1000 = 0 THEN
+        PERFORM pg_sleep(0.5);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER slow BEFORE INSERT ON reactive_orch.events FOR EACH ROW EXECUTE FUNCTION public.slow();
+"""
+
+
+def order(key: str) -> NewEvent:
+    return NewEvent(aggregate_type="Order", aggregate_id=key, event_type="Placed")
+
+
+def lines(keys: Iterable[str]) -> str:
+    return "".join(
+        json.dumps({"aggregate_type": "Order", "aggregate_id": k, "event_type": "Placed"}) + "\n" for k in keys
+    )
+
+
+async def versions(connection: Connection) -> dict[str, int]:
+    return {row[0]: row[1] for row in await connection.fetch(_VERSIONS)}
+
+
+async def test_an_exact_version_is_that_of_one_aggregate_however_far_apart_the_lines_are(database: str) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [order("b") for _ in range(1000)])
+        ended = await run("append", "--expected", "none", "--database-url", database, stdin=lines(["a"] * 1000 + ["b"]))
+        assert "an exact version is that of one aggregate, but the events belong to 2" in ended.complaint()
+        assert await versions(connection) == {"b": 1000}
+
+
+async def test_appends_to_the_same_aggregates_in_different_orders_take_turns(database: str) -> None:
+    keys = [*["a"] * 1000, *["b"] * 1000]
+    async with prepared(database) as connection:
+        await connection.execute(_SLOW_END)
+        both = [run("append", "--database-url", database, stdin=lines(each)) for each in (keys, reversed(keys))]
+        assert [ended.done() for ended in await asyncio.gather(*both)] == ["appended 2000 events\n"] * 2
+        assert await versions(connection) == {"a": 2000, "b": 2000}
+
+
+async def test_an_append_whose_connection_is_ended_midway_says_why_and_appends_nothing(database: str) -> None:
+    async with prepared(database) as connection:
+        await connection.execute(_SLOW_END)
+        appending = asyncio.create_task(run("append", "--database-url", database, stdin=lines(["a"] * 5000)))
+
+        async def ended() -> bool:
+            return bool(await connection.fetchval(_END_THE_SLOW_ONE))
+
+        await wait_until(ended, what="its connection is ended")
+        assert "terminating connection due to administrator command" in (await appending).complaint(UNREACHABLE)
+        assert await versions(connection) == {}
+
+
+async def test_who_appends_to_many_aggregates_leaves_room_for_the_locks_of_others(database: str) -> None:
+    async with prepared(database) as connection, connection.transaction():
+        await append(connection, [order(f"key-{n}") for n in range(log.TURNS_MAX + 1)])
+        assert 1 <= await connection.fetchval(_LOCKS) <= log.TURNS_MAX
+
+
+async def test_events_of_one_append_do_not_pass_over_each_other(database: str) -> None:
+    async with prepared(database) as connection, connection.transaction():
+        await append(connection, [order("a") for _ in range(1000)])
+        await append(connection, [order("a") for _ in range(1000)])
+        looked_at = f"SELECT pg_stat_get_xact_tuples_returned('reactive_orch.{_STREAMS}'::regclass)"
+        assert await connection.fetchval(looked_at) <= 2000
+        assert await versions(connection) == {"a": 2000}
+
+
+async def test_a_conflict_of_many_aggregates_names_some(database: str) -> None:
+    async with prepared(database) as connection:
+        taken = replace(order("a"), event_id=uuid4())
+        await append(connection, [taken])
+        with pytest.raises(Conflict, match=r"default/Order/key-0, .*key-4, 5 more at the same time, or an event_id"):
+            await append(connection, [*(order(f"key-{n}") for n in range(9)), replace(taken, aggregate_id="z")])
+        assert await versions(connection) == {"a": 1}
