@@ -22,7 +22,7 @@ from reactive_orch.postgres import windows
 from reactive_orch.runtime import progress_watch
 from reactive_orch.runtime.handling import lane
 from reactive_orch.telemetry.metric_names import INTERRUPTIONS
-from reactive_orch.telemetry.metrics import REGISTRY
+from reactive_orch.telemetry.registry import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

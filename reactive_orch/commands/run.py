@@ -27,7 +27,7 @@ from reactive_orch.runtime.worker import Worker
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.logs import FORMATS, log_to
-from reactive_orch.telemetry.metrics import REGISTRY
+from reactive_orch.telemetry.registry import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from reactive_orch.telemetry.spans import trace_id
+from reactive_orch.telemetry.spans.tracer import trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

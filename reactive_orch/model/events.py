@@ -42,6 +42,14 @@ class Event(NamedTuple):
         return cast("dict[str, Any]", json.loads(self.metadata_json))
 
 
+def written_at(event: Event) -> float | None:
+    """Return when an event was written, in seconds since 1970; None for a time that no clock shows, as -infinity."""
+    try:
+        return event.created_at.timestamp()
+    except (OverflowError, ValueError):
+        return None
+
+
 class Expected(enum.Enum):
     """What an append may demand of the aggregate's stream, besides an exact version (an int)."""
 

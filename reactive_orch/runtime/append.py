@@ -9,8 +9,8 @@ from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import log
 from reactive_orch.postgres.put_off import put_off
 from reactive_orch.telemetry.metric_names import EVENTS_APPENDED
-from reactive_orch.telemetry.metrics import count
-from reactive_orch.telemetry.spans import current_traceparent
+from reactive_orch.telemetry.registry import count
+from reactive_orch.telemetry.spans.tracer import current_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

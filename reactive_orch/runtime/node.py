@@ -28,15 +28,16 @@ from reactive_orch.runtime.membership.session import Listeners, Session
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.telemetry import metric_names as m
-from reactive_orch.telemetry import spans
 from reactive_orch.telemetry.incidents import interrupted, reconnected
-from reactive_orch.telemetry.metrics import begin, count, observed, record
+from reactive_orch.telemetry.observers import watchers
+from reactive_orch.telemetry.registry import begin, bridge, count, observed, record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from types import TracebackType
 
     from reactive_orch.config import Config
+    from reactive_orch.model.reports import Observer, Tracing
     from reactive_orch.runtime.worker import Worker
 
 _logger = logging.getLogger("reactive_orch")
@@ -54,9 +55,16 @@ class Node:
     name of its own: then it has new connections and remembers nothing.
     """
 
-    def __init__(self, config: Config) -> None:
-        """Prepare; entering the context connects."""
+    def __init__(
+        self, config: Config, observers: Iterable[Observer] | None = None, tracing: Tracing | None = None
+    ) -> None:
+        """Prepare; entering the context connects.
+
+        `observers` are told what happens, at once: they must not wait. `tracing` is asked for what traces must know
+        before something is over. None: metrics, spans and log lines. What they raise does not get out.
+        """
         self.config = config
+        self.watchers = watchers(observers, tracing)
         self._stack: contextlib.AsyncExitStack | None = None
         self._prepare()
 
@@ -134,7 +142,7 @@ class Node:
             stack.push_async_callback(self.session.close)
             self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)
             begin()
-            spans.bridge()
+            bridge()
             stack.enter_context(observed(lambda: gauges.of_process(self.database, self.session, self.follower)))
             self.database.on_lost.append(self._look)
             await stack.enter_async_context(self._background())
@@ -162,7 +170,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
         async with lasting_group() as tasks:
-            with spans.quiet():
+            with self.watchers.tracing.quiet():
                 tasks.start_soon(self._keep_session)
                 tasks.start_soon(self.follower.run)
                 tasks.start_soon(self.row_wait.run)

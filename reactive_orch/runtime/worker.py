@@ -18,8 +18,7 @@ from reactive_orch.runtime.membership.shutdown import Shutdown
 from reactive_orch.runtime.membership.turns import Membership
 from reactive_orch.runtime.progress_watch import ProgressWatch
 from reactive_orch.runtime.reading.window_cache import caches_of
-from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.metrics import observed
+from reactive_orch.telemetry.registry import observed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +100,7 @@ class Worker:
             raise ConfigError(msg)
         self._has_run = True
         self._shutdown.work_begins()
-        with self._node.attached(self), observed(self._gauges), spans.quiet():
+        with self._node.attached(self), observed(self._gauges), self._node.watchers.tracing.quiet():
             try:
                 accepted = await registration.register_unless(
                     self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from reactive_orch.model import seconds
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
-from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.metrics import count, record
 from reactive_orch.telemetry.rebalance import SQL, attributes, nanoseconds
-from reactive_orch.telemetry.spans import Told
+from reactive_orch.telemetry.registry import count, record
+from reactive_orch.telemetry.spans import tracer
+from reactive_orch.telemetry.spans.tracer import SpanData
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,8 +42,8 @@ def adopted(
         "reactive_orch.wake.source": turn.source,
         "reactive_orch.outcome": outcome,
     }
-    told = spans.send(
-        Told(
+    told = tracer.send(
+        SpanData(
             kind=s.ADOPT,
             name=f"adopt {turn.replica_set}",
             start_ns=turn.noticed_ns,
@@ -58,7 +58,7 @@ def adopted(
         _tell_steps(steps, facts, told, (acknowledging[0], ended_ns) if acknowledging else None)
     if acknowledging and acknowledging[1].completed_at is not None:
         _completed(steps, acknowledging[1])
-    spans.flush()
+    tracer.flush()
     return told
 
 
@@ -92,7 +92,9 @@ def _tell_steps(steps: AdoptionSteps, facts: Adopted, parent: str, acknowledging
         parts.append((s.ACKNOWLEDGE, *acknowledging, SQL))
     for kind, start_ns, end_ns, more in parts:
         both = {**common, **more}
-        spans.send(Told(kind=kind, name=kind.name, start_ns=start_ns, end_ns=end_ns, attributes=both, parent=parent))
+        tracer.send(
+            SpanData(kind=kind, name=kind.name, start_ns=start_ns, end_ns=end_ns, attributes=both, parent=parent)
+        )
 
 
 def _completed(steps: AdoptionSteps, last: Acknowledged) -> None:
@@ -101,8 +103,8 @@ def _completed(steps: AdoptionSteps, last: Acknowledged) -> None:
     assert last.completed_at is not None
     reason = snapshot.reason.value if snapshot.reason else ""
     duration_s = (last.completed_at - snapshot.created_at).total_seconds()
-    told = spans.send(
-        Told(
+    told = tracer.send(
+        SpanData(
             kind=s.COMPLETE,
             name=f"complete {turn.replica_set}",
             start_ns=nanoseconds(snapshot.created_at),
@@ -129,8 +131,8 @@ def _completed(steps: AdoptionSteps, last: Acknowledged) -> None:
 def expelled(turn: Turn, snapshot: Snapshot, last_adopt: str | None) -> None:
     """Tell that this worker has found itself removed."""
     parent = snapshot.traceparent if turn.member in snapshot.subjects else None
-    spans.send(
-        Told(
+    tracer.send(
+        SpanData(
             kind=s.EXPELLED,
             name=f"expelled {turn.replica_set}",
             start_ns=turn.noticed_ns,
@@ -140,7 +142,7 @@ def expelled(turn: Turn, snapshot: Snapshot, last_adopt: str | None) -> None:
             links=[(last_adopt, "adopt")],
         )
     )
-    spans.flush()
+    tracer.flush()
 
 
 def ranges(held: Mapping[str, Iterable[Partition]]) -> str:

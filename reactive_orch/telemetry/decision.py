@@ -9,10 +9,10 @@ from reactive_orch.errors import kind_of
 from reactive_orch.model import Reason, seconds
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
-from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.metrics import count, record
 from reactive_orch.telemetry.rebalance import SQL, attributes, nanoseconds
-from reactive_orch.telemetry.spans import Told
+from reactive_orch.telemetry.registry import count, record
+from reactive_orch.telemetry.spans import tracer
+from reactive_orch.telemetry.spans.tracer import SpanData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,11 +38,13 @@ class Decision:
         self._partitions = sum(map(len, {**snapshot.owners, **new.owners}.values()))
         name = f"rebalance {turn.replica_set}"
         links = [(snapshot.traceparent, "previous")]
-        self._root = spans.start(
-            Told(kind=s.REBALANCE, name=name, start_ns=turn.noticed_ns, attributes=self._root_attributes(), links=links)
+        self._root = tracer.start(
+            SpanData(
+                kind=s.REBALANCE, name=name, start_ns=turn.noticed_ns, attributes=self._root_attributes(), links=links
+            )
         )
         self._begun_ns = time.time_ns()
-        self.traceparent = (self._root and spans.traceparent_of(self._root)) or spans.new_traceparent()
+        self.traceparent = (self._root and tracer.traceparent_of(self._root)) or tracer.new_traceparent()
         """What ties the trace together; somebody's even when nobody traces here."""
 
     def _root_attributes(self) -> dict[str, Any]:
@@ -71,14 +73,14 @@ class Decision:
             self._tell_overtaken(self._snapshot.created_at, outcome.created_at)
         if not _members_after(self._snapshot, self._new):
             self._complete(outcome)
-        spans.flush()
+        tracer.flush()
 
     def failed(self, error: BaseException) -> None:
         """Tell that the statement failed. It may have been committed all the same: then others join this root."""
         if self._root is not None:
-            spans.fail(self._root, kind_of(error))
+            tracer.fail(self._root, kind_of(error))
             self._root.end()
-            spans.flush()
+            tracer.flush()
 
     def _count(self, ended_ns: int) -> None:
         turn, new = self._turn, self._new
@@ -110,8 +112,8 @@ class Decision:
 
     def _child(self, kind: SpanKind, name: str, start_ns: int, end_ns: int, facts: Mapping[str, Any]) -> None:
         both = {**self._common, **facts}
-        spans.send(
-            Told(kind=kind, name=name, start_ns=start_ns, end_ns=end_ns, attributes=both, parent=self.traceparent)
+        tracer.send(
+            SpanData(kind=kind, name=name, start_ns=start_ns, end_ns=end_ns, attributes=both, parent=self.traceparent)
         )
 
     def _tell_overtaken(self, since: datetime, until: datetime) -> None:
@@ -119,8 +121,8 @@ class Decision:
         before, turn = self._snapshot, self._turn
         reason = before.reason.value if before.reason else ""
         record(m.REBALANCE_DURATION, (until - since).total_seconds(), turn.replica_set, reason, "superseded")
-        spans.send(
-            Told(
+        tracer.send(
+            SpanData(
                 kind=s.COMPLETE,
                 name=f"complete {turn.replica_set}",
                 start_ns=nanoseconds(since),

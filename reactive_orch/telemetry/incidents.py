@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from reactive_orch.errors import kind_of
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry import span_names as s
-from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.metrics import count
-from reactive_orch.telemetry.spans import Told
+from reactive_orch.telemetry.registry import count
+from reactive_orch.telemetry.spans import tracer
+from reactive_orch.telemetry.spans.tracer import SpanData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,8 @@ def frontier_was_held(held_s: float, blockers: Sequence[Blocker], until: Positio
         "reactive_orch.position.to": until,
     }
     start_ns = now_ns - int(held_s * 1e9)
-    spans.send(
-        Told(kind=s.FRONTIER_WAIT, name=s.FRONTIER_WAIT.name, start_ns=start_ns, end_ns=now_ns, attributes=facts)
+    tracer.send(
+        SpanData(kind=s.FRONTIER_WAIT, name=s.FRONTIER_WAIT.name, start_ns=start_ns, end_ns=now_ns, attributes=facts)
     )
 
 
@@ -43,8 +43,10 @@ def reconnected(kind: str, since_ns: int, error_type: str) -> None:
         "reactive_orch.connection.kind": kind,
         "error.type": error_type,
     }
-    told = Told(kind=s.RECONNECT, name=f"reconnect {kind}", start_ns=since_ns, end_ns=time.time_ns(), attributes=facts)
-    spans.send(told)
+    told = SpanData(
+        kind=s.RECONNECT, name=f"reconnect {kind}", start_ns=since_ns, end_ns=time.time_ns(), attributes=facts
+    )
+    tracer.send(told)
 
 
 def interrupted(place: str, error: BaseException) -> None:

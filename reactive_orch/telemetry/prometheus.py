@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from reactive_orch.telemetry.metric_names import METRICS, Kind, Metric
-from reactive_orch.telemetry.metrics import Distribution, Labels, Registry, attributes
+from reactive_orch.telemetry.registry import Distribution, Labels, Registry, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from reactive_orch.model import seconds
 from reactive_orch.telemetry import metric_names as m
-from reactive_orch.telemetry import spans
-from reactive_orch.telemetry.metrics import record
+from reactive_orch.telemetry.registry import record
+from reactive_orch.telemetry.spans import tracer
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,7 +50,7 @@ def fields(event: str, turn: Turn, snapshot: Snapshot) -> dict[str, Any]:
         "replica_set": turn.replica_set,
         "generation": snapshot.generation,
         "member": turn.member,
-        "trace_id": spans.trace_id(snapshot.traceparent),
+        "trace_id": tracer.trace_id(snapshot.traceparent),
     }
 
 

@@ -36,8 +36,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, Sam
 
 from reactive_orch.telemetry.logs import INSTANCE_ID
 from reactive_orch.telemetry.metric_names import SCOPE, Metric
-from reactive_orch.telemetry.metrics import REGISTRY, Distribution, Labels
 from reactive_orch.telemetry.outage import Outage
+from reactive_orch.telemetry.registry import REGISTRY, Distribution, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable

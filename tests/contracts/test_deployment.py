@@ -21,7 +21,7 @@ from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.run import http_address
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.metric_names import METRICS, Kind
-from reactive_orch.telemetry.metrics import Registry
+from reactive_orch.telemetry.registry import Registry
 from reactive_orch.telemetry.sdk import COORDINATION
 from reactive_orch.telemetry.span_names import SPANS
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -22,21 +23,28 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
 from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot, Turn
+from reactive_orch.model.reports import BatchEnded, Subject
 from reactive_orch.postgres import membership
+from reactive_orch.runtime.handling.in_hand import Watched
 from reactive_orch.runtime.membership.adoption import write_generation
-from reactive_orch.telemetry import handling, metric_names, spans, table
+from reactive_orch.telemetry import metric_names, metrics, table
 from reactive_orch.telemetry.adoption import ranges
+from reactive_orch.telemetry.by_type import by_type
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.logs import Json, Text, log_to
 from reactive_orch.telemetry.metric_names import METRICS, Kind
-from reactive_orch.telemetry.metrics import Registry
+from reactive_orch.telemetry.observers import watchers
 from reactive_orch.telemetry.outage import Outage
 from reactive_orch.telemetry.prometheus import page
+from reactive_orch.telemetry.registry import Registry
 from reactive_orch.telemetry.routes import Route, route
 from reactive_orch.telemetry.span_names import SPANS
+from reactive_orch.telemetry.spans import tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from reactive_orch.runtime.handling.scope import Scope
 
 ROOT = Path(__file__).parents[2]
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -92,7 +100,7 @@ def test_only_names_of_the_tables_are_used() -> None:
     """Whatever looks like one of our attributes in the code is in a table."""
     known = {key for span in SPANS for key in span.attributes} | {metric.name for metric in METRICS}
     known |= {"reactive_orch.link.type"}
-    for path in (ROOT / "reactive_orch/telemetry").glob("*.py"):
+    for path in (ROOT / "reactive_orch/telemetry").rglob("*.py"):
         if path.name not in {"metric_names.py", "span_names.py"}:
             used = set(re.findall(r'"(reactive_orch\.[a-z_.]+)"', path.read_text()))
             assert used <= known | {"reactive_orch.telemetry.table"}, path.name
@@ -214,17 +222,17 @@ def test_counting_twice_is_no_new_series() -> None:
     [None, "", "nonsense", TRACEPARENT + "-more", TRACEPARENT.upper(), TRACEPARENT.replace("00-", "01-", 1), "0" * 55],
 )
 def test_a_malformed_traceparent_is_none(text: str | None) -> None:
-    assert spans.trace_id(text) is None
-    assert spans.span_context(text) is None
+    assert tracer.trace_id(text) is None
+    assert tracer.span_context(text) is None
 
 
 def test_a_traceparent_survives() -> None:
-    assert spans.trace_id(TRACEPARENT) == "0af7651916cd43dd8448eb211c80319c"
-    context = spans.span_context(TRACEPARENT)
+    assert tracer.trace_id(TRACEPARENT) == "0af7651916cd43dd8448eb211c80319c"
+    context = tracer.span_context(TRACEPARENT)
     assert context is not None
     assert (f"{context.span_id:016x}", context.is_remote) == ("b7ad6b7169203331", True)
-    assert spans.span_context(f"00-{'0' * 32}-{'0' * 16}-01") is None
-    assert spans.trace_id(spans.new_traceparent())
+    assert tracer.span_context(f"00-{'0' * 32}-{'0' * 16}-01") is None
+    assert tracer.trace_id(tracer.new_traceparent())
 
 
 @pytest.fixture
@@ -236,8 +244,8 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Any, ...]]:
 
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(spans, "_known", [provider.get_tracer("test")])
-    monkeypatch.setattr(spans, "flush", lambda: None)
+    monkeypatch.setattr(tracer, "_known", [provider.get_tracer("test")])
+    monkeypatch.setattr(tracer, "flush", lambda: None)
     return exporter.get_finished_spans
 
 
@@ -261,7 +269,7 @@ async def test_a_generation_whose_commit_is_unknown_has_a_root(
     with pytest.raises(Unavailable):
         await write_generation(cast("Any", None), turn, snapshot, new)
     (root,) = finished()
-    assert [spans.traceparent_of(root)] == given
+    assert [tracer.traceparent_of(root)] == given
     assert (root.name, root.parent, root.status.is_ok) == ("rebalance set", None, False)
     assert root.attributes["error.type"] == "ConnectionResetError"
     assert "hush" not in root.to_json()
@@ -281,7 +289,8 @@ def test_what_becomes_of_a_batch_that_is_rolled_back(
     finished: Callable[[], tuple[Any, ...]], failure: BaseException, outcome: str, error_type: str
 ) -> None:
     event = Event._make(range(len(Event._fields)))._replace(metadata_json="{}")
-    with contextlib.suppress(BaseException), handling.Handling("set", "one", lambda: 7).batch([event]):
+    scope = SimpleNamespace(subject=Subject("set", "one"), watchers=watchers(), generation=lambda: 7)
+    with contextlib.suppress(BaseException), Watched(cast("Scope", scope), [event]):
         raise failure
     (span,) = finished()
     found = {key: span.attributes[key] for key in ("reactive_orch.outcome", "error.type", "reactive_orch.generation")}
@@ -292,8 +301,9 @@ def test_what_becomes_of_a_batch_that_is_rolled_back(
 
 def test_nothing_is_imported_without_need() -> None:
     code = (
-        "import sys, reactive_orch.cli; from reactive_orch.telemetry import spans, handling; "
-        "assert spans.current_traceparent() is None; assert spans.tracer() is None; spans.bridge(); spans.flush(); "
+        "import sys, reactive_orch.cli; from reactive_orch.telemetry import registry; "
+        "from reactive_orch.telemetry.spans import batch, tracer; registry.bridge(); tracer.flush(); "
+        "assert tracer.current_traceparent() is None; assert tracer.get() is None; "
         "print([name for name in sys.modules if name.startswith(('opentelemetry', 'google', 'grpc'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)  # noqa: S603
@@ -458,19 +468,15 @@ def test_what_may_be_told_of_an_error(error: BaseException, kind: str) -> None:
     assert kind_of(error) == kind
 
 
-def test_types_of_errors_without_end_are_not_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types_of_errors_without_end_are_not_counted_apart() -> None:
     registry = Registry()
-    for name in ("count", "record"):
-        monkeypatch.setattr(handling, name, getattr(registry, name))
-    monkeypatch.setattr(handling, "_error_types", set())
-    batches = handling.Handling("set", "one", lambda: 1)
+    observe = by_type(metrics.Metrics(registry).handles)
     for n in range(1000):
         failure = caused(HandlerFailed("hush"), type(f"OrderNotFound{n}", (Exception,), {})())
-        with contextlib.suppress(HandlerFailed), batches.batch([]):
-            raise failure
+        observe(BatchEnded(Subject("set", "one"), [], 0.1, failure, None))
     counted = registry.sums[metric_names.PROJECTION_ERRORS]
-    assert len(counted) == handling.ERROR_TYPES_MAX + 1
-    assert counted["set", "one", "_OTHER"] == 1000 - handling.ERROR_TYPES_MAX
+    assert len(counted) == metrics.ERROR_TYPES_MAX + 1
+    assert counted["set", "one", "_OTHER"] == 1000 - metrics.ERROR_TYPES_MAX
 
 
 def test_the_allowance_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:

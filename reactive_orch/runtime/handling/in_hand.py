@@ -4,35 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from reactive_orch.errors import HandlerFailed
+from reactive_orch.model.reports import BatchEnded
 from reactive_orch.postgres.connection import drop
 from reactive_orch.runtime.handling.calling import BATCH_S, Calling
 from reactive_orch.runtime.handling.setbacks import Setbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Event, Partition, Swap
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
-    from reactive_orch.telemetry.handling import Handling
+
+
+class Watched:
+    """A batch, told of when it has ended; handlers run in the context that traces give it."""
+
+    __slots__ = ("_began", "_context", "_emit", "_subject", "_traceparent", "events")
+
+    def __init__(self, scope: Scope, events: Sequence[Event]) -> None:
+        """`events` are to be handled."""
+        self.events = events
+        """Those that are committed, if it is."""
+        self._subject, (self._emit, tracing) = scope.subject, scope.watchers
+        self._context = tracing.batch(self._subject, scope.generation(), events)
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        self._traceparent = self._context.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        duration_s = time.perf_counter() - self._began
+        self._emit(BatchEnded(self._subject, self.events, duration_s, failure, self._traceparent))
+        self._context.__exit__(kind, failure, trace)
 
 
 class InHand:
     """What one lane is doing to checkpoints now."""
 
-    def __init__(self, scope: Scope, handling: Handling) -> None:
-        """Start with nothing; `handling` is told of each batch."""
+    def __init__(self, scope: Scope) -> None:
+        """Start with nothing."""
         self.partitions: frozenset[Partition] = frozenset()
         """Those whose checkpoints are being moved."""
-        self._handling = handling
+        self._scope = scope
         self._setbacks = Setbacks(scope)
         self._timeout_s = scope.config.handler_timeout_s
-        around = handling.traced if scope.config.trace_events else None
+        around = partial(scope.watchers.tracing.each, scope.subject) if scope.config.trace_events else None
         self._calling = Calling(scope.projection, self._timeout_s, around)
         self._called_at: float | None = None
         """Since when handlers have been running, by the monotonic clock."""
@@ -67,7 +94,7 @@ class InHand:
         try:
             with (
                 self.moving(batch.swaps),
-                self._handling.batch(batch.events) as ended_after,
+                Watched(self._scope, batch.events) as watched,
                 self._setbacks.strikes(),
             ):
                 async with batches.batch(batch.swaps, lambda: done is batch and goes_on()):
@@ -75,7 +102,7 @@ class InHand:
                     if handled < len(batch.events):
                         done = batch.beginning(handled)
                         batches.stop_short(done.swaps)
-                        ended_after(handled)
+                        watched.events = done.events
         finally:
             self._tx = None
         self._setbacks.over()

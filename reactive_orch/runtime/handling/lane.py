@@ -17,6 +17,7 @@ import anyio
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
 from reactive_orch.errors import HandlerFailed, Superseded, Unavailable
+from reactive_orch.model.events import written_at
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group, outlive
@@ -24,7 +25,6 @@ from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
 from reactive_orch.runtime.handling.lane_reading import Reading
 from reactive_orch.runtime.wakeup import Wakeup
-from reactive_orch.telemetry.handling import Handling
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -51,14 +51,15 @@ class Lane:
         self._scope = scope
         self.progress = Progress(scope.config.batch_events, scope.partitions_total, scope.database.incarnation)
         self.wakeup = Wakeup()
-        self.handling = Handling(scope.replica_set, scope.projection.name, scope.generation)
-        self.in_hand = InHand(scope, self.handling)
+        self.in_hand = InHand(scope)
         self.events_handled = 0
+        self.reached_at = time.time()
+        """When the last event handled was appended, or the lane began; in seconds since 1970."""
         self._leaving: set[Partition] = set()
         """Partitions of the batch in hand that are to be let go when it ends."""
         self._failures = Failures(scope)
         self._pace = Pace(scope.config.batch_events)
-        self._reading = Reading(scope, self.progress, self._failures, self._pace, cache, self.handling)
+        self._reading = Reading(scope, self.progress, self._failures, self._pace, cache)
         self._reconnect = Backoff(0.05, 5.0)
         self._contended = Backoff(0.001, 1.0)
         self._saved_at = time.monotonic()
@@ -199,6 +200,7 @@ class Lane:
             self._failures.failed(batch, error.index, self.progress.read_to)
             raise
         self.events_handled += len(done.events)
+        self.reached_at = written_at(done.events[-1]) or time.time()
         full = len(batch.events) >= self._reading.limit
         self._pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
         self.progress.batch_events = self._pace.events

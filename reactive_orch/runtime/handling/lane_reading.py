@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import Superseded, Unavailable, Unreadable
+from reactive_orch.model.reports import EventUnreadable, WindowRead
 from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.reading.prefetch import Prefetcher
@@ -20,29 +21,23 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.handling.failures import Failures
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
-    from reactive_orch.telemetry.handling import Handling
 
 
 class Reading:
     """The windows of one lane, as its progress asks for them."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what one lane has
-        self,
-        scope: Scope,
-        progress: Progress,
-        failures: Failures,
-        pace: Pace,
-        cache: WindowCache,
-        handling: Handling,
-    ) -> None:
+    def __init__(self, scope: Scope, progress: Progress, failures: Failures, pace: Pace, cache: WindowCache) -> None:
         """Read nothing yet."""
         self._scope = scope
         self._progress = progress
         self._failures = failures
         self._pace = pace
-        self._handling = handling
-        self._prefetcher = Prefetcher(scope.database, scope.projection.filter, cache, handling.read)
+        self._subject, self._emit = scope.subject, scope.watchers.emit
+        self._prefetcher = Prefetcher(scope.database, scope.projection.filter, cache, self._took)
         self._cut_off_again = Backoff(0.001, 1.0)
+
+    def _took(self, duration_s: float) -> None:
+        self._emit(WindowRead(self._subject, duration_s))
 
     @property
     def coming(self) -> bool:
@@ -68,7 +63,7 @@ class Reading:
             fetched = await self._prefetcher.read(window)
         except Unreadable as error:
             self._failures.unreadable(window.low, error, self._progress.read_to)
-            self._handling.unreadable(error)
+            self._emit(EventUnreadable(self._subject, error))
             raise
         except (Superseded, Unavailable) as error:
             if not took_too_long(error):

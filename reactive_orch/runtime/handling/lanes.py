@@ -69,7 +69,7 @@ class Lanes:
         """Return how far the slowest one is behind the settled end of the log: in positions, and in seconds."""
         behind = [lane for lane in self._all if (low := lane.progress.low) is not None and low < settled]
         positions = max((settled - (lane.progress.low or 0) for lane in behind), default=0)
-        oldest = min((lane.handling.reached_at for lane in behind), default=None)
+        oldest = min((lane.reached_at for lane in behind), default=None)
         return positions, 0.0 if oldest is None else max(time.time() - oldest, 0.0)
 
     def start(self, tasks: TaskGroup) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import Refused, Superseded, Unavailable
+from reactive_orch.model.reports import RunnerStarted
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
@@ -44,6 +45,7 @@ class Runner:
         self._changed, self._rests = scope.changed, scope.rests
         self._scope = replace(scope, changed=self.wakeup.set, rests=self._lane_rests)
         self.lanes = Lanes(self._scope, caches)
+        scope.watchers.emit(RunnerStarted(scope.subject))
         self._saving = False
         self._row_awaited: tuple[float, Partition] | None = None
 

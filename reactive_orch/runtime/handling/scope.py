@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import named
+from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.interruptions import Interruptions
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from reactive_orch.config import Config
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Projection, Swap, Window
+    from reactive_orch.model.reports import Watchers
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.reading.follower import LogFollower
@@ -37,6 +39,16 @@ class Scope:
     """A lane came to the end of the log."""
     interruptions: Interruptions = field(default_factory=Interruptions)
     """What the loops of this projection pass over."""
+
+    @property
+    def subject(self) -> Subject:
+        """What is told of it is about."""
+        return Subject(self.replica_set, self.projection.name)
+
+    @property
+    def watchers(self) -> Watchers:
+        """Who is told."""
+        return self.node.watchers
 
     @property
     def config(self) -> Config:

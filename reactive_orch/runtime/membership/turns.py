@@ -37,8 +37,8 @@ from reactive_orch.runtime.membership.watch import Watch
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.telemetry.adoption import expelled
 from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
-from reactive_orch.telemetry.metrics import count
 from reactive_orch.telemetry.rebalance import observed
+from reactive_orch.telemetry.registry import count
 
 if TYPE_CHECKING:
     from reactive_orch.core.turn import Step

@@ -17,7 +17,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.wakeup import Wakeup
 from reactive_orch.telemetry.incidents import interrupted
 from reactive_orch.telemetry.metric_names import RECONNECTS
-from reactive_orch.telemetry.metrics import count
+from reactive_orch.telemetry.registry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from reactive_orch.runtime.reading.ringing import Ringing
 from reactive_orch.runtime.reading.waiters import Waiters
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
-from reactive_orch.telemetry.metrics import count
+from reactive_orch.telemetry.registry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

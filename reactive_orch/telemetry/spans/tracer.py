@@ -1,4 +1,4 @@
-"""Spans, for the rest of this package: nothing happens, and nothing is imported, unless OpenTelemetry is in use.
+"""The tracer, if there is one: nothing happens, and nothing is imported, unless OpenTelemetry is in use.
 
 It is in use when the application has imported it or `exporting` has (because the environment asks for it). A context is
 passed around as a W3C traceparent, since that is how it lies in the generation's row. Most spans are sent when
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.telemetry.metric_names import SCOPE
-from reactive_orch.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, SpanContext, Tracer
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 FLUSH_TIMEOUT_MS = 2000
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_NOTHING = contextlib.nullcontext()
 _known: list[Tracer] = []
 _flushing: list[threading.Thread] = []
 
 
-def tracer() -> Tracer | None:
+def get() -> Tracer | None:
     """Return the tracer, None while nobody has set up OpenTelemetry."""
     if _known:
         return _known[0]
@@ -48,14 +49,6 @@ def tracer() -> Tracer | None:
         return None
     _known.append(trace.get_tracer(SCOPE))
     return _known[0]
-
-
-def bridge() -> None:
-    """Let the application's meters see the metrics, if OpenTelemetry is in use."""
-    if "opentelemetry.metrics" in sys.modules:
-        from opentelemetry import metrics
-
-        REGISTRY.bridge(metrics.get_meter(SCOPE), histograms=True)
 
 
 @contextlib.contextmanager
@@ -76,12 +69,13 @@ def quiet() -> Iterator[None]:
         context.detach(token)
 
 
+def nobodys_context() -> AbstractContextManager[None]:
+    """Return a context without the span, baggage and settings of whoever started this task."""
+    return _empty_context() if "opentelemetry.context" in sys.modules else _NOTHING
+
+
 @contextlib.contextmanager
-def nobodys_context() -> Iterator[None]:
-    """Run the block without the span, baggage and settings of whoever started this task."""
-    if "opentelemetry.context" not in sys.modules:
-        yield
-        return
+def _empty_context() -> Iterator[None]:
     from opentelemetry import context
 
     token = context.attach(context.Context())
@@ -142,7 +136,7 @@ def current_traceparent() -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class SpanData:
     """A span, in the words of the tables."""
 
     kind: SpanKind
@@ -157,20 +151,20 @@ class Told:
     """Traceparents, each with the type of its link."""
 
 
-def start(told: Told) -> Span | None:
+def start(data: SpanData) -> Span | None:
     """Begin a span. One that is never ended is never sent."""
-    found = tracer()
+    found = get()
     if found is None:
         return None
     from opentelemetry import trace
 
     return found.start_span(
-        told.name,
-        context_of(told.parent),
-        trace.SpanKind[told.kind.kind],
-        {key: value for key, value in told.attributes.items() if value is not None},
-        [link for traceparent, what in told.links if (link := _link(traceparent, what))],
-        told.start_ns,
+        data.name,
+        context_of(data.parent),
+        trace.SpanKind[data.kind.kind],
+        {key: value for key, value in data.attributes.items() if value is not None},
+        [link for traceparent, what in data.links if (link := _link(traceparent, what))],
+        data.start_ns,
         record_exception=False,
         set_status_on_exception=False,
     )
@@ -183,14 +177,14 @@ def _link(traceparent: str | None, what: str) -> Link | None:
     return Link(context, {"reactive_orch.link.type": what}) if context else None
 
 
-def send(told: Told) -> str | None:
+def send(data: SpanData) -> str | None:
     """Send a span that is over; return its traceparent for its children."""
-    span = start(told)
+    span = start(data)
     if span is None:
         return None
-    if told.attributes.get("error.type"):
-        fail(span, told.attributes["error.type"])
-    span.end(max(told.start_ns, told.end_ns))
+    if data.attributes.get("error.type"):
+        fail(span, data.attributes["error.type"])
+    span.end(max(data.start_ns, data.end_ns))
     return traceparent_of(span)
 
 

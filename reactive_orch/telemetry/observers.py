@@ -1,0 +1,120 @@
+"""Who is told: spans, metrics, and nobody else unless an application says so.
+
+What becomes of a report is nobody's concern in the engine. An observer that raises is left out from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from reactive_orch.errors import kind_of
+from reactive_orch.model.reports import Untraced, Watchers
+from reactive_orch.telemetry.by_type import Handles, by_type
+from reactive_orch.telemetry.metrics import Metrics
+from reactive_orch.telemetry.registry import REGISTRY
+from reactive_orch.telemetry.spans.observer import Spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from reactive_orch.model import Event, EventHandler
+    from reactive_orch.model.reports import Emit, Observer, Report, Subject, Tracing
+
+_logger = logging.getLogger("reactive_orch")
+
+SPANS = Spans()
+TABLES: tuple[Handles, ...] = (SPANS.handles, Metrics(REGISTRY).handles)
+"""What is watched here, one for the process as the registry is."""
+
+
+def default_observers() -> tuple[Observer, ...]:
+    """Return those that a process has unless it says otherwise."""
+    return tuple(map(by_type, TABLES))
+
+
+def watchers(observers: Iterable[Observer] | None = None, tracing: Tracing | None = None) -> Watchers:
+    """Return who watches; the defaults for None. Nothing that they raise gets back to who tells or asks."""
+    told = default_observers() if observers is None else observers
+    return Watchers(telling(told), Guarded(SPANS if tracing is None else tracing))
+
+
+def telling(observers: Iterable[Observer]) -> Emit:
+    """Return what tells each of them of a report."""
+    present = tuple(observers)
+
+    def emit(report: Report) -> None:
+        for observer in present:
+            try:
+                observer(report)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the observer's
+                leave_out(observer, error)
+
+    def leave_out(observer: Observer, error: Exception) -> None:
+        nonlocal present
+        present = tuple(each for each in present if each is not observer)
+        _say_left_out("an observer", error)
+
+    return emit
+
+
+def _say_left_out(who: str, error: Exception) -> None:
+    words = "%s failed and is left out until the process starts again: %s"
+    _logger.warning(words, who, kind_of(error), extra={"event": "observer_failed"})
+
+
+class Guarded:
+    """A tracing that lets nothing out, and is not asked again once it has failed."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        """Ask this one."""
+        self._tracing = tracing
+
+    def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
+        """Return its context of a batch."""
+        try:
+            return _Inside(self._tracing.batch(subject, generation, events), self._leave_out)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the tracing's
+            self._leave_out(error)
+            return contextlib.nullcontext()
+
+    def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
+        """Return its handler."""
+        return self._tracing.each(subject, handler)
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Return its context."""
+        return self._tracing.quiet()
+
+    def _leave_out(self, error: Exception) -> None:
+        self._tracing = Untraced()
+        _say_left_out("tracing", error)
+
+
+class _Inside:
+    """A context of somebody who may fail at its begin or at its end."""
+
+    __slots__ = ("_context", "_failed")
+
+    def __init__(self, context: AbstractContextManager[str | None], failed: Callable[[Exception], None]) -> None:
+        self._context: AbstractContextManager[str | None] = context
+        self._failed = failed
+
+    def __enter__(self) -> str | None:
+        try:
+            return self._context.__enter__()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the batch's
+            self._failed(error)
+            self._context = contextlib.nullcontext()
+            return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._context.__exit__(None, None, None)
+        except Exception as failure:  # noqa: BLE001 - likewise
+            self._failed(failure)
