@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench.figures import Goal, Section, median, percentile, spread, table
 from bench.load import load, one_key_per_partition
 from bench.scene import Child, connected
-from integration_test.harness.checkers import stand
+from integration_test.harness.load import stand
 
 if TYPE_CHECKING:
     from bench.scene import Scene

@@ -7,16 +7,13 @@ missing is an error. In parallel (`-n 3`) each process has servers of its own.
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration_test.harness.cluster import Cluster
-from integration_test.harness.servers import OLDEST, WHEEL, all_found, older, programs_of
+from integration_test.harness.cluster import Cluster, copied, migrate
+from integration_test.harness.servers import OLDEST, WHEEL, chosen, older, programs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    default = os.environ.get("REACTIVE_ORCH_PG") or ",".join(all_found())
+    default = ",".join(chosen())
     parser.addoption("--pg", default=default, help=f"PostgreSQL versions to test on, with commas (default: {default})")
 
 
@@ -79,22 +76,19 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def template(cluster: Cluster) -> str:
     """The name of a migrated database to clone; nobody connects to it."""
     name = "template_migrated"
-    url = cluster.create_database(name)
-    subprocess.run([sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url], check=True)
+    migrate(cluster.create_database(name))
     return name
 
 
 @pytest.fixture
 def database(cluster: Cluster, template: str) -> Iterator[str]:
     """The URL of a fresh, migrated database."""
-    name = f"test_{next(_numbers)}"
-    yield cluster.clone_database(template, name)
-    cluster.drop_database(name)
+    with copied(cluster, f"test_{next(_numbers)}", template) as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database(cluster: Cluster) -> Iterator[str]:
     """The URL of a fresh database without the schema."""
-    name = f"test_{next(_numbers)}"
-    yield cluster.create_database(name)
-    cluster.drop_database(name)
+    with copied(cluster, f"test_{next(_numbers)}") as url:
+        yield url

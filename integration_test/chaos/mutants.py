@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import time
 
 from integration_test.chaos import planted, scenarios
-from integration_test.harness.arena import database, until_terminated
+from integration_test.harness.arena import database
 from integration_test.harness.cluster import Cluster
-from integration_test.harness.servers import all_found
+from integration_test.harness.processes import until_terminated
+from integration_test.harness.servers import chosen
 
 SCENARIO_OF = {
     "swap_without_expected_position": "zombie",
@@ -102,9 +102,7 @@ def main() -> int:
     assert SCENARIO_OF.keys() | CAUGHT_BY_TESTS.keys() == planted.PLANTED.keys()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mutants", nargs="*", metavar="NAME", help=f"default: all of {', '.join(SCENARIO_OF)}")
-    parser.add_argument(
-        "--pg", default=os.environ.get("REACTIVE_ORCH_PG", all_found()[0]).split(",")[0], help="version"
-    )
+    parser.add_argument("--pg", default=chosen()[0], help="version")
     parser.add_argument("--scenario", action="append", default=[], help="only play these, without a bug")
     parser.add_argument("--verbose", action="store_true", help="what the checkers found, too")
     options = parser.parse_args()

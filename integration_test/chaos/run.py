@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import statistics
@@ -21,28 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration_test.chaos.worker import POINTS
+from integration_test.chaos import planted
 from integration_test.harness import recorded as checkers
-from integration_test.harness.arena import (
-    REPLICA_SET,
-    Arena,
-    Caught,
-    Finding,
-    Habits,
-    Writers,
-    database,
-    until_terminated,
-)
+from integration_test.harness.arena import REPLICA_SET, Arena, Caught, Finding, database
 from integration_test.harness.cluster import Cluster
 from integration_test.harness.faults import Faults
+from integration_test.harness.load import Habits, Writers
+from integration_test.harness.points import POINTS
+from integration_test.harness.processes import until_terminated
 from integration_test.harness.proxy import Proxy
 from integration_test.harness.report import machine, put_section
-from integration_test.harness.servers import all_found
+from integration_test.harness.servers import chosen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from integration_test.harness.arena import Process
+    from integration_test.harness.arena import Victim
 
 ROUND_S = 45.0
 SETTLE_S = 25.0
@@ -152,7 +145,7 @@ class Storm:
         self._faults = Faults(arena, proxy)
         self._struck: set[asyncio.Task[None]] = set()
         self._book = checkers.Book()
-        self._ended: list[Process] = []
+        self._ended: list[Victim] = []
         self._writers: list[Writers] = []
 
     async def run(self) -> None:
@@ -216,7 +209,7 @@ class Storm:
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
 
-    def _fit(self) -> list[Process]:
+    def _fit(self) -> list[Victim]:
         return [p for p in self._arena.living if not p.frozen and not p.doomed]
 
     async def _keep_up(self) -> None:
@@ -291,7 +284,7 @@ class Storm:
     def _find(self, findings: Sequence[Finding]) -> None:
         self.summary.findings += findings
 
-    def _count(self, process: Process) -> None:
+    def _count(self, process: Victim) -> None:
         self.summary.points.update(point for point in process.points if point != "woken")
         process.points.clear()
 
@@ -309,7 +302,7 @@ async def storm(cluster: Cluster, options: Options) -> Summary:
     """Rage on one server; the summary says what was found."""
     with database(cluster, "chaos_storm") as url:
         await checkers.install(url)
-        arena = Arena(cluster, url, random.Random(options.seed), mutant=options.mutant)
+        arena = Arena(cluster, url, random.Random(options.seed), env={planted.MUTANT: options.mutant})
         async with Proxy(url) as proxy:
             raging = Storm(arena, options, proxy)
             try:
@@ -330,9 +323,7 @@ def main() -> int:
     parser.add_argument("--writers", type=int, default=defaults.writers)
     parser.add_argument("--faults-per-second", type=float, default=defaults.faults_per_s)
     parser.add_argument("--mutant", default="", help="plant a bug, see planted.py")
-    parser.add_argument(
-        "--pg", default=os.environ.get("REACTIVE_ORCH_PG", all_found()[0]).split(",")[0], help="version"
-    )
+    parser.add_argument("--pg", default=chosen()[0], help="version")
     parser.add_argument("--report", type=Path, help="put the figures into this Markdown file")
     given = parser.parse_args()
     options = Options(

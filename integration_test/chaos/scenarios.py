@@ -10,28 +10,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from integration_test.chaos import planted, worker
+from integration_test.chaos import planted
+from integration_test.harness import points
 from integration_test.harness import projections as test_projections
 from integration_test.harness import recorded as checkers
-from integration_test.harness.arena import (
-    PARTITIONS,
-    REPLICA_SET,
-    Arena,
-    Caught,
-    Finding,
-    Habits,
-    Pace,
-    Writers,
-    connected,
-    database,
-)
+from integration_test.harness.arena import PARTITIONS, REPLICA_SET, Arena, Caught, Finding, Pace
+from integration_test.harness.cluster import copied
+from integration_test.harness.connections import connected
+from integration_test.harness.load import Habits, Writers
 from integration_test.harness.proxy import Proxy
 from reactive_orch import NewEvent, append
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from integration_test.harness.arena import Process
+    from integration_test.harness.arena import Victim
     from integration_test.harness.cluster import Cluster
 
 ADOPTED = r"generation \d+ of .* adopted in"
@@ -67,8 +60,8 @@ def _scenario(function: Callable[[Stage], Awaitable[None]]) -> Callable[[Stage],
 
 async def play(cluster: Cluster, template: str, name: str, mutant: str = "", seed: int = 1) -> list[Finding]:
     """Play one scenario on a copy of the template, a migrated database; return what the checkers found."""
-    with database(cluster, f"chaos_{name}", template) as url:
-        arena = Arena(cluster, url, random.Random(seed), QUICK, mutant=mutant)
+    with copied(cluster, f"chaos_{name}", template) as url:
+        arena = Arena(cluster, url, random.Random(seed), QUICK, env={planted.MUTANT: mutant})
         await checkers.install(url)
         if sql := planted.schema(mutant):
             await _run_sql(url, sql)
@@ -88,7 +81,7 @@ async def play(cluster: Cluster, template: str, name: str, mutant: str = "", see
 
 
 async def _run_sql(url: str, sql: str) -> None:
-    async with connected(url, "chaos:arena") as connection:
+    async with connected(url) as connection:
         await connection.execute(sql)
 
 
@@ -104,7 +97,7 @@ async def _rises(arena: Arena, sql: str, by: int, what: str) -> None:
 _HANDLED = "SELECT count(*) FROM public.handled"
 
 
-async def _gone(arena: Arena, process: Process) -> None:
+async def _gone(arena: Arena, process: Victim) -> None:
     """Wait until the others have removed this worker and own its partitions."""
 
     async def removed() -> bool:
@@ -169,7 +162,7 @@ async def churn(stage: Stage) -> None:
     arena = stage.arena
     arena.pace = CALM
     arena.projections = ("handled", "handled_slowly")
-    env = {test_projections.SLEEP: "0.004", worker.SAVE: "0.05"}
+    env = {test_projections.SLEEP: "0.004", points.SAVE: "0.05"}
     async with stage.writing(habits=Habits(pause_s=0.001, hold=0)):
         await asyncio.sleep(0.7)
     a = await arena.start(env=env)
@@ -220,13 +213,13 @@ async def _fail_over(stage: Stage, *, blip: bool) -> None:
     arena.pace = Pace(heartbeat_s=1, stale_s=30, batch=20)  # its membership outlives all this
     async with Proxy(first) as proxy:
         # Nothing is saved lazily: of partitions without events it remembers more than the database knows.
-        a = await arena.start(url=proxy.url(), env={worker.SAVE: "60"})
+        a = await arena.start(url=proxy.url(), env={points.SAVE: "60"})
         await a.said(ADOPTED)
         async with Writers(first, arena.rng):
             await _rises(arena, _HANDLED, 100, "events are handled")
         await arena.settle(1)
         await _cut_off(arena, proxy)
-        with database(arena.cluster, copy, _name(first)):
+        with copied(arena.cluster, copy, _name(first)):
             proxy.accept()
             await a.said("membership connection is back")
             if blip:
@@ -250,7 +243,7 @@ def _name(url: str) -> str:
 async def _cut_off(arena: Arena, proxy: Proxy) -> None:
     proxy.hold()
     proxy.cut()
-    async with connected(arena.cluster.url(), "chaos:arena") as connection:
+    async with connected(arena.cluster.url()) as connection:
 
         async def alone() -> bool:
             sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
@@ -260,7 +253,7 @@ async def _cut_off(arena: Arena, proxy: Proxy) -> None:
 
 
 async def _swap_names(arena: Arena, one: str, other: str) -> None:
-    async with connected(arena.cluster.url(), "chaos:arena") as connection:
+    async with connected(arena.cluster.url()) as connection:
         for name, new in ((one, "chaos_third"), (other, one), ("chaos_third", other)):
             await connection.execute(f"ALTER DATABASE {name} RENAME TO {new}")
 
@@ -309,7 +302,7 @@ async def gap_before_listening(stage: Stage) -> None:
     """An event is committed just after a worker has started, or is connected again: no fallback poll is needed."""
     arena = stage.arena
     arena.pace = CALM
-    a = await arena.start(env={worker.POLL: "30"})
+    a = await arena.start(env={points.POLL: "30"})
     await a.said(ADOPTED)
     await _promptly(arena, "after the start")
     for times in (1, 2):

@@ -20,28 +20,20 @@ import pytest
 
 from integration_test.harness.cases import EVENT_BY_EVENT_AND_IN_BATCHES, thorough
 from integration_test.harness.checkers import (
-    Load,
-    WorkerProcess,
-    append_events,
-    connected,
+    assert_effects_match_checkpoints,
+    checked,
     handled_by,
-    prepared,
     wait_all_handle,
     wait_handled,
     wait_settled,
-    wait_until,
 )
-from integration_test.harness.in_process import (
-    acting_at_bad_events,
-    assert_effects_match_checkpoints,
-    checked,
-    event,
-    failure,
-    run_until_idle,
-    serving,
-)
+from integration_test.harness.command_line import CONFIG, run
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import acting_at_bad_events, event, failure, run_until_idle, serving
+from integration_test.harness.load import Load, append_events
+from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import handled, record, recorder
-from integration_test.operating.test_command_line import CONFIG, run
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Expected, NewEvent, Node, Projection, Superseded, Worker, append
 from reactive_orch import projection as make_projection
 from reactive_orch.model import Checkpoint, Swap
@@ -53,8 +45,8 @@ from reactive_orch.runtime.reading.window_cache import caches_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster, StopMode
+    from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
 PARTITIONS = 64

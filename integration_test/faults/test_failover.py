@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import WorkerProcess, assert_each_once, wait_until
-from integration_test.harness.cluster import Cluster
+from integration_test.harness.checkers import assert_each_once
+from integration_test.harness.cluster import Cluster, Standby, migrate
+from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import create_tables
-from integration_test.operating.test_command_line import Standby
+from integration_test.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,10 +24,7 @@ APPEND = (
 
 async def _prepared(primary: Cluster) -> str:
     url = primary.create_database("failover")
-    migrate = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url)
-    )
-    assert await migrate.wait() == 0
+    migrate(url)
     connection = await asyncpg.connect(url)
     await create_tables(connection)
     await connection.close()

@@ -1,52 +1,43 @@
-"""The stage: a recorded database, worker processes that may die, writers that hold back, roll back and prepare."""
+"""An arena: one recorded database, the worker processes on it that may die, and what has been found so far."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-import uuid
-from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
-from integration_test.chaos import planted, worker
+from integration_test.harness import points
 from integration_test.harness import projections as test_projections
-from reactive_orch import NewEvent, append
-from reactive_orch.errors import Conflict
+from integration_test.harness.checkers import SETTLED
+from integration_test.harness.cluster import migrated
+from integration_test.harness.connections import LOST, connected
+from integration_test.harness.processes import ACCIDENT, Process, worker_command
+from integration_test.harness.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-    from datetime import datetime
+    import random
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from integration_test.harness.cluster import Cluster
 
-T = TypeVar("T")
-
-ROOT = Path(__file__).parents[2]
 PARTITIONS = 32
 REPLICA_SET = "chaos"
 EXIT_UNREACHABLE = 3
+WORKER = "integration_test.chaos.worker"
+"""The module that its workers run: ours, with named points and perhaps a planted bug."""
 
-LOST = (
-    OSError,  # TimeoutError included
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""What a lost connection looks like."""
+
+def database(cluster: Cluster, name: str) -> AbstractContextManager[str]:
+    """Make a database for the block, with the schema and as many partitions as an arena has; its URL."""
+    return migrated(cluster, name, "--partitions", str(PARTITIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +59,6 @@ class Caught(Exception):
         self.finding = finding
 
 
-# ----------------------------------------------------------------------------------------------------- processes
-
-
 @dataclass(slots=True)
 class Pace:
     """The workers' options that decide how long things take."""
@@ -88,63 +76,32 @@ class Pace:
         ]
 
 
-class Process:
-    """One worker process and what it said."""
+class Victim(Process):
+    """A worker process to which something may happen, by others or by itself."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        self.name = name
-        self.log: deque[str] = deque(maxlen=400)
+        super().__init__(name, command, env)
         self.doomed = False
         """Its end was wanted."""
         self.frozen = False
         self.proxied = False
         self.points: list[str] = []
         """What it did to itself."""
+        self.strange: list[str] = []
+        """Lines that nobody has looked at and that should be in no log."""
         self.started_at = time.monotonic()
         self.memory_kb: list[tuple[float, int]] = []
-        self._command, self._env = command, env
-        self._heard = asyncio.Event()
 
-    async def start(self) -> Self:
-        """Start it; its log is read from now on."""
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            cwd=ROOT,
-            env={**os.environ, **self._env},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C ends the storm, and the storm ends the workers
-        )
-        self._reading = asyncio.create_task(self._read())
-        return self
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for raw in self._process.stdout:
-            line = raw.decode(errors="replace").rstrip("\n")
-            self.log.append(line)
-            if line.startswith("chaos: "):
-                point = line.removeprefix("chaos: ")
-                self.points.append(point)
-                self.doomed |= point.endswith(" kill")
-                self.frozen |= point.endswith(" stop")
-            self._heard.set()
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def code(self) -> int | None:
-        """The exit code; negative: the signal that killed it; None while it runs."""
-        return self._process.returncode
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.returncode is None
+    def hear(self, line: str) -> None:
+        """Take note of a line, and of what it says that it does to itself."""
+        super().hear(line)
+        if _STRANGE.search(line):
+            self.strange.append(line)
+        if line.startswith("chaos: "):
+            point = line.removeprefix("chaos: ")
+            self.points.append(point)
+            self.doomed |= point.endswith(" kill")
+            self.frozen |= point.endswith(" stop")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
@@ -152,35 +109,14 @@ class Process:
             self.frozen = number is signal.SIGSTOP or (self.frozen and number is not signal.SIGCONT)
             self.doomed |= number in {signal.SIGKILL, signal.SIGTERM}
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                super().send(number)
 
-    async def wait(self, timeout_s: float = 30.0) -> int:
-        """Wait for its end. Raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            code = await self._process.wait()
-            await self._reading
-        return code
-
-    async def end(self) -> None:
-        """Kill it, whatever its state."""
-        self.send(signal.SIGKILL)
-        await self.wait()
-
-    async def said(self, pattern: str, timeout_s: float = 20.0, times: int = 1) -> None:
-        """Wait for lines that match."""
-        deadline = time.monotonic() + timeout_s
-        while sum(bool(re.search(pattern, line)) for line in self.log) < times:
-            self._heard.clear()
-            if not self.running or time.monotonic() > deadline:
-                msg = f"{self.name} never said {pattern!r} {times} times (exit code {self.code}):\n{self.tail()}"
-                raise Caught(Finding("progress" if self.running else "exits", msg))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await self._heard.wait()
-
-    def tail(self, lines: int = 15) -> str:
-        """Return its last words."""
-        return "\n".join(f"    {line}" for line in [*self.log][-lines:])
+    async def said(self, pattern: str, timeout_s: float = 20.0, times: int = 1) -> re.Match[str]:
+        """Wait for so many lines that match, and return the last. Raises Caught."""
+        try:
+            return await super().said(pattern, timeout_s, times)
+        except AssertionError as never:
+            raise Caught(Finding("progress" if self.running else "exits", str(never))) from None
 
     def measure(self) -> None:
         """Note how much memory it has."""
@@ -190,195 +126,7 @@ class Process:
             self.memory_kb.append((time.monotonic() - self.started_at, int(rss.split()[1])))
 
 
-# ------------------------------------------------------------------------------------------------------- writers
-
-
-@dataclass(slots=True)
-class Fate:
-    """What became of an event, as its writer knows it."""
-
-    outcome: str
-    """`committed`, `rolled back` or `unknown`: then the database decides."""
-    not_before: datetime
-    """By the database's clock: the transaction was still open then."""
-    position: int
-
-
-@dataclass(slots=True)
-class Habits:
-    """How writers write."""
-
-    pause_s: float = 0.02
-    hold: float = 0.3
-    hold_s: float = 0.03
-    long_hold: float = 0.02
-    long_hold_s: float = 0.6
-    roll_back: float = 0.08
-    savepoint: float = 0.2
-    prepare: float = 0.0
-
-
-class Writers:
-    """Writers outside the workers, each on its own connection, on shared keys and on keys of their own."""
-
-    def __init__(self, url: str, rng: random.Random, count: int = 5, habits: Habits | None = None) -> None:
-        self.fates: dict[uuid.UUID, Fate] = {}
-        self.kinds: Counter[str] = Counter()
-        self.errors: list[str] = []
-        self._url = url
-        self._rng = rng
-        self._count = count
-        self._habits = habits or Habits()
-        self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._write(n)) for n in range(self._count)]
-        if self._habits.prepare:
-            self._tasks.append(asyncio.create_task(self._tidy_up()))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def stop(self) -> None:
-        """Let transactions in flight end, roll back what was left prepared. Raises what a writer failed with."""
-        self._stopping.set()
-        await asyncio.gather(*self._tasks)
-        self._tasks = []
-        if self._habits.prepare:
-            await self._roll_back_prepared(0)
-
-    async def _tidy_up(self) -> None:
-        """Do what a transaction manager does: a prepared transaction whose client is gone would lock for ever."""
-        while not self._stopping.is_set():
-            await asyncio.sleep(0.5)
-            with contextlib.suppress(*LOST):
-                await self._roll_back_prepared(2)
-
-    async def _roll_back_prepared(self, older_than_s: float) -> None:
-        async with connected(self._url) as connection:
-            for row in await connection.fetch(_PREPARED, older_than_s):
-                with contextlib.suppress(asyncpg.UndefinedObjectError):  # its client has just ended it
-                    await connection.execute(f"ROLLBACK PREPARED '{row['gid']}'")
-
-    @property
-    def committed(self) -> int:
-        """How many events are known to be committed."""
-        return sum(fate.outcome == "committed" for fate in self.fates.values())
-
-    async def _write(self, number: int) -> None:
-        rng = random.Random(self._rng.random())
-        while not self._stopping.is_set():
-            try:
-                async with connected(self._url) as connection:
-                    while not self._stopping.is_set():
-                        with contextlib.suppress(*_REFUSED):
-                            await self._transact(connection, number, rng)
-                        await asyncio.sleep(rng.expovariate(1 / self._habits.pause_s))
-            except LOST:
-                await asyncio.sleep(0.05)
-
-    async def _transact(self, connection: Any, number: int, rng: random.Random) -> None:
-        habits, ids = self._habits, [uuid.uuid4() for _ in range(rng.randint(1, 4))]
-        prepare = rng.random() < habits.prepare
-        await connection.execute("BEGIN")
-        try:
-            if prepare:  # PostgreSQL refuses to prepare a transaction that notifies: this one's trigger is silent
-                await connection.execute("SET LOCAL session_replication_role = replica")
-            await self._insert(connection, number, rng, ids)
-            if rng.random() < habits.savepoint:
-                await self._take_back(connection, number)
-            if rng.random() < habits.hold:
-                await asyncio.sleep(rng.uniform(0, habits.hold_s))
-            if rng.random() < habits.long_hold:
-                self.kinds["held long"] += 1
-                await asyncio.sleep(rng.uniform(0, habits.long_hold_s))
-            rows = await connection.fetch(_WRITTEN, ids)
-        except BaseException:
-            with contextlib.suppress(*LOST, asyncpg.PostgresError):
-                await connection.execute("ROLLBACK")
-            raise
-        for row in rows:
-            self.fates[row["event_id"]] = Fate("unknown", row["clock"], row["global_position"])
-        await self._finish(connection, rng, ids, prepare=prepare)
-
-    async def _insert(self, connection: Any, number: int, rng: random.Random, ids: Sequence[uuid.UUID]) -> None:
-        way = rng.choice(("append", "append", "insert", "copy"))
-        self.kinds[way] += 1
-        if way == "append":
-            keys = [f"shared-{rng.randrange(150)}" for _ in ids]
-            await append(connection, [_event("Shared", key, i) for key, i in zip(keys, ids, strict=True)])
-        elif way == "insert":
-            key = f"own-{number}-{rng.randrange(20)}"
-            for i in ids:
-                await connection.execute(_INSERT, key, i)
-        else:
-            rows = [("Single", f"single-{i}", 1, i, "Copied") for i in ids]
-            columns = ("aggregate_type", "aggregate_id", "aggregate_version", "event_id", "event_type")
-            await connection.copy_records_to_table("events", schema_name="reactive_orch", columns=columns, records=rows)
-
-    async def _take_back(self, connection: Any, number: int) -> None:
-        self.kinds["savepoint rolled back"] += 1
-        await connection.execute("SAVEPOINT chaos")
-        await append(connection, [_event("Ghost", f"ghost-{number}-{uuid.uuid4()}", uuid.uuid4())])
-        await connection.execute("ROLLBACK TO chaos")
-
-    async def _finish(self, connection: Any, rng: random.Random, ids: Sequence[uuid.UUID], *, prepare: bool) -> None:
-        back = rng.random() < self._habits.roll_back
-        if prepare:
-            self.kinds["prepared"] += 1
-            name = f"chaos-{uuid.uuid4()}"
-            await connection.execute(f"PREPARE TRANSACTION '{name}'")
-            await asyncio.sleep(rng.uniform(0.02, 0.3))
-            clock = await connection.fetchval("SELECT clock_timestamp()")
-            for i in ids:
-                self.fates[i].not_before = clock
-            await connection.execute(f"{'ROLLBACK' if back else 'COMMIT'} PREPARED '{name}'")
-        else:
-            await connection.execute("ROLLBACK" if back else "COMMIT")
-        self.kinds["rolled back"] += back
-        for i in ids:
-            self.fates[i].outcome = "rolled back" if back else "committed"
-
-
-def _event(kind: str, key: str, event_id: uuid.UUID) -> NewEvent:
-    return NewEvent(aggregate_type=kind, aggregate_id=key, event_type="Written", event_id=event_id)
-
-
-_REFUSED = (
-    Conflict,
-    asyncpg.UniqueViolationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.UndefinedObjectError,  # a prepared transaction that took so long that it was rolled back
-)
-_PREPARED = """
-SELECT p.gid FROM pg_prepared_xacts p
-WHERE p.database = current_database() AND p.prepared < clock_timestamp() - make_interval(secs => $1)
-"""
-_WRITTEN = """
-SELECT e.event_id, e.global_position, clock_timestamp() AS clock FROM reactive_orch.events e
-WHERE e.event_id = ANY ($1::uuid[])
-"""
-_INSERT = """
-INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_id, event_type)
-SELECT 'Own', $1, coalesce(max(e.aggregate_version), 0) + 1, $2, 'Inserted' FROM reactive_orch.events e
-WHERE e.bounded_context = 'default' AND e.aggregate_type = 'Own' AND e.aggregate_id = $1
-"""
-
-
-# --------------------------------------------------------------------------------------------------------- arena
-
-
-@contextlib.asynccontextmanager
-async def connected(url: str, name: str = "chaos:writer") -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """Connect for the block, under a name that no fault aims at."""
-    connection = await asyncpg.connect(url, timeout=5, server_settings={"application_name": name})
-    try:
-        yield connection
-    finally:
-        with contextlib.suppress(*LOST):
-            await connection.close(timeout=2)
+_STRANGE = re.compile(f"{ACCIDENT}|unexpected [A-Z]")
 
 
 @dataclass(slots=True)
@@ -390,8 +138,9 @@ class Arena:
     rng: random.Random
     pace: Pace = field(default_factory=Pace)
     projections: tuple[str, ...] = ("handled", "handled_in_batches")
-    mutant: str = ""
-    processes: list[Process] = field(default_factory=list)
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of all its workers."""
+    processes: list[Victim] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     calm: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="reactive_orch-chaos-")) / "calm")
     settled_to: int = 0
@@ -399,41 +148,38 @@ class Arena:
     _numbers: int = 0
 
     @property
-    def living(self) -> list[Process]:
+    def living(self) -> list[Victim]:
         """The processes that run."""
         return [process for process in self.processes if process.running]
 
     async def start(
         self, *, rules: str = "", url: str = "", env: Mapping[str, str] | None = None, options: Sequence[str] = ()
-    ) -> Process:
+    ) -> Victim:
         """Start a worker; `url` if not that of the arena, `options` after the usual ones."""
         self._numbers += 1
         name = f"w{self._numbers}"
-        command = [
-            *(sys.executable, "-m", "integration_test.chaos.worker", "--database-url", url or self.url),
-            *("--replica-set", REPLICA_SET, "--http", "127.0.0.1:0", *self.pace.options(), *options),
-            *(word for p in self.projections for word in ("--projection", f"integration_test.harness.projections:{p}")),
-        ]
+        command = worker_command(
+            url or self.url, REPLICA_SET, self.projections, *self.pace.options(), *options, module=WORKER
+        )
         variables = {
-            test_projections.WORKER: name,
-            test_projections.REPLICA_SET: REPLICA_SET,
-            worker.RULES: rules,
-            worker.SEED: str(self.rng.random()),
-            worker.CALM: str(self.calm),
-            planted.MUTANT: self.mutant,
+            **test_projections.variables(name, REPLICA_SET),
+            points.RULES: rules,
+            points.SEED: str(self.rng.random()),
+            points.CALM: str(self.calm),
+            **self.env,
             **(env or {}),
         }
-        process = Process(name, command, variables)
-        process.proxied = bool(url)
-        self.processes.append(await process.start())
-        return process
+        victim = Victim(name, command, variables)
+        victim.proxied = bool(url)
+        self.processes.append(await victim.start())
+        return victim
 
     async def ask(self, sql: str, *args: Any, timeout_s: float = 20.0) -> list[Any]:
         """Return the rows, trying again while the server is away."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                async with connected(self.url, "chaos:arena") as connection:
+                async with connected(self.url) as connection:
                     return list(await connection.fetch(sql, *args))
             except LOST:
                 if time.monotonic() > deadline:
@@ -452,17 +198,23 @@ class Arena:
         A fact that took longer to ask for than it may take is as late as one that was not true.
         """
         started = time.monotonic()
-        while True:
+
+        async def true() -> Any:
             value = await predicate()
-            took = time.monotonic() - started
-            if took > timeout_s:
-                raise Caught(Finding(checker, f"not within {timeout_s:g} s: {what} (after {took:.0f} s: {value!r})"))
-            if value:
-                return took
-            self.examine_ends()
-            if self.findings:
-                raise Caught(self.findings[0])
-            await asyncio.sleep(0.05)
+            if not value:
+                self.examine_ends()
+                if self.findings:
+                    raise Caught(self.findings[0])
+            return value
+
+        try:
+            await wait_until(true, timeout_s, what)
+        except AssertionError as late:
+            raise Caught(Finding(checker, str(late))) from None
+        took = time.monotonic() - started
+        if took > timeout_s:
+            raise Caught(Finding(checker, f"not within {timeout_s:g} s: {what} (after {took:.0f} s)"))
+        return took
 
     def examine_ends(self) -> None:
         """Note workers that ended though nobody wanted it, and what should never be in a log."""
@@ -471,12 +223,13 @@ class Arena:
                 process.doomed = True
                 if process.code != EXIT_UNREACHABLE:  # a supervisor starts that one again
                     self.findings.append(
-                        Finding("exits", f"{process.name} ended by itself with code {process.code}:\n{process.tail()}")
+                        Finding(
+                            "exits", f"{process.name} ended by itself with code {process.code}:\n{process.tail(15)}"
+                        )
                     )
-            strange = [line for line in process.log if _STRANGE.search(line)]
-            if strange:
-                self.findings.append(Finding("log", f"{process.name}: {strange[0]}\n{process.tail(40)}"))
-                process.log.clear()
+            if process.strange:
+                self.findings.append(Finding("log", f"{process.name}: {process.strange[0]}\n{process.tail(40)}"))
+                process.strange.clear()
 
     async def members(self) -> list[Any]:
         """Return the members."""
@@ -491,8 +244,7 @@ class Arena:
 
     async def is_settled(self, members: int) -> bool:
         """Tell whether the replica set has this many members and they have adopted its generation."""
-        rows = await self.ask(_SETTLED, REPLICA_SET)
-        return bool(rows) and rows[0]["complete"] and rows[0]["members"] == members == rows[0]["all_members"]
+        return bool(await self.ask(SETTLED, REPLICA_SET, members))
 
     async def settle(self, members: int, timeout_s: float = 20.0) -> float:
         """Wait until the generation is settled and the log handled; return how long it took."""
@@ -515,11 +267,11 @@ class Arena:
                 code = await process.wait(timeout_s)
             except TimeoutError:
                 self.findings.append(
-                    Finding("exits", f"{process.name} did not stop in {timeout_s:g} s:\n{process.tail()}")
+                    Finding("exits", f"{process.name} did not stop in {timeout_s:g} s:\n{process.tail(15)}")
                 )
                 continue
             if code:
-                self.findings.append(Finding("exits", f"{process.name} stopped with code {code}:\n{process.tail()}"))
+                self.findings.append(Finding("exits", f"{process.name} stopped with code {code}:\n{process.tail(15)}"))
         self.examine_ends()
 
     async def close(self) -> None:
@@ -529,8 +281,6 @@ class Arena:
         shutil.rmtree(self.calm.parent)
 
 
-_STRANGE = re.compile(r"Traceback|never retrieved|never awaited|Exception ignored|Unclosed|unexpected [A-Z]")
-
 _MISSING = """
 SELECT count(*) AS missing, count(*) FILTER (WHERE e.global_position <= c.position) AS lost
 FROM reactive_orch.events e, reactive_orch.checkpoints c
@@ -538,38 +288,3 @@ WHERE e.global_position > $3 AND c.replica_set = $1 AND c.projection = ANY ($2::
   AND NOT EXISTS (SELECT FROM public.handled h
                   WHERE h.replica_set = $1 AND h.projection = c.projection AND h.position = e.global_position)
 """
-_SETTLED = """
-SELECT coalesce(g.completed_at IS NOT NULL, false) AS complete, cardinality(g.members) AS members,
-       (SELECT count(*) FROM reactive_orch.members m WHERE m.replica_set = r.name) AS all_members
-FROM reactive_orch.replica_sets r
-JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
-WHERE r.name = $1
-"""
-
-
-def migrate(url: str) -> None:
-    """Create the schema with the arena's number of partitions, the projections' tables and the recorders."""
-    arguments = ["migrate", "--partitions", str(PARTITIONS), "--database-url", url]
-    subprocess.run([sys.executable, "-m", "reactive_orch", *arguments], check=True, cwd=ROOT, capture_output=True)
-
-
-@contextlib.contextmanager
-def database(cluster: Cluster, name: str, template: str = "") -> Iterator[str]:
-    """A database for the block: migrated, or a copy of one."""
-    if template:
-        url = cluster.clone_database(template, name)
-    else:
-        url = cluster.create_database(name)
-        migrate(url)
-    try:
-        yield url
-    finally:
-        cluster.drop_database(name)
-
-
-async def until_terminated(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work; SIGTERM ends it as Ctrl-C does, with its workers and its server."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work

@@ -6,17 +6,23 @@ They keep nothing that matters, so they do not wait for the disk (`fsync=off`); 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from integration_test.harness import servers
+from integration_test.harness.processes import ROOT
 from reactive_orch.embedded import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 StopMode = Literal["smart", "fast", "immediate"]
 """`immediate` is a crash: the next start recovers."""
@@ -141,6 +147,47 @@ class Cluster:
             log = self.log.read_text()[-2000:] if self.log.exists() else ""
             msg = f"{program} of PostgreSQL {self.version} failed: {done.stderr}\n{log}"
             raise RuntimeError(msg)
+
+
+class Standby(Cluster):
+    """A standby of a running cluster."""
+
+    def __init__(self, primary: Cluster) -> None:
+        super().__init__(primary.version)
+        self._primary = primary
+
+    def _make(self) -> None:
+        owner = self._primary.directory.stat()
+        self.directory.chmod(0o755)
+        shutil.chown(self.directory, owner.st_uid, owner.st_gid)
+        self._programs = self._primary._programs  # noqa: SLF001 - of its own class
+        self._serve("pg_basebackup", "-D", self._data, "-d", self._primary.url(), "-R", "-c", "fast")
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(f"port = '{self.port}'\nunix_socket_directories = '{self.directory}'\n")
+
+
+def migrate(url: str, *options: str) -> None:
+    """Create the schema, by the command, with these options."""
+    command = [sys.executable, "-m", "reactive_orch", "migrate", *options, "--database-url", url]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def copied(cluster: Cluster, name: str, template: str = "template1") -> Iterator[str]:
+    """Copy a database for the block; yields the URL of the copy."""
+    url = cluster.clone_database(template, name)
+    try:
+        yield url
+    finally:
+        cluster.drop_database(name)
+
+
+@contextlib.contextmanager
+def migrated(cluster: Cluster, name: str, *options: str) -> Iterator[str]:
+    """Make a database with the schema for the block; yields its URL."""
+    with copied(cluster, name) as url:
+        migrate(url, *options)
+        yield url
 
 
 def _find_programs(version: str, copy: Path) -> Path:

@@ -8,13 +8,14 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from integration_test.harness.arena import LOST, REPLICA_SET, connected
+from integration_test.harness.arena import REPLICA_SET
+from integration_test.harness.connections import LOST, connected
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
-    from integration_test.harness.arena import Arena, Process
+    from integration_test.harness.arena import Arena, Victim
     from integration_test.harness.proxy import Proxy
 
 KINDS = ("membership", "watch", "tail", "coordination", "work")
@@ -38,7 +39,7 @@ class Faults:
         name = rng.choices(names, [_WEIGHTS[n] for n in names])[0]
         return name, getattr(self, name)
 
-    def _victims(self, rng: random.Random, count: int = 1, *, ending: bool = False) -> list[Process]:
+    def _victims(self, rng: random.Random, count: int = 1, *, ending: bool = False) -> list[Victim]:
         candidates = [p for p in self._arena.living if not p.frozen and not p.doomed]
         if ending:
             candidates = [p for p in candidates if p not in self._arena.processes[: self._spared]]
@@ -141,7 +142,7 @@ class Faults:
 
     async def _hold(self, sql: str, seconds: float, *args: object) -> None:
         with contextlib.suppress(*LOST):
-            async with connected(self._arena.url, "chaos:rival") as connection, connection.transaction():
+            async with connected(self._arena.url) as connection, connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
                 await connection.fetch(sql, *args)
                 await asyncio.sleep(seconds)
@@ -161,7 +162,7 @@ class Faults:
         """Anybody may NOTIFY: nonsense, in great number."""
         channels = ("reactive_orch_events", "reactive_orch_generations")
         with contextlib.suppress(*LOST):
-            async with connected(self._arena.url, "chaos:forger") as connection:
+            async with connected(self._arena.url) as connection:
                 for n in range(rng.randint(100, 500)):
                     payload = rng.choice(("", REPLICA_SET, "{}", "999999", f"nonsense {n}", "x" * 7000))
                     await connection.execute("SELECT pg_notify($1, $2)", rng.choice(channels), payload)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from integration_test.harness.checkers import assert_each_once, assert_in_order, wait_handled
 from integration_test.harness.projections import record
 from reactive_orch import Config, Event, NewEvent, Node, Projection, ProjectionFailed, Worker
 from reactive_orch import projection as make_projection
+from reactive_orch.postgres.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 
 @contextlib.asynccontextmanager
@@ -30,6 +30,17 @@ async def serving(url: str, *projections: Projection, until_idle: bool = False, 
             yield worker
             if not until_idle:
                 worker.stop()
+
+
+@contextlib.asynccontextmanager
+async def pools(url: str) -> AsyncIterator[Database]:
+    """Open the pools of a worker, without one."""
+    database = Database(url, label="test", connections_max=4, handler_timeout_s=60)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 def acting_at_bad_events(act: Callable[[Connection], Awaitable[None]], *, batch: bool) -> Projection:
@@ -64,29 +75,6 @@ async def failure(url: str, *projections: Projection, **config: Any) -> Projecti
         leaf = leaf.exceptions[0]
     assert isinstance(leaf, ProjectionFailed)
     return leaf
-
-
-async def assert_effects_match_checkpoints(connection: Connection, projection: str = "handled") -> None:
-    """Check that an event was handled if and only if its partition's checkpoint has passed it."""
-    wrong = await connection.fetch(_MISMATCHED, projection)
-    assert not wrong, wrong
-
-
-_MISMATCHED = """
-SELECT e.global_position, e.partition, c.position AS checkpoint, count(h.id) AS times
-FROM reactive_orch.events e
-JOIN reactive_orch.checkpoints c ON c.replica_set = 'test' AND c.projection = $1 AND c.partition = e.partition
-LEFT JOIN public.handled h ON h.replica_set = 'test' AND h.projection = $1 AND h.position = e.global_position
-GROUP BY 1, 2, 3 HAVING count(h.id) <> (c.position >= e.global_position)::integer ORDER BY 1
-"""
-
-
-async def checked(connection: Connection, *projections: str) -> None:
-    """Wait for the end of the log, then check everything."""
-    for projection in projections or ("handled",):
-        await wait_handled(connection, projection)
-        await assert_each_once(connection, projection)
-    await assert_in_order(connection)
 
 
 def event(key: str = "k", event_type: str = "Good", payload: bytes = b"") -> NewEvent:

@@ -67,6 +67,11 @@ ORDER BY e.position
 """
 
 
+def variables(worker: str, replica_set: str) -> dict[str, str]:
+    """Return what a worker's environment says for its records."""
+    return {WORKER: worker, REPLICA_SET: replica_set}
+
+
 async def create_tables(connection: Connection) -> None:
     """Create what the projections write to."""
     await connection.execute(_CREATE)

@@ -16,13 +16,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from integration_test.harness import projections as test_projections
-from integration_test.harness.arena import PARTITIONS, REPLICA_SET, Finding, connected
+from integration_test.harness.arena import PARTITIONS, REPLICA_SET, Finding
+from integration_test.harness.checkers import NOT_ONCE, OUT_OF_ORDER
+from integration_test.harness.connections import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from integration_test.harness.arena import Arena, Process, Writers
+    from integration_test.harness.arena import Arena, Victim
+    from integration_test.harness.load import Writers
 
 SHOWN = 5
 MEMORY_GROWTH_KB = 30_000
@@ -88,7 +91,7 @@ FOR EACH ROW EXECUTE FUNCTION public.chaos_member();
 
 async def install(url: str) -> None:
     """Create the projections' tables and the recorders."""
-    async with connected(url, "chaos:arena") as connection:
+    async with connected(url) as connection:
         await test_projections.create_tables(connection)
         await connection.execute(_RECORDERS)
 
@@ -128,11 +131,11 @@ async def _once(arena: Arena) -> list[Finding]:
     """Every committed event exactly once, and nothing else. Lost is what lies behind its checkpoint."""
     found = []
     for projection in arena.projections:
-        rows = await arena.ask(_NOT_ONCE, REPLICA_SET, projection)
+        rows = await arena.ask(NOT_ONCE, REPLICA_SET, projection)
         kinds = {
             "lost": [r["position"] for r in rows if not r["times"] and r["passed"]],
             "unhandled": [r["position"] for r in rows if not r["times"] and not r["passed"]],
-            "twice": [(r["position"], r["workers"]) for r in rows if r["times"] > 1],
+            "twice": [(r["position"], r["workers"], r["txids"]) for r in rows if r["times"] > 1],
             "phantom": [(r["position"], r["workers"]) for r in rows if not r["committed"]],
             "forged": [r["position"] for r in rows if r["committed"] and r["times"] == 1],
         }
@@ -142,33 +145,11 @@ async def _once(arena: Arena) -> list[Finding]:
     return found
 
 
-_NOT_ONCE = """
-SELECT coalesce(e.global_position, h.position) AS position, count(h.position) AS times,
-       e.global_position IS NOT NULL AS committed, array_agg(h.worker || ' in ' || h.txid ORDER BY h.id) AS workers,
-       bool_or(e.global_position <= c.position) AS passed
-FROM (reactive_orch.events e JOIN reactive_orch.checkpoints c
-      ON c.replica_set = $1 AND c.projection = $2 AND c.partition = e.partition)
-FULL JOIN (SELECT * FROM public.handled WHERE replica_set = $1 AND projection = $2) h ON h.position = e.global_position
-GROUP BY e.global_position, h.position
-HAVING count(h.position) <> 1 OR e.global_position IS NULL
-    OR bool_or((h.key, h.version, h.partition) <> (e.aggregate_id, e.aggregate_version, e.partition))
-ORDER BY 1
-"""
-
-
 async def _order(arena: Arena) -> list[Finding]:
     """Each key's events one after the other, without a gap."""
-    rows = await arena.ask(_OUT_OF_ORDER)
+    rows = await arena.ask(OUT_OF_ORDER)
     shown = [(r["projection"], r["key"], r["version"], r["previous"], r["worker"]) for r in rows[:SHOWN]]
     return [Finding("order", f"{len(rows)} events: {shown}")] if rows else []
-
-
-_OUT_OF_ORDER = """
-SELECT * FROM (
-    SELECT h.*, lag(h.version, 1, 0::bigint) OVER w AS previous
-    FROM public.handled h WINDOW w AS (PARTITION BY h.replica_set, h.projection, h.key ORDER BY h.id)) o
-WHERE o.version <> o.previous + 1 ORDER BY o.id
-"""
 
 
 async def _atomic(arena: Arena) -> list[Finding]:
@@ -374,7 +355,7 @@ SELECT 'member', m.name || ' ' || m.state FROM reactive_orch.members m
 """
 
 
-def memory(processes: Iterable[Process]) -> list[Finding]:
+def memory(processes: Iterable[Victim]) -> list[Finding]:
     """A worker's memory does not grow once it is warm."""
     found = []
     for process in processes:

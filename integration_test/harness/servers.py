@@ -38,6 +38,12 @@ def all_found() -> list[str]:
     return [*older(), WHEEL]
 
 
+def chosen() -> list[str]:
+    """Return the versions that REACTIVE_ORCH_PG names, else all that are found."""
+    named = os.environ.get("REACTIVE_ORCH_PG")
+    return named.split(",") if named else all_found()
+
+
 def programs_of(version: str) -> Path | None:
     """Return where the programs of a version are, None for the wheel's.
 

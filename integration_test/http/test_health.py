@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
-from integration_test.harness.checkers import Load, append_events, connected, gate_closed, prepared, wait_until
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.health import ILL, OUT, WELL, running, says, verdict
+from integration_test.harness.load import Load, append_events, gate_closed
 from integration_test.harness.projections import GATE, handled, handled_at_gate
 from integration_test.harness.telemetry_projections import betraying
-from reactive_orch import Config, NewEvent, Node, Worker, append
+from integration_test.harness.waiting import wait_until
+from reactive_orch import NewEvent, append
 from reactive_orch.core import health
-from reactive_orch.core.health import assess
 from reactive_orch.model import Filter, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
     from integration_test.harness.cluster import Cluster
 
 pytestmark = pytest.mark.any_server
-
-
-@contextlib.asynccontextmanager
-async def running(url: str, *projections: Any, **config: Any) -> AsyncIterator[tuple[Node, Worker]]:
-    """Run a worker in this process."""
-    settings = Config(database_url=url, heartbeat_s=0.2, stale_after_s=2, **config)
-    async with Node(settings) as node, anyio.create_task_group() as tasks:
-        worker = Worker(node, "test", projections)
-        assert verdict(worker) == "live well", "starting"
-        tasks.start_soon(worker.run)
-        try:
-            yield node, worker
-        finally:
-            worker.stop()
-
-
-def verdict(worker: Worker) -> str:
-    """Return which pages answer 200."""
-    judged = assess(worker.facts())
-    return " ".join(page for page in ("live", "ready", "well") if getattr(judged, page))
-
-
-def says(worker: Worker, answers: str, reason: str = "") -> Callable[[], Any]:
-    """Return a predicate for `wait_until`: the pages' answers, and a reason among those given."""
-
-    async def matches() -> bool:
-        reasons = assess(worker.facts()).reasons
-        return verdict(worker) == answers and any(reason in given for given in (*reasons, ""))
-
-    return matches
-
-
-WELL = "live ready well"
-ILL = "live ready"
-OUT = "live"
 
 
 async def test_health_of_a_rebalance_that_takes_too_long(database: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from integration_test.operating.test_command_line import run
+from integration_test.harness.command_line import run
 
 if TYPE_CHECKING:
     from pathlib import Path

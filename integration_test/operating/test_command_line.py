@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
 import termios
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
 
-from integration_test.harness.checkers import TIMEOUT_S, WorkerProcess, append_events, connected, prepared, wait_until
-from integration_test.harness.cluster import Cluster
+from integration_test.harness.cluster import Cluster, Standby
+from integration_test.harness.command_line import (
+    FAILED,
+    NOBODY_LISTENS,
+    UNREACHABLE,
+    UNUSED_PORT,
+    Ended,
+    run,
+    run_worker,
+    started,
+)
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.load import append_events
+from integration_test.harness.processes import ROOT, WorkerProcess
+from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.http import server
 
@@ -29,75 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.any_server
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG, UNREACHABLE, FAILED = 2, 3, 1
-UNUSED_PORT = 1
-NOBODY_LISTENS = f"postgresql://postgres@127.0.0.1:{UNUSED_PORT}/nothing"
-
-
-def _environment(variables: dict[str, str]) -> dict[str, str]:
-    of_databases = re.compile(r"DATABASE_URL|POSTGRES_|PG(?!15_BIN)")
-    ours = {name: value for name, value in os.environ.items() if not of_databases.match(name)}
-    return {**ours, "PYTHONPATH": str(ROOT), **variables}
-
-
-class Ended(NamedTuple):
-    """What is left of a command."""
-
-    code: int
-    out: str
-    err: str
-
-    def complaint(self, code: int = CONFIG) -> str:
-        """Return the one line on standard error, which must be all there is."""
-        assert self.code == code, self
-        assert re.fullmatch(r"reactive_orch: [^\n]+\n", self.err), self
-        return self.err.removeprefix("reactive_orch: ").rstrip("\n")
-
-    def done(self) -> str:
-        """Return the output of a command that did its work without a word of complaint."""
-        assert (self.code, self.err) == (0, ""), self
-        return self.out
-
-
-@contextlib.asynccontextmanager
-async def started(
-    *arguments: str, cwd: Path = ROOT, stdin: int = asyncio.subprocess.PIPE, **variables: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start a command; `variables` are all that its environment says of databases. Killed at the end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactive_orch", *arguments),
-        cwd=cwd,
-        env=_environment(variables),
-        stdin=stdin,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-
-
-async def run(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **variables: str) -> Ended:
-    """Run a command to its end."""
-    piped = asyncio.subprocess.PIPE
-    async with asyncio.timeout(TIMEOUT_S), started(*arguments, cwd=cwd, stdin=piped, **variables) as process:
-        out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
-    assert process.returncode is not None
-    # Debug mode (make test-debug) also tells of slow steps: that is not the command's own word.
-    return Ended(process.returncode, out.decode(), re.sub(r"(?m)^Executing <.* took .* seconds\n", "", err.decode()))
-
-
-async def run_worker(*arguments: str, url: str = NOBODY_LISTENS, cwd: Path = ROOT) -> Ended:
-    """Run a worker that has nothing to do; unless told otherwise its database is out of reach."""
-    defaults = ("--replica-set", "test", "--http", "127.0.0.1:0", "--until-idle", "--database-url", url)
-    return await run(*defaults, *arguments, cwd=cwd)
-
 
 # ------------------------------------------------------------------------------------------------------------ words
 
@@ -370,23 +312,6 @@ async def test_where_an_address_comes_from(database: str, cluster: Cluster) -> N
 
 
 # --------------------------------------------------------------------------------------- what the database must be
-
-
-class Standby(Cluster):
-    """A standby of a running cluster."""
-
-    def __init__(self, primary: Cluster) -> None:
-        super().__init__(primary.version)
-        self._primary = primary
-
-    def _make(self) -> None:
-        owner = self._primary.directory.stat()
-        self.directory.chmod(0o755)
-        shutil.chown(self.directory, owner.st_uid, owner.st_gid)
-        self._programs = self._primary._programs  # noqa: SLF001 - of its own class
-        self._serve("pg_basebackup", "-D", self._data, "-d", self._primary.url(), "-R", "-c", "fast")
-        with (self._data / "postgresql.conf").open("a") as file:
-            file.write(f"port = '{self.port}'\nunix_socket_directories = '{self.directory}'\n")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -15,9 +14,10 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+from integration_test.harness.processes import ROOT
+
 pytestmark = pytest.mark.any_server
 
-ROOT = Path(__file__).parents[2]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from pathlib import Path
 
 import asyncpg
 import pytest
 
+from integration_test.harness.processes import ROOT
+
 pytestmark = pytest.mark.any_server
 
-ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"
 
 

@@ -10,16 +10,18 @@ import asyncpg
 import pytest
 
 import reactive_orch
-from integration_test.harness.checkers import ROOT, WorkerProcess, connected, prepared, wait_handled
-from integration_test.operating.test_command_line import run
+from integration_test.harness.checkers import wait_handled
+from integration_test.harness.command_line import run
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.processes import ROOT, WorkerProcess
 from reactive_orch import Expected, NewEvent, append, read_stream
 from reactive_orch.postgres import migrations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
 
 ORDER = NewEvent(aggregate_type="Key", aggregate_id="1", event_type="Written")
 

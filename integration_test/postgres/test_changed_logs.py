@@ -8,28 +8,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration_test.harness.cases import thorough
-from integration_test.harness.checkers import TIMEOUT_S, append_events, connected, prepared, wait_handled, wait_until
-from integration_test.operating.test_command_line import CONFIG, run, run_worker
-from integration_test.postgres.test_unsafe_logs import (
-    HANDLED,
-    SEQUENCE,
-    all_handled,
-    handled_up_to,
-    leaves,
-    rewind,
-    serving,
-)
+from integration_test.harness.checkers import wait_handled
+from integration_test.harness.command_line import CONFIG, run, run_worker
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import serving
+from integration_test.harness.load import append_events
+from integration_test.harness.logs import HANDLED, PLANT, SEQUENCE, all_handled, handled_up_to, leaves, rewind
+from integration_test.harness.projections import handled
+from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import UnsafeLog
 from reactive_orch.postgres import log_check
 
 if TYPE_CHECKING:
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
-
-PLANT = """
-INSERT INTO reactive_orch.events (global_position, aggregate_type, aggregate_id, aggregate_version, event_type)
-OVERRIDING SYSTEM VALUE VALUES ({}, 'Key', 'planted', 1, 'Planted')
-"""
+    from integration_test.harness.connections import Connection
 
 
 async def burn(connection: Connection, positions: int) -> None:
@@ -58,7 +50,7 @@ async def test_an_event_behind_the_settled_end_is_noticed_by_a_running_worker(da
         await append_events(connection, 20)
         said: list[Exception] = []
         try:
-            async with serving(database):
+            async with serving(database, handled):
                 await wait_handled(connection)
                 await recorded(connection, 50)
                 await connection.execute(PLANT.format(27))
@@ -80,7 +72,7 @@ async def test_events_that_a_view_hid_for_a_while_are_noticed_when_it_shows_them
         shown = await connection.fetchval("SELECT rtrim(pg_get_viewdef('reactive_orch.event_log'::regclass), ';')")
         made = f"CREATE OR REPLACE VIEW reactive_orch.event_log AS {shown}"
         try:
-            async with serving(database):
+            async with serving(database, handled):
                 await wait_handled(connection)
                 await connection.execute(f"{made} WHERE event_type <> 'Hidden'")
                 while True:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration_test.harness.checkers import connected
+from integration_test.harness.connections import connected
 from reactive_orch import Conflict, Expected, NewEvent, append
 from reactive_orch.model import Filter
 from reactive_orch.postgres import membership, migrations
@@ -14,8 +14,8 @@ from reactive_orch.postgres import membership, migrations
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
 
 STREAMS = 100
 

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import (
-    WorkerProcess,
-    append_events,
-    connected,
-    prepared,
-    wait_handled,
-    wait_until,
-)
+from integration_test.harness.checkers import wait_handled
 from integration_test.harness.cluster import Cluster
+from integration_test.harness.command_line import run_worker
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import pools
+from integration_test.harness.load import append_events
+from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.proxy import Proxy
-from integration_test.operating.test_command_line import run_worker
-from integration_test.postgres.test_incarnations import pools
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Node, Unavailable
 from reactive_orch.errors import Superseded
 

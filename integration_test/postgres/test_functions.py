@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from integration_test.chaos import planted
-from integration_test.harness.checkers import connected, prepared
-from integration_test.harness.in_process import assert_effects_match_checkpoints, checked, event, run_until_idle
+from integration_test.harness.checkers import assert_effects_match_checkpoints, checked
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import event, run_until_idle
 from integration_test.harness.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
@@ -18,7 +19,7 @@ from reactive_orch import projection as make_projection
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
 pytestmark = pytest.mark.any_server

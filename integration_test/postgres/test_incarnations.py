@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -16,31 +14,24 @@ import pytest
 
 from integration_test.chaos import planted
 from integration_test.harness import projections
-from integration_test.harness.checkers import (
-    WorkerProcess,
-    append_events,
-    assert_each_once,
-    connected,
-    generations,
-    prepared,
-    wait_handled,
-    wait_settled,
-    wait_until,
-)
-from integration_test.harness.cluster import Cluster
+from integration_test.harness.checkers import assert_each_once, generations, wait_handled, wait_settled
+from integration_test.harness.cluster import Cluster, Standby, migrate
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import pools
+from integration_test.harness.load import append_events
+from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.proxy import Proxy
-from integration_test.operating.test_command_line import Standby
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Node, Worker
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.incarnation import NEVER
 from reactive_orch.model import WorkerState
-from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.membership.adopting import Adopting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
     from reactive_orch.runtime.membership.adoption import Adoption
 
 NAME = "moved"
@@ -64,7 +55,7 @@ def pair(cluster: Cluster) -> Iterator[Pair]:
     """The two servers before the promotion."""
     with Cluster(cluster.version) as primary:
         url = primary.create_database(NAME)
-        subprocess.run([sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url], check=True)
+        migrate(url)
         with Standby(primary) as standby:
             yield Pair(url, standby.url(NAME))
 
@@ -79,16 +70,6 @@ async def promoted(pair: Pair) -> None:
 
         await wait_until(replayed, what="the standby has it all")
         await new.fetchval("SELECT pg_promote()")
-
-
-@contextlib.asynccontextmanager
-async def pools(url: str) -> AsyncIterator[Database]:
-    database = Database(url, label="test", connections_max=4, handler_timeout_s=60)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 @pytest.mark.any_server
@@ -235,13 +216,13 @@ async def test_an_id_drawn_twice_is_not_shared(database: str) -> None:
     async with prepared(database) as db, WorkerProcess(database, "one", options=patient) as one:
         await one.ready()
         member = await one.member()
-        one.signal(signal.SIGSTOP)
+        one.send(signal.SIGSTOP)
         await db.execute(_LOSE_TAIL)
         await db.fetchval("SELECT setval('reactive_orch.member_ids', $1, false)", member)
         async with WorkerProcess(database, "other", options=patient) as other:
             await other.ready()
             assert await other.member() == member
-            one.signal(signal.SIGCONT)
+            one.send(signal.SIGCONT)
             await wait_settled(db, members=2)
             assert await one.member() != await other.member() == member
             await append_events(db, 50)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import random
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration_test.chaos import planted
-from integration_test.harness.checkers import WorkerProcess, append_events, connected, prepared, wait_handled
+from integration_test.harness.checkers import wait_handled
+from integration_test.harness.cluster import migrate
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.load import append_events
+from integration_test.harness.logs import RETYPED, read_all
+from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import recorder
 from reactive_orch import Config, Event, Node, ProjectionFailed, Worker, projection
-from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import windows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
 
 pytestmark = pytest.mark.any_server
 
@@ -29,7 +31,6 @@ ODD = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, created_at)
 VALUES ('Odd', $1, 1, 'E', $2::text::timestamptz) RETURNING global_position
 """
-EVERYWHERE = tuple(range(64))
 
 
 async def run_until_idle(url: str, *projections: Any, **settings: Any) -> None:
@@ -109,16 +110,6 @@ async def test_the_log_gets_other_types_while_workers_read_it(database: str) -> 
         assert {row["times"] for row in await connection.fetch(TIMES)} == {1}
 
 
-RETYPED = """
-BEGIN;
-DROP VIEW reactive_orch.event_log;
-ALTER TABLE reactive_orch.events ALTER COLUMN event_version TYPE bigint;
-CREATE VIEW reactive_orch.event_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
-       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
-FROM reactive_orch.events;
-COMMIT;
-"""
 TIMES = "SELECT count(*) AS times FROM public.handled GROUP BY position"
 
 
@@ -187,7 +178,7 @@ async def encoded(cluster: Cluster, encoding: str) -> AsyncIterator[str]:
     async with connected(cluster.url()) as connection:
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
     url = cluster.url(name)
-    subprocess.run([sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url], check=True)
+    migrate(url)
     try:
         yield url
     finally:
@@ -233,18 +224,6 @@ async def read_in_windows_of_all_sizes(url: str) -> None:
 
 def held(event: Event) -> int:
     return len(event.payload) + len(event.metadata_json) + len(event.trace_id or "")
-
-
-async def read_all(connection: Connection, head: int, bytes_max: int, *, scattered: bool) -> list[Sequence[Event]]:
-    """Read on from where each window ends, as lanes do."""
-    found, low = [], 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "WINDOW_BYTES_MAX", bytes_max)
-        while low < head:
-            window = Window(EVERYWHERE, low, min(low + 150, head), 100, scattered)
-            events, low, _ = await windows.read_window(connection, window, Filter())
-            found.append(events)
-    return found
 
 
 async def test_large_metadata_and_texts_are_read_a_few_at_a_time(database: str) -> None:

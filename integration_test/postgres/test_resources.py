@@ -9,14 +9,16 @@ import anyio
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import append_events, connected, wait_until
+from integration_test.harness.connections import connected
+from integration_test.harness.load import append_events
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.errors import Exhausted
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.faults import Kind, classify, classify_foreign
 
 if TYPE_CHECKING:
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 pytestmark = pytest.mark.any_server
 

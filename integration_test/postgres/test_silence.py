@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from integration_test.harness.checkers import append_events, connected, wait_until
+from integration_test.harness.connections import connected
+from integration_test.harness.load import append_events
 from integration_test.harness.proxy import Proxy
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.connection import marks_of

@@ -8,10 +8,12 @@ import anyio
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import connected, prepared, wait_handled, wait_until
-from integration_test.harness.in_process import checked, event, failure, serving
+from integration_test.harness.checkers import checked, wait_handled
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import event, failure, serving
+from integration_test.harness.logs import RETYPED
 from integration_test.harness.projections import recorder
-from integration_test.postgres.test_odd_rows import RETYPED
+from integration_test.harness.waiting import wait_until
 from reactive_orch import append
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Filter, Window

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 import reactive_orch
-from integration_test.harness.checkers import connected
+from integration_test.harness.connections import connected
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import Checkpoint, Filter, Window
 from reactive_orch.postgres import windows

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from integration_test.harness.checkers import connected
-from integration_test.postgres.test_odd_rows import read_all
+from integration_test.harness.connections import connected
+from integration_test.harness.logs import read_all
 from reactive_orch.postgres import windows
 
 pytestmark = pytest.mark.any_server

@@ -11,31 +11,26 @@ import anyio
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import (
-    TIMEOUT_S,
-    WorkerProcess,
-    append_events,
-    assert_each_once,
-    connected,
-    prepared,
-    wait_handled,
-    wait_until,
-)
+from integration_test.harness.checkers import assert_each_once, wait_handled
+from integration_test.harness.command_line import CONFIG, run, run_worker
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import serving
+from integration_test.harness.load import append_events
+from integration_test.harness.logs import HANDLED, SEQUENCE, all_handled, handled_up_to, leaves, rewind
+from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import handled
-from integration_test.operating.test_command_line import CONFIG, run, run_worker
-from reactive_orch import Config, ConfigError, NewEvent, Node, UnsafeLog, Worker, append
+from integration_test.harness.waiting import TIMEOUT_S, wait_until
+from reactive_orch import ConfigError, NewEvent, UnsafeLog, append
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, Filter, Swap, Window
 from reactive_orch.postgres import checkpoints, log_check, windows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 
-SEQUENCE = "reactive_orch.events_global_position_seq"
-HANDLED = ("--projection", "integration_test.harness.projections:handled")
 ODD = "müller-1", "key-ü", "straße"
 
 FLAWS = [
@@ -65,17 +60,6 @@ FLAWS = [
 
 
 @contextlib.asynccontextmanager
-async def serving(url: str, *, until_idle: bool = False) -> AsyncIterator[None]:
-    """Run a worker inside the test for the block; how it ends is the block's exception."""
-    async with Node(Config(database_url=url)) as node, anyio.create_task_group() as tasks:
-        worker = Worker(node, "test", [handled], until_idle=until_idle)
-        tasks.start_soon(worker.run)
-        yield
-        if not until_idle:
-            worker.stop()
-
-
-@contextlib.asynccontextmanager
 async def plain_owner(url: str) -> AsyncIterator[str]:
     """Give the schema to a role that is no superuser; yields the URL with which it connects."""
     role = f"owner_{uuid4().hex[:8]}"
@@ -93,19 +77,10 @@ async def plain_owner(url: str) -> AsyncIterator[str]:
             await connection.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    """Yield the exceptions in a group and its groups."""
-    for inner in group.exceptions:
-        if isinstance(inner, BaseExceptionGroup):
-            yield from leaves(inner)
-        else:
-            yield inner
-
-
 async def assert_refused_while_running(url: str, connection: Connection, change: str) -> None:
     """Run a worker, change something under it, and wait until it has ended for that."""
     try:
-        async with serving(url):
+        async with serving(url, handled):
             await wait_handled(connection)
             await connection.execute(change)
             await anyio.sleep_forever()
@@ -227,23 +202,6 @@ async def test_what_was_read_under_row_level_security_moves_no_checkpoint(databa
             await checkpoints.save(reader, "test", "handled", swaps)
 
 
-async def handled_up_to(connection: Connection, url: str, events: int) -> None:
-    """Append events and let a worker handle them and save."""
-    await append_events(connection, events)
-    await all_handled(connection, url)
-
-
-async def all_handled(connection: Connection, url: str) -> None:
-    """Let a worker handle what is there, and check that by now everything was, once."""
-    async with asyncio.timeout(TIMEOUT_S), serving(url, until_idle=True):
-        pass
-    await assert_each_once(connection)
-
-
-async def rewind(url: str, to: str) -> None:
-    (await run("rewind", "--replica-set=test", "--projection=handled", f"--to={to}", DATABASE_URL=url)).done()
-
-
 @pytest.mark.parametrize(
     "reset",
     [
@@ -288,7 +246,7 @@ async def test_emptying_and_rewriting_the_table_change_nothing(database: str) ->
     """Positions go on after a TRUNCATE without RESTART; VACUUM FULL and CLUSTER give the table another file."""
     async with prepared(database) as connection:
         await append_events(connection, 50)
-        async with serving(database):
+        async with serving(database, handled):
             await wait_handled(connection)
             await connection.execute("VACUUM FULL reactive_orch.events")
             await connection.execute("CLUSTER reactive_orch.events USING events_pkey")
@@ -352,7 +310,7 @@ async def test_checkpoints_deleted_under_a_running_worker(database: str) -> None
         await append_events(connection, 20)
         said = []
         try:
-            async with serving(database):
+            async with serving(database, handled):
                 await wait_handled(connection)
                 await connection.execute("DELETE FROM reactive_orch.checkpoints")
                 await append_events(connection, 20)

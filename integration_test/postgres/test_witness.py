@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from integration_test.harness.checkers import append_events, connected, prepared
-from integration_test.postgres.test_changed_logs import PLANT
-from integration_test.postgres.test_unsafe_logs import SEQUENCE, handled_up_to
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.load import append_events
+from integration_test.harness.logs import PLANT, SEQUENCE, handled_up_to
 from reactive_orch import UnsafeLog
 from reactive_orch.postgres import log_check
 

@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import (
-    WorkerProcess,
-    assert_each_once,
-    connected,
-    prepared,
-    wait_handled,
-    wait_until,
-)
-from integration_test.harness.cluster import Cluster
-from integration_test.operating.test_command_line import Standby
+from integration_test.harness.checkers import assert_each_once, wait_handled
+from integration_test.harness.cluster import Cluster, Standby
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.processes import WorkerProcess
+from integration_test.harness.waiting import wait_until
 from reactive_orch.postgres import log, migrations
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 INSERT = (
     "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "

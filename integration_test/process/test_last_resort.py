@@ -14,21 +14,18 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from integration_test.harness.checkers import ROOT, TIMEOUT_S, prepared, wait_handled, wait_until
-from integration_test.harness.in_process import (
-    assert_effects_match_checkpoints,
-    checked,
-    event,
-    run_until_idle,
-    serving,
-)
+from integration_test.harness.checkers import assert_effects_match_checkpoints, checked, wait_handled
+from integration_test.harness.connections import prepared
+from integration_test.harness.in_process import event, run_until_idle, serving
+from integration_test.harness.processes import ROOT
 from integration_test.harness.projections import handled, record
+from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import ReactiveOrchError, append
 from reactive_orch import __main__ as ended_by
 from reactive_orch import projection as make_projection
 
 if TYPE_CHECKING:
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
 pytestmark = pytest.mark.any_server

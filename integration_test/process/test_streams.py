@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration_test.harness.cases import thorough
-from integration_test.harness.checkers import ROOT, connected, wait_until
-from integration_test.operating.test_command_line import run, started
+from integration_test.harness.command_line import run, started
+from integration_test.harness.connections import connected
+from integration_test.harness.processes import ROOT
+from integration_test.harness.waiting import wait_until
 from reactive_orch.embedded import server as embedded
 
 if TYPE_CHECKING:

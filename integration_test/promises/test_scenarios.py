@@ -13,26 +13,22 @@ import anyio
 import pytest
 
 from integration_test.harness.checkers import (
-    Load,
-    WorkerProcess,
-    append_events,
     assert_each_once,
     assert_in_order,
     assert_nobody_left,
     backends,
-    connected,
-    gate_closed,
     generations,
     handled_by,
     owners,
-    partitions_of,
-    prepared,
     wait_all_handle,
     wait_handled,
     wait_settled,
-    wait_until,
 )
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.load import Load, append_events, gate_closed
+from integration_test.harness.processes import WorkerProcess, partitions_of
 from integration_test.harness.projections import CURED, POISON, recorder
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, NewEvent, Node, Worker, append
 from reactive_orch.model import WorkerState
 from reactive_orch.postgres.database import COORDINATION_CONNECTIONS_MAX
@@ -40,7 +36,8 @@ from reactive_orch.postgres.database import COORDINATION_CONNECTIONS_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from integration_test.harness.checkers import AtGate, Connection
+    from integration_test.harness.connections import Connection
+    from integration_test.harness.load import AtGate
 
 pytestmark = pytest.mark.any_server
 
@@ -178,7 +175,7 @@ async def test_stale_worker_cleanup(database: str) -> None:
         async with Load(database), gate_closed(database) as at_gate:
             # Both wait inside a batch: the frozen one goes on holding its rows.
             await wait_until(lambda: equals(at_gate, 2), what="both are in a batch")
-            b.signal(signal.SIGSTOP)
+            b.send(signal.SIGSTOP)
             await wait_until(lambda: is_removed(connection, frozen), what="the frozen worker is removed")
         # Nobody joins, and yet what the frozen one held is served.
         await wait_handled(connection, projection)
@@ -186,7 +183,7 @@ async def test_stale_worker_cleanup(database: str) -> None:
         removal = (await generations(connection))[-1]
         assert (removal["reason"], removal["subjects"], removal["members"]) == ("stale", [frozen], [survivor])
 
-        b.signal(signal.SIGCONT)
+        b.send(signal.SIGCONT)
         await b.said(f"worker {frozen} was removed from test")
         await wait_settled(connection, members=2)
         async with Load(database) as load:
@@ -225,7 +222,7 @@ async def test_graceful_shutdown_during_coordination(database: str) -> None:
             await b.stop()
             c = await started("c")
             await wait_until(lambda: is_unsettled(connection, members=2), what="c takes part in a rebalance")
-            a.signal(signal.SIGTERM)
+            a.send(signal.SIGTERM)
             await wait_until(lambda: is_stopping(a), what="a is stopping")
             assert await at_gate() == 1
         assert await a.wait() == 0
@@ -296,7 +293,7 @@ async def test_graceful_shutdown_during_execution(database: str) -> None:
         async with worker("a") as a:
             async with gate_closed(database) as at_gate:
                 await wait_until(at_gate, what="a batch is in flight")
-                a.signal(signal.SIGTERM)
+                a.send(signal.SIGTERM)
                 await wait_until(lambda: is_stopping(a), what="a is stopping")
                 assert await at_gate() == 1
                 a.assert_running()
@@ -308,9 +305,9 @@ async def test_graceful_shutdown_during_execution(database: str) -> None:
 
         async with gate_closed(database) as at_gate, worker("b") as b:
             await wait_until(at_gate, what="a batch is in flight")
-            b.signal(signal.SIGTERM)
+            b.send(signal.SIGTERM)
             await wait_until(lambda: is_stopping(b), what="b is stopping")
-            b.signal(signal.SIGTERM)
+            b.send(signal.SIGTERM)
             assert await b.wait() == 1
             assert await saved(connection, projection) == 20
 
@@ -343,7 +340,7 @@ async def test_multiple_replica_sets_independent(database: str) -> None:
         assert loads(await owners(connection, replica_set="billing")) == [PARTITIONS]
 
         await a.stop()
-        b.signal(signal.SIGKILL)
+        b.send(signal.SIGKILL)
         await b.wait()
         await wait_all_handle(connection, "c", replica_set="billing")
         async with WorkerProcess(database, "d", "orders") as d:
@@ -413,7 +410,7 @@ async def test_recovery_after_restart(database: str) -> None:
                 await a.ready()
                 # Killed inside its first batch: nothing of it may stay.
                 await wait_until(at_gate, what="a batch is in flight")
-                a.signal(signal.SIGKILL)
+                a.send(signal.SIGKILL)
                 assert await a.wait() == -signal.SIGKILL
             assert await handled_by(connection, projection) == {}
         for name in "bc":
@@ -421,7 +418,7 @@ async def test_recovery_after_restart(database: str) -> None:
             async with WorkerProcess(database, name, projections=[projection]) as killed:
                 await wait_all_handle(connection, name, projection)
                 await load.more(100)
-                killed.signal(signal.SIGKILL)
+                killed.send(signal.SIGKILL)
                 assert await killed.wait() == -signal.SIGKILL
         checkpoint = await saved(connection, projection)
         async with WorkerProcess(database, "d", projections=[projection]):
@@ -443,7 +440,7 @@ async def test_worker_count_changes_under_load(database: str) -> None:
             leaving = [workers.pop(0) for _ in range(len(workers) - count)]
             joining = [WorkerProcess(database, f"w{next(names)}") for _ in range(count - len(workers))]
             for worker in leaving:
-                worker.signal(signal.SIGTERM)
+                worker.send(signal.SIGTERM)
             workers.extend([await stack.enter_async_context(worker) for worker in joining])
             assert [await worker.wait() for worker in leaving] == [0] * len(leaving)
             await wait_settled(connection, members=count)

@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from integration_test.harness.checkers import TIMEOUT_S, append_events, assert_each_once, prepared
+from integration_test.harness.checkers import assert_each_once
+from integration_test.harness.connections import prepared
+from integration_test.harness.load import append_events
 from integration_test.harness.projections import recorder
+from integration_test.harness.waiting import TIMEOUT_S
 from reactive_orch import Config, ConfigError, Filter, Node, Worker
 
 

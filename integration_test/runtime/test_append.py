@@ -14,22 +14,18 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from integration_test.harness.cases import thorough
-from integration_test.harness.checkers import (
-    WorkerProcess,
-    assert_each_once,
-    connected,
-    prepared,
-    wait_handled,
-    wait_until,
-)
-from integration_test.operating.test_command_line import run
+from integration_test.harness.checkers import assert_each_once, wait_handled
+from integration_test.harness.command_line import run
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.processes import WorkerProcess
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Conflict, Expected, NewEvent, append, read_stream
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 APPENDERS = 8
 

@@ -10,15 +10,16 @@ from uuid import uuid4
 
 import pytest
 
-from integration_test.harness.checkers import prepared, wait_until
-from integration_test.operating.test_command_line import UNREACHABLE, run
+from integration_test.harness.command_line import UNREACHABLE, run
+from integration_test.harness.connections import prepared
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Conflict, NewEvent, append
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 pytestmark = pytest.mark.any_server
 

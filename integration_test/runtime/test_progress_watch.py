@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration_test.chaos import planted
-from integration_test.harness.checkers import append_events, connected, gate_closed, prepared, wait_until
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.health import ILL, WELL, running, says
+from integration_test.harness.load import append_events, gate_closed
 from integration_test.harness.projections import handled, handled_at_gate
 from integration_test.harness.telemetry_projections import betraying
-from integration_test.http.test_health import ILL, WELL, running, says
+from integration_test.harness.waiting import wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.core import health
 from reactive_orch.model import Filter, WorkerState
@@ -27,7 +29,7 @@ from reactive_orch.telemetry.registry import REGISTRY
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
     from reactive_orch import Node
 
 

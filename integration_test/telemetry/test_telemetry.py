@@ -17,23 +17,14 @@ import anyio
 import pytest
 
 from integration_test.harness.cases import thorough
-from integration_test.harness.checkers import (
-    ROOT,
-    Load,
-    WorkerProcess,
-    append_events,
-    connected,
-    gate_closed,
-    generations,
-    prepared,
-    wait_all_handle,
-    wait_handled,
-    wait_settled,
-    wait_until,
-)
+from integration_test.harness.checkers import generations, wait_all_handle, wait_handled, wait_settled
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.load import Load, append_events, gate_closed
 from integration_test.harness.otlp import Mood, Protocol, Receiver, Span
+from integration_test.harness.processes import ROOT, WorkerProcess
 from integration_test.harness.projections import POISON, handled
 from integration_test.harness.telemetry_projections import SECRET
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, NewEvent, Node, Worker, append
 from reactive_orch.telemetry.metric_names import METRICS, Kind, Metric
 from reactive_orch.telemetry.span_names import SPANS
@@ -41,7 +32,7 @@ from reactive_orch.telemetry.span_names import SPANS
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
 
 pytestmark = pytest.mark.any_server
 
@@ -121,7 +112,7 @@ async def test_every_generation_is_one_trace(database: str) -> None:
         await c.stop()
         await wait_settled(connection, members=2)
         killed = await b.member()
-        b.signal(signal.SIGKILL)
+        b.send(signal.SIGKILL)
         await wait_settled(connection, members=1)
         await load.stop()
         await a.stop()
@@ -164,11 +155,11 @@ async def test_the_death_of_who_decided_leaves_no_orphans(database: str) -> None
         written = asyncio.Event()
         await listener.add_listener("reactive_orch_generations", lambda *_: written.set())
         first = min(workers)
-        workers.pop(first).signal(signal.SIGKILL)
+        workers.pop(first).send(signal.SIGKILL)
         await written.wait()
         decision = (await generations(connection))[-1]
         assert (decision["number"], decision["reason"]) == (before["number"] + 1, "death")
-        workers.pop(decision["initiator"]).signal(signal.SIGKILL)
+        workers.pop(decision["initiator"]).send(signal.SIGKILL)
         await wait_settled(connection, members=2)
         may_lose = {decision["number"]}
         for worker in workers.values():
@@ -247,9 +238,9 @@ async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
         async with WorkerProcess(database, "b", projections=modules, options=traced, env=received.env()) as b:
             await b.ready()
             await wait_settled(connection, members=2)
-            b.signal(signal.SIGSTOP)
+            b.send(signal.SIGSTOP)
             await wait_settled(connection, members=1)
-            b.signal(signal.SIGCONT)
+            b.send(signal.SIGCONT)
             await wait_until(lambda: arrived(received, "expelled "), what="the expelled one tells")
         async with connected(database) as writer, writer.transaction():
             await append_events(writer, 5)
@@ -434,9 +425,9 @@ async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
             async with WorkerProcess(database, "b") as b:
                 await b.ready()
                 await a.said("generation 2 of test .* adopted in")
-                a.signal(signal.SIGSTOP)
+                a.send(signal.SIGSTOP)
                 await wait_settled(connection, members=1)
-                a.signal(signal.SIGCONT)
+                a.send(signal.SIGCONT)
                 await a.said("was removed")
                 await a.said("generation 4 of test .* adopted in")
             await a.said("generation 5 of test .* adopted in")

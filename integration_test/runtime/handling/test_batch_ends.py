@@ -10,14 +10,9 @@ import asyncpg
 import pytest
 
 from integration_test.chaos import planted
-from integration_test.harness.checkers import prepared
-from integration_test.harness.in_process import (
-    assert_effects_match_checkpoints,
-    checked,
-    event,
-    failure,
-    run_until_idle,
-)
+from integration_test.harness.checkers import assert_effects_match_checkpoints, checked
+from integration_test.harness.connections import prepared
+from integration_test.harness.in_process import event, failure, run_until_idle
 from integration_test.harness.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
@@ -25,7 +20,7 @@ from reactive_orch import projection as make_projection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
 pytestmark = pytest.mark.any_server

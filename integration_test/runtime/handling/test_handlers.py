@@ -16,16 +16,9 @@ from opentelemetry import baggage, context
 
 from integration_test.chaos import planted
 from integration_test.harness.cases import EVENT_BY_EVENT_AND_IN_BATCHES
-from integration_test.harness.checkers import connected, prepared
-from integration_test.harness.in_process import (
-    acting_at_bad_events,
-    assert_effects_match_checkpoints,
-    checked,
-    event,
-    failure,
-    run_until_idle,
-    serving,
-)
+from integration_test.harness.checkers import assert_effects_match_checkpoints, checked
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import acting_at_bad_events, event, failure, run_until_idle, serving
 from integration_test.harness.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
@@ -33,8 +26,8 @@ from reactive_orch import projection as make_projection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
 pytestmark = pytest.mark.any_server

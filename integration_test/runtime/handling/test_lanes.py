@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from integration_test.harness.checkers import append_events, connected, stand, wait_until
+from integration_test.harness.connections import connected
+from integration_test.harness.load import append_events, stand
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.handling import lane
@@ -21,7 +23,7 @@ from reactive_orch.runtime.reading.follower import LogFollower
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from integration_test.harness.checkers import Connection
+    from integration_test.harness.connections import Connection
     from reactive_orch.runtime.wakeup import Wakeup
 
 pytestmark = pytest.mark.any_server

@@ -14,20 +14,18 @@ import pytest
 from integration_test.chaos import scenarios
 from integration_test.harness.arena import database as made
 from integration_test.harness.checkers import (
-    append_events,
     assert_each_once,
-    connected,
-    gate_closed,
     generations,
     handled_by,
     owners,
-    prepared,
     wait_handled,
     wait_settled,
-    wait_until,
 )
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.load import append_events, gate_closed
 from integration_test.harness.projections import GATE, record, recorder
 from integration_test.harness.proxy import Proxy
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.model import WorkerState
 from reactive_orch.postgres import checkpoints
@@ -38,8 +36,8 @@ from reactive_orch.runtime.membership.turns import Membership
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
     from reactive_orch.model import MemberId
 
 pytestmark = pytest.mark.any_server

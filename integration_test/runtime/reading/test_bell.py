@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from integration_test.harness.checkers import connected, wait_until
+from integration_test.harness.connections import connected
+from integration_test.harness.waiting import wait_until
 from reactive_orch.core import waking
 from reactive_orch.core.frontier import Frontier
 from reactive_orch.postgres import log
@@ -27,8 +28,8 @@ from reactive_orch.runtime.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from integration_test.harness.checkers import Connection
     from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
     from reactive_orch.postgres.connection import BatchConnection
 
 NEVER_S = 100_000.0

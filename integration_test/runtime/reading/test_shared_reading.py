@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from integration_test.harness.checkers import append_events, connected, wait_until
+from integration_test.harness.connections import connected
+from integration_test.harness.load import append_events
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailable, Worker, projection
 from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import windows

@@ -1,0 +1,84 @@
+"""Commands as their users run them, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from integration_test.harness.processes import ROOT
+from integration_test.harness.waiting import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CONFIG, UNREACHABLE, FAILED = 2, 3, 1
+UNUSED_PORT = 1
+NOBODY_LISTENS = f"postgresql://postgres@127.0.0.1:{UNUSED_PORT}/nothing"
+
+
+def _environment(variables: dict[str, str]) -> dict[str, str]:
+    of_databases = re.compile(r"DATABASE_URL|POSTGRES_|PG(?!15_BIN)")
+    ours = {name: value for name, value in os.environ.items() if not of_databases.match(name)}
+    return {**ours, "PYTHONPATH": str(ROOT), **variables}
+
+
+class Ended(NamedTuple):
+    """What is left of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    def complaint(self, code: int = CONFIG) -> str:
+        """Return the one line on standard error, which must be all there is."""
+        assert self.code == code, self
+        assert re.fullmatch(r"reactive_orch: [^\n]+\n", self.err), self
+        return self.err.removeprefix("reactive_orch: ").rstrip("\n")
+
+    def done(self) -> str:
+        """Return the output of a command that did its work without a word of complaint."""
+        assert (self.code, self.err) == (0, ""), self
+        return self.out
+
+
+@contextlib.asynccontextmanager
+async def started(
+    *arguments: str, cwd: Path = ROOT, stdin: int = asyncio.subprocess.PIPE, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start a command; `variables` are all that its environment says of databases. Killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactive_orch", *arguments),
+        cwd=cwd,
+        env=_environment(variables),
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def run(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **variables: str) -> Ended:
+    """Run a command to its end."""
+    piped = asyncio.subprocess.PIPE
+    async with asyncio.timeout(TIMEOUT_S), started(*arguments, cwd=cwd, stdin=piped, **variables) as process:
+        out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
+    assert process.returncode is not None
+    # Debug mode (make test-debug) also tells of slow steps: that is not the command's own word.
+    return Ended(process.returncode, out.decode(), re.sub(r"(?m)^Executing <.* took .* seconds\n", "", err.decode()))
+
+
+async def run_worker(*arguments: str, url: str = NOBODY_LISTENS, cwd: Path = ROOT) -> Ended:
+    """Run a worker that has nothing to do; unless told otherwise its database is out of reach."""
+    defaults = ("--replica-set", "test", "--http", "127.0.0.1:0", "--until-idle", "--database-url", url)
+    return await run(*defaults, *arguments, cwd=cwd)
