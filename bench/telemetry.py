@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from bench.scene import Server
-from integration_test.harness.checkers import projections
+from integration_test.harness import projections
 from integration_test.harness.connections import connected
 from integration_test.harness.report import machine, put_section
 
