@@ -51,10 +51,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cluster" in metafunc.fixturenames:
         versions = _versions(metafunc.config)
-        anywhere = metafunc.definition.get_closest_marker("any_server") is not None
+        each = metafunc.definition.get_closest_marker("each_server") is not None
         servers = [
             pytest.param(
-                version, id=f"pg{version}", marks=[pytest.mark.thorough] * (anywhere and version != versions[-1])
+                version, id=f"pg{version}", marks=[] if each or version == versions[-1] else [pytest.mark.thorough]
             )
             for version in versions
         ]

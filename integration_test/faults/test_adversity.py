@@ -125,6 +125,7 @@ class OddWriter:
 
 
 @pytest.mark.parametrize("two_phase", [False, True], ids=["in one phase", "two-phase commit"])
+@pytest.mark.each_server
 async def test_writers_that_wait_give_up_and_prepare(database: str, two_phase: bool) -> None:  # noqa: FBT001 - a case
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(prepared(database))
@@ -160,6 +161,7 @@ async def _end_prepared(connection: Connection) -> None:
         await connection.execute(f"ROLLBACK PREPARED '{row['gid']}'")
 
 
+@pytest.mark.each_server
 async def test_only_an_open_writer_of_this_database_holds_the_log_back(
     cluster: Cluster, template: str, database: str
 ) -> None:
@@ -203,7 +205,6 @@ async def _wait_held(worker: WorkerProcess, position: int, for_s: float) -> None
     await wait_until(held, what=f"the log is held at {position}")
 
 
-@pytest.mark.any_server
 async def test_who_holds_the_log_is_named(database: str) -> None:
     async with (
         prepared(database) as connection,
@@ -482,7 +483,6 @@ MISDEEDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
 }
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("batch", EVENT_BY_EVENT_AND_IN_BATCHES)
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 async def test_a_handler_that_misbehaves(database: str, misdeed: str, batch: bool) -> None:  # noqa: FBT001 - a case
@@ -501,7 +501,6 @@ async def test_a_handler_that_misbehaves(database: str, misdeed: str, batch: boo
         await checked(connection)
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("where", ["in the handler", "in the database"])
 async def test_a_handler_that_takes_too_long(database: str, where: str) -> None:
     @make_projection("handled")
@@ -525,7 +524,6 @@ async def test_a_handler_that_takes_too_long(database: str, where: str) -> None:
         await checked(connection)
 
 
-@pytest.mark.any_server
 async def test_what_a_handler_appends_comes_with_its_batch(database: str) -> None:
     attempts = 0
 
@@ -584,7 +582,6 @@ async def test_what_a_handler_appends_holds_nobody_back(database: str) -> None:
 # ------------------------------------------------------------------------------------------------ rewind and filters
 
 
-@pytest.mark.any_server
 async def test_a_rewind_under_load_handles_everything_once_more(database: str) -> None:
     async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(WorkerProcess(database, name, options=QUICK)) for name in "ab"]
@@ -620,7 +617,6 @@ WHERE (SELECT count(*) FROM handled h WHERE h.position = first.global_position) 
 """
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("to", ["keep", thorough("start")])
 async def test_another_filter_needs_a_rewind_and_ends_the_old_one(database: str, to: str) -> None:
     def options(name: str) -> tuple[str, ...]:
@@ -674,7 +670,6 @@ def _handles(connection: Connection, count: int) -> Callable[[], Awaitable[bool]
 # --------------------------------------------------------------------------------------------------- a bad database
 
 
-@pytest.mark.any_server
 async def test_without_any_notification(database: str) -> None:
     async with prepared(database) as connection:
         await connection.execute(
@@ -751,7 +746,6 @@ WHERE datname = current_database() AND application_name LIKE 'reactive\\_orch:%'
 """
 
 
-@pytest.mark.any_server
 async def test_a_database_restored_to_an_older_state(database: str) -> None:
     sequence = "reactive_orch.events_global_position_seq"
     says = "a checkpoint stands at position 100, beyond the end of the log at 60.*restored to an older state"

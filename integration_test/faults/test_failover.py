@@ -16,6 +16,8 @@ from integration_test.harness.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.each_server
+
 APPEND = (
     "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
     "SELECT 'Order', 'order-' || n, $1, 'OrderPlaced' FROM generate_series(1, 50) AS n"
@@ -38,7 +40,6 @@ def _handled(connection: asyncpg.Connection[asyncpg.Record], events: int) -> Cal
     return enough
 
 
-@pytest.mark.any_server
 async def test_after_a_failover_the_worker_finds_the_new_primary(cluster: Cluster) -> None:
     with Cluster(cluster.version) as primary:
         url = await _prepared(primary)

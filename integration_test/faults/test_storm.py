@@ -13,12 +13,13 @@ from integration_test.chaos.run import Options, storm
 if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster
 
+pytestmark = pytest.mark.each_server
+
 SECONDS = 20.0
 SEED = 11
 """Of the storm that is run each time; `make chaos` and `make soak` draw others."""
 
 
-@pytest.mark.any_server
 async def test_nothing_is_lost_or_done_twice_in_a_storm(cluster: Cluster) -> None:
     seed = int(os.environ.get("SEED") or SEED)
     sys.stdout.write(f"repeat it: SEED={seed}\n")

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster, StopMode
 
 
+pytestmark = pytest.mark.each_server
+
+
 async def _value(url: str, sql: str) -> object:
     connection = await asyncpg.connect(url)
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import ILL, OUT, WELL, running, says, verdict
 from integration_test.harness.load import Load, append_events, gate_closed
@@ -18,9 +16,9 @@ from reactive_orch.core import health
 from reactive_orch.model import Filter, WorkerState
 
 if TYPE_CHECKING:
-    from integration_test.harness.cluster import Cluster
+    import pytest
 
-pytestmark = pytest.mark.any_server
+    from integration_test.harness.cluster import Cluster
 
 
 async def test_health_of_a_rebalance_that_takes_too_long(database: str) -> None:

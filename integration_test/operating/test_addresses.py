@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from integration_test.harness.cluster import Cluster
 
-pytestmark = pytest.mark.any_server
-
 
 @pytest.fixture
 def services(database: str, tmp_path: Path) -> str:

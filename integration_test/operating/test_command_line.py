@@ -39,8 +39,6 @@ from reactive_orch.http import server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = pytest.mark.any_server
-
 # ------------------------------------------------------------------------------------------------------------ words
 
 

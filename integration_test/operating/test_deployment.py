@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 from integration_test.harness.processes import ROOT
 
-pytestmark = pytest.mark.any_server
-
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 

@@ -7,11 +7,8 @@ import subprocess
 import sys
 
 import asyncpg
-import pytest
 
 from integration_test.harness.processes import ROOT
-
-pytestmark = pytest.mark.any_server
 
 SHOP = ROOT / "examples" / "shop"
 

@@ -120,7 +120,6 @@ async def _hostile_calls(connection: Connection) -> int:
     return int(await connection.fetchval(called) or 0)
 
 
-@pytest.mark.any_server
 async def test_code_that_fits_better_than_postgresqls_is_never_run(empty_database: str) -> None:
     """As PostgreSQL 14 and older let everybody plant it: in public, which is on everybody's search_path."""
     async with connected(empty_database) as connection:

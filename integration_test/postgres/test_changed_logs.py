@@ -42,7 +42,6 @@ async def assert_stays_refused(connection: Connection, url: str, says: str) -> N
 # --------------------------------------------------------------------------------------------------- late events
 
 
-@pytest.mark.any_server
 async def test_an_event_behind_the_settled_end_is_noticed_by_a_running_worker(database: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 20)
@@ -64,7 +63,6 @@ async def test_an_event_behind_the_settled_end_is_noticed_by_a_running_worker(da
         await all_handled(connection, database)
 
 
-@pytest.mark.any_server
 async def test_events_that_a_view_hid_for_a_while_are_noticed_when_it_shows_them(database: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 20)
@@ -102,7 +100,6 @@ async def recorded(connection: Connection, up_to: int) -> None:
     await wait_until(lambda: connection.fetchval("SELECT up_to >= $1 FROM reactive_orch.log_witness", up_to))
 
 
-@pytest.mark.any_server
 async def test_rows_that_arrive_behind_a_sequence_set_ahead_are_noticed(database: str) -> None:
     """As on a subscriber whose subscription was dropped too early: the sequence is ahead, older rows come."""
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
@@ -113,7 +110,6 @@ async def test_rows_that_arrive_behind_a_sequence_set_ahead_are_noticed(database
         await assert_stays_refused(connection, database, "from position 21 on|at position 21 there is an event")
 
 
-@pytest.mark.any_server
 async def test_what_was_deleted_may_not_come_back_but_may_stay_away(database: str) -> None:
     """Old events are deleted before anybody looks again, and after: neither is a change of what has been read."""
     async with prepared(database) as connection:
@@ -126,7 +122,6 @@ async def test_what_was_deleted_may_not_come_back_but_may_stay_away(database: st
         assert await connection.fetchval("SELECT count(*) FROM reactive_orch.events") == 40
 
 
-@pytest.mark.any_server
 async def test_events_may_be_rewritten_where_they_are(database: str) -> None:
     """Updated rows and rewritten tables have other transactions and other places, but the same positions and ids."""
     async with prepared(database) as connection:
@@ -142,7 +137,6 @@ async def test_events_may_be_rewritten_where_they_are(database: str) -> None:
         await handled_up_to(connection, database, 20)
 
 
-@pytest.mark.any_server
 async def test_many_gaps_are_remembered_up_to_a_number(database: str) -> None:
     """Every second position is a gap: the last hundred are recorded, whatever came before."""
     async with prepared(database) as connection:
@@ -160,7 +154,6 @@ async def test_many_gaps_are_remembered_up_to_a_number(database: str) -> None:
 # ------------------------------------------------------------------------------------------- positions given twice
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("back_to", [thorough(1), 40, thorough(97)])
 async def test_a_sequence_set_back_and_beyond_while_nobody_looked_is_noticed(database: str, back_to: int) -> None:
     async with prepared(database) as connection:
@@ -175,7 +168,6 @@ async def test_a_sequence_set_back_and_beyond_while_nobody_looked_is_noticed(dat
         await all_handled(connection, database)
 
 
-@pytest.mark.any_server
 async def test_an_emptied_log_whose_trigger_was_off_is_noticed(database: str) -> None:
     """A replica's role, as a restore may use it, fires no triggers."""
     async with prepared(database) as connection:
@@ -186,7 +178,6 @@ async def test_an_emptied_log_whose_trigger_was_off_is_noticed(database: str) ->
         await assert_stays_refused(connection, database, r"not the one that|at position \d+ there is an event")
 
 
-@pytest.mark.any_server
 async def test_the_end_of_the_log_is_known_although_the_checkpoints_are_far_behind(database: str) -> None:
     """Only position 10 has been saved when the sequence falls back to 50: all the worker's windows may go beyond."""
     async with prepared(database) as connection:
@@ -198,7 +189,6 @@ async def test_the_end_of_the_log_is_known_although_the_checkpoints_are_far_behi
             await log_check.check(connection)
 
 
-@pytest.mark.any_server
 async def test_a_log_that_nobody_has_read_may_begin_anew(database: str) -> None:
     async with prepared(database) as connection:
         await handled_up_to(connection, database, 100)
@@ -209,7 +199,6 @@ async def test_a_log_that_nobody_has_read_may_begin_anew(database: str) -> None:
         await handled_up_to(connection, database, 90)
 
 
-@pytest.mark.any_server
 async def test_a_rewind_is_the_word_even_if_nobody_has_noticed_yet(database: str) -> None:
     async with prepared(database) as connection:
         await handled_up_to(connection, database, 50)
@@ -222,7 +211,6 @@ async def test_a_rewind_is_the_word_even_if_nobody_has_noticed_yet(database: str
         await handled_up_to(connection, database, 10)
 
 
-@pytest.mark.any_server
 async def test_whoever_comes_first_writes_it_down_for_all(database: str) -> None:
     """The record is one row for all processes and replica sets, and is not written more often than asked.
 
@@ -246,7 +234,6 @@ async def test_whoever_comes_first_writes_it_down_for_all(database: str) -> None
 # ------------------------------------------------------------------------------------------------ another encoding
 
 
-@pytest.mark.any_server
 async def test_a_log_restored_under_another_encoding_is_refused_until_the_rewind(cluster: Cluster) -> None:
     """The same keys are other bytes there, and fall into other partitions than their checkpoints say."""
     old = cluster.create_database("old", "--template=template0", "--encoding=LATIN1", "--locale=C")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster
     from integration_test.harness.connections import Connection
 
+pytestmark = pytest.mark.each_server
+
 STREAMS = 100
 
 NOT_C = """

@@ -57,6 +57,7 @@ async def _deny(database: str, *what: str) -> None:
 
 
 @pytest.mark.parametrize("denied", [*DENIED, ""])
+@pytest.mark.each_server
 async def test_what_may_not_be_asked_is_left_out(database: str, tenant: str, denied: str) -> None:
     await _deny(database, *(what for name, what in DENIED.items() if name == denied))
     async with pools(tenant) as own:
@@ -69,6 +70,7 @@ async def test_what_may_not_be_asked_is_left_out(database: str, tenant: str, den
             assert own.incarnation == before, "they lead to the same"
 
 
+@pytest.mark.each_server
 async def test_a_worker_runs_where_nothing_of_the_server_may_be_asked(database: str, tenant: str) -> None:
     await _deny(database, *DENIED.values(), "FUNCTION pg_control_checkpoint()", "FUNCTION pg_walfile_name(pg_lsn)")
     async with connected(database) as owner, WorkerProcess(tenant, "w") as worker:
@@ -81,6 +83,7 @@ async def test_a_worker_runs_where_nothing_of_the_server_may_be_asked(database: 
         await worker.stop()
 
 
+@pytest.mark.each_server
 async def test_a_crash_is_noticed_by_the_next_connection(cluster: Cluster) -> None:
     """The postmaster stays when a backend is killed, and something on the way may keep the ends to itself."""
     with Cluster(cluster.version) as own:
@@ -113,7 +116,6 @@ async def test_a_crash_is_noticed_by_the_next_connection(cluster: Cluster) -> No
             assert tail.is_closed()
 
 
-@pytest.mark.any_server
 async def test_a_worker_that_starts_while_the_log_is_locked_says_so(database: str) -> None:
     async with connected(database) as locker, locker.transaction():
         await locker.execute("LOCK TABLE reactive_orch.events IN ACCESS EXCLUSIVE MODE")

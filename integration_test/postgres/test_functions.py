@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
-pytestmark = pytest.mark.any_server
-
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Connection]:

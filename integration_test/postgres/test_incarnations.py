@@ -72,7 +72,6 @@ async def promoted(pair: Pair) -> None:
         await new.fetchval("SELECT pg_promote()")
 
 
-@pytest.mark.any_server
 async def test_a_new_connection_that_leads_elsewhere_ends_the_others(pair: Pair) -> None:
     async with Proxy(pair.old) as proxy, pools(proxy.url()) as database:
         own = await database.connect("tail")
@@ -128,7 +127,6 @@ async def moved(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Co
         worker.stop()
 
 
-@pytest.mark.any_server
 async def test_an_address_that_moves_while_its_old_server_lives_loses_nothing(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +136,6 @@ async def test_an_address_that_moves_while_its_old_server_lives_loses_nothing(
         assert not await new.fetchval(_BEYOND_HEAD)
 
 
-@pytest.mark.any_server
 async def test_without_the_proof_events_are_passed_over(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "_put", monkeypatch.setattr)
     planted.plant("connections_are_not_asked_where_they_lead")
@@ -173,7 +170,6 @@ SELECT 'Key', $1 || n, 1, 'Appended' FROM generate_series(1, $2) AS n
 """
 
 
-@pytest.mark.any_server
 async def test_an_adoption_of_a_past_incarnation_is_begun_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is met when the lanes have loaded anew before the worker has looked, and can be acknowledged no more."""
     begun: list[Adoption] = []
@@ -209,7 +205,6 @@ async def test_an_adoption_of_a_past_incarnation_is_begun_again(database: str, m
         worker.stop()
 
 
-@pytest.mark.any_server
 async def test_an_id_drawn_twice_is_not_shared(database: str) -> None:
     """A promoted standby that has lost the last ids gives them out again, while their members come over to it."""
     patient = ("--heartbeat", "10", "--stale-after", "60")
@@ -251,7 +246,6 @@ def silent_port() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-@pytest.mark.any_server
 async def test_a_silent_host_does_not_hide_the_primary(database: str, silent_port: int) -> None:
     host, name = database.split("@")[1].split("/")
     uri = f"postgresql://postgres@127.0.0.1:{silent_port},{host}/{name}"
@@ -262,7 +256,6 @@ async def test_a_silent_host_does_not_hide_the_primary(database: str, silent_por
             assert await one.fetchval("SELECT 1") == 1
 
 
-@pytest.mark.any_server
 async def test_of_hosts_that_fail_the_most_telling_is_reported(database: str, silent_port: int) -> None:
     host = database.split("@")[1].split("/", maxsplit=1)[0]
     url = f"postgresql://postgres@127.0.0.1:1,127.0.0.1:{silent_port},{host}/nowhere"

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster
     from integration_test.harness.connections import Connection
 
-pytestmark = pytest.mark.any_server
-
 ODD = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, created_at)
 VALUES ('Odd', $1, 1, 'E', $2::text::timestamptz) RETURNING global_position
@@ -99,6 +97,7 @@ async def test_a_log_that_lacks_a_column_is_no_events_failure(database: str) -> 
     assert "the schema reactive_orch is missing or older" in worker.log[-1]
 
 
+@pytest.mark.each_server
 async def test_the_log_gets_other_types_while_workers_read_it(database: str) -> None:
     """Plans that have become stale are made anew."""
     async with prepared(database) as connection, WorkerProcess(database, "w") as worker:
@@ -134,6 +133,7 @@ async def failure_of(url: str) -> str:
     return str(failure)
 
 
+@pytest.mark.each_server
 async def test_what_the_server_cannot_send(database: str) -> None:
     """The column is named with the server's error, as for a damaged value."""
     async with prepared(database) as connection:
@@ -155,6 +155,7 @@ FROM reactive_orch.events
 
 
 @pytest.mark.parametrize("column", ["aggregate_id", "causation_id"])
+@pytest.mark.each_server
 async def test_text_in_no_encoding(cluster: Cluster, column: str) -> None:
     """A database in SQL_ASCII takes any bytes for text."""
     async with encoded(cluster, "SQL_ASCII") as url, prepared(url) as connection:
@@ -195,6 +196,7 @@ FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS s(p,
 
 
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+@pytest.mark.each_server
 async def test_what_is_cut_off_is_known_to_be_cut_off(cluster: Cluster, encoding: str) -> None:
     async with encoded(cluster, encoding) as url:
         await read_in_windows_of_all_sizes(url)

@@ -20,8 +20,6 @@ from reactive_orch.postgres.faults import Kind, classify, classify_foreign
 if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
 
-pytestmark = pytest.mark.any_server
-
 ATTEMPTS = 6
 PAUSES_S = 0.5 * sum(0.05 * 2**n for n in range(ATTEMPTS - 1))
 """The shortest that so many attempts may take, when each pause is twice the one before, less its jitter."""

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import anyio
-import pytest
 
 from integration_test.harness.connections import connected
 from integration_test.harness.load import append_events
@@ -19,9 +18,9 @@ from reactive_orch.postgres.connection import marks_of
 from reactive_orch.postgres.database import Database
 
 if TYPE_CHECKING:
-    from reactive_orch.postgres.connection import BatchConnection
+    import pytest
 
-pytestmark = pytest.mark.any_server
+    from reactive_orch.postgres.connection import BatchConnection
 
 EVENTS = 20
 

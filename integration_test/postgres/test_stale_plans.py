@@ -20,8 +20,6 @@ from reactive_orch.model import Filter, Window
 from reactive_orch.postgres import log_check, windows
 from reactive_orch.postgres.database import Database
 
-pytestmark = pytest.mark.any_server
-
 # As the server speaks when what a session has kept does not hold any more: with an internal error, in sessions that
 # are older than the change; in newer ones all is well.
 _STALE_FOR_OLDER_SESSIONS = """
@@ -136,7 +134,6 @@ async def test_types_that_change_while_workers_read_and_append(database: str) ->
         await checked(connection)
 
 
-@pytest.mark.any_server
 async def test_a_view_that_is_made_anew_is_no_unsafe_log(database: str) -> None:
     """Made anew between two steps of one statement it is gone for that one: it is looked at again."""
     looks = 0

@@ -54,6 +54,7 @@ def parts(sql: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.each_server
 async def test_the_server_accepts(path: Path, database: str) -> None:
     refused: dict[str, str] = {}
     async with connected(database) as connection:
@@ -194,7 +195,6 @@ def check(cost: Cost, rows_max: int) -> None:
     assert cost.buffers <= 10 * rows_max + 5 * PARTITIONS
 
 
-@pytest.mark.any_server
 async def test_a_window_reads_no_more_than_two_rows_for_each_event_of_a_batch(
     cost: Callable[..., Awaitable[Cost]],
 ) -> None:
@@ -219,6 +219,7 @@ FROM generate_series(1, 400) AS n
 
 
 @pytest.mark.parametrize("wanted", [Filter(), Filter(("Order",), ("default",)), Filter(("Nothing",))])
+@pytest.mark.each_server
 async def test_scattered_or_not_a_window_brings_the_same_events(
     database: str, monkeypatch: pytest.MonkeyPatch, wanted: Filter
 ) -> None:
@@ -255,6 +256,7 @@ ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
 }
 
 
+@pytest.mark.each_server
 async def test_no_statement_reads_a_whole_table(cost: Callable[..., Awaitable[Cost]]) -> None:
     for (statement, arguments), rows_max in ROWS_MAX.items():
         check(await cost(*statement.split("."), *arguments), rows_max)

@@ -10,8 +10,6 @@ from integration_test.harness.connections import connected
 from integration_test.harness.logs import read_all
 from reactive_orch.postgres import windows
 
-pytestmark = pytest.mark.any_server
-
 _SWOLLEN = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, metadata)
 SELECT 'Swollen', 'k' || n % 13, n, 'E', jsonb_build_object('numbers', array_fill('1e100000'::numeric, ARRAY[s.size]))

@@ -91,8 +91,8 @@ async def assert_refused_while_running(url: str, connection: Connection, change:
 # ------------------------------------------------------------------------------------------------------- the rules
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize(("change", "says"), FLAWS)
+@pytest.mark.each_server
 async def test_refused_when_it_begins_and_at_the_start(database: str, change: str, says: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 20)
@@ -101,7 +101,6 @@ async def test_refused_when_it_begins_and_at_the_start(database: str, change: st
             await log_check.check(connection)
 
 
-@pytest.mark.any_server
 async def test_the_commands_say_so(database: str) -> None:
     async with prepared(database) as connection:
         await append_events(connection, 20)
@@ -113,7 +112,6 @@ async def test_the_commands_say_so(database: str) -> None:
     await run("append", *["--event-type", "T", "--aggregate-type", "A", "--aggregate-id", "1"], DATABASE_URL=database)
 
 
-@pytest.mark.any_server
 async def test_positions_drawn_in_advance_lose_nothing_before_the_refusal(database: str) -> None:
     """Sessions keep twenty positions each and use them later: below a head that looked settled."""
     async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
@@ -140,7 +138,6 @@ WHERE c.position >= e.global_position
 POLICY = "CREATE POLICY visible ON reactive_orch.events FOR ALL USING (aggregate_id = 'key-1') WITH CHECK (true)"
 
 
-@pytest.mark.any_server
 async def test_row_level_security_is_refused_at_the_start(database: str) -> None:
     async with prepared(database) as connection, plain_owner(database) as url:
         await append_events(connection, 20)
@@ -155,14 +152,12 @@ async def test_row_level_security_is_refused_at_the_start(database: str) -> None
         )
 
 
-@pytest.mark.any_server
 async def test_row_level_security_on_our_own_tables_is_refused(database: str) -> None:
     async with prepared(database) as connection, plain_owner(database) as url:
         await connection.execute("ALTER TABLE reactive_orch.checkpoints ENABLE ROW LEVEL SECURITY")
         assert "hides rows of reactive_orch.checkpoints" in (await run_worker(*HANDLED, url=url)).complaint()
 
 
-@pytest.mark.any_server
 async def test_row_level_security_in_the_middle_of_a_backlog(database: str) -> None:
     """Windows are read long before the next look at the log: what they miss must not be passed over."""
     async with prepared(database) as connection, plain_owner(database) as url:
@@ -184,7 +179,7 @@ async def test_row_level_security_in_the_middle_of_a_backlog(database: str) -> N
 # ---------------------------------------------------------------------------------------------------- another log
 
 
-@pytest.mark.any_server
+@pytest.mark.each_server
 async def test_what_was_read_under_row_level_security_moves_no_checkpoint(database: str) -> None:
     """A window brings only what can be seen: no checkpoint moves past what was hidden in it."""
     everything = Filter(None, None)
@@ -209,7 +204,6 @@ async def test_what_was_read_under_row_level_security_moves_no_checkpoint(databa
         pytest.param(f"ALTER SEQUENCE {SEQUENCE} RESTART", id="restarted"),
     ],
 )
-@pytest.mark.any_server
 async def test_a_log_that_began_anew_stays_refused_until_the_rewind(database: str, reset: str) -> None:
     async with prepared(database) as connection:
         await handled_up_to(connection, database, 100)
@@ -230,7 +224,6 @@ async def test_a_log_that_began_anew_stays_refused_until_the_rewind(database: st
         await all_handled(connection, database)
 
 
-@pytest.mark.any_server
 async def test_a_log_set_back_under_a_running_worker_stays_refused(database: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 100)
@@ -241,7 +234,6 @@ async def test_a_log_set_back_under_a_running_worker_stays_refused(database: str
             await log_check.check(connection)
 
 
-@pytest.mark.any_server
 async def test_emptying_and_rewriting_the_table_change_nothing(database: str) -> None:
     """Positions go on after a TRUNCATE without RESTART; VACUUM FULL and CLUSTER give the table another file."""
     async with prepared(database) as connection:
@@ -258,7 +250,6 @@ async def test_emptying_and_rewriting_the_table_change_nothing(database: str) ->
         await assert_each_once(connection)
 
 
-@pytest.mark.any_server
 async def test_an_encoding_is_part_of_the_log(database: str) -> None:
     """Restored under another encoding, the same key has another hash: here the record comes from such a database."""
     async with prepared(database) as connection:
@@ -275,7 +266,6 @@ async def test_an_encoding_is_part_of_the_log(database: str) -> None:
 # ---------------------------------------------------------------------------------------------- functions, deletions
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("position", [-1, 11, 10**15])
 async def test_the_rewind_function_refuses_what_is_no_settled_position(database: str, position: int) -> None:
     async with prepared(database) as connection:
@@ -285,7 +275,6 @@ async def test_the_rewind_function_refuses_what_is_no_settled_position(database:
         assert await connection.fetchval(_REWIND, "handled", 10) == 64
 
 
-@pytest.mark.any_server
 async def test_the_rewind_function_passes_no_open_writer(database: str) -> None:
     async with prepared(database) as connection, connected(database) as writer:
         await handled_up_to(connection, database, 10)
@@ -304,7 +293,6 @@ async def test_the_rewind_function_passes_no_open_writer(database: str) -> None:
 _REWIND = "SELECT reactive_orch.rewind('test', $1, $2)"
 
 
-@pytest.mark.any_server
 async def test_checkpoints_deleted_under_a_running_worker(database: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 20)
@@ -320,7 +308,6 @@ async def test_checkpoints_deleted_under_a_running_worker(database: str) -> None
         assert "checkpoints of projection handled have been deleted" in str(said)
 
 
-@pytest.mark.any_server
 async def test_deleted_checkpoints_do_not_begin_at_the_start_again(database: str) -> None:
     async with prepared(database) as connection:
         await handled_up_to(connection, database, 20)

@@ -12,8 +12,6 @@ from integration_test.harness.logs import PLANT, SEQUENCE, handled_up_to
 from reactive_orch import UnsafeLog
 from reactive_orch.postgres import log_check
 
-pytestmark = pytest.mark.any_server
-
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
 async def test_an_old_snapshot_records_no_gaps_where_events_are(

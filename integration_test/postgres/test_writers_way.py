@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from integration_test.harness.connections import Connection
 
+pytestmark = pytest.mark.each_server
+
 INSERT = (
     "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
     "VALUES ('Key', gen_random_uuid()::text, 1, 'Written') RETURNING global_position"

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
-pytestmark = pytest.mark.any_server
-
 _left: list[object] = []
 
 

@@ -25,8 +25,6 @@ from reactive_orch.embedded import server as embedded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.any_server
-
 
 async def _shell(command: str, *, closed: str) -> tuple[int | None, bytes]:
     """Run a command of ours with some streams closed; return its exit code and what it says on the others."""

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from integration_test.harness.load import AtGate
 
-pytestmark = pytest.mark.any_server
-
 PARTITIONS = 64
 QUICK = ("--heartbeat", "0.3", "--stale-after", "2")
 

@@ -424,7 +424,6 @@ async def test_who_may_only_insert_can_append(database: str, writer: Connection)
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("expected", ["any", thorough("none"), thorough("3")])
 async def test_however_many_lines_are_appended_by_statements_that_end_in_time(
     connection: Connection, database: str, expected: str

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from integration_test.harness.connections import Connection
 
-pytestmark = pytest.mark.any_server
-
 _STREAMS = "events_bounded_context_aggregate_type_aggregate_id_aggregat_key"
 _LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 _VERSIONS = "SELECT aggregate_id, count(*) FROM reactive_orch.events GROUP BY 1"

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from reactive_orch import Node
 
 
-pytestmark = pytest.mark.any_server
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say it after a moment rather than after 10 s."""

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from integration_test.harness.connections import Connection
 
-pytestmark = pytest.mark.any_server
-
 QUICK = ("--heartbeat", "0.3", "--stale-after", "2")
 OURS = "integration_test.harness.telemetry_projections"
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
-pytestmark = pytest.mark.any_server
-
 
 _BACK = """
 WITH back AS (

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
-pytestmark = pytest.mark.any_server
-
 
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:

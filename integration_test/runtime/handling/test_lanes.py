@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch.runtime.wakeup import Wakeup
 
-pytestmark = pytest.mark.any_server
-
 LANES = 4
 BACKLOG = 150_000
 FRESH, FRESH_EVERY = 15, 2500

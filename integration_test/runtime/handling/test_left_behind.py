@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
-pytestmark = pytest.mark.any_server
-
 LEFTOVERS = {
     "prepared": "PREPARE by_name AS SELECT 1",
     "prepared by an odd name": 'PREPARE "By ""name""; x" (integer) AS SELECT $1',

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch.model import MemberId
 
-pytestmark = pytest.mark.any_server
-
 PARTITIONS = 64
 
 

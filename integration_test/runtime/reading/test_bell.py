@@ -194,14 +194,12 @@ async def _write(writer: Connection, level: Any, chance: random.Random) -> int:
     return position
 
 
-@pytest.mark.any_server
 @pytest.mark.usefixtures("arms_at_once")
 async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequence[str]) -> None:
     rounds, lost = await race(databases, LogFollower, lost_after_s=LOST_AFTER_S, enough=1)
     assert lost == 0, f"{lost} of {rounds}"
 
 
-@pytest.mark.any_server
 @pytest.mark.parametrize("kind", [NoSecondLook, BlindToWriters])
 @pytest.mark.usefixtures("arms_at_once")
 async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[LogFollower]) -> None:
@@ -227,6 +225,7 @@ async def disarmed(connection: Connection) -> bool:
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.each_server
 async def test_a_busy_log_disarms_the_bell_and_a_quiet_one_arms_it(database: str) -> None:
     async with connected(database) as connection, connected(database) as writer, following(database) as listening:
         await wait_until(lambda: armed(connection), what="armed while nothing is written")
@@ -252,6 +251,7 @@ async def test_a_busy_log_disarms_the_bell_and_a_quiet_one_arms_it(database: str
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.each_server
 async def test_a_busy_log_disarms_the_bell_although_somebody_always_holds_the_frontier(database: str) -> None:
     """As many writers do in turn: else each waits for the bell of the one before, and all of them for ever."""
     async with (
@@ -272,6 +272,7 @@ async def test_a_busy_log_disarms_the_bell_although_somebody_always_holds_the_fr
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.each_server
 async def test_writers_in_line_for_the_bell_disarm_it_whatever_the_rate(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +332,7 @@ async def test_while_much_is_written_a_reader_gathers(
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.each_server
 async def test_a_reader_that_finds_the_bell_disarmed_serves_at_once_and_arms_it(database: str) -> None:
     async with connected(database) as connection, connected(database) as writer:
         await connection.execute("SELECT setval('reactive_orch.bell', 0)")
@@ -343,6 +345,7 @@ async def test_a_reader_that_finds_the_bell_disarmed_serves_at_once_and_arms_it(
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.each_server
 async def test_a_reader_asleep_hears_that_another_has_disarmed_the_bell(database: str) -> None:
     async with connected(database) as other, following(database) as listening:
         await wait_until(lambda: armed(other))
@@ -351,6 +354,7 @@ async def test_a_reader_asleep_hears_that_another_has_disarmed_the_bell(database
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.each_server
 async def test_a_bell_that_was_never_set_counts_as_armed(database: str) -> None:
     async with connected(database) as connection, connected(database) as ear:
         assert await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import pytest
 
 from integration_test.harness.connections import connected
 from integration_test.harness.load import append_events
@@ -22,13 +21,13 @@ from reactive_orch.runtime.reading.window_cache import WindowCache
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    import pytest
+
     from reactive_orch.postgres.connection import AnyConnection
 
 EVENTS, BATCH = 2000, 50
 WINDOWS = EVENTS // BATCH
 NAMES = ("a", "b", "c")
-
-pytestmark = pytest.mark.any_server
 
 
 class Reads:
