@@ -35,6 +35,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
 Each module's docstring says what it guarantees.
 """
 
+from reactive_orch.appending import append
 from reactive_orch.config import Config
 from reactive_orch.errors import (
     ConfigError,
@@ -48,7 +49,6 @@ from reactive_orch.errors import (
 )
 from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
 from reactive_orch.postgres.log import read_stream
-from reactive_orch.runtime.append import append
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
 

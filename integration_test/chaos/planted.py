@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from reactive_orch import appending
 from reactive_orch.core import assignment
 from reactive_orch.core import generation as core
 from reactive_orch.core.progress import Batch, Progress
@@ -21,7 +22,6 @@ from reactive_orch.postgres import checkpoints, log, log_check, membership, put_
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.faults import translated
-from reactive_orch.runtime import append
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.runner import Runner
@@ -178,7 +178,7 @@ def put_off_appends_survive_their_savepoint() -> None:
         for columns, expected in connection.marks.take_put_off():
             await log.append_columns(connection, columns, expected)
 
-    _put(append, "put_off", keep)
+    _put(appending, "put_off", keep)
     _put(put_off, "write", write)
 
 

@@ -115,6 +115,10 @@ class Change:
     moved: int
     """Partitions that change their owner, over all projections."""
 
+    def members_after(self, snapshot: Snapshot) -> int:
+        """Return how many members there are once it is written on top of this snapshot."""
+        return sum(member.id not in self.remove for member in snapshot.members)
+
 
 class Written(NamedTuple):
     """What the statement that wrote a generation brings back; `overtaken`: the one before was not complete yet."""

@@ -11,10 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reactive_orch.model.events import Event
+    from reactive_orch.model.log import Blocker, Partition, Position, Window
+    from reactive_orch.model.membership import Acknowledged, Adopted, AdoptionSteps, Change, Snapshot, Turn, Written
     from reactive_orch.model.projections import EventHandler
+    from reactive_orch.model.status import Status
 
 
 class Subject(NamedTuple):
@@ -22,6 +25,273 @@ class Subject(NamedTuple):
 
     replica_set: str
     projection: str
+
+
+# Of the process.
+
+
+class NodeStarted(NamedTuple):
+    """A process takes part."""
+
+    status: Callable[[], Status]
+    """How it stands can be asked here, until `NodeStopped`; in any thread."""
+
+
+class NodeStopped(NamedTuple):
+    """It does not any more."""
+
+    status: Callable[[], Status]
+    """The same, not to be asked any more."""
+
+
+class Appended(NamedTuple):
+    """Events were appended by `append`; by whom it does not know."""
+
+    events: int
+
+
+class WorkerStarted(NamedTuple):
+    """A worker begins its life."""
+
+    replica_set: str
+
+
+class Notified(NamedTuple):
+    """A notification has arrived."""
+
+    channel: str
+    """`events` or `generations`."""
+    outcome: str
+    """`used`; `coalesced`: a wake-up was due anyway; `ignored`: it concerns nobody here."""
+
+
+class HeartbeatSent(NamedTuple):
+    """A heartbeat was answered, or was not."""
+
+    duration_s: float
+    outcome: str
+    """`ok`; `late`: it found a row locked; `lost`: the connection with it."""
+
+
+class SessionLost(NamedTuple):
+    """The membership connection is lost; it is made anew."""
+
+    error: BaseException
+
+
+class SessionBack(NamedTuple):
+    """The membership connection is there again."""
+
+    since_ns: int
+    """When it was lost, since 1970."""
+    error: BaseException
+    """What it was lost by."""
+
+
+class ConnectionLost(NamedTuple):
+    """Another connection outside the pools is lost; it is made anew."""
+
+    kind: str
+    """`watch` or `tail`."""
+
+
+class PoolWaited(NamedTuple):
+    """A connection of a pool was got, after so long."""
+
+    pool: str
+    waited_s: float
+
+
+class LoopMeasured(NamedTuple):
+    """By how much the event loop was late, looked at now and then."""
+
+    delay_s: float
+
+
+class LoopBlocked(NamedTuple):
+    """The event loop stood still."""
+
+    delay_s: float
+    busy: Sequence[str]
+    """The projections that have a batch in hand."""
+
+
+class Interrupted(NamedTuple):
+    """A loop passes over an error, to try again."""
+
+    place: str
+    """Which loop, one of those in the table of metrics."""
+    error: BaseException
+    replica_set: str = ""
+    projection: str = ""
+
+
+# Of the log.
+
+
+class FollowerWoke(NamedTuple):
+    """The follower looks at the log."""
+
+    source: str
+
+
+class FrontierHeld(NamedTuple):
+    """Writers have held the frontier for longer than a moment, and still do."""
+
+    settled: Position
+    holders: Sequence[Blocker]
+
+
+class FrontierReleased(NamedTuple):
+    """They do not any more."""
+
+    settled: Position
+    """Up to where the log can be read now."""
+    holders: Sequence[Blocker]
+    """Who held it when that was last looked at."""
+    held_s: float
+
+
+class RingingStopped(NamedTuple):
+    """Writers do not ring: the log is looked at by the clock."""
+
+    reason: str
+    every_s: float
+
+
+class RingingResumed(NamedTuple):
+    """They ring again."""
+
+
+# Of the worker.
+
+
+class ProjectionRefused(NamedTuple):
+    """A projection is recorded with another filter, and not run here."""
+
+    subject: Subject
+
+
+class TurnBegan(NamedTuple):
+    """A worker looks at its replica set."""
+
+    replica_set: str
+    source: str
+    """What has woken it."""
+
+
+class Looked(NamedTuple):
+    """It has seen it."""
+
+    turn: Turn
+
+
+class JoinAsked(NamedTuple):
+    """A worker asks to be a member."""
+
+    replica_set: str
+
+
+class GenerationWritten(NamedTuple):
+    """A worker has written a generation, on top of the one it saw."""
+
+    turn: Turn
+    snapshot: Snapshot
+    change: Change
+    traceparent: str
+    """What its row says."""
+    began_ns: int
+    """When the statement began and ended, since 1970."""
+    ended_ns: int
+    written: Written
+
+
+class GenerationNotWritten(NamedTuple):
+    """It has not: the replica set has moved on. With an error nobody knows whether it has."""
+
+    turn: Turn
+    traceparent: str
+    began_ns: int
+    ended_ns: int
+    error: BaseException | None
+
+
+class OrphansSpared(NamedTuple):
+    """Connections that removed workers have left behind could not be ended."""
+
+    turn: Turn
+    snapshot: Snapshot
+    connections: int
+
+
+class AdoptionEnded(NamedTuple):
+    """A member has done with a generation."""
+
+    steps: AdoptionSteps
+    facts: Adopted
+    outcome: str
+    """`acknowledged`, `superseded` or `failed`."""
+    assigned: Mapping[str, frozenset[Partition]]
+    """Projection → the partitions that the member holds by it."""
+    acknowledging: tuple[int, Acknowledged] | None
+    """When it began to acknowledge, in ns since 1970, and what came back; None if it has not."""
+    ended_ns: int
+
+    @property
+    def completed_s(self) -> float | None:
+        """How long the generation took until all had acknowledged; None unless this was the last one."""
+        created_at = self.steps.snapshot.created_at
+        completed_at = self.acknowledging[1].completed_at if self.acknowledging else None
+        return (completed_at - created_at).total_seconds() if completed_at and created_at else None
+
+
+class GenerationCompleted(NamedTuple):
+    """Every member has adopted a generation; told by the last one."""
+
+    turn: Turn
+    snapshot: Snapshot
+    last: Acknowledged
+    duration_s: float
+    """Since it was written."""
+
+
+class Expelled(NamedTuple):
+    """The others took this worker for dead."""
+
+    turn: Turn
+    snapshot: Snapshot
+
+
+class Left(NamedTuple):
+    """A worker that was asked to stop is a member no more."""
+
+    turn: Turn
+    snapshot: Snapshot
+
+
+class Unreachable(NamedTuple):
+    """A worker cannot look at its replica set."""
+
+    replica_set: str
+    error: BaseException
+
+
+class Stalled(NamedTuple):
+    """Something that should go on has not for long."""
+
+    replica_set: str
+    reason: str
+    """What, for how long, and why."""
+
+
+class Resumed(NamedTuple):
+    """It goes on."""
+
+    replica_set: str
+    what: str
+
+
+# Of a projection.
 
 
 class RunnerStarted(NamedTuple):
@@ -57,7 +327,70 @@ class BatchEnded(NamedTuple):
     """What `Tracing.batch` has given."""
 
 
-Report: TypeAlias = RunnerStarted | WindowRead | EventUnreadable | BatchEnded
+class AttemptFailed(NamedTuple):
+    """A handler has failed; the batch is rolled back and done again."""
+
+    subject: Subject
+    position: Position
+    """The batch ended here, or before."""
+    error: BaseException
+
+
+class ReadCut(NamedTuple):
+    """A window was too wide for a time-out; narrower ones follow."""
+
+    subject: Subject
+    window: Window
+    error: BaseException
+
+
+class Struck(NamedTuple):
+    """Something of a handler's has cancelled its lane after its call."""
+
+    subject: Subject
+
+
+Report: TypeAlias = (
+    NodeStarted
+    | NodeStopped
+    | Appended
+    | WorkerStarted
+    | Notified
+    | HeartbeatSent
+    | SessionLost
+    | SessionBack
+    | ConnectionLost
+    | PoolWaited
+    | LoopMeasured
+    | LoopBlocked
+    | Interrupted
+    | FollowerWoke
+    | FrontierHeld
+    | FrontierReleased
+    | RingingStopped
+    | RingingResumed
+    | ProjectionRefused
+    | TurnBegan
+    | Looked
+    | JoinAsked
+    | GenerationWritten
+    | GenerationNotWritten
+    | OrphansSpared
+    | AdoptionEnded
+    | GenerationCompleted
+    | Expelled
+    | Left
+    | Unreachable
+    | Stalled
+    | Resumed
+    | RunnerStarted
+    | WindowRead
+    | EventUnreadable
+    | BatchEnded
+    | AttemptFailed
+    | ReadCut
+    | Struck
+)
 
 Observer: TypeAlias = Callable[[Report], None]
 """Is told of each report, at once and in the task that it happens in: it must be quick, and must not wait."""
@@ -68,6 +401,13 @@ Emit: TypeAlias = Callable[[Report], None]
 
 class Tracing(Protocol):
     """What must be known before something is over. The engine works with every answer, and without one."""
+
+    def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
+        """Begin the trace of a generation; return what its row is to say, None for any.
+
+        `GenerationWritten` or `GenerationNotWritten` follows.
+        """
+        ...
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return the context that the handlers of a batch run in; it gives the traceparent of the batch, if any.
@@ -87,6 +427,9 @@ class Tracing(Protocol):
 
 class Untraced:
     """Nobody traces."""
+
+    def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> None:
+        """Begin nothing."""
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Do nothing."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.core.health import Stall
 from reactive_orch.errors import named
-from reactive_orch.telemetry.incidents import interrupted
+from reactive_orch.model.reports import Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from reactive_orch.model.reports import Emit
 
 RECENT_S = 30.0
 """An error passed over within this time explains why nothing moves: no loop pauses for longer between attempts."""
@@ -20,15 +22,16 @@ RECENT_S = 30.0
 class Interruptions:
     """Those of one loop, or of all the loops of one projection: since when nothing has succeeded, and why."""
 
-    def __init__(self) -> None:
-        """Begin undisturbed."""
+    def __init__(self, emit: Emit, *of: str) -> None:
+        """Begin undisturbed. `of`: the replica set and the projection, if it is theirs."""
         self.since: float | None = None
         """When the first error was passed over since the last success, by the monotonic clock."""
+        self._emit, self._of = emit, of
         self._last, self._last_at = "", 0.0
 
     def note(self, place: str, error: BaseException) -> None:
-        """Count an error that is passed over. `place`: which loop, one of those in the table of metrics."""
-        interrupted(place, error)
+        """Tell of an error that is passed over. `place`: which loop, one of those in the table of metrics."""
+        self._emit(Interrupted(place, error, *self._of))
         self._last, self._last_at = named(error), time.monotonic()
         self.since = self.since or self._last_at
 
@@ -48,9 +51,9 @@ class Interruptions:
 
 
 @contextlib.contextmanager
-def passing_over(place: str, *errors: type[Exception]) -> Iterator[None]:
-    """Suppress these errors in the block, counted."""
+def passing_over(emit: Emit, place: str, *errors: type[Exception], of: Sequence[str] = ()) -> Iterator[None]:
+    """Suppress these errors in the block, and tell of them. `of`: as in `Interruptions`."""
     try:
         yield
     except errors as error:
-        interrupted(place, error)
+        emit(Interrupted(place, error, *of))

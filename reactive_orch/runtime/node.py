@@ -6,7 +6,6 @@ However many replica sets and projections a process runs, it has one membership 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import socket
@@ -15,10 +14,22 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from reactive_orch.errors import ConfigError, Superseded, Unavailable, kind_of
+from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.model.reports import (
+    Interrupted,
+    LoopBlocked,
+    LoopMeasured,
+    NodeStarted,
+    NodeStopped,
+    Notified,
+    PoolWaited,
+    SessionBack,
+    SessionLost,
+    WorkerStarted,
+)
 from reactive_orch.postgres import log_check, migrations
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime import gauges
+from reactive_orch.runtime import status
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling.row_wait import RowWait
@@ -27,10 +38,7 @@ from reactive_orch.runtime.membership.leaving import Departures
 from reactive_orch.runtime.membership.session import Listeners, Session
 from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.reading.follower import LogFollower
-from reactive_orch.telemetry import metric_names as m
-from reactive_orch.telemetry.incidents import interrupted, reconnected
 from reactive_orch.telemetry.observers import watchers
-from reactive_orch.telemetry.registry import begin, bridge, count, observed, record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -38,10 +46,8 @@ if TYPE_CHECKING:
 
     from reactive_orch.config import Config
     from reactive_orch.model.reports import Observer, Tracing
+    from reactive_orch.model.status import Status
     from reactive_orch.runtime.worker import Worker
-
-_logger = logging.getLogger("reactive_orch")
-
 
 LOOP_LOOK_S = 0.25
 LOOP_DELAY_REPORTED_S = 1.0
@@ -78,17 +84,18 @@ class Node:
             connections_max=config.connections_max,
             handler_timeout_s=config.handler_timeout_s,
         )
+        emit = self.watchers.emit
         listeners = Listeners(
             events=self._ring,
             generation=self._generation,
             attention=self._attention,
-            beat=lambda duration_s, outcome: record(m.HEARTBEAT_DURATION, duration_s, outcome),
+            emit=emit,
             look=self._look,
         )
         self.session = Session(self.database, config.heartbeat_s, listeners)
-        self.follower = LogFollower(self.database, lambda: self.session.connected)
-        self.row_wait = RowWait(self.database)
-        self.departures = Departures(self.database, self.session, lambda: self.partitions_total)
+        self.follower = LogFollower(self.database, lambda: self.session.connected, emit)
+        self.row_wait = RowWait(self.database, emit)
+        self.departures = Departures(self.database, self.session, lambda: self.partitions_total, self.watchers)
         self.partitions_total = 0
         self.warm = False
         """Whether connections for a take-over have been opened."""
@@ -96,13 +103,18 @@ class Node:
         """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
         self._workers: list[Worker] = []
 
+    def status(self) -> Status:
+        """Return how this process and its workers stand; from memory, in any thread."""
+        workers = (worker.status() for worker in tuple(self._workers))
+        return status.of_process(self.database, self.session, self.follower, workers)
+
     def _ring(self) -> None:
-        count(m.NOTIFICATIONS, "events", "coalesced" if self.follower.wakeup.is_set else "used")
+        self.watchers.emit(Notified("events", "coalesced" if self.follower.wakeup.is_set else "used"))
         self.follower.wakeup.set("notify")
 
     def _generation(self, replica_set: str) -> None:
         ours = self._wake(replica_set, "notify")
-        count(m.NOTIFICATIONS, "generations", "used" if ours else "ignored")
+        self.watchers.emit(Notified("generations", "used" if ours else "ignored"))
 
     def _attention(self, replica_set: str) -> None:
         self._wake(replica_set, "heartbeat")
@@ -121,7 +133,7 @@ class Node:
     @contextlib.contextmanager
     def attached(self, worker: Worker) -> Iterator[None]:
         """Wake this worker whenever its replica set may have changed."""
-        begin(worker.replica_set)
+        self.watchers.emit(WorkerStarted(worker.replica_set))
         self._workers.append(worker)
         try:
             yield
@@ -140,10 +152,9 @@ class Node:
             self.partitions_total = await self._checked()
             await self.session.open()
             stack.push_async_callback(self.session.close)
-            self.database.waited = lambda pool, seconds: record(m.POOL_WAIT, seconds, pool)
-            begin()
-            bridge()
-            stack.enter_context(observed(lambda: gauges.of_process(self.database, self.session, self.follower)))
+            self.database.waited = lambda pool, seconds: self.watchers.emit(PoolWaited(pool, seconds))
+            self.watchers.emit(NodeStarted(self.status))
+            stack.callback(self.watchers.emit, NodeStopped(self.status))
             self.database.on_lost.append(self._look)
             await stack.enter_async_context(self._background())
             self._stack = stack.pop_all()
@@ -185,28 +196,21 @@ class Node:
             try:
                 await self.session.beat_until_lost()
             except Unavailable as error:
-                interrupted("membership", error)
-                since_ns, kind = time.time_ns(), kind_of(error)
-                _logger.warning("membership connection lost: %s", kind, extra={"event": "disconnected"})
+                since_ns, cause = time.time_ns(), error
+                self.watchers.emit(Interrupted("membership", error))
+                self.watchers.emit(SessionLost(error))
             await self._reopen()
-            reconnected("membership", since_ns, kind)
-            _logger.info("membership connection is back", extra={"event": "reconnected"})
+            self.watchers.emit(SessionBack(since_ns, cause))
 
     async def _measure_loop(self) -> None:
         while True:
             started = time.monotonic()
             await anyio.sleep(LOOP_LOOK_S)
             self.loop_delay_s = max(time.monotonic() - started - LOOP_LOOK_S, 0.0)
-            record(m.LOOP_DELAY, self.loop_delay_s)
+            self.watchers.emit(LoopMeasured(self.loop_delay_s))
             if self.loop_delay_s > LOOP_DELAY_REPORTED_S:
                 busy = sorted({name for worker in self._workers for name in worker.busy})
-                _logger.warning(
-                    "the event loop stood still for %.1f s: a handler did not await, or the process was stopped; "
-                    "projections with a batch in hand: %s",
-                    self.loop_delay_s,
-                    ", ".join(busy) or "none",
-                    extra={"event": "loop_blocked"},
-                )
+                self.watchers.emit(LoopBlocked(self.loop_delay_s, busy))
 
     async def _watch_progress(self) -> None:
         while True:
@@ -219,6 +223,6 @@ class Node:
         while True:
             await anyio.sleep(backoff.next_s())
             # ConfigError: a half-restored database, perhaps; if it stays, the follower says so and stops the process.
-            with passing_over("membership", Unavailable, Superseded, ConfigError):
+            with passing_over(self.watchers.emit, "membership", Unavailable, Superseded, ConfigError):
                 await self.session.reopen()
                 return

@@ -5,13 +5,13 @@ And whatever else its health is judged by, gathered from memory. What it means i
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.core.health import Facts, Stall
 from reactive_orch.core.standstill import Standing, Standstill
 from reactive_orch.model import WorkerState
+from reactive_orch.model.reports import Resumed, Stalled
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership.turns import LOOK_AFTER_BEATS
 
@@ -26,15 +26,13 @@ LOOK_EVERY_S = 1.0
 LOOK_OVERDUE_S = 60.0
 """A worker that looks at its replica set so much later than it should does not run any more."""
 
-_logger = logging.getLogger("reactive_orch")
-
 
 class ProgressWatch:
     """What stands still on one worker."""
 
     def __init__(self, replica_set: str, node: Node) -> None:
         """Look at nothing yet."""
-        self.turns = Interruptions()
+        self.turns = Interruptions(node.watchers.emit, replica_set)
         """Of registering, and then of looking at the replica set."""
         self._node = node
         self.stalls: tuple[Stall, ...] = ()
@@ -96,10 +94,10 @@ class ProgressWatch:
         for what, stall in now.items():
             if stall.lasts and what not in self._said:
                 self._said[what] = stall
-                _logger.warning("%s", stall, extra={"event": "stalled", "replica_set": self._replica_set})
+                self._node.watchers.emit(Stalled(self._replica_set, str(stall)))
         for what in self._said.keys() - now.keys():
             del self._said[what]
-            _logger.info("over: %s", what, extra={"event": "resumed", "replica_set": self._replica_set})
+            self._node.watchers.emit(Resumed(self._replica_set, what))
 
 
 def _standings(

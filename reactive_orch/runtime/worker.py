@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import MemberId, Partition, Projection, Snapshot, WorkerState, check_name
-from reactive_orch.runtime import gauges
+from reactive_orch.model.status import WorkerStatus
+from reactive_orch.runtime import status
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.scope import Scope
+from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership import registration
 from reactive_orch.runtime.membership.shutdown import Shutdown
 from reactive_orch.runtime.membership.turns import Membership
 from reactive_orch.runtime.progress_watch import ProgressWatch
 from reactive_orch.runtime.reading.window_cache import caches_of
-from reactive_orch.telemetry.registry import observed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ class Worker:
             raise ConfigError(msg)
         self._has_run = True
         self._shutdown.work_begins()
-        with self._node.attached(self), observed(self._gauges), self._node.watchers.tracing.quiet():
+        with self._node.attached(self), self._node.watchers.tracing.quiet():
             try:
                 accepted = await registration.register_unless(
                     self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns
@@ -148,11 +149,14 @@ class Worker:
         """See whether it gets on."""
         self._progress.look(self._runners.by_name, self._membership.state)
 
-    def _gauges(self) -> gauges.Gauges:
-        complete = self._membership.adopting.complete
-        yield from gauges.of_worker(self.replica_set, self.state, self.snapshot, complete)
-        settled = self._node.follower.settled
-        yield from gauges.of_runners(self.replica_set, self._runners.by_name, settled, self._progress)
+    def status(self) -> WorkerStatus:
+        """Return how it stands; from memory, in any thread."""
+        return WorkerStatus(
+            replica_set=self.replica_set,
+            state=self.state,
+            seen=status.of_replica_set(self.snapshot, self._membership.adopting.complete),
+            projections=status.of_projections(self._runners.by_name, self._node.follower.settled, self._progress),
+        )
 
     def _scope(self, projection: Projection) -> Scope:
         return Scope(
@@ -161,5 +165,6 @@ class Worker:
             projection=projection,
             generation=lambda: self.generation,
             changed=self._membership.reconciled,
-            rests=self._membership.idle,
+            idle=self._membership.idle,
+            interruptions=Interruptions(self._node.watchers.emit, self.replica_set, projection.name),
         )

@@ -1,4 +1,4 @@
-"""Who is told: spans, metrics, and nobody else unless an application says so.
+"""Who is told: spans, metrics and log lines, and nobody else unless an application says so.
 
 What becomes of a report is nobody's concern in the engine. An observer that raises is left out from then on.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.errors import kind_of
 from reactive_orch.model.reports import Untraced, Watchers
+from reactive_orch.telemetry import lines
 from reactive_orch.telemetry.by_type import Handles, by_type
 from reactive_orch.telemetry.metrics import Metrics
 from reactive_orch.telemetry.registry import REGISTRY
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from reactive_orch.model import Event, EventHandler
+    from reactive_orch.model import Change, Event, EventHandler, Snapshot, Turn
     from reactive_orch.model.reports import Emit, Observer, Report, Subject, Tracing
 
 _logger = logging.getLogger("reactive_orch")
 
 SPANS = Spans()
-TABLES: tuple[Handles, ...] = (SPANS.handles, Metrics(REGISTRY).handles)
-"""What is watched here, one for the process as the registry is."""
+TABLES: tuple[Handles, ...] = (SPANS.handles, Metrics(REGISTRY, SPANS.sent_of).handles, lines.HANDLES)
+"""What is watched here, one for the process as the registry is. Spans come first: exemplars name them."""
 
 
 def default_observers() -> tuple[Observer, ...]:
@@ -73,11 +74,19 @@ class Guarded:
         """Ask this one."""
         self._tracing = tracing
 
+    def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
+        """Return its traceparent of a generation."""
+        try:
+            return self._tracing.generation(turn, snapshot, change)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the tracing's
+            self._leave_out(error)
+            return None
+
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return its context of a batch."""
         try:
             return _Inside(self._tracing.batch(subject, generation, events), self._leave_out)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the tracing's
+        except Exception as error:  # noqa: BLE001 - likewise
             self._leave_out(error)
             return contextlib.nullcontext()
 

@@ -8,14 +8,13 @@ thread, so readers copy.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from reactive_orch.telemetry.metric_names import METRICS, SCOPE, Kind, Metric
+from reactive_orch.telemetry.metric_names import METRICS, Kind, Metric
 
 Labels: TypeAlias = tuple[str, ...]
 """The values of a metric's attributes, in its order."""
@@ -147,13 +146,4 @@ def attributes(metric: Metric, labels: Labels) -> dict[str, str]:
     return {**metric.constants, **given}
 
 
-def bridge() -> None:
-    """Let the application's meters see the metrics, if OpenTelemetry is in use."""
-    if "opentelemetry.metrics" in sys.modules:
-        from opentelemetry import metrics
-
-        REGISTRY.bridge(metrics.get_meter(SCOPE), histograms=True)
-
-
 REGISTRY = Registry()
-begin, count, record, observed = REGISTRY.begin, REGISTRY.count, REGISTRY.record, REGISTRY.observed

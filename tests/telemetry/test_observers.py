@@ -1,25 +1,263 @@
-"""Who is told, and that nothing of it gets back."""
+"""Who is told of what, and that nothing of it gets back."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, get_args
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import pytest
 
-from reactive_orch.model.reports import Report, RunnerStarted, Subject, Untraced, WindowRead
-from reactive_orch.telemetry.observers import TABLES, watchers
+from reactive_orch.errors import HandlerFailed, Unavailable
+from reactive_orch.model import (
+    Acknowledged,
+    Adopted,
+    AdoptionSteps,
+    Blocker,
+    Change,
+    Event,
+    Member,
+    MemberId,
+    MemberState,
+    Reason,
+    Snapshot,
+    Turn,
+    Window,
+    WorkerState,
+    Written,
+)
+from reactive_orch.model import reports as r
+from reactive_orch.model.reports import Report, Subject, Untraced
+from reactive_orch.model.status import PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
+from reactive_orch.telemetry import lines
+from reactive_orch.telemetry import metric_names as m
+from reactive_orch.telemetry.by_type import by_type
+from reactive_orch.telemetry.metrics import Metrics
+from reactive_orch.telemetry.observers import TABLES, telling, watchers
+from reactive_orch.telemetry.registry import Registry
+from reactive_orch.telemetry.spans.observer import Spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from reactive_orch.model import Event
+    from reactive_orch.telemetry.metric_names import Metric
 
 SUBJECT = Subject("set", "one")
+NOW = datetime.now(UTC)
+TURN = Turn("set", MemberId(7), "notify", noticed_ns=1_000_000_000, observed_ns=2_000_000_000, planned_ns=3_000_000_000)
+MEMBER = Member(
+    id=MemberId(8),
+    name="m",
+    state=MemberState.ACTIVE,
+    projections=frozenset({"one"}),
+    lock_held=False,
+    dead=True,
+    stale=False,
+    heartbeat_age_s=1.0,
+    stale_after_s=30.0,
+    acknowledged=3,
+)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SNAPSHOT = Snapshot(
+    generation=3,
+    members=(MEMBER, MEMBER),
+    owners={"one": (MEMBER.id,) * 4},
+    reason=Reason.JOIN,
+    traceparent=TRACEPARENT,
+    created_at=NOW,
+)
+DEATH = Change(after=3, reason=Reason.DEATH, subjects=(MEMBER.id,), admit=(), remove=(MEMBER.id,), owners={}, moved=4)
+WRITTEN = Written(4, NOW + timedelta(seconds=1), overtaken=True)
+LAST = Acknowledged(0.1, NOW, slowest=7, kept=1, notify_max_s=0.1, finish_max_s=0.1, load_max_s=0.1)
+STEPS = AdoptionSteps(turn=TURN, snapshot=SNAPSHOT, finished_ns=4_000_000_000, loaded_ns=4_000_000_000)
+FACTS = Adopted("notify", 1.0, 0.5, 0.5, gave=1, took=2, kept=3)
+ADOPTED = r.AdoptionEnded(STEPS, FACTS, "acknowledged", {"one": frozenset({1})}, (4_000_000_000, LAST), 5_000_000_000)
+HOLDER = Blocker(pid=1, prepared=None, application="a", user="u", age_s=1.0, state="active", query="")
+EVENT = Event._make(range(len(Event._fields)))._replace(metadata_json="{}", created_at=NOW)
+ERROR = Unavailable("hush")
+ERROR.__cause__ = OSError("hush")
+
+_CHANGED = {m.STATEMENT_DURATION, m.GENERATIONS, m.PARTITIONS_MOVED, m.EXPULSIONS, m.DETECTION_DURATION}
+_ADOPTED = {m.RECONFIGURATIONS, m.STATEMENT_DURATION, m.ASSIGNMENTS, m.ADOPTION_DURATION, m.PHASE_DURATION}
+_HANDLED = {m.HANDLING_DURATION, m.BATCHES, m.EVENTS_HANDLED, m.BATCH_SIZE, m.EVENT_AGE}
+_STEPS = ("observe", "finish batches", "load checkpoints", "acknowledge")
+
+
+class Told(NamedTuple):
+    """A report, and where it goes: metrics, spans, the event of a line."""
+
+    report: Report
+    counted: set[Metric]
+    sent: tuple[str, ...]
+    line: str | None
+
+
+_TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
+    (r.Appended(3), {m.EVENTS_APPENDED}, (), None),
+    (r.Notified("events", "used"), {m.NOTIFICATIONS}, (), None),
+    (r.HeartbeatSent(0.1, "ok"), {m.HEARTBEAT_DURATION}, (), None),
+    (r.SessionLost(ERROR), set(), (), "disconnected"),
+    (r.SessionBack(1, ERROR), {m.RECONNECTS}, ("reconnect membership",), "reconnected"),
+    (r.ConnectionLost("tail"), {m.RECONNECTS}, (), None),
+    (r.PoolWaited("work", 0.1), {m.POOL_WAIT}, (), None),
+    (r.LoopMeasured(0.1), {m.LOOP_DELAY}, (), None),
+    (r.LoopBlocked(2.0, ["one"]), set(), (), "loop_blocked"),
+    (r.Interrupted("lane", ERROR), {m.INTERRUPTIONS}, (), None),
+    (r.FollowerWoke("timer"), {m.WAKE_UPS}, (), None),
+    (r.FrontierHeld(7, [HOLDER]), set(), (), "frontier_held"),
+    (r.FrontierReleased(9, [HOLDER], 2.0), set(), ("wait for frontier",), None),
+    (r.RingingStopped("because", 0.2), set(), (), "silent"),
+    (r.RingingResumed(), set(), (), "ringing"),
+    (r.ProjectionRefused(SUBJECT), set(), (), "refused"),
+    (r.TurnBegan("set", "notify"), {m.WAKE_UPS}, (), None),
+    (r.Looked(TURN), {m.STATEMENT_DURATION}, (), None),
+    (r.JoinAsked("set"), {m.REGISTRATIONS}, (), None),
+    (
+        r.GenerationWritten(TURN, SNAPSHOT, DEATH, TRACEPARENT, 3_000_000_000, 4_000_000_000, WRITTEN),
+        {*_CHANGED, m.REBALANCE_DURATION},
+        ("complete set", "complete set"),
+        None,
+    ),
+    (r.GenerationNotWritten(TURN, TRACEPARENT, 3_000_000_000, 4_000_000_000, None), {m.STATEMENT_DURATION}, (), None),
+    (r.GenerationNotWritten(TURN, TRACEPARENT, 3_000_000_000, 4_000_000_000, ERROR), set(), (), None),
+    (r.OrphansSpared(TURN, SNAPSHOT, 2), set(), (), "spared"),
+    (ADOPTED, _ADOPTED, ("adopt set", *_STEPS), "adopted"),
+    (
+        ADOPTED._replace(outcome="superseded", acknowledging=None),
+        {m.RECONFIGURATIONS},
+        ("adopt set", *_STEPS[:3]),
+        None,
+    ),
+    (r.GenerationCompleted(TURN, SNAPSHOT, LAST, 1.0), {m.REBALANCE_DURATION}, ("complete set",), None),
+    (r.Expelled(TURN, SNAPSHOT), set(), ("expelled set",), "expelled"),
+    (r.Left(TURN, SNAPSHOT), set(), (), "left"),
+    (r.Unreachable("set", ERROR), set(), (), "unavailable"),
+    (r.Stalled("set", "no progress for 12 s"), set(), (), "stalled"),
+    (r.Resumed("set", "no progress"), set(), (), "resumed"),
+    (r.WindowRead(SUBJECT, 0.1), {m.READ_DURATION}, (), None),
+    (r.EventUnreadable(SUBJECT, ERROR), {m.PROJECTION_ERRORS}, (), None),
+    (r.BatchEnded(SUBJECT, [EVENT], 0.1, None, None), _HANDLED, (), None),
+    (
+        r.BatchEnded(SUBJECT, [EVENT], 0.1, HandlerFailed("hush"), None),
+        {m.HANDLING_DURATION, m.BATCHES, m.PROJECTION_ERRORS},
+        (),
+        None,
+    ),
+    (r.BatchEnded(SUBJECT, [EVENT], 0.1, ERROR, None), {m.HANDLING_DURATION, m.BATCHES}, (), None),
+    (r.AttemptFailed(SUBJECT, 7, ERROR), set(), (), "retrying"),
+    (r.ReadCut(SUBJECT, Window((), 1, 9, 1), ERROR), set(), (), "read_cut"),
+    (r.Struck(SUBJECT), set(), (), "struck"),
+]
+TOLD = [Told(*row) for row in _TOLD]
+STARTS = {r.NodeStarted, r.NodeStopped, r.WorkerStarted, r.RunnerStarted}
 
 
 def test_every_report_is_taken_notice_of_and_nothing_else() -> None:
     assert {kind for handles in TABLES for kind in handles} == set(get_args(Report))
+    assert {type(report) for report, *_ in TOLD} | STARTS == set(get_args(Report))
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda told: f"{TOLD.index(told)}-{type(told.report).__name__}")
+def test_where_a_report_goes(
+    told: Told, finished: Callable[[], tuple[Any, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    registry, spans = Registry(), Spans()
+    telling(map(by_type, (spans.handles, Metrics(registry, spans.sent_of).handles, lines.HANDLES)))(told.report)
+    series = {**registry.sums, **registry.distributions}
+    assert {metric for metric, values in series.items() if values} == told.counted
+    assert sorted(span.name for span in finished()) == sorted(told.sent)
+    assert [vars(record)["event"] for record in caplog.records] == ([told.line] if told.line else [])
+    assert "hush" not in caplog.text
+    of_replica_set = {"subject", "replica_set", "turn", "steps"} & {*told.report._fields}
+    for record in caplog.records:
+        assert vars(record).get("replica_set") == ("set" if of_replica_set else None)
+
+
+def test_exemplars_name_the_spans_that_were_sent(finished: Callable[[], tuple[Any, ...]]) -> None:
+    registry, spans = Registry(), Spans()
+    emit = telling(map(by_type, (spans.handles, Metrics(registry, spans.sent_of).handles)))
+    emit(r.GenerationCompleted(TURN, SNAPSHOT, LAST, 1.0))
+    emit(ADOPTED)
+    by_name = {span.name: f"{span.context.span_id:016x}" for span in finished()}
+    for metric, name in ((m.REBALANCE_DURATION, "complete set"), (m.ADOPTION_DURATION, "adopt set")):
+        (one,) = registry.distributions[metric].values()
+        assert [exemplar.traceparent.split("-")[2] for exemplar in one.exemplars.values()] == [by_name[name]]
+
+
+def test_a_generation_is_a_root_and_its_steps(finished: Callable[[], tuple[Any, ...]]) -> None:
+    spans = Spans()
+    emit, join = (
+        telling([by_type(spans.handles)]),
+        Change(after=3, reason=Reason.STALE, subjects=(MEMBER.id,), admit=(), remove=(MEMBER.id,), owners={}, moved=1),
+    )
+    traceparent = spans.generation(TURN, SNAPSHOT, join)
+    assert traceparent is not None
+    assert not finished(), "nothing is sent of a generation that may never be written"
+    emit(r.GenerationWritten(TURN, SNAPSHOT, join, traceparent, 1, 2, WRITTEN._replace(overtaken=False)))
+    root, *others = finished()
+    assert (root.name, f"{root.context.span_id:016x}") == ("rebalance set", traceparent.split("-")[2])
+    children = [span.name for span in others if span.parent.span_id == root.context.span_id]
+    assert children == [*("detect stale",) * 2, "observe", "plan assignment", "change generation", "complete set"]
+
+
+def test_a_generation_that_others_were_quicker_to_write_sends_nothing(finished: Callable[[], tuple[Any, ...]]) -> None:
+    spans = Spans()
+    traceparent = spans.generation(TURN, SNAPSHOT, DEATH)
+    assert traceparent is not None
+    telling([by_type(spans.handles)])(r.GenerationNotWritten(TURN, traceparent, 1, 2, None))
+    assert not finished()
+
+
+def test_the_expelled_are_linked_to_what_they_adopted_last(finished: Callable[[], tuple[Any, ...]]) -> None:
+    emit = telling([by_type(Spans().handles)])
+    for report in (ADOPTED, r.Expelled(TURN, SNAPSHOT), r.Expelled(TURN, SNAPSHOT)):
+        emit(report)
+    adopt, *_, first, second = finished()
+    assert [link.context.span_id for link in first.links] == [adopt.context.span_id]
+    assert not second.links
+
+
+STATUS = Status(
+    listening_s=2.0,
+    queue_usage=0.5,
+    settled=9,
+    frontier_held_s=1.5,
+    holders={"running": 1, "prepared": 2},
+    pools={"work": PoolStatus(used=3, idle=4)},
+    workers=(
+        WorkerStatus(
+            replica_set="set",
+            state=WorkerState.SERVING,
+            seen=ReplicaSetStatus(generation=3, complete=2, members={MemberState.ACTIVE: 5}, partitions=64),
+            projections=(
+                ProjectionStatus(projection="one", lag=7, lag_s=0.7, standstill_s=0.1, owned=6, awaited=5, leaving=4),
+            ),
+        ),
+    ),
+)
+
+
+def test_a_process_is_seen_from_its_start_to_its_end() -> None:
+    def status() -> Status:
+        return STATUS
+
+    registry = Registry()
+    emit = telling([by_type(Metrics(registry, lambda _: None).handles)])
+    gauges = [metric for metric in m.METRICS if metric.kind is m.Kind.GAUGE]
+    emit(r.NodeStarted(status))
+    shown = registry.gauges()
+    assert all(shown[metric] for metric in gauges), "each is of a status"
+    assert shown[m.OWNED] == {("set", "one", "owned"): 6, ("set", "one", "awaited"): 5, ("set", "one", "leaving"): 4}
+    assert shown[m.WORKER_STATE]["set", "serving"] == 1.0
+    assert sum(shown[m.WORKER_STATE].values()) == 1.0
+    assert registry.sums[m.WAKE_UPS]["turn", "notify"] == 0, "what is of a process is there from its start"
+    emit(r.WorkerStarted("set"))
+    assert registry.sums[m.REGISTRATIONS]["set",] == 0
+    emit(r.RunnerStarted(SUBJECT))
+    assert registry.sums[m.BATCHES]["set", "one", "committed"] == 0
+    emit(r.NodeStopped(status))
+    assert not any(registry.gauges().values())
 
 
 def test_one_that_raises_is_said_once_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -31,7 +269,7 @@ def test_one_that_raises_is_said_once_and_left_out(caplog: pytest.LogCaptureFixt
         raise ValueError("hush")  # noqa: EM101
 
     emit = watchers([broken, told.append]).emit
-    reports: list[Report] = [RunnerStarted(SUBJECT), WindowRead(SUBJECT, 0.1), WindowRead(SUBJECT, 0.2)]
+    reports: list[Report] = [r.RunnerStarted(SUBJECT), r.WindowRead(SUBJECT, 0.1), r.WindowRead(SUBJECT, 0.2)]
     for report in reports:
         emit(report)
     assert tried == reports[:1]

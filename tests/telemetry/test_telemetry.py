@@ -23,12 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
 from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot, Turn
-from reactive_orch.model.reports import BatchEnded, Subject
+from reactive_orch.model.reports import BatchEnded, Subject, Untraced
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.handling.in_hand import Watched
 from reactive_orch.runtime.membership.adoption import write_generation
 from reactive_orch.telemetry import metric_names, metrics, table
-from reactive_orch.telemetry.adoption import ranges
 from reactive_orch.telemetry.by_type import by_type
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.logs import Json, Text, log_to
@@ -40,6 +39,7 @@ from reactive_orch.telemetry.registry import Registry
 from reactive_orch.telemetry.routes import Route, route
 from reactive_orch.telemetry.span_names import SPANS
 from reactive_orch.telemetry.spans import tracer
+from reactive_orch.telemetry.spans.adoption import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -232,21 +232,6 @@ def test_a_traceparent_survives() -> None:
     assert context is not None
     assert (f"{context.span_id:016x}", context.is_remote) == ("b7ad6b7169203331", True)
     assert tracer.span_context(f"00-{'0' * 32}-{'0' * 16}-01") is None
-    assert tracer.trace_id(tracer.new_traceparent())
-
-
-@pytest.fixture
-def finished(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Any, ...]]:
-    """What spans have been sent."""
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracer, "_known", [provider.get_tracer("test")])
-    monkeypatch.setattr(tracer, "flush", lambda: None)
-    return exporter.get_finished_spans
 
 
 async def test_a_generation_whose_commit_is_unknown_has_a_root(
@@ -267,12 +252,28 @@ async def test_a_generation_whose_commit_is_unknown_has_a_root(
     turn = Turn("set", MemberId(2), "notify", time.time_ns())
     turn.observed_ns = time.time_ns()
     with pytest.raises(Unavailable):
-        await write_generation(cast("Any", None), turn, snapshot, new)
+        await write_generation(cast("Any", None), turn, snapshot, new, watchers())
     (root,) = finished()
     assert [tracer.traceparent_of(root)] == given
     assert (root.name, root.parent, root.status.is_ok) == ("rebalance set", None, False)
     assert root.attributes["error.type"] == "ConnectionResetError"
     assert "hush" not in root.to_json()
+
+
+async def test_without_a_tracer_a_generation_has_a_traceparent_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ties together what others tell who do trace."""
+    given = []
+
+    async def overtaken(_connection: object, _replica_set: str, _new: Change, noticed: membership.Noticed) -> None:
+        given.append(tracer.trace_id(noticed.traceparent))
+
+    monkeypatch.setattr(membership, "change", overtaken)
+    snapshot = Snapshot(generation=1, members=(), owners={})
+    new = Change(after=1, reason=Reason.JOIN, subjects=(), admit=(), remove=(), owners={}, moved=0)
+    for _ in range(2):
+        turn = Turn("set", MemberId(2), "notify", time.time_ns())
+        await write_generation(cast("Any", None), turn, snapshot, new, watchers([], Untraced()))
+    assert len({trace for trace in given if trace}) == 2
 
 
 @pytest.mark.parametrize(
@@ -301,8 +302,8 @@ def test_what_becomes_of_a_batch_that_is_rolled_back(
 
 def test_nothing_is_imported_without_need() -> None:
     code = (
-        "import sys, reactive_orch.cli; from reactive_orch.telemetry import registry; "
-        "from reactive_orch.telemetry.spans import batch, tracer; registry.bridge(); tracer.flush(); "
+        "import sys, reactive_orch.cli; from reactive_orch.telemetry import metrics, registry; "
+        "from reactive_orch.telemetry.spans import batch, tracer; metrics.bridge(registry.REGISTRY); tracer.flush(); "
         "assert tracer.current_traceparent() is None; assert tracer.get() is None; "
         "print([name for name in sys.modules if name.startswith(('opentelemetry', 'google', 'grpc'))])"
     )
@@ -470,7 +471,7 @@ def test_what_may_be_told_of_an_error(error: BaseException, kind: str) -> None:
 
 def test_types_of_errors_without_end_are_not_counted_apart() -> None:
     registry = Registry()
-    observe = by_type(metrics.Metrics(registry).handles)
+    observe = by_type(metrics.Metrics(registry, lambda _: None).handles)
     for n in range(1000):
         failure = caused(HandlerFailed("hush"), type(f"OrderNotFound{n}", (Exception,), {})())
         observe(BatchEnded(Subject("set", "one"), [], 0.1, failure, None))

@@ -84,7 +84,7 @@ async def following(url: str, kind: type[LogFollower] = LogFollower) -> AsyncIte
     """Run a follower and its ear; whoever waits for more keeps it looking."""
     database = Database(url, label="bell", connections_max=1, handler_timeout_s=5.0)
     await database.open()
-    listening = Listening(kind(database, lambda: True))
+    listening = Listening(kind(database, lambda: True, lambda _: None))
     try:
         async with connected(url) as ear, anyio.create_task_group() as tasks:
             await ear.add_listener(EVENTS_CHANNEL, listening.hear)

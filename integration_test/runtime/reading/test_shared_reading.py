@@ -13,6 +13,7 @@ from integration_test.harness.load import append_events
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailable, Worker, projection
 from reactive_orch.model import Filter, Window
+from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.reading.prefetch import Prefetcher
@@ -131,7 +132,8 @@ async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, m
     pool, cache = Database(database, label="lost", connections_max=4, handler_timeout_s=60), WindowCache(lanes=2)
     await pool.open()
     window = Window(tuple(range(64)), low=0, high=EVENTS, limit=BATCH, incarnation=pool.incarnation)
-    one, other = (asyncio.create_task(Prefetcher(pool, Filter(), cache, lambda _: None).read(window)) for _ in range(2))
+    prefetchers = [Prefetcher(pool, Filter(), cache, Subject("test", "one"), lambda _: None) for _ in range(2)]
+    one, other = (asyncio.create_task(prefetcher.read(window)) for prefetcher in prefetchers)
     await begun.wait()
     pool.lost()
     cut.set()

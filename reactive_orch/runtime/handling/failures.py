@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
 import anyio
 
 from reactive_orch.core.attempts import Attempts
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Unreadable, named
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Unreadable
+from reactive_orch.model.reports import AttemptFailed
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Partition, Position
     from reactive_orch.runtime.handling.scope import Scope
-
-_logger = logging.getLogger("reactive_orch")
 
 
 class Failures:
@@ -64,12 +62,6 @@ class Failures:
                 f"in {attempts.count} attempts: {error}"
             )
             raise ProjectionFailed(msg) from error.__cause__
-        _logger.warning(
-            "projection %s: batch rolled back at or before position %d, trying again: %s",
-            scope.projection.name,
-            attempts.until,
-            named(error),
-            extra={"event": "retrying", "replica_set": scope.replica_set, "projection": scope.projection.name},
-        )
+        scope.watchers.emit(AttemptFailed(scope.subject, attempts.until, error))
         await scope.database.renew()
         await anyio.sleep(self._pause.next_s())

@@ -18,6 +18,7 @@ from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
 from reactive_orch.errors import HandlerFailed, Superseded, Unavailable
 from reactive_orch.model.events import written_at
+from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group, outlive
@@ -118,7 +119,8 @@ class Lane:
                     await self._attempt(tasks)
                 except asyncio.CancelledError as error:
                     outlive(error)
-                    self._scope.note_strike(error)
+                    self._scope.interruptions.note("lane", error)
+                    self._scope.watchers.emit(Struck(self._scope.subject))
                     self.invalidate()
 
     async def _attempt(self, tasks: TaskGroup) -> None:
@@ -189,7 +191,7 @@ class Lane:
         # Without partitions an advance is of no use to it; each would wake it, and have the follower look again.
         if self.progress.partitions or self._scope.follower.settled is None:
             self._scope.follower.call(self.wakeup)
-        self._scope.rests()
+        self._scope.idle()
         await self.wakeup.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
 
     async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> Batch:

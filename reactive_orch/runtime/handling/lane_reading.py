@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import Superseded, Unavailable, Unreadable
-from reactive_orch.model.reports import EventUnreadable, WindowRead
+from reactive_orch.model.reports import EventUnreadable, ReadCut
 from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.reading.prefetch import Prefetcher
@@ -33,11 +33,8 @@ class Reading:
         self._failures = failures
         self._pace = pace
         self._subject, self._emit = scope.subject, scope.watchers.emit
-        self._prefetcher = Prefetcher(scope.database, scope.projection.filter, cache, self._took)
+        self._prefetcher = Prefetcher(scope.database, scope.projection.filter, cache, self._subject, self._emit)
         self._cut_off_again = Backoff(0.001, 1.0)
-
-    def _took(self, duration_s: float) -> None:
-        self._emit(WindowRead(self._subject, duration_s))
 
     @property
     def coming(self) -> bool:
@@ -91,7 +88,7 @@ class Reading:
 
     async def _cut_off(self, window: Window, error: Superseded | Unavailable) -> None:
         self._progress.narrow(window)
-        self._scope.say_cut(window, error)
+        self._emit(ReadCut(self._subject, window, error))
         if isinstance(error, Unavailable):
             raise error
         # Reading puts nothing in doubt: what was read before is saved in its turn, or it would begin anew for ever.

@@ -51,7 +51,7 @@ class Lanes:
         return bool(self._all[-1].progress.partitions)
 
     @property
-    def low(self) -> Position | None:
+    def low_water(self) -> Position | None:
         """Up to where all their partitions have been read; None without partitions."""
         return min((low for lane in self._all if (low := lane.progress.low) is not None), default=None)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from reactive_orch.model import Partition
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.database import Database
 
 QUICK_S = 0.02
@@ -37,8 +38,9 @@ class _Wait(NamedTuple):
 class RowWait:
     """Who waits for which rows."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, emit: Emit) -> None:
         """Start with nobody."""
+        self._emit = emit
         self._database = database
         self._waits: dict[Wakeup, _Wait] = {}
         self._told: dict[Wakeup, _Wait] = {}
@@ -67,7 +69,7 @@ class RowWait:
             else:
                 self._pause.reset()
             self._in_vain = True  # unless it is answered
-            with passing_over("share", Unavailable, Superseded, ConfigError):
+            with passing_over(self._emit, "share", Unavailable, Superseded, ConfigError):
                 await self._slice(list(self._waits.items()))
 
     async def _slice(self, waits: Collection[tuple[Wakeup, _Wait]]) -> None:

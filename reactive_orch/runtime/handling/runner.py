@@ -42,8 +42,8 @@ class Runner:
         """The longest wait for a row that another worker held, since the last assignment; and one it waited for."""
         self.refused = False
         """The projection is recorded with another filter now: this worker cannot go on with it."""
-        self._changed, self._rests = scope.changed, scope.rests
-        self._scope = replace(scope, changed=self.wakeup.set, rests=self._lane_rests)
+        self._changed, self._idle = scope.changed, scope.idle
+        self._scope = replace(scope, changed=self.wakeup.set, idle=self._lane_idle)
         self.lanes = Lanes(self._scope, caches)
         scope.watchers.emit(RunnerStarted(scope.subject))
         self._saving = False
@@ -68,11 +68,6 @@ class Runner:
     def hindrance(self) -> str:
         """The type and code of the error that one of its loops passed over last; empty if there is no recent one."""
         return self._scope.interruptions.cause
-
-    def statuses(self) -> dict[str, int]:
-        """Return how many partitions are owned, awaited (held elsewhere still), and leaving (in a last batch)."""
-        held, assigned = self.lanes.held, self.assigned
-        return {"owned": len(held & assigned), "awaited": len(assigned - held), "leaving": len(held - assigned)}
 
     def assign(self, partitions: frozenset[Partition]) -> None:
         """Say which partitions it should hold."""
@@ -124,7 +119,7 @@ class Runner:
         self._saving = True
         try:
             # Superseded: the new owner was quicker; it reads a stretch without events once more.
-            with passing_over("share", Superseded):
+            with passing_over(self._scope.watchers.emit, "share", Superseded, of=self._scope.subject):
                 await self._scope.save(unsaved, incarnation)
         finally:
             self._saving = False
@@ -159,7 +154,7 @@ class Runner:
             self._scope.follower.call(self.wakeup)
         return settled or 0
 
-    def _lane_rests(self) -> None:
+    def _lane_idle(self) -> None:
         if self.lanes.catch_up:
             self._deal({}, self._scope.database.incarnation)
-        self._rests()
+        self._idle()

@@ -75,7 +75,7 @@ class Runners:
 
     def have_read_to(self, position: Position) -> bool:
         """Tell whether all that is held has been read up to here."""
-        return all(runner.lanes.low is None or runner.lanes.low >= position for runner in self.by_name.values())
+        return all((low := runner.lanes.low_water) is None or low >= position for runner in self.by_name.values())
 
     def assign(self, partitions: Mapping[str, frozenset[Partition]]) -> None:
         """Say which partitions of which projection they should hold; of the others none."""

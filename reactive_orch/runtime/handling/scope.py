@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import named
 from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
-from reactive_orch.runtime.interruptions import Interruptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reactive_orch.config import Config
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Projection, Swap, Window
+    from reactive_orch.model import Projection, Swap
     from reactive_orch.model.reports import Watchers
     from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.reading.follower import LogFollower
-
-_logger = logging.getLogger("reactive_orch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +31,9 @@ class Scope:
     generation: Callable[[], int] = int
     changed: Callable[[], None]
     """A lane let go of partitions, or forgot them."""
-    rests: Callable[[], None]
+    idle: Callable[[], None]
     """A lane came to the end of the log."""
-    interruptions: Interruptions = field(default_factory=Interruptions)
+    interruptions: Interruptions
     """What the loops of this projection pass over."""
 
     @property
@@ -78,24 +74,3 @@ class Scope:
         if swaps:
             async with self.database.coordination(incarnation) as connection:
                 await checkpoints.save(connection, self.replica_set, self.projection.name, swaps)
-
-    def say_cut(self, window: Window, error: Exception) -> None:
-        """Tell that a window was too wide for a time-out."""
-        _logger.warning(
-            "projection %s: reading from position %d to %d took too long, narrower from here: %s",
-            *(self.projection.name, window.low, window.high, named(error)),
-            extra={"event": "read_cut", "replica_set": self.replica_set, "projection": self.projection.name},
-        )
-
-    def note_strike(self, error: BaseException) -> None:
-        """Count and tell that something of a handler's has cancelled its lane after its call."""
-        self.interruptions.note("lane", error)
-        self.say_struck()
-
-    def say_struck(self) -> None:
-        """Tell the same."""
-        _logger.warning(
-            "projection %s: cancelled between two calls, beginning again: has a handler left a time-out open?",
-            self.projection.name,
-            extra={"event": "struck", "replica_set": self.replica_set, "projection": self.projection.name},
-        )

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import HandlerFailed, Superseded, described
+from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign
 from reactive_orch.runtime.cancellation import outlive
@@ -31,7 +32,7 @@ class Setbacks:
         """Begin without any."""
         self._database = scope.database
         self._timeout_s = scope.config.handler_timeout_s
-        self._say_struck = scope.say_struck
+        self._subject, self._emit = scope.subject, scope.watchers.emit
         self._in_a_row = 0
 
     def over(self) -> None:
@@ -52,7 +53,7 @@ class Setbacks:
             msg = "cancelled after the handler's calls: has it left a time-out open?"
             if self._in_a_row > SETBACKS_MAX:
                 raise HandlerFailed(msg) from error
-            self._say_struck()
+            self._emit(Struck(self._subject))
             raise Superseded(msg) from error
 
     async def tell(self, error: HandlerFailed, tx: AnyConnection, took_s: float) -> None:

@@ -8,6 +8,7 @@ from reactive_orch.runtime.membership.adoption import Adoption
 
 if TYPE_CHECKING:
     from reactive_orch.model import Snapshot, Turn
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.handling.runners import Runners
 
@@ -15,15 +16,14 @@ if TYPE_CHECKING:
 class Adopting:
     """One worker's adoptions."""
 
-    def __init__(self) -> None:
+    def __init__(self, emit: Emit) -> None:
         """Start with none."""
+        self._emit = emit
         self.generation = 0
         self.complete = 0
         """The last generation that is known to be complete."""
         self.present: Adoption | None = None
         """Of the present generation; None: it has still to be looked at."""
-        self.last: str | None = None
-        """The traceparent of the last one's span."""
 
     @property
     def open(self) -> Adoption | None:
@@ -34,7 +34,7 @@ class Adopting:
         """Adopt this snapshot's generation: tell the runners what they should hold."""
         self.end("superseded")
         self.generation = snapshot.generation
-        adoption = self.present = Adoption(turn, snapshot, runners, resumed=resumed)
+        adoption = self.present = Adoption(turn, snapshot, runners, self._emit, resumed=resumed)
         runners.assign(adoption.due)
         return adoption
 
@@ -42,7 +42,7 @@ class Adopting:
         """Go on without the present one."""
         unfinished, self.present = self.open, None
         if unfinished is not None:
-            self.last = unfinished.end(outcome)
+            unfinished.end(outcome)
 
     def note(self) -> None:
         """Note the time if a step has been done."""
@@ -62,8 +62,6 @@ class Adopting:
                 if not await adoption.acknowledge(connection, database.label):
                     return False
         if not adoption.done:
-            self.last = adoption.end("acknowledged")
+            adoption.end("acknowledged")
             self.complete = adoption.generation if adoption.completed else self.complete
-            if not adoption.resumed:  # a lost connection changes nothing for the replica set
-                adoption.report()
         return True

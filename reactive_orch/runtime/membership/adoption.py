@@ -2,57 +2,77 @@
 
 from __future__ import annotations
 
-import logging
+import secrets
 import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.core import generation as core
 from reactive_orch.model import AdoptionSteps
+from reactive_orch.model.reports import (
+    AdoptionEnded,
+    GenerationCompleted,
+    GenerationNotWritten,
+    GenerationWritten,
+    OrphansSpared,
+)
 from reactive_orch.postgres import membership
-from reactive_orch.telemetry.adoption import adopted, ranges
-from reactive_orch.telemetry.decision import Decision
-from reactive_orch.telemetry.rebalance import fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
 
     from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Turn, Written
+    from reactive_orch.model.reports import Emit, Watchers
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.runners import Runners
 
-_logger = logging.getLogger("reactive_orch")
 
-
-async def write_generation(connection: AnyConnection, turn: Turn, snapshot: Snapshot, new: Change) -> Written | None:
+async def write_generation(
+    connection: AnyConnection, turn: Turn, snapshot: Snapshot, new: Change, watchers: Watchers
+) -> Written | None:
     """Write the generation that follows from the snapshot; None when the replica set has moved on.
 
     What the removed have left behind is ended.
     """
     turn.planned_ns = time.time_ns()
-    decision = Decision(turn, snapshot, new)
-    noticed = membership.Noticed(turn.member, turn.source, turn.age_s(time.time_ns()), decision.traceparent)
-    try:
-        written = await membership.change(connection, turn.replica_set, new, noticed)
-    except BaseException as error:
-        decision.failed(error)
-        raise
-    decision.written(written)
+    written = await _told(connection, turn, snapshot, new, watchers)
     orphans = core.orphans(snapshot, new)
     if written and orphans:
         spared = await membership.terminate(connection, orphans)
         if spared:
-            words = "%d connections of removed workers could not be ended: no right to"
-            _logger.warning(words, spared, extra=fields("spared", turn, snapshot))
+            watchers.emit(OrphansSpared(turn, snapshot, spared))
     return written
+
+
+async def _told(
+    connection: AnyConnection, turn: Turn, snapshot: Snapshot, new: Change, watchers: Watchers
+) -> Written | None:
+    traceparent = watchers.tracing.generation(turn, snapshot, new) or _new_traceparent()
+    began_ns = time.time_ns()
+    noticed = membership.Noticed(turn.member, turn.source, turn.age_s(began_ns), traceparent)
+    try:
+        written = await membership.change(connection, turn.replica_set, new, noticed)
+    except BaseException as error:
+        watchers.emit(GenerationNotWritten(turn, traceparent, began_ns, time.time_ns(), error))
+        raise
+    if written is None:
+        watchers.emit(GenerationNotWritten(turn, traceparent, began_ns, time.time_ns(), None))
+    else:
+        watchers.emit(GenerationWritten(turn, snapshot, new, traceparent, began_ns, time.time_ns(), written))
+    return written
+
+
+def _new_traceparent() -> str:
+    """Return a traceparent of nobody's span: it ties together what several workers tell of one generation."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 class Adoption:
     """Begins with the snapshot that showed the generation; ends acknowledged, superseded or failed."""
 
-    def __init__(self, turn: Turn, snapshot: Snapshot, runners: Runners, *, resumed: bool) -> None:
+    def __init__(self, turn: Turn, snapshot: Snapshot, runners: Runners, emit: Emit, *, resumed: bool) -> None:
         """Compute what moves. `resumed`: acknowledged before, to be held again after a lost connection."""
         self._runners = runners
+        self._emit = emit
         self.resumed = resumed
         """It was acknowledged before: there is nothing to tell."""
         self._acknowledging: tuple[int, Acknowledged] | None = None
@@ -95,56 +115,27 @@ class Adoption:
             self._acknowledging = (began_ns, answer)
         return answer is not None
 
-    def end(self, outcome: str) -> str | None:
-        """Tell how it ended; return its span's traceparent."""
+    def end(self, outcome: str) -> None:
+        """Tell how it ended. Of a resumed one there is nothing to tell: for the replica set nothing has changed."""
         self.done = True
         if self.resumed:
-            return None
-        self._steps.row_wait_s, self._steps.row_waited_for = self._runners.row_wait
-        return adopted(self._steps, self._facts, outcome, ranges(self.due), self._acknowledging)
+            return
+        steps, acknowledging = self._steps, self._acknowledging
+        steps.row_wait_s, steps.row_waited_for = self._runners.row_wait
+        ended = AdoptionEnded(steps, self._facts, outcome, self.due, acknowledging, time.time_ns())
+        if acknowledging is not None and ended.completed_s is not None:
+            self._emit(GenerationCompleted(steps.turn, steps.snapshot, acknowledging[1], ended.completed_s))
+        self._emit(ended)
 
     @property
     def met(self) -> bool:
         """Whether the worker holds exactly what it should."""
         return self._runners.reconciled
 
-    def report(self) -> None:
-        """Log it, and who completed the generation."""
-        turn, snapshot, held = self._steps.turn, self._steps.snapshot, len(_pairs(self.due))
-        _logger.info(
-            "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
-            "adopted in %.0f ms%s",
-            snapshot.generation,
-            turn.replica_set,
-            snapshot.reason.value if snapshot.reason else "",
-            ", ".join(map(str, snapshot.subjects)),
-            len(snapshot.members),
-            turn.member,
-            len(self._gained),
-            len(self._lost),
-            self._kept,
-            held,
-            self.age_s * 1000,
-            self._completion(),
-            extra=fields("adopted", turn, snapshot),
-        )
-
     @property
     def completed(self) -> bool:
         """Whether its acknowledgement was the last."""
-        return self._completed_at is not None
-
-    @property
-    def _completed_at(self) -> datetime | None:
-        return self._acknowledging[1].completed_at if self._acknowledging else None
-
-    def _completion(self) -> str:
-        """Return what the last to acknowledge says besides."""
-        completed_at = self._completed_at
-        created_at = self._steps.snapshot.created_at
-        if completed_at is None or created_at is None:
-            return ""
-        return f", settled in {(completed_at - created_at).total_seconds() * 1000:.0f} ms"
+        return self._acknowledging is not None and self._acknowledging[1].completed_at is not None
 
 
 def _pairs(by_projection: Mapping[str, Iterable[Partition]]) -> set[tuple[str, Partition]]:

@@ -15,18 +15,20 @@ import anyio
 from reactive_orch.core import generation as core
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model import Turn
+from reactive_orch.model.reports import Looked
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.membership.adoption import write_generation
 from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.wakeup import Wakeup
-from reactive_orch.telemetry.rebalance import observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from reactive_orch.model import MemberId, Snapshot
+    from reactive_orch.model.reports import Watchers
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.membership.session import Session
@@ -39,11 +41,14 @@ _AWAY = (Unavailable, Superseded, ConfigError)
 class Departures:
     """The members of a process whose workers have ended."""
 
-    def __init__(self, database: Database, session: Session, partitions_total: Callable[[], int]) -> None:
+    def __init__(
+        self, database: Database, session: Session, partitions_total: Callable[[], int], watchers: Watchers
+    ) -> None:
         """Start with none."""
         self._database = database
         self._session = session
         self._partitions_total = partitions_total
+        self._watchers = watchers
         self.left: Callable[[BaseException | None], object] = lambda _: None
         """Called when one has been removed, or is to be; with the failure that ended its worker, if any."""
         self._due: dict[MemberId, str] = {}
@@ -52,7 +57,7 @@ class Departures:
     async def leave(self, replica_set: str, member: MemberId, failure: BaseException | None = None) -> None:
         """Remove a member at once if that is possible within a few seconds, else when the database is back."""
         self._due[member] = replica_set
-        with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True), passing_over("leave", *_AWAY):
+        with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True), self._passing_over(replica_set):
             await self._see_off(member)
         if self._due:
             self._left_over.set()
@@ -65,9 +70,12 @@ class Departures:
             backoff = Backoff(0.05, 5.0)
             while self._due:
                 await anyio.sleep(backoff.next_s())
-                for member in list(self._due):
-                    with passing_over("leave", *_AWAY):  # each by itself: a replica set may be locked by somebody
+                for member, replica_set in list(self._due.items()):
+                    with self._passing_over(replica_set):  # each by itself: a replica set may be locked by somebody
                         await self._see_off(member)
+
+    def _passing_over(self, replica_set: str) -> AbstractContextManager[None]:
+        return passing_over(self._watchers.emit, "leave", *_AWAY, of=(replica_set,))
 
     async def _see_off(self, member: MemberId) -> None:
         replica_set = self._due.get(member)
@@ -75,7 +83,7 @@ class Departures:
             return
         async with self._database.coordination() as connection:
             await self._remove(connection, replica_set, member)
-        with passing_over("leave", *_AWAY):  # a lost connection has given the lock back
+        with self._passing_over(replica_set):  # a lost connection has given the lock back
             await self._session.unlock(member)
         self._due.pop(member, None)
 
@@ -93,6 +101,6 @@ class Departures:
 
     async def _write(self, connection: AnyConnection, turn: Turn, snapshot: Snapshot) -> bool:
         turn.observed_ns = time.time_ns()
-        observed(turn)
+        self._watchers.emit(Looked(turn))
         new = core.plan_change(snapshot, self._partitions_total(), trust=False, watched_s=0.0)
-        return new is not None and await write_generation(connection, turn, snapshot, new) is not None
+        return new is not None and await write_generation(connection, turn, snapshot, new, self._watchers) is not None

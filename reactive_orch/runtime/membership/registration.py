@@ -1,28 +1,25 @@
-"""Before a worker joins and after it is gone: registering its projections, giving them up, saying so."""
+"""Before a worker joins and after it is gone: registering its projections, giving them up."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable, named
+from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
 from reactive_orch.model import Window
+from reactive_orch.model.reports import ProjectionRefused, Subject
 from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.telemetry.rebalance import fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import Member, MemberId, Projection, Snapshot, Turn
+    from reactive_orch.model import Member, MemberId, Projection
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
-
-_logger = logging.getLogger("reactive_orch")
 
 
 def check_projections(projections: Sequence[Projection]) -> None:
@@ -46,13 +43,13 @@ async def register(
     """
     refused = await _refused(node, replica_set, projections, interruptions)
     for name in sorted(refused):
-        say_refused(replica_set, name)
+        node.watchers.emit(ProjectionRefused(Subject(replica_set, name)))
     accepted = [projection for projection in projections if projection.name not in refused]
     if not accepted:
         raise ConfigError(nothing_left(refused))
     if not node.warm:
         node.warm = True  # only one may hold several connections at once, or all would wait for each other
-        with passing_over("warm up", Unavailable, Superseded, Refused):
+        with passing_over(node.watchers.emit, "warm up", Unavailable, Superseded, Refused, of=(replica_set,)):
             await _warm_up(node, replica_set, accepted[0])
     return accepted
 
@@ -105,7 +102,7 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Run
         async with node.database.coordination() as connection:
             await membership.give_up(connection, me, name)
         if name in runners.by_name:
-            say_refused(replica_set, name)
+            node.watchers.emit(ProjectionRefused(Subject(replica_set, name)))
             runners.give_up(name)
     if refused and not runners.by_name:
         raise ConfigError(nothing_left(refused))
@@ -116,35 +113,6 @@ async def ask_to_leave(node: Node, me: MemberId) -> None:
     """Ask to be removed by the next generation."""
     async with node.database.coordination() as connection:
         await membership.leave(connection, me, node.label)
-
-
-def say_refused(replica_set: str, projection: str) -> None:
-    """Tell the operator what a projection with another filter needs."""
-    _logger.error(
-        "projection %s is recorded with another filter and not run here; to accept this one, say from where: "
-        "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep|POSITION",
-        projection,
-        replica_set,
-        projection,
-        extra={"event": "refused", "replica_set": replica_set, "projection": projection},
-    )
-
-
-def say_removed(turn: Turn, snapshot: Snapshot) -> None:
-    """Tell that the others took this worker for dead."""
-    words = "worker %d was removed from %s by the others; joining anew"
-    _logger.warning(words, turn.member, turn.replica_set, extra=fields("expelled", turn, snapshot))
-
-
-def say_left(turn: Turn, snapshot: Snapshot) -> None:
-    """Tell that a worker that was asked to stop is a member no more."""
-    _logger.info("worker %d has left %s", turn.member, turn.replica_set, extra=fields("left", turn, snapshot))
-
-
-def say_unavailable(replica_set: str, error: Unavailable) -> None:
-    """Tell that a worker cannot look at its replica set."""
-    words = "database unavailable, trying again until it is back: %s"
-    _logger.warning(words, named(error), extra={"event": "unavailable", "replica_set": replica_set})
 
 
 def nothing_left(refused: frozenset[str]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.model.reports import HeartbeatSent
 from reactive_orch.postgres import membership
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database
 from reactive_orch.postgres.faults import is_stale, translated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from reactive_orch.model import MemberId
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
 
 EVENTS_CHANNEL = "reactive_orch_events"
@@ -44,7 +46,7 @@ LATE_BEATS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Whom the session tells; each call only sets a wake-up."""
+    """Whom the session tells; each call sets a wake-up at most."""
 
     events: Callable[[], None]
     """Something was appended."""
@@ -52,8 +54,8 @@ class Listeners:
     """A replica set has a new generation, says a notification."""
     attention: Callable[[str], None]
     """The same, or somebody to admit or to remove, says a heartbeat."""
-    beat: Callable[[float, str], None]
-    """A heartbeat took so long, with this outcome: ok, late (a row was locked), lost."""
+    emit: Emit
+    """How each heartbeat went is told here."""
     look: Callable[[], None]
     """Anything may have happened: the connection was lost and is back, or members were removed."""
 
@@ -144,7 +146,7 @@ class Session:
         except Superseded:
             outcome = "late"  # a row locked by a change: the next heartbeat will do
         finally:
-            self._listeners.beat(time.monotonic() - began, outcome)
+            self._listeners.emit(HeartbeatSent(time.monotonic() - began, outcome))
 
     def _heed(self, known: frozenset[MemberId], beats: Sequence[membership.Beat]) -> None:
         removed = known - {beat.id for beat in beats}

@@ -28,6 +28,7 @@ from reactive_orch.core.turn import (
 )
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, Snapshot, Turn, WorkerState
+from reactive_orch.model.reports import Expelled, JoinAsked, Left, Looked, TurnBegan, Unreachable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import registration
@@ -35,10 +36,6 @@ from reactive_orch.runtime.membership.adopting import Adopting
 from reactive_orch.runtime.membership.adoption import write_generation
 from reactive_orch.runtime.membership.watch import Watch
 from reactive_orch.runtime.wakeup import WORK, Wakeup
-from reactive_orch.telemetry.adoption import expelled
-from reactive_orch.telemetry.metric_names import REGISTRATIONS, WAKE_UPS
-from reactive_orch.telemetry.rebalance import observed
-from reactive_orch.telemetry.registry import count
 
 if TYPE_CHECKING:
     from reactive_orch.core.turn import Step
@@ -68,8 +65,9 @@ class Membership:
         """The others took this worker for dead, and it has not adopted a generation since."""
         self.looked_at = time.monotonic()
         self.wakeup = Wakeup()
-        self.adopting = Adopting()
-        self.watch = Watch(node.database, lambda: self.wakeup.set("watch"))
+        self._emit = node.watchers.emit
+        self.adopting = Adopting(self._emit)
+        self.watch = Watch(node.database, replica_set, lambda: self.wakeup.set("watch"), self._emit)
         self._node = node
         self._replica_set = replica_set
         self._runners = runners
@@ -137,7 +135,7 @@ class Membership:
     async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
         self.looked_at = time.monotonic()
-        count(WAKE_UPS, "turn", source)
+        self._emit(TurnBegan(self._replica_set, source))
         # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
         if await self._acknowledge_if_adopted() and source == WORK:
             return False
@@ -155,7 +153,7 @@ class Membership:
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self._replica_set)
         turn.observed_ns = time.time_ns()
-        observed(turn)
+        self._emit(Looked(turn))
         self._shutdown.note(reached=True)
         self.snapshot = snapshot
         self._node.follower.readers = max(len(snapshot.members), 1)
@@ -189,7 +187,7 @@ class Membership:
                 await self.wakeup.wait(for_s)
             case Write(change):
                 async with self._node.database.coordination(snapshot.incarnation) as connection:
-                    await write_generation(connection, turn, snapshot, change)
+                    await write_generation(connection, turn, snapshot, change, self._node.watchers)
             case Release(member):
                 return await self._release(member)
             case Adopt(me):
@@ -203,7 +201,7 @@ class Membership:
         self.member = await self._node.session.join(
             self._replica_set, self._runners.by_name.keys(), self._node.config.stale_after_s
         )
-        count(REGISTRATIONS, self._replica_set)
+        self._emit(JoinAsked(self._replica_set))
 
     async def _removed(self, turn: Turn, snapshot: Snapshot, *, asked: bool) -> bool:
         """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""
@@ -212,11 +210,10 @@ class Membership:
         self.expelled = not asked
         self.adopting.end("superseded" if asked else "failed")
         if asked:
-            registration.say_left(turn, snapshot)
+            self._emit(Left(turn, snapshot))
         else:
-            registration.say_removed(turn, snapshot)
             self._runners.drop()
-            expelled(turn, snapshot, self.adopting.last)
+            self._emit(Expelled(turn, snapshot))
         await self._node.session.unlock(member)
         return not asked
 
@@ -257,7 +254,7 @@ class Membership:
 
     def _enter_unavailable(self, error: Unavailable) -> None:
         if self.state is not WorkerState.UNAVAILABLE:
-            registration.say_unavailable(self._replica_set, error)
+            self._emit(Unreachable(self._replica_set, error))
         self.note(Happened.LOST_THE_DATABASE)
         self._shutdown.note(reached=False)
         self.adopting.end("failed")

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.model.reports import ConnectionLost, Interrupted
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.wakeup import Wakeup
-from reactive_orch.telemetry.incidents import interrupted
-from reactive_orch.telemetry.metric_names import RECONNECTS
-from reactive_orch.telemetry.registry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,16 +23,19 @@ if TYPE_CHECKING:
     import asyncpg
 
     from reactive_orch.model import MemberId
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.database import Database
 
 
 class Watch:
     """One member's watch over its successor."""
 
-    def __init__(self, database: Database, look: Callable[[], None]) -> None:
+    def __init__(self, database: Database, replica_set: str, look: Callable[[], None], emit: Emit) -> None:
         """Watch nobody yet; `look` is called when the successor's lock is free."""
         self._database = database
+        self._replica_set = replica_set
         self._look = look
+        self._emit = emit
         self._successor: MemberId | None = None
         self._changed = Wakeup()
         self._slice: anyio.CancelScope | None = None
@@ -56,15 +57,15 @@ class Watch:
             try:
                 connection = await self._database.connect("watch")
             except Unavailable as error:
-                interrupted("watch", error)
+                self._emit(Interrupted("watch", error, self._replica_set))
                 await anyio.sleep(backoff.next_s())
                 continue
             try:
                 await self._watch(connection, backoff)
             except (Unavailable, Superseded) as error:
-                interrupted("watch", error)
+                self._emit(Interrupted("watch", error, self._replica_set))
                 self._database.give_up(connection, error)
-                count(RECONNECTS, "watch")
+                self._emit(ConnectionLost("watch"))
                 await anyio.sleep(backoff.next_s())
             finally:
                 connection.terminate()

@@ -14,6 +14,7 @@ import anyio
 
 from reactive_orch.core.frontier import Frontier, Observation
 from reactive_orch.errors import Superseded, Unavailable, UnsafeLog
+from reactive_orch.model.reports import ConnectionLost, FollowerWoke
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import Interruptions
@@ -22,14 +23,13 @@ from reactive_orch.runtime.reading.log_rules import LogRules
 from reactive_orch.runtime.reading.ringing import Ringing
 from reactive_orch.runtime.reading.waiters import Waiters
 from reactive_orch.runtime.wakeup import WORK, Wakeup
-from reactive_orch.telemetry.metric_names import RECONNECTS, WAKE_UPS
-from reactive_orch.telemetry.registry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import LogState, Position
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
 
@@ -39,17 +39,18 @@ LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 class LogFollower:
     """How far the log may be read."""
 
-    def __init__(self, database: Database, listening: Callable[[], bool]) -> None:
+    def __init__(self, database: Database, listening: Callable[[], bool], emit: Emit) -> None:
         """Prepare; `run` follows the log. `listening` tells whether notifications arrive."""
         self.wakeup = Wakeup()
         """Set by whatever says that there is something to see."""
         self.readers = 1
         """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
-        self.interruptions = Interruptions()
+        self.interruptions = Interruptions(emit)
         self._database = database
+        self._emit = emit
         self._waiters = Waiters()
-        self._ringing = Ringing(self.wakeup, listening)
-        self._hold = HoldWatch()
+        self._ringing = Ringing(self.wakeup, listening, emit)
+        self._hold = HoldWatch(emit)
         self._rules = LogRules()
         self._frontier = Frontier()
         self._known = False
@@ -114,7 +115,7 @@ class LogFollower:
             except (Unavailable, Superseded) as error:
                 self.interruptions.note("tail", error)
                 self._database.give_up(connection, error)
-                count(RECONNECTS, "tail")
+                self._emit(ConnectionLost("tail"))
                 await anyio.sleep(backoff.next_s())
             finally:
                 connection.terminate()
@@ -130,7 +131,7 @@ class LogFollower:
             self.interruptions.over()
             asleep, before = self._ringing.armed and not self._frontier.waiting, self._frontier.settled
             await self._wait(connection, looked_again)
-            count(WAKE_UPS, "tail", self.wakeup.source)
+            self._emit(FollowerWoke(self.wakeup.source))
             await self._look(connection)
             if asleep and self._frontier.settled > before:
                 self._ringing.found()

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
+from reactive_orch.model.reports import FrontierHeld, FrontierReleased
 from reactive_orch.postgres import log
-from reactive_orch.telemetry.incidents import frontier_was_held
 
 if TYPE_CHECKING:
     from reactive_orch.model import Blocker, Position
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
 
 HELD_AFTER_S, HELD_REPEAT_S = 1.0, 30.0
 """A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
 
-_logger = logging.getLogger("reactive_orch")
-
 
 class HoldWatch:
     """The writers that the frontier waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, emit: Emit) -> None:
         """Start without any."""
+        self._emit = emit
         self._holders: list[Blocker] = []
         self._since: float | None = None
         self._report_at = 0.0
@@ -41,17 +40,12 @@ class HoldWatch:
         elif now >= self._report_at:
             self._report_at = now + HELD_REPEAT_S
             self._holders = await log.blockers(connection)
-            _logger.warning(
-                "the log cannot be read beyond position %d, held by %s",
-                settled,
-                "; ".join(map(str, self._holders)) or "a transaction that has just ended",
-                extra={"event": "frontier_held"},
-            )
+            self._emit(FrontierHeld(settled, self._holders))
 
     def released(self, settled: Position) -> None:
         """Note that the frontier has come to this position; tell of it if it was held for long."""
         if self.held_s > HELD_AFTER_S:
-            frontier_was_held(self.held_s, self._holders, settled)
+            self._emit(FrontierReleased(settled, self._holders, self.held_s))
         self.forget()
 
     def forget(self) -> None:

@@ -12,16 +12,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable
+from reactive_orch.model.reports import WindowRead
 from reactive_orch.postgres import windows
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.reading.window_cache import Fetch, Fetched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anyio.abc import TaskGroup
 
     from reactive_orch.model import Filter, Position, Window
+    from reactive_orch.model.reports import Emit, Subject
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 class Prefetcher:
     """The windows of one lane."""
 
-    def __init__(self, database: Database, wanted: Filter, cache: WindowCache, took: Callable[[float], None]) -> None:
-        """Fetch nothing yet; `took` is told how long each read took, in seconds."""
+    def __init__(self, database: Database, wanted: Filter, cache: WindowCache, subject: Subject, emit: Emit) -> None:
+        """Fetch nothing yet. `subject` is what is read for."""
         self._database = database
         self._wanted = wanted
         self._cache = cache
-        self._took = took
+        self._subject, self._emit = subject, emit
         self._guess: Fetch | None = None
 
     @property
@@ -64,7 +64,7 @@ class Prefetcher:
         """
         # With a short time-out of the server's: past millions of deleted rows it takes long, and is not worth it.
         end = fetched.end
-        with passing_over("lane", Superseded):
+        with passing_over(self._emit, "lane", Superseded, of=self._subject):
             async with self._database.coordination(fetched.window.incarnation) as connection:
                 following = await windows.next_position(connection, end, settled)
             end = settled if following is None else following - 1
@@ -111,9 +111,10 @@ class Prefetcher:
             fetch.under_way = True
             began = time.perf_counter()
             found = await windows.read_window(connection, fetch.window, self._wanted)
-            self._took(time.perf_counter() - began)
+            self._emit(WindowRead(self._subject, time.perf_counter() - began))
             return found
 
     async def _read_guess(self, guess: Fetch) -> None:
-        with passing_over("read ahead", ReactiveOrchError):  # whoever asks for it will read it, and meet the error
+        with passing_over(self._emit, "read ahead", ReactiveOrchError, of=self._subject):
+            # Whoever asks for it will read it, and meet the error.
             await self._perform(guess)

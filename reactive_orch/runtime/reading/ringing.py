@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.waking import Waking
+from reactive_orch.model.reports import RingingResumed, RingingStopped
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.log import Look
     from reactive_orch.runtime.wakeup import Wakeup
@@ -27,16 +28,15 @@ ARMED_S = 20.0
 MISSED_TIMES = 2
 """So many finds in a row without a notification are no coincidence."""
 
-_logger = logging.getLogger("reactive_orch")
-
 
 class Ringing:
     """The bell, as one process has left it."""
 
-    def __init__(self, wakeup: Wakeup, listening: Callable[[], bool]) -> None:
+    def __init__(self, wakeup: Wakeup, listening: Callable[[], bool], emit: Emit) -> None:
         """Start as if it was armed. `wakeup` is set by a notification; `listening` tells whether those arrive."""
         self._wakeup = wakeup
         self._listening = listening
+        self._emit = emit
         self._waking = Waking()
         self._armed_until_s = 0.0
         self._silence: str | None = None
@@ -88,15 +88,10 @@ class Ringing:
             await log.arm(connection, 0)
 
     def _note_silence(self, silence: str | None) -> None:
-        """Say why nobody rings when that begins, and when it ends; what was missed until then is no sign any more."""
+        """Tell why nobody rings when that begins, and when it ends; what was missed until then is no sign any more."""
         if silence is not None and silence != self._silence:
-            _logger.warning(
-                "writers do not ring, looking for events every %g s: %s",
-                POLL_DEAF_S,
-                silence,
-                extra={"event": "silent"},
-            )
+            self._emit(RingingStopped(silence, POLL_DEAF_S))
         if silence is None and self._silence is not None:
-            _logger.info("writers ring again", extra={"event": "ringing"})
+            self._emit(RingingResumed())
             self._missed = 0
         self._silence = silence

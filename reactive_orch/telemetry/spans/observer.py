@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reactive_orch.model.reports import BatchEnded
+from reactive_orch.model.reports import (
+    AdoptionEnded,
+    BatchEnded,
+    Expelled,
+    FrontierReleased,
+    GenerationCompleted,
+    GenerationNotWritten,
+    GenerationWritten,
+    Left,
+    SessionBack,
+)
 from reactive_orch.telemetry.by_type import Handles, on
-from reactive_orch.telemetry.spans import batch, tracer
+from reactive_orch.telemetry.spans import batch, incidents, tracer
+from reactive_orch.telemetry.spans.adoption import Adoptions
+from reactive_orch.telemetry.spans.generation import Generations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from reactive_orch.model import Event, EventHandler
-    from reactive_orch.model.reports import Subject
+    from reactive_orch.model import Change, Event, EventHandler, Snapshot, Turn
+    from reactive_orch.model.reports import Report, Subject
 
 
 class Spans:
@@ -21,8 +33,28 @@ class Spans:
 
     def __init__(self) -> None:
         """Start without any."""
-        self._batches = batch.Batches()
-        self.handles: Handles = dict([on(BatchEnded, self._batches.ended)])
+        self._batches, self._generations, self._adoptions = batch.Batches(), Generations(), Adoptions()
+        self.handles: Handles = dict(
+            [
+                on(BatchEnded, self._batches.ended),
+                on(GenerationWritten, self._generations.written),
+                on(GenerationNotWritten, self._generations.not_written),
+                on(AdoptionEnded, self._adoptions.ended),
+                on(GenerationCompleted, self._adoptions.completed),
+                on(Expelled, self._adoptions.expelled),
+                on(Left, self._adoptions.left),
+                on(FrontierReleased, incidents.frontier_released),
+                on(SessionBack, incidents.session_back),
+            ]
+        )
+
+    def sent_of(self, report: Report) -> str | None:
+        """Return the traceparent of the span that has just been sent of this report; None without one."""
+        return self._adoptions.sent_of(report)
+
+    def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
+        """Begin the trace of a generation that is about to be written; return its root's traceparent."""
+        return self._generations.begin(turn, snapshot, change)
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return the context that the handlers of a batch run in, and its traceparent."""

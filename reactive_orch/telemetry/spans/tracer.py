@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 import sys
 import threading
 from dataclasses import dataclass
@@ -83,11 +82,6 @@ def _empty_context() -> Iterator[None]:
         yield
     finally:
         context.detach(token)
-
-
-def new_traceparent() -> str:
-    """Return a traceparent of nobody's span: it ties together what several workers tell of one thing."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 def trace_id(traceparent: str | None) -> str | None:

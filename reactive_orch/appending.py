@@ -6,16 +6,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reactive_orch.model import Expected, NewEvent
+from reactive_orch.model.reports import Appended
 from reactive_orch.postgres import log
 from reactive_orch.postgres.put_off import put_off
-from reactive_orch.telemetry.metric_names import EVENTS_APPENDED
-from reactive_orch.telemetry.registry import count
+from reactive_orch.telemetry.observers import default_observers, telling
 from reactive_orch.telemetry.spans.tracer import current_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reactive_orch.postgres.connection import AnyConnection
+
+
+_emit = telling(default_observers())
+"""Whoever appends need not have a node."""
 
 
 async def append(
@@ -46,7 +50,7 @@ async def append(
     columns = log.columns_of(events)
     if not await put_off(connection, columns, expected):
         await _write(connection, columns, expected)
-    count(EVENTS_APPENDED, amount=len(events))
+    _emit(Appended(len(events)))
 
 
 async def _write(connection: AnyConnection, columns: log.Columns, expected: int | Expected) -> None:

@@ -1,4 +1,4 @@
-"""The rebalance trace: what workers tell of a generation, each from its own side, as one trace; and the metrics of it.
+"""The rebalance trace: each worker's side of a generation, as one trace.
 
     rebalance            by the worker that wrote the generation; sent at once: all others are its children
     |- detect, observe, plan assignment, change generation
@@ -15,22 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.model import seconds
-from reactive_orch.telemetry import metric_names as m
-from reactive_orch.telemetry.registry import record
-from reactive_orch.telemetry.spans import tracer
-
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reactive_orch.model import Snapshot, Turn
+    from reactive_orch.model import Turn
 
 SQL = {"db.system.name": "postgresql"}
-
-
-def observed(turn: Turn) -> None:
-    """Tell of a look at the replica set."""
-    record(m.STATEMENT_DURATION, seconds(turn.noticed_ns, turn.observed_ns), "observe")
 
 
 def attributes(turn: Turn, generation: int) -> dict[str, Any]:
@@ -40,17 +30,6 @@ def attributes(turn: Turn, generation: int) -> dict[str, Any]:
         "reactive_orch.generation": generation,
         "reactive_orch.member.id": turn.member,
         "reactive_orch.coordination": True,
-    }
-
-
-def fields(event: str, turn: Turn, snapshot: Snapshot) -> dict[str, Any]:
-    """Return what a log line about a rebalance carries besides its words."""
-    return {
-        "event": event,
-        "replica_set": turn.replica_set,
-        "generation": snapshot.generation,
-        "member": turn.member,
-        "trace_id": tracer.trace_id(snapshot.traceparent),
     }
 
 

@@ -1,0 +1,78 @@
+"""How it stands: what a process can say of itself at any time, from memory. Made when somebody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reactive_orch.model.log import Position
+    from reactive_orch.model.membership import MemberState, WorkerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionStatus:
+    """How far one worker is with one projection."""
+
+    projection: str
+    lag: int
+    """Positions between the settled end of the log and the slowest partition."""
+    lag_s: float
+    """How old the last event handled is, in seconds; 0 at the settled end."""
+    standstill_s: float
+    """For how long settled events have waited without any progress, in seconds."""
+    owned: int
+    """Partitions that it has and is to have."""
+    awaited: int
+    """Partitions that it is to have and others hold still."""
+    leaving: int
+    """Partitions that it is not to have any more, in a last batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSetStatus:
+    """A replica set, as one worker has last seen it."""
+
+    generation: int
+    complete: int
+    """The last generation that is known to be complete."""
+    members: Mapping[MemberState, int]
+    partitions: int
+    """Over all projections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """One worker."""
+
+    replica_set: str
+    state: WorkerState
+    seen: ReplicaSetStatus | None
+    """None before it has looked."""
+    projections: tuple[ProjectionStatus, ...]
+
+
+class PoolStatus(NamedTuple):
+    """The connections of one pool."""
+
+    used: int
+    idle: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One process."""
+
+    listening_s: float
+    """How old the connection is that listens; 0 while there is none."""
+    queue_usage: float
+    """How full the server's queue of notifications was at the last heartbeat, 0 to 1."""
+    settled: Position | None
+    """How far the log may be read; None while that is unknown."""
+    frontier_held_s: float
+    holders: Mapping[str, int]
+    """How many transactions the frontier waits for, by kind: `running`, `prepared`."""
+    pools: Mapping[str, PoolStatus]
+    workers: tuple[WorkerStatus, ...]

@@ -1,0 +1,68 @@
+"""How a process stands: from memory, never from the database."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from reactive_orch.model.status import PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from reactive_orch.model import Position, Snapshot
+    from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.handling.runner import Runner
+    from reactive_orch.runtime.membership.session import Session
+    from reactive_orch.runtime.progress_watch import ProgressWatch
+    from reactive_orch.runtime.reading.follower import LogFollower
+
+
+def of_process(database: Database, session: Session, follower: LogFollower, workers: Iterable[WorkerStatus]) -> Status:
+    """Return what all workers of a process share, and what each has."""
+    return Status(
+        listening_s=0.0 if session.since is None else time.monotonic() - session.since,
+        queue_usage=session.queue_usage,
+        settled=follower.settled,
+        frontier_held_s=follower.held_s,
+        holders=follower.holders,
+        pools={
+            name: PoolStatus(pool.get_size() - pool.get_idle_size(), pool.get_idle_size())
+            for name, pool in database.pools.items()
+        },
+        workers=tuple(workers),
+    )
+
+
+def of_replica_set(snapshot: Snapshot | None, complete: int) -> ReplicaSetStatus | None:
+    """Return what a worker knows of its replica set. `complete`: the last generation it has seen complete."""
+    if snapshot is None:
+        return None
+    return ReplicaSetStatus(
+        generation=snapshot.generation,
+        complete=complete,
+        members=Counter(member.state for member in snapshot.members),
+        partitions=sum(map(len, snapshot.owners.values())),
+    )
+
+
+def of_projections(
+    runners: Mapping[str, Runner], settled: Position | None, watch: ProgressWatch
+) -> tuple[ProjectionStatus, ...]:
+    """Return how far a worker's projections are, and whether they get on."""
+    return tuple(_of_projection(runner, settled or 0, watch.standing_s(name)) for name, runner in list(runners.items()))
+
+
+def _of_projection(runner: Runner, settled: Position, standstill_s: float) -> ProjectionStatus:
+    lag, lag_s = runner.lanes.lag(settled)
+    held, assigned = runner.lanes.held, runner.assigned
+    return ProjectionStatus(
+        projection=runner.name,
+        lag=lag,
+        lag_s=lag_s,
+        standstill_s=standstill_s,
+        owned=len(held & assigned),
+        awaited=len(assigned - held),
+        leaving=len(held - assigned),
+    )

@@ -1,0 +1,55 @@
+"""A status made into gauges. Their names stand in `metric_names`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from reactive_orch.model import MemberState, WorkerState
+from reactive_orch.telemetry import metric_names as m
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reactive_orch.model.status import ProjectionStatus, Status, WorkerStatus
+    from reactive_orch.telemetry.metric_names import Metric
+
+Gauges: TypeAlias = "Iterator[tuple[Metric, float, tuple[str, ...]]]"
+
+
+def of_process(status: Status) -> Gauges:
+    """Yield the present values of a process, and those of its workers."""
+    yield m.LISTENER_AGE, status.listening_s, ()
+    yield m.NOTIFICATION_QUEUE, status.queue_usage, ()
+    yield m.FRONTIER, status.settled or 0, ()
+    yield m.FRONTIER_AGE, status.frontier_held_s, ()
+    for kind, number in status.holders.items():
+        yield m.FRONTIER_HOLDERS, number, (kind,)
+    for name, pool in status.pools.items():
+        yield m.POOL_CONNECTIONS, pool.used, (name, "used")
+        yield m.POOL_CONNECTIONS, pool.idle, (name, "idle")
+    for worker in status.workers:
+        yield from _of_worker(worker)
+
+
+def _of_worker(worker: WorkerStatus) -> Gauges:
+    replica_set = worker.replica_set
+    for state in WorkerState:
+        yield m.WORKER_STATE, float(state is worker.state), (replica_set, state.value)
+    for projection in worker.projections:
+        yield from _of_projection((replica_set, projection.projection), projection)
+    if worker.seen is None:
+        return
+    yield m.GENERATION, worker.seen.generation, (replica_set,)
+    yield m.GENERATION_SETTLED, worker.seen.complete, (replica_set,)
+    for member_state in MemberState:
+        yield m.MEMBERS, worker.seen.members.get(member_state, 0), (replica_set, member_state.value)
+    yield m.PARTITIONS, worker.seen.partitions, (replica_set,)
+
+
+def _of_projection(labels: tuple[str, str], projection: ProjectionStatus) -> Gauges:
+    yield m.LAG, projection.lag, labels
+    yield m.LAG_TIME, projection.lag_s, labels
+    yield m.STANDSTILL, projection.standstill_s, labels
+    yield m.OWNED, projection.owned, (*labels, "owned")
+    yield m.OWNED, projection.awaited, (*labels, "awaited")
+    yield m.OWNED, projection.leaving, (*labels, "leaving")

@@ -1,0 +1,196 @@
+"""Reports made into log lines: one line each, its `event` in a word. What a line may say, `logs` says."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch.errors import kind_of, named
+from reactive_orch.model.reports import (
+    AdoptionEnded,
+    AttemptFailed,
+    Expelled,
+    FrontierHeld,
+    Left,
+    LoopBlocked,
+    OrphansSpared,
+    ProjectionRefused,
+    ReadCut,
+    Resumed,
+    RingingResumed,
+    RingingStopped,
+    SessionBack,
+    SessionLost,
+    Stalled,
+    Struck,
+    Unreachable,
+)
+from reactive_orch.telemetry.by_type import Handles, on
+from reactive_orch.telemetry.spans.tracer import trace_id
+
+if TYPE_CHECKING:
+    from reactive_orch.model import Snapshot, Turn
+
+_logger = logging.getLogger("reactive_orch")
+
+
+def _fields(event: str, turn: Turn, snapshot: Snapshot) -> dict[str, Any]:
+    """Return what a line about a rebalance carries besides its words."""
+    return {
+        "event": event,
+        "replica_set": turn.replica_set,
+        "generation": snapshot.generation,
+        "member": turn.member,
+        "trace_id": trace_id(snapshot.traceparent),
+    }
+
+
+def _session_lost(report: SessionLost) -> None:
+    _logger.warning("membership connection lost: %s", kind_of(report.error), extra={"event": "disconnected"})
+
+
+def _session_back(_report: SessionBack) -> None:
+    _logger.info("membership connection is back", extra={"event": "reconnected"})
+
+
+def _loop_blocked(report: LoopBlocked) -> None:
+    _logger.warning(
+        "the event loop stood still for %.1f s: a handler did not await, or the process was stopped; "
+        "projections with a batch in hand: %s",
+        report.delay_s,
+        ", ".join(report.busy) or "none",
+        extra={"event": "loop_blocked"},
+    )
+
+
+def _frontier_held(report: FrontierHeld) -> None:
+    _logger.warning(
+        "the log cannot be read beyond position %d, held by %s",
+        report.settled,
+        "; ".join(map(str, report.holders)) or "a transaction that has just ended",
+        extra={"event": "frontier_held"},
+    )
+
+
+def _ringing_stopped(report: RingingStopped) -> None:
+    words = "writers do not ring, looking for events every %g s: %s"
+    _logger.warning(words, report.every_s, report.reason, extra={"event": "silent"})
+
+
+def _ringing_resumed(_report: RingingResumed) -> None:
+    _logger.info("writers ring again", extra={"event": "ringing"})
+
+
+def _projection_refused(report: ProjectionRefused) -> None:
+    replica_set, projection = report.subject
+    _logger.error(
+        "projection %s is recorded with another filter and not run here; to accept this one, say from where: "
+        "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep|POSITION",
+        projection,
+        replica_set,
+        projection,
+        extra={"event": "refused", "replica_set": replica_set, "projection": projection},
+    )
+
+
+def _orphans_spared(report: OrphansSpared) -> None:
+    words = "%d connections of removed workers could not be ended: no right to"
+    _logger.warning(words, report.connections, extra=_fields("spared", report.turn, report.snapshot))
+
+
+def _adoption_ended(report: AdoptionEnded) -> None:
+    if report.outcome != "acknowledged":
+        return
+    turn, snapshot, facts = report.steps.turn, report.steps.snapshot, report.facts
+    complete = "" if report.completed_s is None else f", settled in {report.completed_s * 1000:.0f} ms"
+    _logger.info(
+        "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
+        "adopted in %.0f ms%s",
+        snapshot.generation,
+        turn.replica_set,
+        snapshot.reason.value if snapshot.reason else "",
+        ", ".join(map(str, snapshot.subjects)),
+        len(snapshot.members),
+        turn.member,
+        facts.took,
+        facts.gave,
+        facts.kept,
+        sum(map(len, report.assigned.values())),
+        turn.age_s(report.ended_ns) * 1000,
+        complete,
+        extra=_fields("adopted", turn, snapshot),
+    )
+
+
+def _expelled(report: Expelled) -> None:
+    turn, snapshot = report
+    words = "worker %d was removed from %s by the others; joining anew"
+    _logger.warning(words, turn.member, turn.replica_set, extra=_fields("expelled", turn, snapshot))
+
+
+def _left(report: Left) -> None:
+    turn, snapshot = report
+    _logger.info("worker %d has left %s", turn.member, turn.replica_set, extra=_fields("left", turn, snapshot))
+
+
+def _unreachable(report: Unreachable) -> None:
+    words = "database unavailable, trying again until it is back: %s"
+    _logger.warning(words, named(report.error), extra={"event": "unavailable", "replica_set": report.replica_set})
+
+
+def _stalled(report: Stalled) -> None:
+    _logger.warning("%s", report.reason, extra={"event": "stalled", "replica_set": report.replica_set})
+
+
+def _resumed(report: Resumed) -> None:
+    _logger.info("over: %s", report.what, extra={"event": "resumed", "replica_set": report.replica_set})
+
+
+def _attempt_failed(report: AttemptFailed) -> None:
+    _logger.warning(
+        "projection %s: batch rolled back at or before position %d, trying again: %s",
+        report.subject.projection,
+        report.position,
+        named(report.error),
+        extra={"event": "retrying", **report.subject._asdict()},
+    )
+
+
+def _read_cut(report: ReadCut) -> None:
+    subject, window, error = report
+    _logger.warning(
+        "projection %s: reading from position %d to %d took too long, narrower from here: %s",
+        *(subject.projection, window.low, window.high, named(error)),
+        extra={"event": "read_cut", **subject._asdict()},
+    )
+
+
+def _struck(report: Struck) -> None:
+    _logger.warning(
+        "projection %s: cancelled between two calls, beginning again: has a handler left a time-out open?",
+        report.subject.projection,
+        extra={"event": "struck", **report.subject._asdict()},
+    )
+
+
+HANDLES: Handles = dict(
+    [
+        on(SessionLost, _session_lost),
+        on(SessionBack, _session_back),
+        on(LoopBlocked, _loop_blocked),
+        on(FrontierHeld, _frontier_held),
+        on(RingingStopped, _ringing_stopped),
+        on(RingingResumed, _ringing_resumed),
+        on(ProjectionRefused, _projection_refused),
+        on(OrphansSpared, _orphans_spared),
+        on(AdoptionEnded, _adoption_ended),
+        on(Expelled, _expelled),
+        on(Left, _left),
+        on(Unreachable, _unreachable),
+        on(Stalled, _stalled),
+        on(Resumed, _resumed),
+        on(AttemptFailed, _attempt_failed),
+        on(ReadCut, _read_cut),
+        on(Struck, _struck),
+    ]
+)
