@@ -25,12 +25,16 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     core         decides: no I/O, no clock; a decision is a value
     postgres     performs in SQL, decides nothing           } these three
     telemetry    watches: spans, metrics, lines             } never meet
+    appending    append, for any connection
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
                  membership (turns, adoptions, the session), handling (runners, lanes, batches) and
                  reading (the follower of the log, windows)
     http         health and metrics
     process      how a process speaks and ends
     commands     a module each; run is the worker. cli chooses one, and is the only reader of the environment
+
+What happens leaves the runtime as a report (`model.reports`), told to observers; how it stands, as a status
+(`model.status`), for whoever asks. Telemetry makes both into what can be seen. Nothing works by them.
 
 Each module's docstring says what it guarantees.
 """

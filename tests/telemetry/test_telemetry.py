@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -43,8 +42,6 @@ from reactive_orch.telemetry.spans.adoption import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from reactive_orch.runtime.handling.scope import Scope
 
 ROOT = Path(__file__).parents[2]
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -290,8 +287,7 @@ def test_what_becomes_of_a_batch_that_is_rolled_back(
     finished: Callable[[], tuple[Any, ...]], failure: BaseException, outcome: str, error_type: str
 ) -> None:
     event = Event._make(range(len(Event._fields)))._replace(metadata_json="{}")
-    scope = SimpleNamespace(subject=Subject("set", "one"), watchers=watchers(), generation=lambda: 7)
-    with contextlib.suppress(BaseException), Watched(cast("Scope", scope), [event]):
+    with contextlib.suppress(BaseException), Watched(watchers(), Subject("set", "one"), 7, [event]):
         raise failure
     (span,) = finished()
     found = {key: span.attributes[key] for key in ("reactive_orch.outcome", "error.type", "reactive_orch.generation")}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Event, Partition, Swap
+    from reactive_orch.model.reports import Subject, Watchers
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
@@ -29,12 +30,12 @@ class Watched:
 
     __slots__ = ("_began", "_context", "_emit", "_subject", "_traceparent", "events")
 
-    def __init__(self, scope: Scope, events: Sequence[Event]) -> None:
+    def __init__(self, watchers: Watchers, subject: Subject, generation: int, events: Sequence[Event]) -> None:
         """`events` are to be handled."""
         self.events = events
         """Those that are committed, if it is."""
-        self._subject, (self._emit, tracing) = scope.subject, scope.watchers
-        self._context = tracing.batch(self._subject, scope.generation(), events)
+        self._subject, self._emit = subject, watchers.emit
+        self._context = watchers.tracing.batch(subject, generation, events)
 
     def __enter__(self) -> Self:
         self._began = time.perf_counter()
@@ -56,10 +57,10 @@ class InHand:
         """Start with nothing."""
         self.partitions: frozenset[Partition] = frozenset()
         """Those whose checkpoints are being moved."""
-        self._scope = scope
+        self._watchers, self._subject, self._generation = scope.watchers, scope.subject, scope.generation
         self._setbacks = Setbacks(scope)
         self._timeout_s = scope.config.handler_timeout_s
-        around = partial(scope.watchers.tracing.each, scope.subject) if scope.config.trace_events else None
+        around = partial(self._watchers.tracing.each, self._subject) if scope.config.trace_events else None
         self._calling = Calling(scope.projection, self._timeout_s, around)
         self._called_at: float | None = None
         """Since when handlers have been running, by the monotonic clock."""
@@ -94,7 +95,7 @@ class InHand:
         try:
             with (
                 self.moving(batch.swaps),
-                Watched(self._scope, batch.events) as watched,
+                Watched(self._watchers, self._subject, self._generation(), batch.events) as watched,
                 self._setbacks.strikes(),
             ):
                 async with batches.batch(batch.swaps, lambda: done is batch and goes_on()):
