@@ -27,6 +27,8 @@ SCENARIO_OF = {
     "frontier_trusts_the_head": "commits_out_of_order",
     "frontier_blind_to_prepared_transactions": "commits_out_of_order",
     "memory_kept_across_a_lost_connection": "older_state",
+    "backlog_dealt_among_fresh_events": "backlog",
+    "distance_measured_from_a_neighbour": "backlog",
     "limit_taken_for_the_end_of_the_window": "churn",
     "saved_lazily_beyond_unread_events": "churn",
     "take_over_without_the_row_lock_from_a_cache": "churn",

@@ -15,6 +15,7 @@ import anyio
 from reactive_orch import appending
 from reactive_orch.core import assignment
 from reactive_orch.core import generation as core
+from reactive_orch.core.dealing import FAR_BEHIND_BATCHES
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
@@ -22,6 +23,7 @@ from reactive_orch.postgres import checkpoints, log, log_check, membership, put_
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.faults import translated
+from reactive_orch.runtime.handling import lanes
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.runner import Runner
@@ -280,6 +282,31 @@ def connections_are_not_asked_where_they_lead() -> None:
         connection.marks.incarnation = begun
 
     _put(Database, "_admit", admit)
+
+
+# --------------------------------------------------------------------------------------------------- dealing
+
+
+@_bug
+def backlog_dealt_among_fresh_events() -> None:
+    def deal(
+        _dealt: Any, positions: Mapping[int, int], _settled: int, lanes: int, _batch_events: int
+    ) -> dict[int, int]:
+        return {partition: partition % lanes for partition in positions}
+
+    _put(lanes, "deal", deal)
+
+
+@_bug
+def distance_measured_from_a_neighbour() -> None:
+    def deal(_dealt: Any, positions: Mapping[int, int], _settled: int, lanes: int, batch_events: int) -> dict[int, int]:
+        due: dict[int, int] = {}
+        for partition, position in positions.items():
+            low = min((positions[p] for p in due if due[p] == partition % lanes), default=position)
+            due[partition] = lanes if position < low - FAR_BEHIND_BATCHES * batch_events else partition % lanes
+        return due
+
+    _put(lanes, "deal", deal)
 
 
 # --------------------------------------------------------------------------------------------- windows and saving

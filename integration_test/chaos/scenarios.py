@@ -182,6 +182,61 @@ async def churn(stage: Stage) -> None:
 
 
 @_scenario
+async def backlog(stage: Stage) -> None:
+    """Half of the partitions have a backlog, as somebody has held their rows: fresh events of the others go first."""
+    arena = stage.arena
+    arena.projections = ("handled",)
+    await _end(await _adopted(arena))
+    async with connected(arena.url) as rival:
+        await rival.execute(_OLD_EVENTS)
+        async with rival.transaction():
+            await rival.execute("SELECT FROM reactive_orch.checkpoints WHERE partition % 2 = 0 FOR UPDATE")
+            ahead = await arena.start()
+            await arena.until(_is_zero(arena, _UNHANDLED, 1), "the other half has been handled", timeout_s=40)
+            await _end(ahead)
+    await _adopted(arena)  # all partitions come to it at once
+    async with connected(arena.url) as connection:
+        keys = await connection.fetch(_ODD_KEYS)
+        await append(connection, [_event(row["aggregate_id"]) for row in keys])
+    await arena.settle(1, timeout_s=40)
+    if not await arena.value(_HANDLED_AFTER_FRESH):
+        raise Caught(Finding("latency", "fresh events waited until the backlog was worked off"))
+
+
+async def _adopted(arena: Arena) -> Victim:
+    victim = await arena.start()
+    await victim.said(ADOPTED)
+    return victim
+
+
+async def _end(victim: Victim) -> None:
+    victim.send(signal.SIGTERM)
+    await victim.wait()
+
+
+def _is_zero(arena: Arena, sql: str, *args: object) -> Callable[[], Awaitable[bool]]:
+    async def zero() -> bool:
+        return not await arena.value(sql, *args)
+
+    return zero
+
+
+_OLD_EVENTS = """
+INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type)
+SELECT 'Other', 'other-' || n % 400, n / 400 + 1, 'Old' FROM generate_series(0, 7999) AS n
+"""
+_UNHANDLED = """
+SELECT count(*) FROM reactive_orch.events e WHERE e.partition % 2 = $1
+  AND NOT EXISTS (SELECT FROM public.handled h WHERE h.position = e.global_position)
+"""
+_ODD_KEYS = "SELECT DISTINCT aggregate_id FROM reactive_orch.events WHERE partition % 2 = 1 LIMIT 3"
+_HANDLED_AFTER_FRESH = """
+SELECT count(*) FROM public.handled h
+WHERE h.partition % 2 = 0 AND h.id > (SELECT max(f.id) FROM public.handled f WHERE f.position > 8000)
+"""
+
+
+@_scenario
 async def started_over(stage: Stage) -> None:
     """An operator rewinds to where the checkpoints are: every worker's memory is invalid, nothing else changes."""
     arena = stage.arena
