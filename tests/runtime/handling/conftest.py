@@ -1,0 +1,55 @@
+"""Runners whose node has no connection: what they hold and let go is decided without one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from reactive_orch import Config, Node, projection
+from reactive_orch.runtime.handling.runner import Runner
+from reactive_orch.runtime.handling.scope import Scope
+from reactive_orch.runtime.interruptions import Interruptions
+from reactive_orch.runtime.reading.window_cache import caches_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reactive_orch.model import Event
+
+    Making: TypeAlias = Callable[..., Runner]
+
+BATCH = 10
+PARTITIONS = 8
+
+
+@pytest.fixture
+def node() -> Node:
+    node = Node(Config(database_url="postgresql://nobody@127.0.0.1:1/none", batch_events=BATCH), observers=())
+    node.partitions_total = PARTITIONS
+    return node
+
+
+@pytest.fixture
+def runner_of(node: Node) -> Making:
+    def make(name: str = "p", lanes: int = 2) -> Runner:
+        @projection(name, concurrency=lanes)
+        async def handler(event: Event, tx: object) -> None:
+            raise NotImplementedError
+
+        scope = Scope(
+            node=node,
+            replica_set="test",
+            projection=handler,
+            changed=lambda: None,
+            idle=lambda: None,
+            interruptions=Interruptions(node.watchers.emit, "test", name),
+        )
+        return Runner(scope, caches_of([handler])[name])
+
+    return make
+
+
+@pytest.fixture
+def runner(runner_of: Making) -> Runner:
+    return runner_of()

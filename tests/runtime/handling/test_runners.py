@@ -1,0 +1,120 @@
+"""All that a worker runs, asked and told as one: what it should hold, what it holds, and whether that is the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reactive_orch.incarnation import Incarnation
+from reactive_orch.model import Checkpoint, Swap
+from reactive_orch.runtime.handling.runners import Runners
+
+if TYPE_CHECKING:
+    from reactive_orch.runtime.handling.runner import Runner
+    from tests.runtime.handling.conftest import Making
+
+SOME = frozenset({0, 1, 2})
+
+
+@pytest.fixture
+def runners(runner_of: Making) -> Runners:
+    runners = Runners()
+    runners.add([runner_of("a"), runner_of("b", lanes=1)])
+    return runners
+
+
+def load(runner: Runner, *, position: int = 5, epoch: int = 1) -> None:
+    """Load what the runner lacks."""
+    rows = dict.fromkeys(runner.assigned, Checkpoint(position, epoch))
+    runner.lanes.deal(runner.assigned, rows, position, Incarnation(0))
+
+
+def reconciled(runners: Runners) -> bool:
+    return runners.reconciled
+
+
+def test_nothing_to_hold_is_reconciled(runners: Runners) -> None:
+    assert (runners.empty, runners.reconciled, runners.only_in_flight, runners.busy) == (True, True, True, [])
+
+
+def test_they_are_reconciled_when_each_holds_what_it_should(runners: Runners) -> None:
+    runners.assign({"a": SOME, "b": SOME})
+    assert not reconciled(runners)
+    load(runners.by_name["a"])
+    assert not reconciled(runners)
+    load(runners.by_name["b"])
+    assert reconciled(runners)
+    assert runners.held == {"a": SOME, "b": SOME}
+    assert not runners.empty
+
+
+def test_who_is_not_named_is_to_hold_nothing(runners: Runners) -> None:
+    runners.assign({"a": SOME, "b": SOME})
+    for runner in runners.by_name.values():
+        load(runner)
+    runners.assign({"b": SOME})
+    a = runners.by_name["a"]
+    assert a.assigned == frozenset()
+    assert not reconciled(runners)
+    a.lanes.release(a.lanes.held)
+    assert reconciled(runners)
+
+
+def test_what_is_only_in_the_hands_of_handlers_is_waited_for(runners: Runners) -> None:
+    runners.assign({"a": SOME})
+    a = runners.by_name["a"]
+    load(a)
+    runners.assign({"a": frozenset({1})})
+    assert not runners.only_in_flight
+    first, *_ = a.lanes
+    with first.in_hand.moving([Swap(0, Checkpoint(5, 1), 6)]):
+        a.lanes.release(frozenset({0, 2}))
+        assert (runners.only_in_flight, runners.reconciled, runners.busy) == (True, False, ["a"])
+        assert runners.in_flight == {"a": {0}, "b": frozenset()}
+
+
+def test_a_new_assignment_wakes_the_runner_and_forgets_who_waited_for_a_row(runners: Runners) -> None:
+    a = runners.by_name["a"]
+    longest: tuple[float, int | None] = (3.0, 2)
+    a.row_wait = longest
+    assert runners.row_wait == longest
+    runners.assign({})
+    assert [runner.wakeup.is_set for runner in runners.by_name.values()] == [False, False], "it is what it was"
+    runners.assign({"a": SOME})
+    assert a.wakeup.is_set
+    assert a.row_wait == (0.0, None)
+
+
+def test_how_far_all_have_read(runners: Runners) -> None:
+    assert runners.have_read_to(1000), "nobody holds anything"
+    runners.assign({"a": SOME, "b": SOME})
+    load(runners.by_name["a"], position=50)
+    load(runners.by_name["b"], position=40)
+    assert runners.have_read_to(40)
+    assert not runners.have_read_to(41)
+
+
+def test_a_refused_projection_is_not_wanted_and_one_given_up_is_gone(runners: Runners) -> None:
+    runners.by_name["a"].refused = True
+    assert runners.wanted == {"b"}
+    runners.give_up("a")
+    runners.give_up("a")
+    assert runners.held == {"b": frozenset()}
+
+
+def test_who_was_removed_lets_go_of_everything_at_once(runners: Runners) -> None:
+    runners.assign({"a": SOME, "b": SOME})
+    for runner in runners.by_name.values():
+        load(runner)
+    runners.drop()
+    assert runners.empty
+    assert reconciled(runners)
+
+
+def test_a_rewind_is_of_one_projection(runners: Runners) -> None:
+    runners.assign({"a": SOME, "b": SOME})
+    for runner in runners.by_name.values():
+        load(runner, epoch=1)
+    runners.rewound({"a": 2, "b": 1})
+    assert runners.held == {"a": frozenset(), "b": SOME}
