@@ -420,7 +420,7 @@ class Tracing(Protocol):
         """Return a handler that does the same, for a trace of each event."""
         ...
 
-    def quiet(self) -> AbstractContextManager[None]:
+    def quiet(self) -> AbstractContextManager[object]:
         """Return a context in which an instrumented database driver makes no spans: for what is no handler's."""
         ...
 
@@ -441,7 +441,7 @@ class Untraced:
         del subject
         return handler
 
-    def quiet(self) -> AbstractContextManager[None]:
+    def quiet(self) -> AbstractContextManager[object]:
         """Do nothing."""
         return nullcontext()
 

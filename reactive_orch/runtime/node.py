@@ -104,7 +104,7 @@ class Node:
         self._workers: list[Worker] = []
 
     def status(self) -> Status:
-        """Return how this process and its workers stand; from memory, in any thread."""
+        """Return how this process and its workers stand, while it is entered; from memory, in any thread."""
         workers = (worker.status() for worker in tuple(self._workers))
         return status.of_process(self.database, self.session, self.follower, workers)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from reactive_orch.errors import kind_of
 from reactive_orch.model.reports import Untraced, Watchers
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from reactive_orch.model import Change, Event, EventHandler, Snapshot, Turn
     from reactive_orch.model.reports import Emit, Observer, Report, Subject, Tracing
 
+_Answer = TypeVar("_Answer")
+_Given = TypeVar("_Given")
+
+_NOTHING = contextlib.nullcontext()
 _logger = logging.getLogger("reactive_orch")
 
 SPANS = Spans()
@@ -76,48 +80,48 @@ class Guarded:
 
     def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
         """Return its traceparent of a generation."""
-        try:
-            return self._tracing.generation(turn, snapshot, change)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the tracing's
-            self._leave_out(error)
-            return None
+        return self._asked(lambda tracing: tracing.generation(turn, snapshot, change))
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return its context of a batch."""
-        try:
-            return _Inside(self._tracing.batch(subject, generation, events), self._leave_out)
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._leave_out(error)
-            return contextlib.nullcontext()
+        context = self._asked(lambda tracing: tracing.batch(subject, generation, events))
+        return _Inside(context or _NOTHING, self._leave_out)
 
     def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
         """Return its handler."""
-        return self._tracing.each(subject, handler)
+        return self._asked(lambda tracing: tracing.each(subject, handler)) or handler
 
-    def quiet(self) -> AbstractContextManager[None]:
+    def quiet(self) -> AbstractContextManager[object]:
         """Return its context."""
-        return self._tracing.quiet()
+        return _Inside(self._asked(lambda tracing: tracing.quiet()) or _NOTHING, self._leave_out)
+
+    def _asked(self, question: Callable[[Tracing], _Answer]) -> _Answer | None:
+        try:
+            return question(self._tracing)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the tracing's
+            self._leave_out(error)
+            return None
 
     def _leave_out(self, error: Exception) -> None:
         self._tracing = Untraced()
         _say_left_out("tracing", error)
 
 
-class _Inside:
-    """A context of somebody who may fail at its begin or at its end."""
+class _Inside(Generic[_Given]):
+    """A context of somebody who may fail at its begin or at its end; what fails inside passes through."""
 
     __slots__ = ("_context", "_failed")
 
-    def __init__(self, context: AbstractContextManager[str | None], failed: Callable[[Exception], None]) -> None:
-        self._context: AbstractContextManager[str | None] = context
+    def __init__(self, context: AbstractContextManager[_Given | None], failed: Callable[[Exception], None]) -> None:
+        self._context: AbstractContextManager[_Given | None] = context
         self._failed = failed
 
-    def __enter__(self) -> str | None:
+    def __enter__(self) -> _Given | None:
         try:
             return self._context.__enter__()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the batch's
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not of what is done inside
             self._failed(error)
-            self._context = contextlib.nullcontext()
+            self._context = _NOTHING
             return None
 
     def __exit__(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import pytest
@@ -35,13 +37,18 @@ from reactive_orch.telemetry.by_type import by_type
 from reactive_orch.telemetry.metrics import Metrics
 from reactive_orch.telemetry.observers import TABLES, telling, watchers
 from reactive_orch.telemetry.registry import Registry
+from reactive_orch.telemetry.spans import tracer
 from reactive_orch.telemetry.spans.observer import Spans
+from reactive_orch.telemetry.spans.rebalance import REMEMBERED_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from reactive_orch.model import EventHandler
+    from reactive_orch.model.reports import Tracing
     from reactive_orch.telemetry.metric_names import Metric
 
+ROOT = Path(__file__).parents[2] / "reactive_orch"
 SUBJECT = Subject("set", "one")
 NOW = datetime.now(UTC)
 TURN = Turn("set", MemberId(7), "notify", noticed_ns=1_000_000_000, observed_ns=2_000_000_000, planned_ns=3_000_000_000)
@@ -209,6 +216,15 @@ def test_a_generation_that_others_were_quicker_to_write_sends_nothing(finished: 
     assert not finished()
 
 
+def test_roots_whose_end_is_never_told_do_not_pile_up(finished: Callable[[], tuple[Any, ...]]) -> None:
+    spans = Spans()
+    emit = telling([by_type(spans.handles)])
+    traceparents = [spans.generation(TURN, SNAPSHOT, DEATH) or "" for _ in range(REMEMBERED_MAX + 1)]
+    for traceparent in traceparents[:2]:
+        emit(r.GenerationNotWritten(TURN, traceparent, 1, 2, ERROR))
+    assert [tracer.traceparent_of(span) for span in finished()] == traceparents[1:2]
+
+
 def test_the_expelled_are_linked_to_what_they_adopted_last(finished: Callable[[], tuple[Any, ...]]) -> None:
     emit = telling([by_type(Spans().handles)])
     for report in (ADOPTED, r.Expelled(TURN, SNAPSHOT), r.Expelled(TURN, SNAPSHOT)):
@@ -260,6 +276,12 @@ def test_a_process_is_seen_from_its_start_to_its_end() -> None:
     assert not any(registry.gauges().values())
 
 
+def test_every_report_is_told_by_somebody() -> None:
+    rooms = [*(ROOT / "runtime").rglob("*.py"), ROOT / "appending.py"]
+    code = "".join(path.read_text() for path in rooms)
+    assert not [kind.__name__ for kind in get_args(Report) if not re.search(rf"\b{kind.__name__}\(", code)]
+
+
 def test_one_that_raises_is_said_once_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Report] = []
     tried: list[Report] = []
@@ -280,24 +302,39 @@ def test_one_that_raises_is_said_once_and_left_out(caplog: pytest.LogCaptureFixt
 
 
 class Broken(Untraced):
-    """A tracing that fails when it is asked, or at one of the ends of its context."""
+    """A tracing that fails when it is asked, or at one of the ends of its contexts."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.asked = 0
 
+    def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> None:
+        del turn, snapshot, change
+        self._asked()
+
     def batch(
         self, subject: Subject, generation: int, events: Sequence[Event]
     ) -> contextlib.AbstractContextManager[str]:
         del subject, generation, events
+        self._asked()
+        return self.context()
+
+    def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
+        self._asked()
+        return super().each(subject, handler)
+
+    def quiet(self) -> contextlib.AbstractContextManager[str]:
+        self._asked()
+        return self.context()
+
+    def _asked(self) -> None:
         self.asked += 1
         self.fail("asked")
-        return self.context()
 
     @contextlib.contextmanager
     def context(self) -> Iterator[str]:
         self.fail("begin")
-        yield "its traceparent"
+        yield "given"
         self.fail("end")
 
     def fail(self, where: str) -> None:
@@ -305,20 +342,32 @@ class Broken(Untraced):
             raise ValueError
 
 
-@pytest.mark.parametrize(("where", "given"), [("asked", None), ("begin", None), ("end", "its traceparent")])
+@pytest.mark.parametrize(
+    "context", [lambda tracing: tracing.batch(SUBJECT, 1, []), lambda tracing: tracing.quiet()], ids=["batch", "quiet"]
+)
+@pytest.mark.parametrize(("where", "given"), [("asked", None), ("begin", None), ("end", "given")])
 def test_a_tracing_that_raises_is_not_asked_again(
-    where: str, given: str | None, caplog: pytest.LogCaptureFixture
+    where: str, given: str | None, context: Callable[[Tracing], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = Broken(where)
     tracing = watchers([], broken).tracing
     found = []
     for _ in range(2):
-        with tracing.batch(SUBJECT, 1, []) as traceparent:
+        with context(tracing) as traceparent:
             found.append(traceparent)
     assert (found, broken.asked) == ([given, None], 1)
     assert [vars(line)["event"] for line in caplog.records] == ["observer_failed"]
 
 
-def test_what_a_batch_fails_with_gets_through() -> None:
-    with pytest.raises(KeyError), watchers([], Broken("never")).tracing.batch(SUBJECT, 1, []):
+async def test_without_an_answer_everything_is_as_it_was() -> None:
+    async def handler(event: Event, tx: Any) -> None:
+        """Do nothing."""
+
+    assert watchers([], Broken("asked")).tracing.each(SUBJECT, handler) is handler
+    assert watchers([], Broken("asked")).tracing.generation(TURN, SNAPSHOT, DEATH) is None
+
+
+@pytest.mark.parametrize("where", ["asked", "begin", "end", "never"])
+def test_what_a_batch_fails_with_gets_through(where: str) -> None:
+    with pytest.raises(KeyError), watchers([], Broken(where)).tracing.batch(SUBJECT, 1, []):
         raise KeyError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry.spans import tracer
-from reactive_orch.telemetry.spans.rebalance import SQL, attributes, nanoseconds
+from reactive_orch.telemetry.spans.rebalance import SQL, attributes, nanoseconds, remember
 from reactive_orch.telemetry.spans.tracer import SpanData
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from reactive_orch.model import MemberId, Partition
     from reactive_orch.model.reports import AdoptionEnded, Expelled, GenerationCompleted, Left, Report
     from reactive_orch.telemetry.span_names import SpanKind
-
-_LAST_MAX = 100
-"""Of so many members the last adoption is remembered, for the link from their end."""
 
 
 class Adoptions:
@@ -59,7 +56,7 @@ class Adoptions:
         )
         self._sent = report, sent
         if sent is not None:
-            self._remember(turn.member, sent)
+            remember(self._last, turn.member, sent)
             for kind, start_ns, end_ns, more in _steps(report):
                 both = {**common, **more}
                 tracer.send(
@@ -115,12 +112,6 @@ class Adoptions:
     def left(self, report: Left) -> None:
         """Forget who has left."""
         self._last.pop(report.turn.member, None)
-
-    def _remember(self, member: MemberId, sent: str) -> None:
-        self._last.pop(member, None)
-        self._last[member] = sent
-        if len(self._last) > _LAST_MAX:
-            del self._last[next(iter(self._last))]
 
 
 def _steps(report: AdoptionEnded) -> Iterator[tuple[SpanKind, int, int, dict[str, Any]]]:

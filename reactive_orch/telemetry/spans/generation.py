@@ -8,7 +8,7 @@ from reactive_orch.errors import kind_of
 from reactive_orch.model import Reason
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry.spans import tracer
-from reactive_orch.telemetry.spans.rebalance import SQL, attributes, nanoseconds
+from reactive_orch.telemetry.spans.rebalance import SQL, attributes, nanoseconds, remember
 from reactive_orch.telemetry.spans.tracer import SpanData
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Generations:
             return None
         traceparent = tracer.traceparent_of(root)
         if traceparent is not None:
-            self._roots[traceparent] = root
+            remember(self._roots, traceparent, root)
         return traceparent
 
     def written(self, report: GenerationWritten) -> None:

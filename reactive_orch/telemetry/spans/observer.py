@@ -64,6 +64,6 @@ class Spans:
         """Return the handler with a span for each event."""
         return batch.each(subject, handler)
 
-    def quiet(self) -> AbstractContextManager[None]:
+    def quiet(self) -> AbstractContextManager[object]:
         """Return a context in which an instrumented database driver makes no spans."""
         return tracer.quiet()

@@ -13,7 +13,7 @@ parents are sent before their children, so a killed process leaves no span whose
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from reactive_orch.model import Turn
 
 SQL = {"db.system.name": "postgresql"}
+
+REMEMBERED_MAX = 100
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Note this last; of many the oldest goes: its end may never be told."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > REMEMBERED_MAX:
+        del known[next(iter(known))]
 
 
 def attributes(turn: Turn, generation: int) -> dict[str, Any]:
