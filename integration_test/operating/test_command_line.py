@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 
+from integration_test.harness.checkers import wait_settled
 from integration_test.harness.cluster import Cluster, Standby
 from integration_test.harness.command_line import (
     FAILED,
@@ -591,6 +592,7 @@ async def test_status_shows_the_log_the_sets_and_who_holds_what(database: str) -
     async with prepared(database) as connection, WorkerProcess(database, "w1") as worker:
         await append_events(connection, 10)
         await worker.ready()
+        await wait_settled(connection)
         member = await worker.member()
         shown = (await run("status", DATABASE_URL=database)).done()
         assert "log: 64 partitions, last position 10\n" in shown

@@ -14,6 +14,7 @@ from integration_test.harness.checkers import wait_handled
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.processes import ROOT, WorkerProcess
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Expected, NewEvent, append, read_stream
 from reactive_orch.postgres import migrations
 
@@ -231,7 +232,11 @@ async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted:
         words = "append --event-type Written --aggregate-type Key --aggregate-id 3 --database-url"
         assert (await run(*words.split(), _as("writer", database))).done() == "appended 1 event\n"
         await wait_handled(granted)
-        assert (await worker.health())["health"] == "ok"
+
+        async def well() -> bool:
+            return bool((await worker.health())["health"] == "ok")
+
+        await wait_until(well, what="health says so")
         command = "rewind --replica-set test --projection handled --to start --database-url"
         assert (await run(*command.split(), _as("worker", database))).code == 0
         migrated = await run("migrate", "--database-url", _as("worker", database))

@@ -18,6 +18,7 @@ from integration_test.harness.projections import handled
 from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import UnsafeLog
 from reactive_orch.postgres import log_check
+from reactive_orch.runtime.reading.log_rules import LogRules
 
 if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster
@@ -63,7 +64,12 @@ async def test_an_event_behind_the_settled_end_is_noticed_by_a_running_worker(da
         await all_handled(connection, database)
 
 
-async def test_events_that_a_view_hid_for_a_while_are_noticed_when_it_shows_them(database: str) -> None:
+async def test_events_that_a_view_hid_for_a_while_are_noticed_when_it_shows_them(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker looks at the view again when it has passed over some of what is hidden."""
+    due_s = [3600.0]
+    monkeypatch.setattr(LogRules, "due_s", property(lambda _: due_s[0]))
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 20)
         said: list[Exception] = []
@@ -73,10 +79,13 @@ async def test_events_that_a_view_hid_for_a_while_are_noticed_when_it_shows_them
             async with serving(database, handled):
                 await wait_handled(connection)
                 await connection.execute(f"{made} WHERE event_type <> 'Hidden'")
-                while True:
+                while not await connection.fetchval(PASSED_OVER):
                     for event_type in ("Hidden", "Shown"):
                         await append_events(connection, 5, event_type=event_type)
                     await asyncio.sleep(0.05)
+                due_s[0] = 0.0
+                await append_events(connection, 5, event_type="Shown")
+                await asyncio.Event().wait()
         except* UnsafeLog as errors:
             said = list(leaves(errors))
         assert "event_log does not show" in str(said)

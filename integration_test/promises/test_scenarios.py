@@ -73,6 +73,7 @@ async def test_single_worker_processes_events(database: str) -> None:
         async with Load(database) as load, WorkerProcess(database, "a", projections=projections) as a:
             await a.ready()
             await load.more(200)
+            await wait_settled(connection, members=1)
             assert partitions_of(await a.health()) == dict.fromkeys(projections, PARTITIONS)
             await load.stop()
             assert (await checked(connection, *projections)).keys() == {"a"}
@@ -131,7 +132,7 @@ async def test_third_worker_joins_all_reconfigure(database: str) -> None:
         assert {new for _, new in changed(before, after)} == {third}, "only what the third must get has moved"
         assert after.count(third) == joined["moved"]
         for worker in (a, b):
-            assert re.search(rf"generation {joined['number']} .*took 0, gave 1[01], kept", "\n".join(worker.log))
+            await worker.said(rf"generation {joined['number']} .*took 0, gave 1[01], kept")
 
 
 async def test_worker_leaves(database: str) -> None:

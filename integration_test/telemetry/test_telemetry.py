@@ -109,6 +109,8 @@ async def test_every_generation_is_one_trace(database: str) -> None:
         await wait_all_handle(connection, "abc")
         await c.stop()
         await wait_settled(connection, members=2)
+        # What the one that is to die has still to send would be missed for ever.
+        await wait_until(lambda: all_told(received, connection), what="all has arrived so far")
         killed = await b.member()
         b.send(signal.SIGKILL)
         await wait_settled(connection, members=1)

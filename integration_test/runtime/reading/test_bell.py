@@ -52,6 +52,8 @@ INSERT_MANY = INSERT.replace(
     "VALUES ('Bell', gen_random_uuid()::text, 1, 'Rang')",
     "SELECT 'Bell', gen_random_uuid()::text, 1, 'Rang' FROM generate_series(1, 20)",
 )
+HEAD = "SELECT max(global_position) FROM reactive_orch.events"
+FENCE = "fence"
 ARMED = (
     "SELECT coalesce(pg_sequence_last_value('reactive_orch.bell'::regclass), 9e18::bigint) "
     "> extract(epoch FROM clock_timestamp()) * 1000"
@@ -64,10 +66,21 @@ class Listening:
     def __init__(self, follower: LogFollower) -> None:
         self.follower = follower
         self.heard = 0
+        self.fences = 0
 
-    def hear(self, *_: object) -> None:
-        self.heard += 1
-        self.follower.wakeup.set("notify")
+    def hear(self, *notification: object) -> None:
+        if notification[-1] == FENCE:
+            self.fences += 1
+        else:
+            self.heard += 1
+            self.follower.wakeup.set("notify")
+
+    async def heard_by_now(self, connection: Connection) -> int:
+        """Return how often somebody has rung so far: notifications arrive in the order of their commits."""
+        seen = self.fences
+        await connection.execute("SELECT pg_notify($1, $2)", EVENTS_CHANNEL, FENCE)
+        await wait_until(lambda: _is_true(self.fences > seen), what="what was sent before has arrived")
+        return self.heard
 
     async def reaches(self, position: int, timeout_s: float) -> bool:
         """Wait as a lane does: ask for one wake-up at a time, and look at the settled end."""
@@ -224,6 +237,16 @@ async def disarmed(connection: Connection) -> bool:
     return not await armed(connection)
 
 
+async def _written(connection: Connection, events: int) -> None:
+    """Wait until so many more events are in the log."""
+    before = await connection.fetchval(HEAD)
+
+    async def written() -> bool:
+        return bool(await connection.fetchval(HEAD) >= before + events)
+
+    await wait_until(written, what=f"{events} more events are written")
+
+
 @pytest.mark.usefixtures("no_poll")
 @pytest.mark.each_server
 async def test_a_busy_log_disarms_the_bell_and_a_quiet_one_arms_it(database: str) -> None:
@@ -233,14 +256,14 @@ async def test_a_busy_log_disarms_the_bell_and_a_quiet_one_arms_it(database: str
         stop: list[object] = []
         writing = asyncio.create_task(write_much(writer, stop))
         await wait_until(lambda: disarmed(connection), what="disarmed while much is written")
-        await asyncio.sleep(0.2)  # what rang before is on its way
-        before = listening.heard
-        await asyncio.sleep(0.5)
-        assert listening.heard == before, "nobody rings"
+        await _written(connection, 40)  # whoever saw it armed has committed
+        before = await listening.heard_by_now(connection)
+        await _written(connection, 1000)
+        assert await listening.heard_by_now(connection) == before, "nobody rings"
         assert await disarmed(connection)
         stop.append(True)
         await writing
-        last = await connection.fetchval("SELECT max(global_position) FROM reactive_orch.events")
+        last = await connection.fetchval(HEAD)
         assert await listening.reaches(last, LOST_AFTER_S), "read without being rung for"
 
         await wait_until(lambda: armed(connection), what="armed when it is quiet again")
