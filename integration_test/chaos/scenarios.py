@@ -444,7 +444,7 @@ _YOUNGEST_BEAT_S = (
 async def newcomer_after_an_outage(stage: Stage) -> None:
     """Whoever comes first when a common outage ends finds old heartbeats, and expels nobody for them."""
     arena = stage.arena
-    arena.pace = Pace(heartbeat_s=0.3, stale_s=4.0, batch=20)  # time for who is let through again, however slow
+    arena.pace = Pace(heartbeat_s=0.3, stale_s=3.0, batch=20)  # time for who is let through again, however slow
     async with Proxy(arena.url) as one, Proxy(arena.url) as other, Proxy(arena.url) as third:
         for proxy in (one, other):
             await (await arena.start(url=proxy.url())).said(ADOPTED)
