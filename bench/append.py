@@ -57,7 +57,7 @@ async def _rates(scene: Scene, writers: int) -> dict[str, list[float]]:
     async with connected(bare) as connection:
         await connection.execute("DROP TRIGGER ring ON reactive_orch.events")
     async with connected(alone) as connection:
-        await connection.execute("SELECT reactive_orch.arm_bell(0)")
+        await connection.execute("SELECT reactive_orch.arm_bell('events', 0)")
     read = {count: scene.database() for count in READERS}
     async with contextlib.AsyncExitStack() as stack:
         for count, url in read.items():

@@ -93,7 +93,7 @@ async def _databases(scene: Scene) -> AsyncIterator[dict[str, str]]:
     async with connected(urls["nobody"]) as connection:
         await connection.execute("DROP TRIGGER ring ON reactive_orch.events")
     async with connected(urls["always armed"]) as connection:
-        await connection.execute("SELECT reactive_orch.arm_bell(86400000)")
+        await connection.execute("SELECT reactive_orch.arm_bell('events', 600000)")
     async with contextlib.AsyncExitStack() as stack:
         for count in READERS:
             processes = min(count, 2)

@@ -35,8 +35,11 @@ async def measure(scene: Scene) -> Section:
                         writer = await holding.enter_async_context(connected(url))
                         await holding.enter_async_context(writer.transaction())
                         await writer.execute(INSERT)
-                    assert len(await connection.fetchval("SELECT holders FROM reactive_orch.observe_log()")) == held
-                    look = await _times(connection, "SELECT * FROM reactive_orch.observe_log()")
+                    assert (
+                        len(await connection.fetchval("SELECT holders FROM reactive_orch.observe_log('events')"))
+                        == held
+                    )
+                    look = await _times(connection, "SELECT * FROM reactive_orch.observe_log('events')")
                     one = await _times(connection, "SELECT 1")
                 rows.append([count, held, *(f"{percentile(t, s):.3f}" for t in (look, one) for s in (0.5, 0.99))])
     head = ["idle connections", "writers in flight", "look p50", "p99", "SELECT 1 p50", "p99"]

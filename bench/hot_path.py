@@ -15,7 +15,7 @@ from bench.figures import Goal, Section, median, table
 from bench.projections import noop_batch
 from bench.scene import connected
 from reactive_orch.core.progress import Progress
-from reactive_orch.model import Filter
+from reactive_orch.model import OWN_LOG, Filter
 from reactive_orch.postgres import checkpoints, log, windows
 from reactive_orch.postgres.database import Database
 
@@ -94,14 +94,16 @@ async def _catch_up(
     database: Database, connection: Any, batch_events: int, name: str, *, goes_on: bool
 ) -> list[list[float]]:
     await connection.execute(
-        "SELECT reactive_orch.register_projections('hot', $1, $2)", [name], [checkpoints.filter_text(Filter())]
+        "SELECT reactive_orch.register_projections('hot', $1, '{events}', $2)",
+        [name],
+        [checkpoints.filter_text(Filter())],
     )
     projection = replace(noop_batch, name=name)
     progress = Progress(batch_events, PARTITIONS)
     progress.take(await checkpoints.load_free(connection, "hot", projection, range(PARTITIONS)))
-    head = (await log.observe(connection)).head
+    head = (await log.observe(connection, OWN_LOG)).head
     times = []
-    async with database.processing() as own, checkpoints.Batches(own, "hot", name) as batches:
+    async with database.processing() as own, checkpoints.Batches(own, "hot", projection.subscription) as batches:
         while (window := progress.window(head, batch_events)) is not None:
             times.append(await _one(progress, own, batches, window, goes_on=goes_on))
     return times
@@ -111,7 +113,7 @@ async def _one(
     progress: Progress, own: Any, batches: checkpoints.Batches, window: Window, *, goes_on: bool
 ) -> list[float]:
     at = [time.perf_counter()]
-    events, end, _ = await windows.read_window(own, window, Filter())
+    events, end, _ = await windows.read_window(own, OWN_LOG, window, Filter())
     at.append(time.perf_counter())
     batch = progress.plan(window, events, end)
     at.append(time.perf_counter())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.figures import Section, table
 from bench.scene import ROOT, Scene, Server, connected, migrated
 from reactive_orch.core.progress import SPAN_MAX, Progress
-from reactive_orch.model import Checkpoint
+from reactive_orch.model import OWN_LOG, Checkpoint
 from reactive_orch.postgres import log
 from reactive_orch.postgres.statements import load_statements
 
@@ -25,10 +25,10 @@ STATES = {"fresh": "", "vacuumed, analyzed": "VACUUM ANALYZE reactive_orch.event
 MODES = ("custom", "generic")
 SQL = Path(log.__file__).parent
 CHECKPOINTS = """
-INSERT INTO reactive_orch.projections (replica_set, name, filter)
-SELECT 'r' || n, 'p', '{}' FROM generate_series(1, 20) AS n;
-INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition)
-SELECT 'r' || n, 'p', g FROM generate_series(1, 20) AS n, generate_series(0, 63) AS g;
+INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity)
+SELECT 'r' || n, 'p', 'events', '{}', reactive_orch.log_identity('events') FROM generate_series(1, 20) AS n;
+INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition)
+SELECT 'r' || n, 'p', 'events', g FROM generate_series(1, 20) AS n, generate_series(0, 63) AS g;
 """
 ALL = "{" + ",".join(map(str, range(PARTITIONS))) + "}"
 ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
@@ -145,14 +145,14 @@ def _worst(others: list[Other]) -> Iterator[list[object]]:
 
 async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
     statements: list[tuple[str, tuple[object, ...]]] = [
-        ("log.observe", ()),
-        ("log.run_end", (end // 2, end, log.RUN_ROWS_MAX)),
-        ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, b"", None)),
-        ("checkpoints.load_free", ("r7", "p", ALL, "{}")),
+        ("log.observe", (OWN_LOG,)),
+        ("log.run_end", (OWN_LOG, end // 2, end, log.RUN_ROWS_MAX)),
+        ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)),
+        ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")),
     ]
     for share in (64, 16, 1):
         partitions = _array(tuple(range(0, PARTITIONS, PARTITIONS // share)))
-        arguments = (partitions, 0, min(SPAN_MAX, end), "{Nothing}", None, BATCH, 8 << 20)
+        arguments = (OWN_LOG, partitions, 0, min(SPAN_MAX, end), "{Nothing}", None, BATCH, 8 << 20)
         statements.append((f"windows.{_statement(scattered=share < PARTITIONS)}", arguments))
     return [
         (_label(name, arguments), await cost(connection, *name.split("."), *arguments))
@@ -161,7 +161,7 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
 
 
 def _label(name: str, arguments: tuple[object, ...]) -> str:
-    return f"{name}, {str(arguments[0]).count(',') + 1} of {PARTITIONS}" if ".read" in name else name
+    return f"{name}, {str(arguments[1]).count(',') + 1} of {PARTITIONS}" if ".read" in name else name
 
 
 async def cost(connection: Any, file: str, name: str, *arguments: object) -> Cost:

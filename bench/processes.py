@@ -57,7 +57,7 @@ class Floor:
         self._ear = await asyncpg.connect(self._url)
         await self._ear.add_listener("reactive_orch_events", lambda *_: self._bell.set())
         # Nobody disarms the bell here: the floor hears every event.
-        await self._connection.execute("SELECT reactive_orch.arm_bell(86400000)")
+        await self._connection.execute("SELECT reactive_orch.arm_bell('events', 600000)")
         tasks.start_soon(self._follow)
 
     async def _follow(self) -> None:

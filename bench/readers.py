@@ -112,7 +112,7 @@ async def _buffers_per_insert(scene: Scene) -> float:
     async with connected(url) as connection:
         before = await _counters(connection)
         async with connected(url) as writer:
-            await writer.execute("SELECT reactive_orch.arm_bell(0)")
+            await writer.execute("SELECT reactive_orch.arm_bell('events', 0)")
             for _ in range(500):
                 await writer.execute(INSERT)
         await asyncio.sleep(0.2)

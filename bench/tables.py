@@ -16,7 +16,7 @@ from bench.figures import Goal, Section, median, percentile, table
 from bench.load import load
 from bench.memory import PROJECTIONS
 from bench.scene import Child, connected
-from reactive_orch.model import Checkpoint, Filter, Swap
+from reactive_orch.model import OWN_LOG, Checkpoint, Filter, Subscription, Swap
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.database import Database
 
@@ -101,9 +101,10 @@ async def _slow_batch(url: str) -> AsyncIterator[None]:
     try:
         async with database.processing() as connection:
             await connection.execute(
-                "SELECT reactive_orch.register_projections('tables', '{slow}', $1)", [checkpoints.filter_text(Filter())]
+                "SELECT reactive_orch.register_projections('tables', '{slow}', '{events}', $1)",
+                [checkpoints.filter_text(Filter())],
             )
-            batches = checkpoints.Batches(connection, "tables", "slow")
+            batches = checkpoints.Batches(connection, "tables", Subscription("slow", OWN_LOG))
             async with batches.batch([Swap(p, Checkpoint(0, 0), 1) for p in range(8)]):
                 yield
     finally:

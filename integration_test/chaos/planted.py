@@ -18,7 +18,7 @@ from reactive_orch.core import generation as core
 from reactive_orch.core.dealing import FAR_BEHIND_BATCHES
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.errors import Superseded
-from reactive_orch.model import Checkpoint, MemberId, Reason, Swap
+from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
 from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database
@@ -191,14 +191,14 @@ def sealed_by_whoever_says_so() -> None:
 
 # -------------------------------------------------------------------------------------------------- the frontier
 
-_HEAD = "SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.log_source s"
+_HEAD = "SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.logs s WHERE s.name = $1"
 _HOLDERS = """
 SELECT coalesce(array_agg(l.virtualtransaction), '{}') AS holders,
        coalesce(array_agg(l.virtualtransaction) FILTER (WHERE l.pid IS NULL), '{}') AS prepared
 FROM pg_locks l
 WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-  AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+  AND l.relation = (SELECT s.relation::oid FROM reactive_orch.logs s WHERE s.name = $1)
   AND l.pid IS DISTINCT FROM pg_backend_pid()
 """
 
@@ -206,8 +206,8 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 def _unwitnessed() -> None:
     """Silence what notices events that were skipped, too: it may end the worker before a checker has seen the bug."""
 
-    async def witness(connection: Any, settled: int, unless_within_s: float) -> int:
-        del connection, unless_within_s
+    async def witness(connection: Any, name: str, settled: int, unless_within_s: float) -> int:
+        del connection, name, unless_within_s
         return settled
 
     _put(log_check, "witness", witness)
@@ -217,11 +217,11 @@ def _unwitnessed() -> None:
 def frontier_reads_the_holders_before_the_head() -> None:
     _unwitnessed()
 
-    async def observe(connection: Any) -> log.Look:
+    async def observe(connection: Any, name: str) -> log.Look:
         with translated():
-            holders = await connection.fetchrow(_HOLDERS)
+            holders = await connection.fetchrow(_HOLDERS, name)
             await anyio.sleep(0.002)  # as a busy machine makes: the bug must not hide on a quiet one
-            head = await connection.fetchval(_HEAD)
+            head = await connection.fetchval(_HEAD, name)
         return log.Look(head, holders["holders"], holders["prepared"], disarmed=False, queue=0)
 
     _put(log, "observe", observe)
@@ -231,7 +231,8 @@ def frontier_reads_the_holders_before_the_head() -> None:
 def frontier_trusts_the_head() -> None:
     _unwitnessed()
 
-    async def observe(connection: Any) -> log.Look:
+    async def observe(connection: Any, name: str) -> log.Look:
+        del name
         with translated():
             head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
         return log.Look(head, [], [], disarmed=False, queue=0)
@@ -244,8 +245,8 @@ def frontier_blind_to_prepared_transactions() -> None:
     _unwitnessed()
     original = log.observe
 
-    async def observe(connection: Any) -> log.Look:
-        look = await original(connection)
+    async def observe(connection: Any, name: str) -> log.Look:
+        look = await original(connection, name)
         running = [holder for holder in look.holders if holder not in look.prepared]
         return look._replace(holders=running, prepared=[])
 
@@ -256,8 +257,8 @@ def frontier_blind_to_prepared_transactions() -> None:
 def flaw_ignored_in_the_look() -> None:
     original = log.observe
 
-    async def observe(connection: Any) -> log.Look:
-        return (await original(connection))._replace(flaw=None)
+    async def observe(connection: Any, name: str) -> log.Look:
+        return (await original(connection, name))._replace(flaw=None)
 
     _put(log, "observe", observe)
 
@@ -316,8 +317,8 @@ def distance_measured_from_a_neighbour() -> None:
 def limit_taken_for_the_end_of_the_window() -> None:
     original = windows.read_window
 
-    async def read_window(connection: Any, window: Any, wanted: Any) -> windows.Found:
-        return (await original(connection, window, wanted))._replace(end=window.high)
+    async def read_window(connection: Any, name: str, window: Any, wanted: Any) -> windows.Found:
+        return (await original(connection, name, window, wanted))._replace(end=window.high)
 
     _put(windows, "read_window", read_window)
 
@@ -326,8 +327,8 @@ def limit_taken_for_the_end_of_the_window() -> None:
 def cut_off_known_by_payloads_only() -> None:
     original = windows.read_window
 
-    async def read_window(connection: Any, window: Any, wanted: Any) -> windows.Found:
-        found = await original(connection, window, wanted)
+    async def read_window(connection: Any, name: str, window: Any, wanted: Any) -> windows.Found:
+        found = await original(connection, name, window, wanted)
         payloads = sum(len(event.payload) for event in found.events)
         cut = len(found.events) == window.limit or payloads >= windows.WINDOW_BYTES_MAX
         return found if cut else found._replace(end=window.high)
@@ -349,9 +350,9 @@ def saved_lazily_beyond_unread_events() -> None:
 def gap_passed_beyond_the_settled_end() -> None:
     original = windows.next_position
 
-    async def next_position(connection: Any, after: int, settled: int) -> int | None:
+    async def next_position(connection: Any, name: str, after: int, settled: int) -> int | None:
         del settled
-        return await original(connection, after, 2**63 - 1)
+        return await original(connection, name, after, 2**63 - 1)
 
     _put(windows, "next_position", next_position)
 
@@ -383,11 +384,11 @@ WHERE c.replica_set = $1 AND c.projection = $2 AND c.partition = ANY ($3::smalli
 @_bug
 def sticky_assignment_gives_one_partition_to_two() -> None:
     original = core.assigned_to
-    mine: dict[str, frozenset[int]] = {}
+    mine: dict[Subscription, frozenset[int]] = {}
 
-    def assigned_to(snapshot: Any, me: MemberId) -> Mapping[str, frozenset[int]]:
-        for name, partitions in original(snapshot, me).items():
-            mine[name] = mine.get(name, frozenset()) | partitions
+    def assigned_to(snapshot: Any, me: MemberId) -> Mapping[Subscription, frozenset[int]]:
+        for each, partitions in original(snapshot, me).items():
+            mine[each] = mine.get(each, frozenset()) | partitions
         return dict(mine)
 
     _put(core, "assigned_to", assigned_to)
@@ -396,17 +397,14 @@ def sticky_assignment_gives_one_partition_to_two() -> None:
 @_bug
 def assignment_ignores_who_has_what() -> None:
     def assign(
-        owners: Mapping[str, Any],
-        members: Mapping[MemberId, frozenset[str]],
-        projections: Iterable[str],
-        partitions: int,
-    ) -> dict[str, tuple[MemberId, ...]]:
-        dealt = {name: sorted(m for m, runs in members.items() if name in runs) for name in projections}
+        owners: Owners, members: Mapping[MemberId, frozenset[Subscription]], partitions: Mapping[Subscription, int]
+    ) -> Owners:
+        dealt = {each: sorted(m for m, runs in members.items() if each in runs) for each in partitions}
         return {
-            name: tuple(able[p % len(able)] for p in range(partitions))
+            each: tuple(able[p % len(able)] for p in range(partitions[each]))
             if able
-            else assignment.assign(owners, members, [name], partitions)[name]
-            for name, able in dealt.items()
+            else assignment.assign(owners, members, partitions)[each]
+            for each, able in dealt.items()
         }
 
     _put(core, "assign", assign)
@@ -469,9 +467,10 @@ def _added_later(session: Session) -> Callable[..., Any]:
 @_bug
 def member_row_before_its_lock() -> None:
     async def join(
-        connection: Any, replica_set: str, name: str, projections: Collection[str], stale_s: float, *_: Any
+        connection: Any, replica_set: str, name: str, runs: Collection[Subscription], stale_s: float, *_: Any
     ) -> MemberId:
-        member = await connection.fetchval(_ROW_ALONE, replica_set, name, sorted(projections), stale_s)
+        row = (replica_set, name, *checkpoints.columns(sorted(runs)), stale_s)
+        member = await connection.fetchval(_ROW_ALONE, *row)
         await connection.execute("SELECT pg_advisory_lock(reactive_orch.lock_namespace(), $1)", member)
         return MemberId(member)
 
@@ -479,8 +478,9 @@ def member_row_before_its_lock() -> None:
 
 
 _ROW_ALONE = """
-INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
-SELECT nextval('reactive_orch.member_ids'), $1, $2, $3::text[], a.pid, a.backend_start, make_interval(secs => $4)
+INSERT INTO reactive_orch.members (id, replica_set, name, projections, logs, backend_pid, backend_start, stale_after)
+SELECT nextval('reactive_orch.member_ids'), $1, $2, $3::text[], $4::text[], a.pid, a.backend_start,
+       make_interval(secs => $5)
 FROM pg_stat_get_activity(pg_backend_pid()) a RETURNING id
 """
 
@@ -489,9 +489,9 @@ FROM pg_stat_get_activity(pg_backend_pid()) a RETURNING id
 def free_lock_trusted_after_a_restart() -> None:
     original = core.plan_change
 
-    def plan_change(snapshot: Any, partitions: int, *, trust: bool, watched_s: float) -> Any:
+    def plan_change(snapshot: Any, *, trust: bool, watched_s: float) -> Any:
         del trust
-        return original(snapshot, partitions, trust=True, watched_s=watched_s)
+        return original(snapshot, trust=True, watched_s=watched_s)
 
     _put(core, "plan_change", plan_change)
 

@@ -36,7 +36,7 @@ from integration_test.harness.projections import handled, record, recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Expected, NewEvent, Node, Projection, Superseded, Worker, append
 from reactive_orch import projection as make_projection
-from reactive_orch.model import Checkpoint, Swap
+from reactive_orch.model import OWN_LOG, Checkpoint, Subscription, Swap
 from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.handling.runner import Runner
@@ -263,7 +263,7 @@ class Believer:
                 chosen = self._random.sample(sorted(known), self._random.randint(1, 8))
                 swaps = [Swap(p, known[p], known[p].position + self._random.randint(1, 5)) for p in chosen]
                 try:
-                    async with checkpoints.Batches(connection, "test", "contested").batch(swaps):
+                    async with checkpoints.Batches(connection, "test", Subscription("contested", OWN_LOG)).batch(swaps):
                         for swap in swaps:
                             await connection.execute(
                                 "INSERT INTO moves VALUES ($1, $2, $3, $4)",
@@ -325,7 +325,7 @@ async def usurping(url: str, projection: Projection) -> AsyncIterator[Runner]:
     """Have a runner that was given all partitions by nobody."""
     async with Node(Config(database_url=url, batch_events=10)) as node:
         scope = Worker(node, "test", [projection])._scope(projection)  # noqa: SLF001 - as a worker would
-        runner = Runner(scope, caches_of([projection])[projection.name])
+        runner = Runner(scope, caches_of([projection])[projection.subscription])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runner.run)
             runner.assign(frozenset(range(PARTITIONS)))
@@ -368,7 +368,10 @@ async def test_a_batch_that_is_cancelled_anywhere_leaves_nothing_behind(database
 
     async def two_batches() -> None:
         known = {row["partition"]: row["position"] for row in await connection.fetch(_CONTESTED)}
-        async with pool.processing() as own, checkpoints.Batches(own, "test", "contested") as batches:
+        async with (
+            pool.processing() as own,
+            checkpoints.Batches(own, "test", Subscription("contested", OWN_LOG)) as batches,
+        ):
             for partition in range(2):
                 swap = Swap(partition, Checkpoint(known[partition], 0), known[partition] + 1)
                 async with batches.batch([swap], lambda: True):
@@ -410,22 +413,25 @@ async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
             await rival.open()
         mine, all_of_them = Swap(0, Checkpoint(0, 0), 5), [Swap(p, Checkpoint(0, 0), 9) for p in range(2)]
         async with rivals[0].processing() as first, rivals[1].processing() as second:
-            async with checkpoints.Batches(first, "test", "contested").batch([mine]):
+            async with checkpoints.Batches(first, "test", Subscription("contested", OWN_LOG)).batch([mine]):
                 await first.execute("INSERT INTO effects VALUES ('first')")
                 # Held by another: refused at once, without waiting, and the free row is not kept either.
                 with pytest.raises(Superseded):
-                    async with asyncio.timeout(10), checkpoints.Batches(second, "test", "contested").batch(all_of_them):
+                    async with (
+                        asyncio.timeout(10),
+                        checkpoints.Batches(second, "test", Subscription("contested", OWN_LOG)).batch(all_of_them),
+                    ):
                         pytest.fail("it has no right to begin")
                 assert not second.is_in_transaction()
                 assert await loser_effects.fetchval("SELECT count(*) FROM effects") == 0
             # Moved on meanwhile: the expected position is history.
             with pytest.raises(Superseded):
-                async with checkpoints.Batches(second, "test", "contested").batch(all_of_them):
+                async with checkpoints.Batches(second, "test", Subscription("contested", OWN_LOG)).batch(all_of_them):
                     pytest.fail("it has no right to begin")
             # Moved and rewound: the position is as expected again, the epoch is not.
             await connection.fetchval("SELECT reactive_orch.rewind('test', 'contested', 0)")
             with pytest.raises(Superseded):
-                async with checkpoints.Batches(second, "test", "contested").batch(all_of_them):
+                async with checkpoints.Batches(second, "test", Subscription("contested", OWN_LOG)).batch(all_of_them):
                     pytest.fail("it has no right to begin")
         for rival in rivals:
             await rival.close()

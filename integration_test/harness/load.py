@@ -60,7 +60,8 @@ async def stand(
 
 
 _REGISTER = """
-SELECT reactive_orch.register_projections($1, $2::text[], ARRAY['{"aggregate_types": null, "bounded_contexts": null}'])
+SELECT reactive_orch.register_projections(
+    $1, $2::text[], '{events}', ARRAY['{"aggregate_types": null, "bounded_contexts": null}'])
 """
 _MOVE = """
 UPDATE reactive_orch.checkpoints SET position = $4, seal = sha256('by hand')

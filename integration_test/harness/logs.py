@@ -13,7 +13,7 @@ from integration_test.harness.in_process import serving
 from integration_test.harness.load import append_events
 from integration_test.harness.projections import handled
 from integration_test.harness.waiting import TIMEOUT_S
-from reactive_orch.model import Filter, Window
+from reactive_orch.model import OWN_LOG, Filter, Window
 from reactive_orch.postgres import windows
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ BEGIN;
 DROP VIEW reactive_orch.event_log;
 ALTER TABLE reactive_orch.events ALTER COLUMN event_version TYPE bigint;
 CREATE VIEW reactive_orch.event_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+SELECT 'events'::text COLLATE "C" AS log,
+       global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events;
 COMMIT;
@@ -76,6 +77,6 @@ async def read_all(connection: Connection, head: int, bytes_max: int, *, scatter
         patch.setattr(windows, "WINDOW_BYTES_MAX", bytes_max)
         while low < head:
             window = Window(EVERYWHERE, low, min(low + 150, head), 100, scattered)
-            events, low, _ = await windows.read_window(connection, window, Filter())
+            events, low, _ = await windows.read_window(connection, OWN_LOG, window, Filter())
             found.append(events)
     return found

@@ -42,7 +42,7 @@ CREATE FUNCTION public.chaos_checkpoint() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO public.chaos_chain (projection, partition, from_position, to_position, from_epoch, to_epoch, head)
     VALUES (NEW.projection, NEW.partition, OLD.position, NEW.position, OLD.epoch, NEW.epoch,
-            (SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.log_source s));
+            (SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.logs s));
     RETURN NULL;
 END $$;
 -- Deferred: it runs at COMMIT, still under the row's lock.

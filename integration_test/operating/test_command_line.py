@@ -307,7 +307,12 @@ async def test_where_an_address_comes_from(database: str, cluster: Cluster) -> N
         run("status", DATABASE_URL=database, **five),
         run("status", DATABASE_URL="", **here),
     )
-    assert option_first.done() == variable_next.done() == parts_last.done() == "log: 64 partitions, last position 0\n"
+    assert (
+        option_first.done()
+        == variable_next.done()
+        == parts_last.done()
+        == "log events: 64 partitions, last position 0\n"
+    )
 
 
 # --------------------------------------------------------------------------------------- what the database must be
@@ -365,13 +370,13 @@ SEQUENCE = "reactive_orch.events_global_position_seq"
             "must be an identity column",
             id="no identity",
         ),
-        pytest.param("DELETE FROM reactive_orch.log_source", "log_source is empty", id="no source"),
+        pytest.param("DELETE FROM reactive_orch.logs", "logs is empty", id="no source"),
     ],
 )
 async def test_a_log_that_would_lose_events_is_not_read(database: str, change: str, says: str) -> None:
     async with connected(database) as connection:
         if "DROP IDENTITY" in change:
-            await connection.execute("UPDATE reactive_orch.log_source SET sequence = 'reactive_orch.member_ids'")
+            await connection.execute("UPDATE reactive_orch.logs SET sequence = 'reactive_orch.member_ids'")
         await connection.execute(change)
     started, command = await asyncio.gather(run_worker(url=database), run("status", DATABASE_URL=database))
     assert says in started.complaint()
@@ -426,7 +431,11 @@ async def test_partitions_are_a_power_of_two_chosen_once(empty_database: str) ->
         await append_events(connection, 200)
         rows = await connection.fetch("SELECT DISTINCT partition FROM reactive_orch.events ORDER BY 1")
         assert [row[0] for row in rows] == list(range(8))
-    assert (await run("status", DATABASE_URL=empty_database)).done().startswith("log: 8 partitions, last position 200")
+    assert (
+        (await run("status", DATABASE_URL=empty_database))
+        .done()
+        .startswith("log events: 8 partitions, last position 200")
+    )
 
 
 async def test_a_worker_migrates_when_asked_to(empty_database: str) -> None:
@@ -595,7 +604,7 @@ async def test_status_shows_the_log_the_sets_and_who_holds_what(database: str) -
         await wait_settled(connection)
         member = await worker.member()
         shown = (await run("status", DATABASE_URL=database)).done()
-        assert "log: 64 partitions, last position 10\n" in shown
+        assert "log events: 64 partitions, last position 10\n" in shown
         assert re.search(
             r"replica set test: generation 1 \(join of \d+; 64 partitions moved; settled in \d+ ms\)", shown
         )

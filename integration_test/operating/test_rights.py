@@ -145,13 +145,13 @@ async def test_code_that_fits_better_than_postgresqls_is_never_run(empty_databas
 CALLS = (
     "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
     "VALUES ('Key', '1', 1, 'Written')",
-    "SELECT reactive_orch.arm_bell(20000)",
-    "SELECT reactive_orch.arm_bell(0)",
-    "SELECT FROM reactive_orch.observe_log()",
+    "SELECT reactive_orch.arm_bell('events', 20000)",
+    "SELECT reactive_orch.arm_bell('events', 0)",
+    "SELECT FROM reactive_orch.observe_log('events')",
     "SELECT reactive_orch.mend_bell()",
-    """SELECT reactive_orch.register_projections('r', '{p}', '{"{}"}')""",
+    """SELECT reactive_orch.register_projections('r', '{p}', '{events}', '{"{}"}')""",
     "SELECT reactive_orch.rewind('r', 'p', NULL)",
-    "SELECT reactive_orch.await_free('{1}', '{r}', '{p}', '{1}')",
+    "SELECT reactive_orch.await_free('{1}', '{r}', '{p}', '{events}', '{1}')",
     "SELECT reactive_orch.await_death(7)",
     "SELECT reactive_orch.terminate_backends('{nobody}')",
     "SELECT FROM reactive_orch.member_status",
@@ -275,5 +275,16 @@ async def test_nobody_plants_a_position_that_no_reader_looks_at(database: str, p
 
 async def test_a_writer_cannot_silence_the_bell(granted: Connection, database: str) -> None:
     async with connected(_as("writer", database)) as writer:
-        assert "42501" in await writer.fetchval("SELECT reactive_orch.arm_bell(0)")
+        assert "42501" in await writer.fetchval("SELECT reactive_orch.arm_bell('events', 0)")
     assert await granted.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None
+
+
+async def test_who_may_empty_the_log_needs_no_right_on_anything_else(database: str) -> None:
+    async with connected(database) as owner:
+        await owner.execute("DROP ROLE IF EXISTS emptier; CREATE ROLE emptier LOGIN")
+        await owner.execute(
+            "GRANT USAGE ON SCHEMA reactive_orch TO emptier; GRANT TRUNCATE ON reactive_orch.events TO emptier"
+        )
+        async with connected(_as("emptier", database)) as emptier:
+            await emptier.execute("TRUNCATE reactive_orch.events")
+        await owner.execute("DROP OWNED BY emptier; DROP ROLE emptier")

@@ -17,6 +17,7 @@ from integration_test.harness.logs import HANDLED, PLANT, SEQUENCE, all_handled,
 from integration_test.harness.projections import handled
 from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import UnsafeLog
+from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log_check
 from reactive_orch.runtime.reading.log_rules import LogRules
 
@@ -35,7 +36,7 @@ async def assert_stays_refused(connection: Connection, url: str, says: str) -> N
     await append_events(connection, 150)
     for _ in range(2):
         with pytest.raises(UnsafeLog, match=says):
-            await log_check.check(connection)
+            await log_check.check(connection, OWN_LOG)
     complaint = (await run_worker(*HANDLED, url=url)).complaint()
     assert "not the one that these projections have read, from position" in complaint
 
@@ -157,7 +158,7 @@ async def test_many_gaps_are_remembered_up_to_a_number(database: str) -> None:
         assert gaps == 100
         await connection.execute(PLANT.format(598))
         with pytest.raises(UnsafeLog, match="at position 598 "):
-            await log_check.check(connection)
+            await log_check.check(connection, OWN_LOG)
 
 
 # ------------------------------------------------------------------------------------------- positions given twice
@@ -195,7 +196,7 @@ async def test_the_end_of_the_log_is_known_although_the_checkpoints_are_far_behi
         await connection.execute("DELETE FROM reactive_orch.events WHERE global_position > 50")
         await connection.execute(f"SELECT setval('{SEQUENCE}', 50)")
         with pytest.raises(UnsafeLog, match="at position 51 "):
-            await log_check.check(connection)
+            await log_check.check(connection, OWN_LOG)
 
 
 async def test_a_log_that_nobody_has_read_may_begin_anew(database: str) -> None:
@@ -228,16 +229,16 @@ async def test_whoever_comes_first_writes_it_down_for_all(database: str) -> None
     async with prepared(database) as connection, connected(database) as other:
         await handled_up_to(connection, database, 10)
         await append_events(connection, 10)
-        assert await log_check.witness(connection, 20, 60.0) == 10
+        assert await log_check.witness(connection, OWN_LOG, 20, 60.0) == 10
         async with other.transaction():
             await append_events(other, 1)
-            assert await log_check.witness(connection, 2**60, 0.0) == 10
+            assert await log_check.witness(connection, OWN_LOG, 2**60, 0.0) == 10
         async with other.transaction():
             await other.fetch("SELECT FROM reactive_orch.log_witness FOR UPDATE")
-            assert await log_check.witness(connection, 20, 0.0) == 10
-        assert await log_check.witness(connection, 20, 0.0) == 20
-        assert await log_check.witness(connection, 15, 0.0) == 20
-        assert await log_check.witness(connection, 2**60, 0.0) == 21
+            assert await log_check.witness(connection, OWN_LOG, 20, 0.0) == 10
+        assert await log_check.witness(connection, OWN_LOG, 20, 0.0) == 20
+        assert await log_check.witness(connection, OWN_LOG, 15, 0.0) == 20
+        assert await log_check.witness(connection, OWN_LOG, 2**60, 0.0) == 21
 
 
 # ------------------------------------------------------------------------------------------------ another encoding

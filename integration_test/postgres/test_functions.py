@@ -113,7 +113,9 @@ async def test_checkpoints_are_rewound_under_an_epoch_that_nobody_has_seen(
     await run_until_idle(database, handled)
     await connection.fetchval("SELECT reactive_orch.rewind('test', 'handled', NULL)")
     filters = await connection.fetchval("DELETE FROM reactive_orch.projections RETURNING filter::text")
-    await connection.fetchval("SELECT reactive_orch.register_projections('test', '{handled}', $1)", [filters])
+    await connection.fetchval(
+        "SELECT reactive_orch.register_projections('test', '{handled}', '{events}', $1)", [filters]
+    )
     await connection.fetchval("SELECT reactive_orch.rewind('test', 'handled', NULL)")
     epochs = await connection.fetch(
         "SELECT epoch FROM reactive_orch.checkpoints UNION SELECT epoch FROM reactive_orch.projections"
@@ -125,15 +127,17 @@ async def test_checkpoints_are_rewound_under_an_epoch_that_nobody_has_seen(
 
 
 async def _joined(connection: Connection, replica_set: str, name: str, drawn: list[int | None] | None = None) -> int:
-    arguments = (replica_set, name, ["p"], timedelta(seconds=60), drawn)
+    arguments = (replica_set, name, ["p"], ["events"], timedelta(seconds=60), drawn)
     member: int = await connection.fetchval(
-        "SELECT reactive_orch.join_replica_set($1, $2, $3::text[], $4, $5::integer[], $5)", *arguments, timeout=5
+        "SELECT reactive_orch.join_replica_set($1, $2, $3::text[], $4::text[], $5, $6::integer[], $6)",
+        *arguments,
+        timeout=5,
     )
     return member
 
 
 async def _replica_set(connection: Connection, name: str) -> None:
-    await connection.fetchval("SELECT reactive_orch.register_projections($1, '{}', '{}')", name)
+    await connection.fetchval("SELECT reactive_orch.register_projections($1, '{}', '{}', '{}')", name)
 
 
 @pytest.mark.parametrize("drawn", [None, [None], [None, 1]])
@@ -154,7 +158,7 @@ async def _change(
 ) -> int | None:
     number: int | None = await connection.fetchval(
         "SELECT number FROM reactive_orch.change_generation($1, $2, 'join', '{}', NULL, $3::integer[], $4::integer[], "
-        "'{}', '{}', 0, 0, 'own', 0)",
+        "'{}', '{}', '{}', 0, 0, 'own', 0)",
         *(replica_set, after, admit or [], remove or []),
     )
     return number
@@ -206,7 +210,9 @@ async def test_nobody_acknowledges_for_another_member(connection: Connection) ->
 @pytest.mark.parametrize("for_ms", [None, -1, 600_001, 2**63 - 1])
 async def test_a_bell_that_nobody_would_ring_is_not_armed(database: str, for_ms: int | None) -> None:
     async with connected(database) as connection:
-        await connection.fetchval("SELECT reactive_orch.arm_bell(600000)")
+        await connection.fetchval("SELECT reactive_orch.arm_bell('events', 600000)")
         before = await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)")
-        assert await connection.fetchval("SELECT reactive_orch.arm_bell($1)", for_ms), "whoever would sleep is told"
+        assert await connection.fetchval("SELECT reactive_orch.arm_bell('events', $1)", for_ms), (
+            "whoever would sleep is told"
+        )
         assert await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") == before

@@ -90,7 +90,8 @@ async def test_a_log_that_lacks_a_column_is_no_events_failure(database: str) -> 
         await append_events(connection, 5)
         await connection.execute("DROP VIEW reactive_orch.event_log")
         await connection.execute(
-            "CREATE VIEW reactive_orch.event_log AS SELECT global_position, partition FROM reactive_orch.events"
+            "CREATE VIEW reactive_orch.event_log AS "
+            "SELECT 'events'::text AS log, global_position, partition FROM reactive_orch.events"
         )
     async with WorkerProcess(database, "w", options=["--until-idle"]) as worker:
         assert await worker.wait() == 2
@@ -147,7 +148,8 @@ async def test_what_the_server_cannot_send(database: str) -> None:
 
 DAMAGED = """
 CREATE OR REPLACE VIEW reactive_orch.event_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+SELECT 'events'::text COLLATE "C" AS log,
+       global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        event_type, event_version / (CASE global_position WHEN 20 THEN 0 ELSE 1 END) AS event_version,
        payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events

@@ -14,6 +14,7 @@ from integration_test.harness.load import append_events
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.errors import Exhausted
+from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.faults import Kind, classify, classify_foreign
 
@@ -71,7 +72,7 @@ async def test_a_full_disk_is_waited_for_with_growing_pauses(database: str) -> N
 
 
 async def _holds(worker: Worker) -> bool:
-    return len(worker.partitions.get("follow", ())) == 64
+    return len(worker.partitions.get(Subscription("follow", OWN_LOG), ())) == 64
 
 
 async def test_a_connection_too_many_loses_nothing(database: str) -> None:

@@ -16,7 +16,7 @@ from integration_test.harness.projections import recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import append
 from reactive_orch.errors import Superseded
-from reactive_orch.model import Filter, Window
+from reactive_orch.model import OWN_LOG, Filter, Window
 from reactive_orch.postgres import log_check, windows
 from reactive_orch.postgres.database import Database
 
@@ -35,7 +35,8 @@ END $$;
 """
 _IN_READS = """
 CREATE OR REPLACE VIEW reactive_orch.event_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+SELECT 'events'::text COLLATE "C" AS log,
+       global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        CASE WHEN public.demand_newer() THEN event_type END AS event_type,
        event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events;
@@ -86,7 +87,8 @@ BEGIN
     RETURN true;
 END $$;
 CREATE OR REPLACE VIEW reactive_orch.event_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+SELECT 'events'::text COLLATE "C" AS log,
+       global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        CASE WHEN public.damage(global_position) THEN event_type END AS event_type,
        event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events;
@@ -104,14 +106,14 @@ async def test_a_plan_that_gets_stale_inside_a_transaction_is_made_on_a_new_conn
             async with pools.processing() as first, pools.processing() as second:
                 pids = {first.get_server_pid(), second.get_server_pid()}
                 for each in (first, second):
-                    await windows.read_window(each, window, Filter())
+                    await windows.read_window(each, OWN_LOG, window, Filter())
             await connection.execute(RETYPED)
             with pytest.raises(Superseded):
                 async with pools.processing() as stale, stale.transaction(readonly=True):
-                    await windows.read_window(stale, window, Filter())
+                    await windows.read_window(stale, OWN_LOG, window, Filter())
             async with pools.processing() as new:
                 assert new.get_server_pid() not in pids, "the others of the pool are as old as it"
-                assert len((await windows.read_window(new, window, Filter())).events) == 20
+                assert len((await windows.read_window(new, OWN_LOG, window, Filter())).events) == 20
             assert pools.incarnation == 0, "nothing was lost"
         finally:
             await pools.close()
@@ -147,6 +149,6 @@ async def test_a_view_that_is_made_anew_is_no_unsafe_log(database: str) -> None:
         tasks.start_soon(retype)
         while True:
             with contextlib.suppress(Superseded):
-                await log_check.check(connection)
+                await log_check.check(connection, OWN_LOG)
             looks += 1
     assert looks > 20

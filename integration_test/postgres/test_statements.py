@@ -18,7 +18,7 @@ import pytest
 import reactive_orch
 from integration_test.harness.connections import connected
 from reactive_orch.core.progress import Progress
-from reactive_orch.model import Checkpoint, Filter, Window
+from reactive_orch.model import OWN_LOG, Checkpoint, Filter, Window
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.statements import load_statements
 
@@ -97,10 +97,10 @@ ALTER TABLE reactive_orch.checkpoints SET (autovacuum_enabled = off);
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, payload)
 SELECT 'Order', 'a' || n % 3000, 1 + n / 3000, 'Placed', 'payload' FROM generate_series(0, 299999) AS n;
 
-INSERT INTO reactive_orch.projections (replica_set, name, filter)
-SELECT 'r' || n, 'p', '{}' FROM generate_series(1, 99) AS n;
-INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition)
-SELECT 'r' || n, 'p', g FROM generate_series(1, 99) AS n, generate_series(0, 63) AS g;
+INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity)
+SELECT 'r' || n, 'p', 'events', '{}', reactive_orch.log_identity('events') FROM generate_series(1, 99) AS n;
+INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition)
+SELECT 'r' || n, 'p', 'events', g FROM generate_series(1, 99) AS n, generate_series(0, 63) AS g;
 """
 BIG = {"events", "checkpoints"}
 
@@ -205,7 +205,7 @@ async def test_a_window_reads_no_more_than_two_rows_for_each_event_of_a_batch(
         assert window
         partitions = "{" + ",".join(map(str, window.partitions)) + "}"
         statement = "read_scattered" if window.scattered else "read_dense"
-        found = await cost("windows", statement, partitions, low, window.high, wanted, None, BATCH, 8_000_000)
+        found = await cost("windows", statement, OWN_LOG, partitions, low, window.high, wanted, None, BATCH, 8_000_000)
         check(found, rows_max=2 * BATCH)
         assert found.buffers <= 4 * own * window.scattered + 2 * BATCH, "index pages of each partition, and rows"
 
@@ -230,8 +230,8 @@ async def test_scattered_or_not_a_window_brings_the_same_events(
         for partitions, limit, bytes_max in product(some, [1, 10, 1000], [1, 500, 1_000_000]):
             monkeypatch.setattr(windows, "WINDOW_BYTES_MAX", bytes_max)
             window = Window(partitions, 20, 380, limit)
-            found = await windows.read_window(connection, window, wanted)
-            assert found == await windows.read_window(connection, replace(window, scattered=True), wanted)
+            found = await windows.read_window(connection, OWN_LOG, window, wanted)
+            assert found == await windows.read_window(connection, OWN_LOG, replace(window, scattered=True), wanted)
             events = found.events
             assert [e.global_position for e in events] == sorted({e.global_position for e in events})
             assert {e.partition for e in events} <= set(partitions)
@@ -245,13 +245,13 @@ ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
 
 
 ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
-    ("log.run_end", (MIDDLE, ROWS, 1000)): 1000,
-    ("windows.next_position", (MIDDLE, ROWS)): 2,
-    ("log.read_stream", (*STREAM, 90)): 10,
+    ("log.run_end", (OWN_LOG, MIDDLE, ROWS, 1000)): 1000,
+    ("windows.next_position", (OWN_LOG, MIDDLE, ROWS)): 2,
+    ("log.read_stream", (OWN_LOG, *STREAM, 90)): 10,
     ("log.stream_version", STREAM): 100,  # without statistics PostgreSQL 15 counts through the stream
     ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None)): 2,
-    ("checkpoints.swap", ("r7", "p", ALL, ZEROS, ZEROS, ONES, b"", None)): 2 * PARTITIONS,
-    ("checkpoints.load_free", ("r7", "p", ALL, "{}")): PARTITIONS,
+    ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)): 2 * PARTITIONS,
+    ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")): PARTITIONS,
     ("checkpoints.positions", ("r7",)): PARTITIONS,
 }
 

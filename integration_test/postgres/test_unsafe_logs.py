@@ -22,7 +22,7 @@ from integration_test.harness.projections import handled
 from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import ConfigError, NewEvent, UnsafeLog, append
 from reactive_orch.errors import Superseded
-from reactive_orch.model import Checkpoint, Filter, Swap, Window
+from reactive_orch.model import OWN_LOG, Checkpoint, Filter, Subscription, Swap, Window
 from reactive_orch.postgres import checkpoints, log_check, windows
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ FLAWS = [
         id="rule",
     ),
     pytest.param(
-        "CREATE OR REPLACE VIEW reactive_orch.event_log AS SELECT global_position, partition, bounded_context, "
-        "aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, payload, trace_id, "
+        "CREATE OR REPLACE VIEW reactive_orch.event_log AS SELECT 'events'::text COLLATE \"C\" AS log, "
+        "global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, "
+        "event_type, event_version, payload, trace_id, "
         "correlation_id, causation_id, metadata, created_at FROM reactive_orch.events WHERE aggregate_id <> 'key-1'",
         "event_log does not show",
         id="view",
@@ -98,7 +99,7 @@ async def test_refused_when_it_begins_and_at_the_start(database: str, change: st
         await append_events(connection, 20)
         await assert_refused_while_running(database, connection, change)
         with pytest.raises(UnsafeLog, match=says):
-            await log_check.check(connection)
+            await log_check.check(connection, OWN_LOG)
 
 
 async def test_the_commands_say_so(database: str) -> None:
@@ -108,7 +109,7 @@ async def test_the_commands_say_so(database: str) -> None:
     ended, shown = await asyncio.gather(run_worker(*HANDLED, url=database), run("status", DATABASE_URL=database))
     for complaint in (ended.complaint(), shown.complaint()):
         assert f"run ALTER SEQUENCE {SEQUENCE} CACHE 1, and end the sessions" in complaint
-    assert "log: 64 partitions, last position 20" in shown.out
+    assert "log events: 64 partitions, last position 20" in shown.out
     await run("append", *["--event-type", "T", "--aggregate-type", "A", "--aggregate-id", "1"], DATABASE_URL=database)
 
 
@@ -189,12 +190,12 @@ async def test_what_was_read_under_row_level_security_moves_no_checkpoint(databa
         await connection.execute(f"ALTER TABLE reactive_orch.events ENABLE ROW LEVEL SECURITY; {POLICY}")
         await connection.execute("ALTER TABLE reactive_orch.events FORCE ROW LEVEL SECURITY")
         window = Window(partitions=tuple(range(64)), low=20, high=70, limit=100, scattered=False)
-        found = await windows.read_window(reader, window, everything)
+        found = await windows.read_window(reader, OWN_LOG, window, everything)
         assert (len(found.events), found.end) == (1, 70), "what is hidden looks like a gap"
         at = await connection.fetch("SELECT partition, position, epoch FROM reactive_orch.checkpoints")
         swaps = [Swap(partition, Checkpoint(*held), found.end) for partition, *held in at]
         with pytest.raises(Superseded, match="64 of 64"):
-            await checkpoints.save(reader, "test", "handled", swaps)
+            await checkpoints.save(reader, "test", Subscription("handled", OWN_LOG), swaps)
 
 
 @pytest.mark.parametrize(
@@ -211,14 +212,14 @@ async def test_a_log_that_began_anew_stays_refused_until_the_rewind(database: st
         await connection.execute("DELETE FROM reactive_orch.events")
         if "TRUNCATE" not in reset:  # then somebody must have looked; nobody need have seen a TRUNCATE
             with pytest.raises(UnsafeLog, match="beyond the end of the log at 0"):
-                await log_check.check(connection)
+                await log_check.check(connection, OWN_LOG)
         await append_events(connection, 150)
         for _ in range(2):
             with pytest.raises(
                 UnsafeLog,
                 match=r"these projections have read, from position 1 on at the latest: handled of replica set",
             ):
-                await log_check.check(connection)
+                await log_check.check(connection, OWN_LOG)
         await connection.execute("DELETE FROM public.handled")
         await connection.fetchval(_REWIND, "handled", 0)
         await all_handled(connection, database)
@@ -231,7 +232,7 @@ async def test_a_log_set_back_under_a_running_worker_stays_refused(database: str
         await connection.execute("DELETE FROM reactive_orch.events WHERE global_position > 60")
         await append_events(connection, 100)
         with pytest.raises(UnsafeLog, match="not the one that these projections have read"):
-            await log_check.check(connection)
+            await log_check.check(connection, OWN_LOG)
 
 
 async def test_emptying_and_rewriting_the_table_change_nothing(database: str) -> None:
@@ -246,7 +247,7 @@ async def test_emptying_and_rewriting_the_table_change_nothing(database: str) ->
             await connection.execute("DELETE FROM public.handled")
             await append_events(connection, 50)
             await wait_handled(connection)
-        await log_check.check(connection)
+        await log_check.check(connection, OWN_LOG)
         await assert_each_once(connection)
 
 

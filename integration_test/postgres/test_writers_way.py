@@ -14,6 +14,7 @@ from integration_test.harness.cluster import Cluster, Standby
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.waiting import wait_until
+from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log, migrations
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL
 
@@ -76,14 +77,14 @@ async def test_appends_go_on_whatever_is_wrong_with_the_bell_and_migrate_mends_i
         assert await writer.fetchval(INSERT)
         await connection.execute(damage)
         assert await writer.fetchval(INSERT)
-        await log.observe(writer)
-        await log.arm(writer, 0)
-        assert await log.arm(writer, ARM_S), "whoever would sleep is told why nobody will ring"
+        await log.observe(writer, OWN_LOG)
+        await log.arm(writer, OWN_LOG, 0)
+        assert await log.arm(writer, OWN_LOG, ARM_S), "whoever would sleep is told why nobody will ring"
         assert await writer.fetchval(INSERT)
 
         assert await migrations.migrate(connection) == [f"made anew: {DAMAGES[damage]}"]
         assert await migrations.migrate(connection) == []
-        assert await log.arm(writer, ARM_S) is None
+        assert await log.arm(writer, OWN_LOG, ARM_S) is None
         assert await rings(database, writer)
 
 
@@ -113,13 +114,13 @@ async def test_after_the_promotion_of_a_standby_that_was_there_at_migrate_append
             await connection.fetchval("SELECT pg_promote()")
         async with connected(standby.url("logged")) as writer:
             assert await rings(standby.url("logged"), writer)
-            assert await log.arm(writer, ARM_S) is None
+            assert await log.arm(writer, OWN_LOG, ARM_S) is None
             assert await migrations.migrate(writer) == []
         async with connected(standby.url("unlogged")) as writer:
             await writer.fetchval(INSERT)
-            silence = await log.arm(writer, ARM_S)
+            silence = await log.arm(writer, OWN_LOG, ARM_S)
             assert silence is None or "XX000" in silence, "unreadable, unless its page was written by chance"
-            await log.observe(writer)
+            await log.observe(writer, OWN_LOG)
             await writer.fetchval(INSERT)
             assert await migrations.migrate(writer) == ["made anew: the bell"]
             assert await rings(standby.url("unlogged"), writer)
@@ -129,7 +130,7 @@ async def test_a_bell_that_a_clock_set_back_has_left_armed_does_not_ring(databas
     armed = "SELECT setval('reactive_orch.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 3600000)"
     await connection.execute(armed)
     assert not await rings(database, connection)
-    await log.arm(connection, ARM_S)
+    await log.arm(connection, OWN_LOG, ARM_S)
     assert await rings(database, connection)
 
 
@@ -143,8 +144,8 @@ async def test_arming_waits_for_no_standby(cluster: Cluster, database: str) -> N
         try:
             await wait_until(lambda: connection.fetchval("SELECT current_setting('synchronous_standby_names') <> ''"))
             async with asyncio.timeout(SOON_S):
-                await log.arm(connection, ARM_S)
-                await log.arm(connection, 0)
+                await log.arm(connection, OWN_LOG, ARM_S)
+                await log.arm(connection, OWN_LOG, 0)
                 assert await connection.fetchval("SHOW synchronous_commit") == "on", "of that statement only"
         finally:
             await superuser.execute("ALTER SYSTEM RESET synchronous_standby_names")
@@ -185,7 +186,7 @@ async def test_a_serializable_writer_reads_nothing_that_others_could_conflict_wi
             writer.get_server_pid(),
         )
         assert locks == []
-        await log.arm(connection, ARM_S)
+        await log.arm(connection, OWN_LOG, ARM_S)
         await writer.fetchval(INSERT)
 
 

@@ -30,7 +30,7 @@ from integration_test.harness.processes import WorkerProcess, partitions_of
 from integration_test.harness.projections import CURED, POISON, recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, NewEvent, Node, Worker, append
-from reactive_orch.model import WorkerState
+from reactive_orch.model import OWN_LOG, Subscription, WorkerState
 from reactive_orch.postgres.database import COORDINATION_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
@@ -561,7 +561,7 @@ async def test_more_workers_in_one_process_than_connections_to_coordinate(databa
 
         await wait_until(all_serve, what="all serve")
         await wait_settled(connection, members=count)
-        assert {len(worker.partitions["handled"]) for worker in workers} == {
+        assert {len(worker.partitions[Subscription("handled", OWN_LOG)]) for worker in workers} == {
             PARTITIONS // count,
             PARTITIONS // count + 1,
         }

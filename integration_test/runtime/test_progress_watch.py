@@ -19,7 +19,7 @@ from integration_test.harness.telemetry_projections import betraying
 from integration_test.harness.waiting import wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.core import health
-from reactive_orch.model import Filter, WorkerState
+from reactive_orch.model import OWN_LOG, Filter, WorkerState
 from reactive_orch.postgres import windows
 from reactive_orch.runtime import progress_watch
 from reactive_orch.runtime.handling import lane
@@ -125,7 +125,8 @@ _SLOW_DISK = """
 CREATE FUNCTION public.read_slowly(bigint) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
 BEGIN PERFORM pg_sleep(0.001); RETURN true; END $$;
 CREATE VIEW public.slow_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
+SELECT 'events'::text AS log,
+       global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events WHERE public.read_slowly(global_position)
 """
@@ -219,7 +220,7 @@ async def passed(connection: Connection, projection: str, position: int) -> Any:
 
 
 async def settled_at(node: Node, position: int) -> bool:
-    return node.follower.settled == position
+    return node.logs[OWN_LOG].settled == position
 
 
 async def test_a_projection_that_gets_no_connection(database: str) -> None:

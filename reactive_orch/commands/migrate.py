@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected
 from reactive_orch.errors import ConfigError
+from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log_check, migrations
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ async def _migrate(options: argparse.Namespace, url: str) -> None:
     asked = migrations.PARTITIONS_DEFAULT if options.partitions is None else options.partitions
     async with connected(url) as connection:
         done = await migrations.migrate(connection, asked)
-        state, _ = await log_check.examine(connection)
+        state, _ = await log_check.examine(connection, OWN_LOG)
     for line in done or [f"nothing to do: the schema is at step {migrations.NEWEST} already"]:
         print(line)
-    if options.partitions not in {None, state.partitions}:
-        msg = f"--partitions {asked}: this log was created with {state.partitions}, which cannot be changed"
+    if options.partitions not in {None, state.log.partitions}:
+        msg = f"--partitions {asked}: this log was created with {state.log.partitions}, which cannot be changed"
         raise ConfigError(msg)
 
 

@@ -10,25 +10,32 @@ from reactive_orch.postgres import checkpoints, log, log_check, membership, migr
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
+    from reactive_orch.model import LogName, Position
     from reactive_orch.postgres.connection import AnyConnection
 
 
 async def _status(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
-        state, refusal = await log_check.examine(connection)
-        print(f"log: {state.partitions} partitions, last position {state.head}")
-        for blocker in await log.blockers(connection):
-            print(f"  held by {blocker}")
+        examined = [await log_check.examine(connection, each.name) for each in await log_check.logs(connection)]
+        for state, _ in examined:
+            print(f"log {state.log.name}: {state.log.partitions} partitions, last position {state.head}")
+            for blocker in await log.blockers(connection, state.log.name):
+                print(f"  held by {blocker}")
+        heads = {state.log.name: state.head for state, _ in examined}
         sets = await membership.replica_sets(connection)
         for name in sorted(sets) if options.replica_set is None else [options.replica_set]:
-            await _print_replica_set(connection, name, sets.get(name), state.head)
-    if refusal is not None:
-        raise UnsafeLog(refusal)
+            await _print_replica_set(connection, name, sets.get(name), heads)
+    for _, refusal in examined:
+        if refusal is not None:
+            raise UnsafeLog(refusal)
 
 
-async def _print_replica_set(connection: AnyConnection, name: str, number: int | None, head: int) -> None:
+async def _print_replica_set(
+    connection: AnyConnection, name: str, number: int | None, heads: Mapping[LogName, Position]
+) -> None:
     if number is None:
         msg = f"there is no replica set {name!r}"
         raise ConfigError(msg)
@@ -37,8 +44,9 @@ async def _print_replica_set(connection: AnyConnection, name: str, number: int |
         lives = "connected" if member.lock_held else "not connected"
         age = f"heartbeat {member.heartbeat_age_s:.1f} s ago"
         print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
-    for projection, saved in (await checkpoints.positions(connection, name)).items():
-        print(f"  projection {projection}: saved up to {min(saved.values())} … {max(saved.values())} of {head}")
+    for (projection, of), saved in (await checkpoints.positions(connection, name)).items():
+        positions = f"{min(saved.values())} … {max(saved.values())} of {heads[of]}"
+        print(f"  projection {projection}: saved up to {positions} (log {of})")
 
 
 async def _described(connection: AnyConnection, name: str, number: int) -> str:

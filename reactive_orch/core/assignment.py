@@ -1,7 +1,7 @@
-"""Who handles which partition of which projection (protocol 5.5).
+"""Who handles which partition of which log for which projection (protocol 5.5).
 
 Every worker computes this alone and must come to the same answer, so the result depends on nothing but the
-arguments: not on the order of a mapping, not on a hash, not on a clock. What `assign` guarantees, per projection:
+arguments: not on the order of a mapping, not on a hash, not on a clock. What `assign` guarantees, per subscription:
 
 - only members that can run the projection own its partitions; if there is one, no partition is left with NOBODY;
 - balanced: the loads of any two capable members differ by at most one;
@@ -9,8 +9,8 @@ arguments: not on the order of a mapping, not on a hash, not on a clock. What `a
   ceil(partitions / members) and a departure moves only what the departed held;
 - stable: its own result comes back unchanged, so a worker that looks again writes nothing.
 
-Over the projections it is spread: partitions that do not divide evenly leave some members with one more than others,
-and without care that would be the same members for every projection.
+Over the subscriptions it is spread: partitions that do not divide evenly leave some members with one more than others,
+and without care that would be the same members for every subscription.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reactive_orch.model import NOBODY, MemberId, Owners
+from reactive_orch.model import NOBODY, MemberId, Owners, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
 def assign(
-    owners: Owners, members: Mapping[MemberId, frozenset[str]], projections: Iterable[str], partitions: int
-) -> dict[str, tuple[MemberId, ...]]:
-    """Return the owners of every partition of every projection, by name.
+    owners: Owners, members: Mapping[MemberId, frozenset[Subscription]], partitions: Mapping[Subscription, int]
+) -> dict[Subscription, tuple[MemberId, ...]]:
+    """Return the owners of every partition of every subscription that has a number of partitions.
 
-    `owners` is today's assignment: a projection it lacks has no owners yet, and partitions of members that are gone or
-    cannot run the projection any more are free. `members` are the living and what they can run.
+    `owners` is today's assignment: a subscription it lacks has no owners yet, and partitions of members that are gone
+    or cannot run it any more are free. `members` are the living and what they can run.
 
     Raises ValueError when `owners` has another number of partitions.
     """
-    today = {name: _today(owners, name, partitions) for name in sorted(set(projections))}
-    shares = {name: _share(now, _capable(members, name)) for name, now in today.items()}
+    today = {each: _today(owners, each, number) for each, number in sorted(partitions.items())}
+    shares = {each: _share(now, _capable(members, each)) for each, now in today.items()}
     load = _certain_load(members, shares.values())
-    return {name: _deal(today[name], _quotas(share, load)) for name, share in shares.items()}
+    return {each: _deal(today[each], _quotas(share, load)) for each, share in shares.items()}
 
 
 def moved(before: Owners, after: Owners) -> int:
-    """Return how many partitions change their owner; a projection that is missing on one side has NOBODY there."""
-    return sum(_differences(before.get(name, ()), after.get(name, ())) for name in sorted(before.keys() | after.keys()))
+    """Return how many partitions change their owner; a subscription that is missing on one side has NOBODY there."""
+    return sum(_differences(before.get(each, ()), after.get(each, ())) for each in sorted(before.keys() | after.keys()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What each member of one projection is due: `base` partitions, and one more for `extras` of the members."""
+    """What each member of one subscription is due: `base` partitions, and one more for `extras` of the members."""
 
     base: int
     extras: int
@@ -64,16 +64,17 @@ class _Share:
         return above if len(above) <= self.extras else []
 
 
-def _today(owners: Owners, projection: str, partitions: int) -> tuple[MemberId, ...]:
-    today = owners.get(projection, (NOBODY,) * partitions)
+def _today(owners: Owners, subscription: Subscription, partitions: int) -> tuple[MemberId, ...]:
+    today = owners.get(subscription, (NOBODY,) * partitions)
     if len(today) != partitions:
-        msg = f"projection {projection!r} has owners for {len(today)} partitions, not {partitions}"
+        name, log = subscription
+        msg = f"projection {name!r} has owners for {len(today)} partitions of log {log!r}, not {partitions}"
         raise ValueError(msg)
     return today
 
 
-def _capable(members: Mapping[MemberId, frozenset[str]], projection: str) -> list[MemberId]:
-    return sorted(member for member, runs in members.items() if projection in runs)
+def _capable(members: Mapping[MemberId, frozenset[Subscription]], subscription: Subscription) -> list[MemberId]:
+    return sorted(member for member, runs in members.items() if subscription in runs)
 
 
 def _share(today: tuple[MemberId, ...], capable: list[MemberId]) -> _Share:
@@ -85,10 +86,10 @@ def _share(today: tuple[MemberId, ...], capable: list[MemberId]) -> _Share:
     return _Share(base, extras, held)
 
 
-def _certain_load(members: Mapping[MemberId, frozenset[str]], shares: Iterable[_Share]) -> dict[MemberId, int]:
-    """Return how many partitions each member has for sure, over all projections.
+def _certain_load(members: Mapping[MemberId, frozenset[Subscription]], shares: Iterable[_Share]) -> dict[MemberId, int]:
+    """Return how many partitions each member has for sure, over all subscriptions.
 
-    Counted before any open extra is dealt: otherwise the first projection, by name, would not know what a member
+    Counted before any open extra is dealt: otherwise the first subscription, by name, would not know what a member
     keeps in the last one.
     """
     load = dict.fromkeys(members, 0)

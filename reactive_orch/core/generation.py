@@ -9,13 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.assignment import assign, moved
-from reactive_orch.model import Change, Member, MemberId, MemberState, Partition, Reason, Snapshot
+from reactive_orch.model import (
+    Change,
+    Member,
+    MemberId,
+    MemberState,
+    Partition,
+    Reason,
+    Snapshot,
+    Subscription,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def plan_change(snapshot: Snapshot, partitions: int, *, trust: bool, watched_s: float) -> Change | None:
+def plan_change(snapshot: Snapshot, *, trust: bool, watched_s: float) -> Change | None:
     """Return the generation to write next, or None when the replica set is as it should be.
 
     Everything pending goes into one change: all that wait are admitted, all that are gone removed. `trust` False: free
@@ -25,10 +34,10 @@ def plan_change(snapshot: Snapshot, partitions: int, *, trust: bool, watched_s: 
     gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, watched_s, trust=trust))}
     staying = [m for m in snapshot.members if m.id not in gone]
     admit = tuple(sorted(m.id for m in staying if m.state is MemberState.WAITING))
-    capable = {m.id: m.projections for m in staying}
-    projections = sorted(set(snapshot.owners).union(*capable.values()))
-    target = assign(snapshot.owners, capable, projections, partitions)
-    owners = {name: row for name, row in target.items() if row != snapshot.owners.get(name)}
+    capable = {m.id: m.subscriptions for m in staying}
+    subscriptions = set(snapshot.owners).union(*capable.values())
+    target = assign(snapshot.owners, capable, {each: snapshot.partitions[each.log] for each in subscriptions})
+    owners = {each: row for each, row in target.items() if row != snapshot.owners.get(each)}
     if not (gone or admit or owners):
         return None
     reason = min(gone.values(), key=_RANK.index, default=Reason.JOIN if admit else Reason.CAPABILITY)
@@ -85,9 +94,9 @@ def successor(snapshot: Snapshot, me: MemberId) -> MemberId | None:
     return after[0] if after else None
 
 
-def assigned_to(snapshot: Snapshot, me: MemberId) -> Mapping[str, frozenset[Partition]]:
-    """Return projection → the partitions that this member is to handle."""
+def assigned_to(snapshot: Snapshot, me: MemberId) -> Mapping[Subscription, frozenset[Partition]]:
+    """Return subscription → the partitions that this member is to handle."""
     return {
-        name: frozenset(partition for partition, owner in enumerate(row) if owner == me)
-        for name, row in snapshot.owners.items()
+        subscription: frozenset(partition for partition, owner in enumerate(row) if owner == me)
+        for subscription, row in snapshot.owners.items()
     }

@@ -34,7 +34,6 @@ class Seen:
     name: str
     """Of its process."""
     stopping: bool
-    partitions: int
     trusts: bool
     """It was not cut off itself just now, or what it sees of others' locks and heartbeats may be its own trouble."""
     watched_s: float
@@ -106,7 +105,7 @@ def next_step(seen: Seen) -> Step:
     if seen.stopping and me.state is MemberState.WAITING:
         return Withdraw(me.id)
     trust = seen.trusts and generation.may_judge(me)
-    change = generation.plan_change(seen.snapshot, seen.partitions, trust=trust, watched_s=seen.watched_s)
+    change = generation.plan_change(seen.snapshot, trust=trust, watched_s=seen.watched_s)
     if change is not None:
         return Gather(LOOK_AGAIN_S) if _gathers(seen.snapshot, change) else Write(change)
     return Release(me.id) if seen.stopping else Adopt(me)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.core.health import Verdict, assess
+from reactive_orch.model import OWN_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reactive_orch.model import Subscription
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
 
@@ -17,6 +20,7 @@ def health(node: Node, worker: Worker) -> tuple[Verdict, Mapping[str, Any]]:
     """Return the verdict on a worker, and what the three pages of health say."""
     facts = worker.facts()
     verdict = assess(facts)
+    own = node.logs.get(OWN_LOG)
     return verdict, {
         "status": worker.state.value,
         "health": verdict.word,
@@ -25,8 +29,16 @@ def health(node: Node, worker: Worker) -> tuple[Verdict, Mapping[str, Any]]:
         "replica_set": worker.replica_set,
         "worker": worker.member,
         "generation": worker.generation,
-        "partitions": {name: len(held) for name, held in worker.partitions.items()},
-        "events_handled": dict(worker.events_handled),
-        "settled_position": node.follower.settled,
-        "frontier_held_s": round(node.follower.held_s, 3),
+        "partitions": _by_projection({each: len(held) for each, held in worker.partitions.items()}),
+        "events_handled": _by_projection(worker.events_handled),
+        "settled_position": own.settled if own else None,
+        "frontier_held_s": round(facts.frontier_held_s, 3),
     }
+
+
+def _by_projection(numbers: Mapping[Subscription, int]) -> Mapping[str, int]:
+    """Return the sums over the logs that a projection reads."""
+    sums: Counter[str] = Counter()
+    for subscription, number in numbers.items():
+        sums[subscription.projection] += number
+    return sums

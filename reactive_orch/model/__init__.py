@@ -7,7 +7,18 @@ into *partitions*; a *projection* has one *checkpoint* per partition.
 
 from reactive_orch.model.checkpoints import Checkpoint, Swap
 from reactive_orch.model.events import Event, Expected, NewEvent
-from reactive_orch.model.log import Blocker, LogState, Partition, Position, Window
+from reactive_orch.model.log import (
+    OWN_LOG,
+    Blocker,
+    FrontierKind,
+    Log,
+    LogName,
+    LogState,
+    Partition,
+    Position,
+    Subscription,
+    Window,
+)
 from reactive_orch.model.membership import (
     NOBODY,
     Acknowledged,
@@ -31,6 +42,7 @@ from reactive_orch.model.projections import BatchHandler, EventHandler, Filter, 
 __all__ = [
     "NAME_BYTES_MAX",
     "NOBODY",
+    "OWN_LOG",
     "Acknowledged",
     "Adopted",
     "AdoptionSteps",
@@ -42,6 +54,9 @@ __all__ = [
     "EventHandler",
     "Expected",
     "Filter",
+    "FrontierKind",
+    "Log",
+    "LogName",
     "LogState",
     "Member",
     "MemberId",
@@ -53,6 +68,7 @@ __all__ = [
     "Projection",
     "Reason",
     "Snapshot",
+    "Subscription",
     "Swap",
     "Turn",
     "Window",

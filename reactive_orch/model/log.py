@@ -1,11 +1,41 @@
-"""The log: places in it, stretches of it, and who holds it."""
+"""The logs: which there are, who reads them, places and stretches in them, and who holds them."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from reactive_orch.incarnation import NEVER, Incarnation
+
+LogName: TypeAlias = str
+
+OWN_LOG: LogName = "events"
+"""The log that this package brings with it, and appends to."""
+
+
+class FrontierKind(enum.Enum):
+    """By what is known how far a log is settled; the values are those of the column `frontier`."""
+
+    LOCKS = "locks"
+    """Whoever writes to it holds a lock of its relation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One row of `logs`: what a worker must know of a log to read it."""
+
+    name: LogName
+    partitions: int
+    frontier: FrontierKind = FrontierKind.LOCKS
+
+
+class Subscription(NamedTuple):
+    """What is assigned, and has checkpoints, partition by partition: a projection that reads a log."""
+
+    projection: str
+    log: LogName
+
 
 Partition: TypeAlias = int
 """0 … partitions-1, from the hash of the aggregate's id."""
@@ -29,9 +59,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
-    """What the start and every reconnect must know of the log; `checkpoint` is the greatest of any projection of it."""
+    """What the start and every reconnect must know of a log; `checkpoint` is the greatest of any projection of it."""
 
-    partitions: int
+    log: Log
     head: Position
     checkpoint: Position
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, NewType, TypeAlias
 
 from reactive_orch.incarnation import NEVER, Incarnation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from reactive_orch.model.log import Partition
+    from reactive_orch.model.log import LogName, Partition, Subscription
 
 MemberId = NewType("MemberId", int)
 """One membership of one worker: drawn from a sequence, never reused; also the key of its advisory lock."""
@@ -50,7 +50,8 @@ class Member:
     name: str
     """Of its process; drawn anew at every start, and part of its connections' application_name."""
     state: MemberState
-    projections: frozenset[str]
+    subscriptions: frozenset[Subscription]
+    """What it can run."""
     lock_held: bool
     """Its advisory lock is held by the backend it recorded: its process lives and is connected."""
     dead: bool
@@ -64,8 +65,8 @@ class Member:
     """The last generation it has adopted."""
 
 
-Owners: TypeAlias = Mapping[str, tuple[MemberId, ...]]
-"""Projection → the owner of each partition, by index."""
+Owners: TypeAlias = "Mapping[Subscription, tuple[MemberId, ...]]"
+"""Subscription → the owner of each partition, by index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +76,14 @@ class Snapshot:
     generation: int
     members: tuple[Member, ...]
     owners: Owners
+    partitions: Mapping[LogName, int] = field(default_factory=dict)
+    """Log → how many it has."""
     reason: Reason | None = None
     """Why this generation was made; None before the first."""
     subjects: tuple[MemberId, ...] = ()
     """Who joined, left or was removed."""
-    epochs: Mapping[str, int] = field(default_factory=dict)
-    """Projection → its epoch: checkpoints loaded in an older one have been rewound since."""
+    epochs: Mapping[Subscription, int] = field(default_factory=dict)
+    """Subscription → its epoch: checkpoints loaded in an older one have been rewound since."""
     traceparent: str | None = None
     """The root of this generation's trace."""
     created_at: datetime | None = None
@@ -111,9 +114,9 @@ class Change:
     admit: tuple[MemberId, ...]
     remove: tuple[MemberId, ...]
     owners: Owners
-    """Only the projections whose owners change."""
+    """Only the subscriptions whose owners change."""
     moved: int
-    """Partitions that change their owner, over all projections."""
+    """Partitions that change their owner, over all subscriptions."""
 
     def members_after(self, snapshot: Snapshot) -> int:
         """Return how many members there are once it is written on top of this snapshot."""

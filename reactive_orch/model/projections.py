@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from reactive_orch.errors import ConfigError
 from reactive_orch.model.events import Event
+from reactive_orch.model.log import OWN_LOG, LogName, Subscription
 from reactive_orch.model.names import check_name
 
 EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
@@ -32,6 +33,12 @@ class Projection:
     batch: bool = False
     filter: Filter = Filter()
     concurrency: int = 1
+    log: LogName = OWN_LOG
+
+    @property
+    def subscription(self) -> Subscription:
+        """What is assigned of it, partition by partition."""
+        return Subscription(self.name, self.log)
 
     def __call__(self, events: Any, tx: Any) -> Awaitable[None]:
         """Call the handler, so that a decorated function can be tested like a plain one."""

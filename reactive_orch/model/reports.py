@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactive_orch.model.events import Event
-    from reactive_orch.model.log import Blocker, Partition, Position, Window
+    from reactive_orch.model.log import Blocker, LogName, Partition, Position, Subscription, Window
     from reactive_orch.model.membership import Acknowledged, Adopted, AdoptionSteps, Change, Snapshot, Turn, Written
     from reactive_orch.model.projections import EventHandler
     from reactive_orch.model.status import Status
 
 
 class Subject(NamedTuple):
-    """What a report of handling is about: a projection in a replica set."""
+    """What a report of handling is about: a projection in a replica set, and the log that it reads."""
 
     replica_set: str
     projection: str
+    log: LogName
 
 
 # Of the process.
@@ -124,20 +125,23 @@ class Interrupted(NamedTuple):
     error: BaseException
     replica_set: str = ""
     projection: str = ""
+    log: LogName = ""
 
 
 # Of the log.
 
 
 class FollowerWoke(NamedTuple):
-    """The follower looks at the log."""
+    """The follower of a log looks at it."""
 
+    log: LogName
     source: str
 
 
 class FrontierHeld(NamedTuple):
-    """Writers have held the frontier for longer than a moment, and still do."""
+    """Writers have held a log's frontier for longer than a moment, and still do."""
 
+    log: LogName
     settled: Position
     holders: Sequence[Blocker]
 
@@ -145,6 +149,7 @@ class FrontierHeld(NamedTuple):
 class FrontierReleased(NamedTuple):
     """They do not any more."""
 
+    log: LogName
     settled: Position
     """Up to where the log can be read now."""
     holders: Sequence[Blocker]
@@ -153,14 +158,17 @@ class FrontierReleased(NamedTuple):
 
 
 class RingingStopped(NamedTuple):
-    """Writers do not ring: the log is looked at by the clock."""
+    """A log's writers do not ring: it is looked at by the clock."""
 
+    log: LogName
     reason: str
     every_s: float
 
 
 class RingingResumed(NamedTuple):
     """They ring again."""
+
+    log: LogName
 
 
 # Of the worker.
@@ -231,8 +239,8 @@ class AdoptionEnded(NamedTuple):
     facts: Adopted
     outcome: str
     """`acknowledged`, `superseded` or `failed`."""
-    assigned: Mapping[str, frozenset[Partition]]
-    """Projection → the partitions that the member holds by it."""
+    assigned: Mapping[Subscription, frozenset[Partition]]
+    """Subscription → the partitions that the member holds by it."""
     acknowledging: tuple[int, Acknowledged] | None
     """When it began to acknowledge, in ns since 1970, and what came back; None if it has not."""
     ended_ns: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactive_orch.model.log import Position
+    from reactive_orch.model.log import LogName, Position, Subscription
     from reactive_orch.model.membership import MemberState, WorkerState
 
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ProjectionStatus:
     """How far one worker is with one projection."""
 
-    projection: str
+    subscription: Subscription
     lag: int
     """Positions between the settled end of the log and the slowest partition."""
     lag_s: float
@@ -54,6 +54,18 @@ class WorkerStatus:
     projections: tuple[ProjectionStatus, ...]
 
 
+class LogStatus(NamedTuple):
+    """How far a process may read one log."""
+
+    log: LogName
+    settled: Position | None
+    """None while that is unknown."""
+    held_s: float
+    """For how long writers have held the frontier, in seconds; 0 when it is free."""
+    holders: Mapping[str, int]
+    """How many transactions the frontier waits for, by kind: `running`, `prepared`."""
+
+
 class PoolStatus(NamedTuple):
     """The connections of one pool."""
 
@@ -69,10 +81,6 @@ class Status:
     """How old the connection is that listens; 0 while there is none."""
     queue_usage: float
     """How full the server's queue of notifications was at the last heartbeat, 0 to 1."""
-    settled: Position | None
-    """How far the log may be read; None while that is unknown."""
-    frontier_held_s: float
-    holders: Mapping[str, int]
-    """How many transactions the frontier waits for, by kind: `running`, `prepared`."""
+    logs: tuple[LogStatus, ...]
     pools: Mapping[str, PoolStatus]
     workers: tuple[WorkerStatus, ...]

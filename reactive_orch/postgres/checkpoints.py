@@ -22,13 +22,13 @@ import time
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, cast
 
 import anyio
 import asyncpg
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded, described
-from reactive_orch.model import Checkpoint, Filter, Partition, Position, Projection, Swap
+from reactive_orch.model import Checkpoint, Filter, LogName, Partition, Position, Projection, Subscription, Swap
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, STATEMENT_TIMEOUT_S
@@ -49,16 +49,21 @@ def filter_text(wanted: Filter) -> str:
     return json.dumps({"aggregate_types": wanted.aggregate_types, "bounded_contexts": wanted.bounded_contexts})
 
 
+def columns(subscriptions: Sequence[Subscription]) -> tuple[list[str], list[str]]:
+    """Return the projections and the logs, as statements take them."""
+    return [each.projection for each in subscriptions], [each.log for each in subscriptions]
+
+
 class Batches:
-    """Batches of one projection, one after the other on one connection. An async context manager.
+    """Batches of one subscription, one after the other on one connection. An async context manager.
 
     A batch that is followed at once by another one commits and begins the next in one round trip.
     """
 
-    def __init__(self, connection: AnyConnection, replica_set: str, projection: str) -> None:
+    def __init__(self, connection: AnyConnection, replica_set: str, subscription: Subscription) -> None:
         """Begin nothing yet."""
         self._connection = connection
-        self._of = (replica_set, projection)
+        self._of = _key(replica_set, subscription)
         own = cast("BatchConnection", connection)
         # Taken now: what the pool lends forgets its connection once that is lost.
         self._marks, self._nest, self._unnest = own.marks, own.nest, own.unnest
@@ -184,14 +189,23 @@ class Batches:
                 drop(self._connection)
 
 
-async def save(connection: AnyConnection, replica_set: str, projection: str, swaps: Sequence[Swap]) -> None:
+async def save(connection: AnyConnection, replica_set: str, subscription: Subscription, swaps: Sequence[Swap]) -> None:
     """Move checkpoints over stretches without events, in one statement.
 
     Raises Superseded when some are held by another transaction or stand elsewhere; the others have been moved.
     """
+    of = _key(replica_set, subscription)
     with translated():
-        moved = await _move(connection, (replica_set, projection), swaps, _new_token(), alone=True)
-    _demand_all((replica_set, projection), swaps, moved.swapped)
+        moved = await _move(connection, of, swaps, _new_token(), alone=True)
+    _demand_all(of, swaps, moved.swapped)
+
+
+_Key: TypeAlias = tuple[str, str, LogName]
+"""Replica set, projection, log: whose checkpoints."""
+
+
+def _key(replica_set: str, subscription: Subscription) -> _Key:
+    return replica_set, subscription.projection, subscription.log
 
 
 class _Moved(NamedTuple):
@@ -208,7 +222,7 @@ def _new_token() -> str:
 
 
 async def _move(
-    connection: AnyConnection, of: tuple[str, str], swaps: Sequence[Swap], token: str, *, alone: bool = False
+    connection: AnyConnection, of: _Key, swaps: Sequence[Swap], token: str, *, alone: bool = False
 ) -> _Moved:
     """Run the swap; with `alone` it seals itself."""
     partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
@@ -220,7 +234,7 @@ async def _move(
     return _Moved(*row[:2])
 
 
-def _demand_all(of: tuple[str, str], swaps: Sequence[Swap], swapped: int) -> None:
+def _demand_all(of: _Key, swaps: Sequence[Swap], swapped: int) -> None:
     if swapped != len(swaps):
         msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {of[1]} have moved or are held"
         raise Superseded(msg)
@@ -233,28 +247,31 @@ async def load_free(
 
     Raises Refused when they are recorded with another filter than the projection's.
     """
+    of = (replica_set, *projection.subscription)
     with translated():
-        rows = await connection.fetch(
-            _SQL.load_free, replica_set, projection.name, sorted(partitions), filter_text(projection.filter)
-        )
+        rows = await connection.fetch(_SQL.load_free, *of, sorted(partitions), filter_text(projection.filter))
     if not all(row["ours"] for row in rows):
         raise Refused(projection.name)
     return {row["partition"]: Checkpoint(row["position"], row["epoch"]) for row in rows}
 
 
-async def await_free(connection: AnyConnection, rows: Sequence[tuple[int, str, str, Partition]]) -> frozenset[int]:
+async def await_free(
+    connection: AnyConnection, rows: Sequence[tuple[int, str, Subscription, Partition]]
+) -> frozenset[int]:
     """Wait until the first of these checkpoints is free, but no longer than a slice of 50 ms.
 
-    Each is a number, replica set, projection and partition; returns the numbers of which any is free then.
+    Each is a number, replica set, subscription and partition; returns the numbers of which any is free then.
     """
+    numbers, replica_sets, subscriptions, partitions = zip(*rows, strict=True)
+    values = (numbers, replica_sets, *columns(subscriptions), partitions)
     with translated():
-        return frozenset(await connection.fetchval(_SQL.await_free, *map(list, zip(*rows, strict=True))))
+        return frozenset(await connection.fetchval(_SQL.await_free, *values))
 
 
-async def demand_complete(connection: AnyConnection, replica_set: str, projections: Collection[str]) -> None:
-    """Raise ConfigError when one of these projections has lost checkpoints: from 0 it would handle all once more."""
+async def demand_complete(connection: AnyConnection, replica_set: str, subscriptions: Collection[Subscription]) -> None:
+    """Raise ConfigError when one of these has lost checkpoints: from 0 it would handle all once more."""
     with translated():
-        rows = await connection.fetch(_SQL.incomplete, replica_set, list(projections))
+        rows = await connection.fetch(_SQL.incomplete, replica_set, *columns(list(subscriptions)))
     if rows:
         raise ConfigError(_deleted(replica_set, rows[0]["name"]))
 
@@ -266,21 +283,21 @@ def _deleted(replica_set: str, projection: str) -> str:
     )
 
 
-async def proposed(connection: AnyConnection, replica_set: str, projection: str) -> str | None:
+async def proposed(connection: AnyConnection, replica_set: str, subscription: Subscription) -> str | None:
     """Return the filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
     with translated():
-        text: str | None = await connection.fetchval(_SQL.proposed, replica_set, projection)
+        text: str | None = await connection.fetchval(_SQL.proposed, replica_set, *subscription)
     return text
 
 
-async def rewind(connection: AnyConnection, replica_set: str, projection: str, to: Position | None) -> int:
+async def rewind(connection: AnyConnection, replica_set: str, subscription: Subscription, to: Position | None) -> int:
     """Set all positions of a projection (None: keep them), raise the epoch, open the filter; return the partitions.
 
     Raises ConfigError for a position that is not settled, for an unknown projection, and for nothing to keep.
     """
     with translated():
         try:
-            return int(await connection.fetchval(_SQL.rewind, replica_set, projection, to))
+            return int(await connection.fetchval(_SQL.rewind, replica_set, *subscription, to))
         except asyncpg.InvalidParameterValueError as error:
             raise ConfigError(error.message) from error
 
@@ -292,23 +309,23 @@ async def transaction_limit_s(connection: AnyConnection) -> float | None:
     return limit_s
 
 
-async def settled_end(connection: AnyConnection) -> Position:
-    """Return the greatest position that a checkpoint may be set to."""
+async def settled_end(connection: AnyConnection, log: LogName) -> Position:
+    """Return the greatest position of a log that a checkpoint may be set to."""
     with translated():
-        return int(await connection.fetchval(_SQL.settled_end))
+        return int(await connection.fetchval(_SQL.settled_end, log))
 
 
-async def is_estranged(connection: AnyConnection, replica_set: str, projection: str) -> bool:
-    """Tell whether a projection's checkpoints were made on another log than this one is now."""
+async def is_estranged(connection: AnyConnection, replica_set: str, subscription: Subscription) -> bool:
+    """Tell whether a projection's checkpoints were made on another log than its log is now."""
     with translated():
-        return bool(await connection.fetchval(_SQL.is_estranged, replica_set, projection))
+        return bool(await connection.fetchval(_SQL.is_estranged, replica_set, *subscription))
 
 
-async def positions(connection: AnyConnection, replica_set: str) -> dict[str, dict[Partition, Position]]:
-    """Return projection → partition → saved position."""
+async def positions(connection: AnyConnection, replica_set: str) -> dict[Subscription, dict[Partition, Position]]:
+    """Return subscription → partition → saved position."""
     with translated():
         rows = await connection.fetch(_SQL.positions, replica_set)
-    saved: dict[str, dict[Partition, Position]] = {}
-    for row in rows:
-        saved.setdefault(row["projection"], {})[row["partition"]] = row["position"]
+    saved: dict[Subscription, dict[Partition, Position]] = {}
+    for projection, log, partition, position in rows:
+        saved.setdefault(Subscription(projection, log), {})[partition] = position
     return saved

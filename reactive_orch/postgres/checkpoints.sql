@@ -1,39 +1,39 @@
 -- name: swap
--- The compare-and-swap: partitions $3 of (replica set $1, projection $2) from positions $4 and epochs $5 to positions $6.
--- Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets fewer rows than
--- it sent rolls back. The rows name their seal $7: the transaction, whose id is returned, cannot commit before it is sealed
--- with what has this SHA-256. Or, with that as $8, it is a transaction of its own that moves checkpoints over stretches
--- without events: sealed here, those that stand elsewhere left alone, and without waiting for the disk, as after a crash
--- such a stretch is read once more. Nothing moves once events may be
--- hidden: the windows were read before, and what was hidden in them would be passed over.
+-- The compare-and-swap: partitions $4 of (replica set $1, projection $2, log $3) from positions $5 and epochs $6 to
+-- positions $7. Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets
+-- fewer rows than it sent rolls back. The rows name their seal $8: the transaction, whose id is returned, cannot commit
+-- before it is sealed with what has this SHA-256. Or, with that as $9, it is a transaction of its own that moves
+-- checkpoints over stretches without events: sealed here, those that stand elsewhere left alone, and without waiting for
+-- the disk, as after a crash such a stretch is read once more. Nothing moves once events may be hidden: the windows were
+-- read before, and what was hidden in them would be passed over.
 WITH sent AS (
     SELECT s.partition, s.expected, s.epoch, s.target
-    FROM unnest($3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS s(partition, expected, epoch, target)
+    FROM unnest($4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[]) AS s(partition, expected, epoch, target)
 ), locked AS MATERIALIZED (
     SELECT c.partition, c.position, c.epoch
     FROM reactive_orch.checkpoints c
-    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = ANY ($4::smallint[])
     ORDER BY c.partition FOR NO KEY UPDATE SKIP LOCKED
 ), swapped AS (
-    UPDATE reactive_orch.checkpoints c SET position = s.target, seal = $7::bytea
+    UPDATE reactive_orch.checkpoints c SET position = s.target, seal = $8::bytea
     FROM locked l JOIN sent s ON s.partition = l.partition AND s.expected = l.position AND s.epoch = l.epoch
-    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = l.partition
-      AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled()
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = l.partition
+      AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled($3::text)
                FROM pg_catalog.pg_class t
-               WHERE t.oid = (SELECT s.relation::oid FROM reactive_orch.log_source s))  -- a join scans pg_class
+               WHERE t.oid = (SELECT s.relation::oid FROM reactive_orch.logs s WHERE s.name = $3::text))  -- a join scans pg_class
     RETURNING c.partition
 )
 SELECT count(*)::integer AS swapped, pg_current_xact_id()::text AS transaction,
-       CASE WHEN $8::text IS NOT NULL
-            THEN set_config('reactive_orch.sealed', $8, true) || set_config('synchronous_commit', 'off', true) END
+       CASE WHEN $9::text IS NOT NULL
+            THEN set_config('reactive_orch.sealed', $9, true) || set_config('synchronous_commit', 'off', true) END
 FROM swapped s;
 
 -- name: move_back
--- The end of a batch that stops before its last event: partitions $3, which the swap has moved and locked, to positions $4;
--- not those that a handler has rewound, which are of another epoch than $5.
+-- The end of a batch that stops before its last event: partitions $4, which the swap has moved and locked, to positions $5;
+-- not those that a handler has rewound, which are of another epoch than $6.
 UPDATE reactive_orch.checkpoints c SET position = CASE c.epoch WHEN s.epoch THEN s.target ELSE c.position END
-FROM unnest($3::smallint[], $4::bigint[], $5::bigint[]) AS s(partition, target, epoch)
-WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = s.partition;
+FROM unnest($4::smallint[], $5::bigint[], $6::bigint[]) AS s(partition, target, epoch)
+WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = s.partition;
 
 -- name: begin
 -- The beginning of a batch that follows no other. Its connection may write in batches only: what a handler sends after
@@ -64,48 +64,51 @@ RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSA
 SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval)::double precision;
 
 -- name: load_free
--- The checkpoints of partitions $3 that no transaction holds, and whether they were made with filter $4. Of the epoch that
+-- The checkpoints of partitions $4 that no transaction holds, and whether they were made with filter $5. Of the epoch that
 -- goes with this filter: a row that a rewind has just moved is left out and found at the next look. The locks end with
 -- the statement, so its commit need not wait for the disk.
-SELECT c.partition, c.position, c.epoch, p.filter = $4::jsonb AS ours
+SELECT c.partition, c.position, c.epoch, p.filter = $5::jsonb AS ours
 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_flush
 CROSS JOIN reactive_orch.checkpoints c
-JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.epoch = c.epoch
-WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.partition = ANY ($3::smallint[])
+JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.log = c.log
+     AND p.epoch = c.epoch
+WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = ANY ($4::smallint[])
 ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
 
 -- name: await_free
 -- Wait for the first of these rows, for a slice; returns the numbers $1 of those who wait for one that is free then.
-SELECT reactive_orch.await_free($1::integer[], $2::text[], $3::text[], $4::smallint[]);
+SELECT reactive_orch.await_free($1::integer[], $2::text[], $3::text[], $4::text[], $5::smallint[]);
 
 -- name: rewind
--- Positions of a projection to $3 (NULL: keep them), a new epoch, and the filter that was proposed.
-SELECT reactive_orch.rewind($1::text, $2::text, $3::bigint);
+-- Positions of projection $2 on log $3 to $4 (NULL: keep them), a new epoch, and the filter that was proposed.
+SELECT reactive_orch.rewind($1::text, $2::text, $4::bigint, $3::text);
 
 -- name: proposed
 -- The filter that a refused worker wanted; NULL when there is none.
-SELECT p.proposed::text FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.name = $2::text;
+SELECT p.proposed::text FROM reactive_orch.projections p
+WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
 
 -- name: settled_end
--- The greatest position that a checkpoint may be set to.
-SELECT reactive_orch.settled_end();
+-- The greatest position of log $1 that a checkpoint may be set to.
+SELECT reactive_orch.settled_end($1::text);
 
 -- name: is_estranged
 -- Whether a projection's checkpoints were made on another log than this one: keeping them is the operator's word.
-SELECT p.log_identity <> reactive_orch.log_identity() OR reactive_orch.log_differs_at() IS NOT NULL
+SELECT p.log_identity <> reactive_orch.log_identity(p.log) OR reactive_orch.log_differs_at(p.log) IS NOT NULL
 FROM reactive_orch.projections p
-WHERE p.replica_set = $1::text AND p.name = $2::text;
+WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
 
 -- name: incomplete
--- Which of the projections $2 do not have a checkpoint for each partition that can be loaded.
-SELECT w.name FROM unnest($2::text[]) AS w(name)
+-- Which of the projections $2 on the logs $3 do not have a checkpoint for each partition that can be loaded.
+SELECT w.name FROM unnest($2::text[], $3::text[]) AS w(name, log)
 WHERE (SELECT count(*) FROM reactive_orch.checkpoints c
-       JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.epoch = c.epoch
-       WHERE c.replica_set = $1::text AND c.projection = w.name)
-      < (SELECT s.partitions FROM reactive_orch.log_source s)
-ORDER BY w.name;
+       JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.log = c.log
+            AND p.epoch = c.epoch
+       WHERE c.replica_set = $1::text AND c.projection = w.name AND c.log = w.log)
+      < (SELECT s.partitions FROM reactive_orch.logs s WHERE s.name = w.log)
+ORDER BY w.name, w.log;
 
 -- name: positions
 -- How far each partition of each projection of a replica set has been saved.
-SELECT c.projection, c.partition, c.position FROM reactive_orch.checkpoints c
-WHERE c.replica_set = $1::text ORDER BY c.projection, c.partition;
+SELECT c.projection, c.log, c.partition, c.position FROM reactive_orch.checkpoints c
+WHERE c.replica_set = $1::text ORDER BY c.projection, c.log, c.partition;

@@ -1,4 +1,4 @@
-"""The event log: observe its head, append, read streams.
+"""The event logs: observe their heads; append to the own one, read its streams.
 
 Guarantees: an append is checked against the version it expects and fails as Conflict, leaving the caller's transaction
 to the caller. Decides nothing about how far the log may be read: `core.frontier` does.
@@ -14,7 +14,7 @@ import asyncpg
 
 from reactive_orch.errors import Conflict
 from reactive_orch.json_text import text_of
-from reactive_orch.model import Blocker, Event, Expected, NewEvent, Position
+from reactive_orch.model import OWN_LOG, Blocker, Event, Expected, LogName, NewEvent, Position
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
@@ -56,32 +56,32 @@ class Look(NamedTuple):
     """The rule of the log that is broken, looked up last: then nothing that was seen may be used."""
 
 
-async def observe(connection: AnyConnection) -> Look:
-    """Look at the log: steps one and two of the frontier."""
+async def observe(connection: AnyConnection, log: LogName) -> Look:
+    """Look at a log: steps one and two of the frontier."""
     with translated():
-        row = await connection.fetchrow(_SQL.observe)
+        row = await connection.fetchrow(_SQL.observe, log)
     assert row is not None, "observe_log returns one row"
     return Look(*row)
 
 
-async def arm(connection: AnyConnection, for_s: float) -> str | None:
-    """Let writers ring for this long; with 0 let them stop. Return why nobody will ring, None when they will."""
+async def arm(connection: AnyConnection, log: LogName, for_s: float) -> str | None:
+    """Let a log's writers ring for this long, with 0 no more. Return why nobody will ring, None when they will."""
     with translated():
-        silence: str | None = await connection.fetchval(_SQL.arm, int(for_s * 1000))
+        silence: str | None = await connection.fetchval(_SQL.arm, log, int(for_s * 1000))
     return silence
 
 
-async def run_end(connection: AnyConnection, settled: Position, head: Position) -> Position:
-    """Return the end of the run without gaps directly after `settled`; `settled` itself when there is none."""
+async def run_end(connection: AnyConnection, log: LogName, settled: Position, head: Position) -> Position:
+    """Return the end of a log's run without gaps directly after `settled`; `settled` itself when there is none."""
     with translated():
-        end = await connection.fetchval(_SQL.run_end, settled, head, RUN_ROWS_MAX)
+        end = await connection.fetchval(_SQL.run_end, log, settled, head, RUN_ROWS_MAX)
     return settled if end is None else int(end)
 
 
-async def blockers(connection: AnyConnection) -> list[Blocker]:
-    """Return who holds the frontier, the oldest transaction first."""
+async def blockers(connection: AnyConnection, log: LogName) -> list[Blocker]:
+    """Return who holds a log's frontier, the oldest transaction first."""
     with translated():
-        rows = await connection.fetch(_SQL.blockers)
+        rows = await connection.fetch(_SQL.blockers, log)
     return [Blocker(**{**row, "age_s": row["age_s"] or 0.0}) for row in rows]
 
 
@@ -89,7 +89,7 @@ async def read_stream(
     connection: AnyConnection, aggregate_type: str, aggregate_id: str, *, context: str = "default", after: int = 0
 ) -> list[Event]:
     """Return the events of one aggregate with versions greater than `after`, in order."""
-    rows = await connection.fetch(_SQL.read_stream, context, aggregate_type, aggregate_id, after)
+    rows = await connection.fetch(_SQL.read_stream, OWN_LOG, context, aggregate_type, aggregate_id, after)
     return list(map(_event, rows))
 
 

@@ -1,28 +1,29 @@
 -- name: observe
 -- Steps one and two of the frontier: the head, then who may still write at or below it; last, whether it is sound.
-SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log();
+SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log($1::text);
 
 -- name: run_end
--- The end of the run without gaps directly after $1, looking at no more than $3 positions up to $2; NULL when there is none.
--- Its n-th row is at $1 + n, so the rows beyond $1 + $3 need not be looked at, whatever the planner thinks of a LIMIT.
+-- The end of log $1's run without gaps directly after $2, looking at no more than $4 positions up to $3; NULL for none.
+-- Its n-th row is at $2 + n, so the rows beyond $2 + $4 need not be looked at, whatever the planner thinks of a LIMIT.
 SELECT max(r.global_position)
 FROM (SELECT e.global_position, row_number() OVER (ORDER BY e.global_position) AS n
       FROM reactive_orch.event_log e
-      WHERE e.global_position > $1::bigint AND e.global_position <= least($2::bigint, $1::bigint + $3::integer)) r
-WHERE r.global_position = $1::bigint + r.n;
+      WHERE e.log = $1::text AND e.global_position > $2::bigint
+        AND e.global_position <= least($3::bigint, $2::bigint + $4::integer)) r
+WHERE r.global_position = $2::bigint + r.n;
 
 -- name: read_stream
--- The events of one aggregate after a version, in order.
+-- The events of one aggregate in log $1 after a version, in order.
 SELECT e.global_position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version,
        e.event_id, e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id,
        e.metadata::text, e.created_at
 FROM reactive_orch.event_log e
-WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text
-  AND e.aggregate_version > $4::bigint
+WHERE e.log = $1::text AND e.bounded_context = $2::text AND e.aggregate_type = $3::text AND e.aggregate_id = $4::text
+  AND e.aggregate_version > $5::bigint
 ORDER BY e.aggregate_version;
 
 -- name: blockers
--- Who holds the frontier: open transactions that may have drawn a position, the oldest first.
+-- Who holds the frontier of log $1: open transactions that may have drawn a position, the oldest first.
 SELECT l.pid, p.gid AS prepared, coalesce(a.application_name, '') AS application, coalesce(a.usename, p.owner, '') AS "user",
        coalesce(a.state, 'prepared') AS state, coalesce(a.query, '') AS query,
        extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age_s
@@ -33,7 +34,7 @@ LEFT JOIN pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transa
 LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid
 WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-  AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+  AND l.relation = (SELECT s.relation::oid FROM reactive_orch.logs s WHERE s.name = $1::text)
   AND l.pid IS DISTINCT FROM pg_backend_pid()
 ORDER BY coalesce(a.xact_start, p.prepared) NULLS LAST;
 
@@ -73,6 +74,6 @@ WINDOW stream AS (PARTITION BY n.context, n.type, n.id ORDER BY n.i)
 ORDER BY n.i;
 
 -- name: arm
--- Let writers ring for the next $1 milliseconds; 0: not any more. Returns why nobody will; NULL if writers will. Its commit
--- need not wait for the disk, nor for a standby: whoever loses his connection in a crash arms again.
-SELECT reactive_orch.arm_bell($1::bigint), set_config('synchronous_commit', 'off', true);
+-- Let the writers of log $1 ring for the next $2 milliseconds; 0: not any more. Returns why nobody will; NULL if writers
+-- will. Its commit need not wait for the disk, nor for a standby: whoever loses his connection in a crash arms again.
+SELECT reactive_orch.arm_bell($1::text, $2::bigint), set_config('synchronous_commit', 'off', true);

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import Superseded, UnsafeLog
-from reactive_orch.model import LogState
+from reactive_orch.model import FrontierKind, Log, LogState
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactive_orch.model import Position
+    from reactive_orch.model import LogName, Position
     from reactive_orch.postgres.connection import AnyConnection
 
 ESTRANGED_NAMED_MAX = 5
@@ -42,7 +42,7 @@ _FLAWS = {
     "drop it, or take the table out of it, when all rows have arrived and the sequence is beyond them",
     "veiled": "row level security hides events of {relation} from this user, and what is hidden counts as a gap: run "
     "ALTER TABLE {relation} DISABLE ROW LEVEL SECURITY, or give the owner of reactive_orch.event_log BYPASSRLS",
-    "source": "reactive_orch.log_source does not name an event table with its sequence",
+    "source": "reactive_orch.logs does not name an event table with its sequence",
     "unreadable": "sequence {sequence} cannot be read: GRANT SELECT ON SEQUENCE {sequence} to this user",
     "view": "the view reactive_orch.event_log does not show {relation} as it is, and what it leaves out counts as a "
     "gap: it must be a plain SELECT of its columns",
@@ -63,39 +63,49 @@ _FLAWS = {
 """What to say of each flaw; those up to `source` are found by the view `log_rules`."""
 
 
-async def examine(connection: AnyConnection) -> tuple[LogState, str | None]:
-    """Return the state of the log, and why it may not be read; None when it may. Raises UnsafeLog if there is none."""
-    row = await _looked_at(connection)
+async def logs(connection: AnyConnection) -> list[Log]:
+    """Return the logs there are. Raises UnsafeLog when there is none."""
+    with translated():
+        rows = await connection.fetch(_SQL.logs)
+    if not rows:
+        msg = "reactive_orch.logs is empty: it must name the event table and its sequence"
+        raise UnsafeLog(msg)
+    return [_log(dict(row)) for row in rows]
+
+
+async def examine(connection: AnyConnection, log: LogName) -> tuple[LogState, str | None]:
+    """Return the state of a log, and why it may not be read; None when it may. Raises UnsafeLog if there is none."""
+    row = await _looked_at(connection, log)
     return _state(row), _complaint(row)
 
 
-async def check(connection: AnyConnection) -> LogState:
-    """Return the state of the log. Raises UnsafeLog when it breaks a rule that the frontier relies on.
+async def check(connection: AnyConnection, log: LogName) -> LogState:
+    """Return the state of a log. Raises UnsafeLog when it breaks a rule that the frontier relies on.
 
     If it is not what its checkpoints have read, that is recorded first.
     """
-    row = await _looked_at(connection)
+    row = await _looked_at(connection, log)
     if row["differs_at"] is not None:
-        await renew_identity(connection)
+        await renew_identity(connection, log)
     complaint = _complaint(row)
     if complaint is not None:
         raise UnsafeLog(complaint)
     return _state(row)
 
 
-async def renew_identity(connection: AnyConnection) -> None:
-    """Record that the log is not what its checkpoints have read, if so: every projection must be rewound then."""
+async def renew_identity(connection: AnyConnection, log: LogName) -> None:
+    """Record that a log is not what its checkpoints have read, if so: every projection must be rewound then."""
     with translated():
-        await connection.execute(_SQL.renew_identity)
+        await connection.execute(_SQL.renew_identity, log)
 
 
-async def witness(connection: AnyConnection, settled: Position, unless_within_s: float) -> Position:
-    """Record what the log is up to a settled position, unless that was done just now: later checks compare with it.
+async def witness(connection: AnyConnection, log: LogName, settled: Position, unless_within_s: float) -> Position:
+    """Record what a log is up to a settled position, unless that was done just now: later checks compare with it.
 
     Returns up to where it is recorded.
     """
     with translated():
-        return int(await connection.fetchval(_SQL.witness, settled, unless_within_s) or 0)
+        return int(await connection.fetchval(_SQL.witness, log, settled, unless_within_s) or 0)
 
 
 def of_flaw(flaw: str) -> str:
@@ -103,11 +113,11 @@ def of_flaw(flaw: str) -> str:
     return f"the log broke a rule for a moment ({flaw}); start again when it stays as it is now"
 
 
-async def _looked_at(connection: AnyConnection) -> Mapping[str, Any]:
+async def _looked_at(connection: AnyConnection, log: LogName) -> Mapping[str, Any]:
     with translated():
-        row = await connection.fetchrow(_SQL.check)
+        row = await connection.fetchrow(_SQL.check, log)
     if row is None:
-        msg = "reactive_orch.log_source is empty: it must name the event table and its sequence"
+        msg = f"reactive_orch.logs has no log {log!r}: it must name the event table and its sequence"
         raise UnsafeLog(msg)
     if row["readable"] is None or row["whole"] is None:
         msg = "the log, or the view of it, has just been made anew"  # after the statement had looked up its name
@@ -116,7 +126,11 @@ async def _looked_at(connection: AnyConnection) -> Mapping[str, Any]:
 
 
 def _state(row: Mapping[str, Any]) -> LogState:
-    return LogState(partitions=row["partitions"], head=row["head"], checkpoint=row["checkpoint"])
+    return LogState(log=_log(row), head=row["head"], checkpoint=row["checkpoint"])
+
+
+def _log(row: Mapping[str, Any]) -> Log:
+    return Log(row["name"], row["partitions"], FrontierKind(row["frontier"]))
 
 
 def _complaint(row: Mapping[str, Any]) -> str | None:

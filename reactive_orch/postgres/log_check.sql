@@ -1,7 +1,13 @@
+-- name: logs
+-- The logs there are.
+SELECT s.name, s.partitions, s.frontier FROM reactive_orch.logs s ORDER BY s.name;
+
 -- name: check
--- Every rule of the log, how far it goes, and what the checkpoints say of it: how far anybody has read this log, and which
+-- Every rule of log $1, how far it goes, and what the checkpoints say of it: how far anybody has read this log, and which
 -- projections were reading another one.
 SELECT r.flaw                                                AS flaw,
+       r.name                                                AS name,
+       r.frontier                                            AS frontier,
        r.relation::text                                      AS relation,
        r.sequence::text                                      AS sequence,
        r.partitions                                          AS partitions,
@@ -15,19 +21,22 @@ SELECT r.flaw                                                AS flaw,
           AND row_security_active(c.oid))                    AS veiled_table,
        coalesce(pg_sequence_last_value(r.sequence), 0)       AS head,
        i.identity                                            AS identity,
-       reactive_orch.read_up_to()                            AS checkpoint,
-       reactive_orch.log_differs_at()                        AS differs_at,
+       reactive_orch.read_up_to(r.name)                      AS checkpoint,
+       reactive_orch.log_differs_at(r.name)                  AS differs_at,
        ARRAY(SELECT p.name || ' of replica set '::text || p.replica_set FROM reactive_orch.projections p
-             WHERE p.log_identity <> i.identity ORDER BY p.replica_set, p.name) AS estranged,
-       (SELECT s.differs_at FROM reactive_orch.log_source s
-        WHERE EXISTS (SELECT FROM reactive_orch.projections p WHERE left(p.log_identity, 36) <> s.identity::text)) AS estranged_at
-FROM reactive_orch.log_rules r CROSS JOIN (SELECT reactive_orch.log_identity() AS identity) i;
+             WHERE p.log = r.name AND p.log_identity <> i.identity ORDER BY p.replica_set, p.name) AS estranged,
+       (SELECT s.differs_at FROM reactive_orch.logs s
+        WHERE s.name = r.name
+          AND EXISTS (SELECT FROM reactive_orch.projections p
+                      WHERE p.log = s.name AND left(p.log_identity, 36) <> s.identity::text)) AS estranged_at
+FROM reactive_orch.log_rules r CROSS JOIN LATERAL (SELECT reactive_orch.log_identity(r.name) AS identity) i
+WHERE r.name = $1::text;
 
 -- name: renew_identity
--- If the log is not what its checkpoints have read, it counts as another one from now on.
-SELECT reactive_orch.renew_log_identity();
+-- If log $1 is not what its checkpoints have read, it counts as another one from now on.
+SELECT reactive_orch.renew_log_identity($1::text);
 
 -- name: witness
--- Record the log as it is up to position $1, where it is settled, if that was not done in the last $2 seconds; returns up to
+-- Record log $1 as it is up to position $2, where it is settled, if that was not done in the last $3 seconds; returns up to
 -- where it is recorded.
-SELECT reactive_orch.witness_log($1::bigint, make_interval(secs => $2::float8));
+SELECT reactive_orch.witness_log($1::text, $2::bigint, make_interval(secs => $3::float8));

@@ -21,9 +21,10 @@ from reactive_orch.model import (
     MemberState,
     Reason,
     Snapshot,
+    Subscription,
     Written,
 )
-from reactive_orch.postgres.checkpoints import filter_text
+from reactive_orch.postgres.checkpoints import columns, filter_text
 from reactive_orch.postgres.connection import marks_of
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -76,21 +77,22 @@ class MemberRow(NamedTuple):
     lock_held: bool
 
 
-async def register(connection: AnyConnection, replica_set: str, filters: Mapping[str, Filter]) -> frozenset[str]:
+async def register(
+    connection: AnyConnection, replica_set: str, filters: Mapping[Subscription, Filter]
+) -> frozenset[Subscription]:
     """Record projections with their filters; return those refused because they are recorded with another one."""
-    names = sorted(filters)
+    wanted = sorted(filters)
+    texts = [filter_text(filters[subscription]) for subscription in wanted]
     with translated():
-        refused = await connection.fetchval(
-            _SQL.register, replica_set, names, [filter_text(filters[name]) for name in names]
-        )
-    return frozenset(refused)
+        refused = await connection.fetch(_SQL.register, replica_set, *columns(wanted), texts)
+    return frozenset(Subscription(*row) for row in refused)
 
 
 async def join(  # noqa: PLR0913, PLR0917 - a member's row
     connection: AnyConnection,
     replica_set: str,
     name: str,
-    projections: Collection[str],
+    subscriptions: Collection[Subscription],
     stale_after_s: float,
     known: Collection[MemberId],
     drawn: Collection[MemberId],
@@ -101,7 +103,8 @@ async def join(  # noqa: PLR0913, PLR0917 - a member's row
     """
     with translated():
         stale_after = timedelta(seconds=stale_after_s)
-        arguments = (replica_set, name, sorted(projections), stale_after, sorted(known), sorted(drawn))
+        runs = columns(sorted(subscriptions))
+        arguments = (replica_set, name, *runs, stale_after, sorted(known), sorted(drawn))
         return MemberId(await connection.fetchval(_SQL.join, *arguments))
 
 
@@ -149,10 +152,10 @@ async def leave(connection: AnyConnection, member: MemberId, name: str) -> None:
         await connection.execute(_SQL.leave, member, name)
 
 
-async def give_up(connection: AnyConnection, member: Member, projection: str) -> None:
-    """Record that the member does not run this projection any more."""
+async def give_up(connection: AnyConnection, member: Member, subscription: Subscription) -> None:
+    """Record that the member does not run this any more."""
     with translated():
-        await connection.execute(_SQL.give_up, member.id, member.name, projection)
+        await connection.execute(_SQL.give_up, member.id, member.name, *subscription)
 
 
 async def unlock(connection: AnyConnection, member: MemberId) -> None:
@@ -167,12 +170,12 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         row = await connection.fetchrow(_SQL.observe, replica_set)
     if row is None:
         return Snapshot(generation=0, members=(), owners={}, incarnation=marks_of(connection).incarnation)
-    owners = {name: tuple(MemberId(i) for i in ids) for name, ids in json.loads(row["owners"]).items()}
     return Snapshot(
         generation=row["generation"],
         members=tuple(_member(fields) for fields in json.loads(row["members"])),
-        owners=owners,
-        epochs=json.loads(row["epochs"]),
+        owners={Subscription(*key): tuple(map(MemberId, ids)) for *key, ids in json.loads(row["owners"])},
+        partitions=json.loads(row["partitions"]),
+        epochs={Subscription(*key): epoch for *key, epoch in json.loads(row["epochs"])},
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],
@@ -186,8 +189,8 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
 
 def _member(fields: dict[str, Any]) -> Member:
     fields["state"] = MemberState(fields["state"])
-    fields["projections"] = frozenset(fields["projections"])
-    return Member(**fields)
+    runs = zip(fields.pop("projections"), fields.pop("logs"), strict=True)
+    return Member(**fields, subscriptions=frozenset(Subscription(*each) for each in runs))
 
 
 class Noticed(NamedTuple):
@@ -201,7 +204,7 @@ class Noticed(NamedTuple):
 
 async def change(connection: AnyConnection, replica_set: str, new: Change, noticed: Noticed) -> Written | None:
     """Write the generation; return what came of it, None when the replica set has moved on since the snapshot."""
-    projections = sorted(new.owners)
+    subscriptions = sorted(new.owners)
     with translated():
         row = await connection.fetchrow(
             _SQL.change,
@@ -212,8 +215,8 @@ async def change(connection: AnyConnection, replica_set: str, new: Change, notic
             noticed.traceparent,
             new.admit,
             new.remove,
-            projections,
-            _flat(new.owners[name] for name in projections),
+            *columns(subscriptions),
+            _flat(new.owners[subscription] for subscription in subscriptions),
             new.moved,
             noticed.member,
             noticed.source,

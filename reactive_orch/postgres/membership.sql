@@ -1,10 +1,10 @@
 -- name: register
--- Record the projections and their filters; returns the names that are refused.
-SELECT reactive_orch.register_projections($1::text, $2::text[], $3::text[]);
+-- Record the projections, their logs and their filters; returns those that are refused.
+SELECT projection, log FROM reactive_orch.register_projections($1::text, $2::text[], $3::text[], $4::text[]);
 
 -- name: join
 -- Take the lock that says "I live" and write a waiting row; returns the member's id.
-SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::interval, $5::integer[], $6::integer[]);
+SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::text[], $5::interval, $6::integer[], $7::integer[]);
 
 -- name: resume
 -- After a lost connection: take the locks of these members again and record the new backend.
@@ -34,18 +34,19 @@ SELECT reactive_orch.await_death($1::integer);
 SELECT reactive_orch.terminate_backends($1::text[]);
 
 -- name: observe
--- A replica set in one snapshot: its generation, its members, who owns what.
+-- A replica set in one snapshot: its generation, its members, who owns what, how many partitions the logs have.
 SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
        extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s, g.completed_at IS NOT NULL AS complete,
-       (SELECT coalesce(json_object_agg(p.name, p.epoch), '{}')
+       (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.epoch)), '[]')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
        (SELECT coalesce(json_agg(json_build_object(
-                   'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'lock_held', m.lock_held,
-                   'dead', m.dead, 'stale', m.stale, 'heartbeat_age_s', m.heartbeat_age_s,
+                   'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'logs', m.logs,
+                   'lock_held', m.lock_held, 'dead', m.dead, 'stale', m.stale, 'heartbeat_age_s', m.heartbeat_age_s,
                    'stale_after_s', extract(epoch FROM m.stale_after), 'acknowledged', m.acknowledged) ORDER BY m.id), '[]')
         FROM reactive_orch.member_status m WHERE m.replica_set = r.name)::text AS members,
-       (SELECT coalesce(json_object_agg(a.projection, a.owners), '{}')
-        FROM reactive_orch.assignments a WHERE a.replica_set = r.name)::text AS owners
+       (SELECT coalesce(json_agg(json_build_array(a.projection, a.log, a.owners)), '[]')
+        FROM reactive_orch.assignments a WHERE a.replica_set = r.name)::text AS owners,
+       (SELECT json_object_agg(s.name, s.partitions) FROM reactive_orch.logs s)::text AS partitions
 FROM reactive_orch.replica_sets r
 LEFT JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
 WHERE r.name = $1::text;
@@ -54,8 +55,8 @@ WHERE r.name = $1::text;
 -- Write the generation after $2, whole or not at all; NULLs when the replica set has moved on.
 SELECT number, created_at, overtaken
 FROM reactive_orch.change_generation($1::text, $2::bigint, $3::text, $4::integer[], $5::text, $6::integer[],
-                                     $7::integer[], $8::text[], $9::integer[], $10::integer, $11::integer, $12::text,
-                                     $13::float8);
+                                     $7::integer[], $8::text[], $9::text[], $10::integer[], $11::integer, $12::integer,
+                                     $13::text, $14::float8);
 
 -- name: acknowledge
 -- Member $2 of process $3 has adopted the generation, and how; no row when there is another one already.
@@ -72,8 +73,8 @@ UPDATE reactive_orch.members m SET state = 'leaving'
 WHERE m.id = $1::integer AND m.name = $2::text AND m.state = 'active';
 
 -- name: give_up
--- Member $1 of process $2 no longer runs projection $3.
-SELECT reactive_orch.give_up_projection($1::integer, $2::text, $3::text);
+-- Member $1 of process $2 no longer runs projection $3 on log $4.
+SELECT reactive_orch.give_up_projection($1::integer, $2::text, $3::text, $4::text);
 
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.

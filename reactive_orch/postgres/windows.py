@@ -1,4 +1,4 @@
-"""Windows of the log, read for lanes: the events of some partitions between two positions.
+"""Windows of a log, read for lanes: the events of some partitions between two positions.
 
 Guarantees: what is cut off, by number or by bytes, is known to be cut off, as the statement that cuts says where; and
 an event that cannot be read (a date before Christ, text in no encoding, a damaged value) spoils no other one: those
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable, named
-from reactive_orch.model import Event, Filter, Position, Window
+from reactive_orch.model import Event, Filter, LogName, Position, Window
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
@@ -48,61 +48,64 @@ class Found(NamedTuple):
     """What the events' columns hold, in bytes as they are stored."""
 
 
-async def read_window(connection: AnyConnection, window: Window, wanted: Filter) -> Found:
-    """Return the window's events in order, and the position up to which the window has been read.
+async def read_window(connection: AnyConnection, log: LogName, window: Window, wanted: Filter) -> Found:
+    """Return the events of a log's window in order, and the position up to which the window has been read.
 
     Raises Unreadable when its first event cannot be read. If another one cannot, those before it, or some, are the end.
     """
     limit = window.limit
     while True:
         try:
-            return await _read(connection, window, wanted, limit)
+            return await _read(connection, log, window, wanted, limit)
         except Exception as error:
             reason = _of_a_value(error)
             if reason is None:
                 raise
             if limit == 1:
-                raise await _unreadable(connection, window, wanted, reason) from reason
+                raise await _unreadable(connection, log, window, wanted, reason) from reason
             limit //= 2
 
 
-async def next_position(connection: AnyConnection, after: Position, settled: Position) -> Position | None:
-    """Return where the first event after a position is, of whatever partition; None when none is settled yet."""
+async def next_position(connection: AnyConnection, log: LogName, after: Position, settled: Position) -> Position | None:
+    """Return where a log's first event after a position is, of whatever partition; None when none is settled yet."""
     with translated():
-        position = await connection.fetchval(_SQL.next_position, after, settled)
+        position = await connection.fetchval(_SQL.next_position, log, after, settled)
     return None if position is None else int(position)
 
 
-async def _read(connection: AnyConnection, window: Window, wanted: Filter, limit: int) -> Found:
+async def _read(connection: AnyConnection, log: LogName, window: Window, wanted: Filter, limit: int) -> Found:
     statement = _SQL.read_scattered if window.scattered else _SQL.read_dense
     with translated():
-        rows = await connection.fetch(statement, *_of(window, wanted), limit, WINDOW_BYTES_MAX, timeout=READ_TIMEOUT_S)
+        values = (*_of(log, window, wanted), limit, WINDOW_BYTES_MAX)
+        rows = await connection.fetch(statement, *values, timeout=READ_TIMEOUT_S)
     events = tuple(map(_event, map(_of_event, rows)))
     size = rows[-1]["bytes_read"] if rows else 0
     cut = len(events) == limit or size >= WINDOW_BYTES_MAX
     return Found(events, events[-1].global_position if cut else window.high, size)
 
 
-def _of(window: Window, wanted: Filter) -> tuple[Any, ...]:
-    return (window.partitions, window.low, window.high, wanted.aggregate_types, wanted.bounded_contexts)
+def _of(log: LogName, window: Window, wanted: Filter) -> tuple[Any, ...]:
+    return (log, window.partitions, window.low, window.high, wanted.aggregate_types, wanted.bounded_contexts)
 
 
-async def _unreadable(connection: AnyConnection, window: Window, wanted: Filter, error: Exception) -> Unreadable:
+async def _unreadable(
+    connection: AnyConnection, log: LogName, window: Window, wanted: Filter, error: Exception
+) -> Unreadable:
     """Return what is wrong with the window's first event. Raises Superseded when there is none any more."""
     with translated():
-        first = await connection.fetchrow(_SQL.find_first, *_of(window, wanted), timeout=READ_TIMEOUT_S)
+        first = await connection.fetchrow(_SQL.find_first, *_of(log, window, wanted), timeout=READ_TIMEOUT_S)
     if first is None:
         msg = "an event that could not be read is gone"
         raise Superseded(msg)
-    column = await _spoiled_column(connection, first["global_position"])
+    column = await _spoiled_column(connection, log, first["global_position"])
     return Unreadable(f"its {column or 'columns together'} cannot be read ({named(error)})", *first)
 
 
-async def _spoiled_column(connection: AnyConnection, position: Position) -> str | None:
+async def _spoiled_column(connection: AnyConnection, log: LogName, position: Position) -> str | None:
     for column in _COLUMNS:
         try:
             with translated():
-                await connection.fetch(_SQL.read_column, position, column, timeout=READ_TIMEOUT_S)
+                await connection.fetch(_SQL.read_column, log, position, column, timeout=READ_TIMEOUT_S)
         except Exception as error:
             if _of_a_value(error) is None:
                 raise

@@ -1,6 +1,6 @@
 -- name: read_dense
--- The events of partitions $1 in ($2, $3] that pass the filters $4, $5: at most $6, and none after the first $7 bytes.
--- Along the positions, past the events of other partitions: no index can answer IS TRUE.
+-- The events of log $1, of partitions $2, in ($3, $4] that pass the filters $5, $6: at most $7, and none after the first
+-- $8 bytes. Along the positions, past the events of other partitions: no index can answer IS TRUE.
 -- Each comes with the bytes up to and with it, all that may be long counted, and counted here only: what is cut here must
 -- be known to be cut there. First as they are stored, by functions none of which fetches a value that is stored out of
 -- line; what is left then as it is sent: a number like 1e100000 in the metadata takes a few bytes there, and 100,000 here.
@@ -18,13 +18,13 @@ FROM (SELECT t.*, sum(t.bytes + greatest(t.metadata_bytes, octet_length(t.metada
                                   + coalesce(octet_length(e.causation_id), 0) AS bytes,
                                pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
                         FROM reactive_orch.event_log e
-                        WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
-                          AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
-                          AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-                          AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
-                        ORDER BY e.global_position LIMIT $6::integer) o) s
-            WHERE s.stored_read - s.bytes - s.metadata_bytes < $7::bigint OFFSET 0) t) w
-WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $7::bigint
+                        WHERE e.log = $1::text AND (e.partition = ANY ($2::smallint[])) IS TRUE
+                          AND e.global_position > $3::bigint AND e.global_position <= $4::bigint
+                          AND ($5::text[] IS NULL OR e.aggregate_type = ANY ($5::text[]))
+                          AND ($6::text[] IS NULL OR e.bounded_context = ANY ($6::text[]))
+                        ORDER BY e.global_position LIMIT $7::integer) o) s
+            WHERE s.stored_read - s.bytes - s.metadata_bytes < $8::bigint OFFSET 0) t) w
+WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $8::bigint
 ORDER BY w.global_position;
 
 -- name: read_scattered
@@ -46,46 +46,46 @@ FROM (SELECT t.*, sum(t.bytes + greatest(t.metadata_bytes, octet_length(t.metada
                                   + coalesce(octet_length(e.causation_id), 0) AS bytes,
                                pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
                         FROM reactive_orch.event_log e
-                        WHERE e.partition = ANY ($1::smallint[])
-                          AND e.global_position + 0 > $2::bigint AND e.global_position + 0 <= $3::bigint
-                          AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-                          AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
-                        ORDER BY ordinal LIMIT $6::integer) o) s
-            WHERE s.stored_read - s.bytes - s.metadata_bytes < $7::bigint OFFSET 0) t) w
-WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $7::bigint
+                        WHERE e.log = $1::text AND e.partition = ANY ($2::smallint[])
+                          AND e.global_position + 0 > $3::bigint AND e.global_position + 0 <= $4::bigint
+                          AND ($5::text[] IS NULL OR e.aggregate_type = ANY ($5::text[]))
+                          AND ($6::text[] IS NULL OR e.bounded_context = ANY ($6::text[]))
+                        ORDER BY ordinal LIMIT $7::integer) o) s
+            WHERE s.stored_read - s.bytes - s.metadata_bytes < $8::bigint OFFSET 0) t) w
+WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $8::bigint
 ORDER BY w.ordinal;
 
 -- name: find_first
--- Position and partition of the first event of partitions $1 in ($2, $3] that passes the filters $4, $5.
+-- Position and partition of the first event of log $1, of partitions $2, in ($3, $4] that passes the filters $5, $6.
 SELECT e.global_position, e.partition
 FROM reactive_orch.event_log e
-WHERE (e.partition = ANY ($1::smallint[])) IS TRUE
-  AND e.global_position > $2::bigint AND e.global_position <= $3::bigint
-  AND ($4::text[] IS NULL OR e.aggregate_type = ANY ($4::text[]))
-  AND ($5::text[] IS NULL OR e.bounded_context = ANY ($5::text[]))
+WHERE e.log = $1::text AND (e.partition = ANY ($2::smallint[])) IS TRUE
+  AND e.global_position > $3::bigint AND e.global_position <= $4::bigint
+  AND ($5::text[] IS NULL OR e.aggregate_type = ANY ($5::text[]))
+  AND ($6::text[] IS NULL OR e.bounded_context = ANY ($6::text[]))
 ORDER BY e.global_position LIMIT 1;
 
 -- name: read_column
--- The event at position $1, with nothing in it but the column $2: whether that one can be read.
-SELECT CASE $2::text WHEN 'global_position' THEN e.global_position END,
-       CASE $2::text WHEN 'partition' THEN e.partition END,
-       CASE $2::text WHEN 'bounded_context' THEN e.bounded_context END,
-       CASE $2::text WHEN 'aggregate_type' THEN e.aggregate_type END,
-       CASE $2::text WHEN 'aggregate_id' THEN e.aggregate_id END,
-       CASE $2::text WHEN 'aggregate_version' THEN e.aggregate_version END,
-       CASE $2::text WHEN 'event_id' THEN e.event_id END,
-       CASE $2::text WHEN 'event_type' THEN e.event_type END,
-       CASE $2::text WHEN 'event_version' THEN e.event_version END,
-       CASE $2::text WHEN 'payload' THEN e.payload END,
-       CASE $2::text WHEN 'trace_id' THEN e.trace_id END,
-       CASE $2::text WHEN 'correlation_id' THEN e.correlation_id END,
-       CASE $2::text WHEN 'causation_id' THEN e.causation_id END,
-       CASE $2::text WHEN 'metadata' THEN e.metadata::text END,
-       CASE $2::text WHEN 'created_at' THEN e.created_at END
+-- The event of log $1 at position $2, with nothing in it but the column $3: whether that one can be read.
+SELECT CASE $3::text WHEN 'global_position' THEN e.global_position END,
+       CASE $3::text WHEN 'partition' THEN e.partition END,
+       CASE $3::text WHEN 'bounded_context' THEN e.bounded_context END,
+       CASE $3::text WHEN 'aggregate_type' THEN e.aggregate_type END,
+       CASE $3::text WHEN 'aggregate_id' THEN e.aggregate_id END,
+       CASE $3::text WHEN 'aggregate_version' THEN e.aggregate_version END,
+       CASE $3::text WHEN 'event_id' THEN e.event_id END,
+       CASE $3::text WHEN 'event_type' THEN e.event_type END,
+       CASE $3::text WHEN 'event_version' THEN e.event_version END,
+       CASE $3::text WHEN 'payload' THEN e.payload END,
+       CASE $3::text WHEN 'trace_id' THEN e.trace_id END,
+       CASE $3::text WHEN 'correlation_id' THEN e.correlation_id END,
+       CASE $3::text WHEN 'causation_id' THEN e.causation_id END,
+       CASE $3::text WHEN 'metadata' THEN e.metadata::text END,
+       CASE $3::text WHEN 'created_at' THEN e.created_at END
 FROM reactive_orch.event_log e
-WHERE e.global_position = $1::bigint;
+WHERE e.log = $1::text AND e.global_position = $2::bigint;
 
 -- name: next_position
--- The first position in ($1, $2] where there is an event of whatever partition; NULL when there is none.
+-- The first position of log $1 in ($2, $3] where there is an event of whatever partition; NULL when there is none.
 SELECT min(e.global_position) FROM reactive_orch.event_log e
-WHERE e.global_position > $1::bigint AND e.global_position <= $2::bigint;
+WHERE e.log = $1::text AND e.global_position > $2::bigint AND e.global_position <= $3::bigint;

@@ -23,7 +23,7 @@ class Interruptions:
     """Those of one loop, or of all the loops of one projection: since when nothing has succeeded, and why."""
 
     def __init__(self, emit: Emit, *of: str) -> None:
-        """Begin undisturbed. `of`: the replica set and the projection, if it is theirs."""
+        """Begin undisturbed. `of`: the replica set, the projection and its log, if it is theirs."""
         self.since: float | None = None
         """When the first error was passed over since the last success, by the monotonic clock."""
         self._emit, self._of = emit, of

@@ -1,6 +1,6 @@
 """One process's side of one database: its connections, its view of the log, and the workers that live on them.
 
-However many replica sets and projections a process runs, it has one membership connection and one log follower.
+However many replica sets and projections a process runs, it has one membership connection and one follower of each log.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from reactive_orch.config import Config
+    from reactive_orch.model import Log, LogName
     from reactive_orch.model.reports import Observer, Tracing
     from reactive_orch.model.status import Status
     from reactive_orch.runtime.worker import Worker
@@ -93,10 +94,9 @@ class Node:
             look=self._look,
         )
         self.session = Session(self.database, config.heartbeat_s, listeners)
-        self.follower = LogFollower(self.database, lambda: self.session.connected, emit)
+        self.logs: dict[LogName, LogFollower] = {}
         self.row_wait = RowWait(self.database, emit)
-        self.departures = Departures(self.database, self.session, lambda: self.partitions_total, self.watchers)
-        self.partitions_total = 0
+        self.departures = Departures(self.database, self.session, self.watchers)
         self.warm = False
         """Whether connections for a take-over have been opened."""
         self.loop_delay_s = 0.0
@@ -106,11 +106,13 @@ class Node:
     def status(self) -> Status:
         """Return how this process and its workers stand, while it is entered; from memory, in any thread."""
         workers = (worker.status() for worker in tuple(self._workers))
-        return status.of_process(self.database, self.session, self.follower, workers)
+        return status.of_process(self.database, self.session, self.logs, workers)
 
     def _ring(self) -> None:
-        self.watchers.emit(Notified("events", "coalesced" if self.follower.wakeup.is_set else "used"))
-        self.follower.wakeup.set("notify")
+        due = all(follower.wakeup.is_set for follower in self.logs.values())
+        self.watchers.emit(Notified("events", "coalesced" if due else "used"))
+        for follower in self.logs.values():
+            follower.wakeup.set("notify")
 
     def _generation(self, replica_set: str) -> None:
         ours = self._wake(replica_set, "notify")
@@ -126,7 +128,8 @@ class Node:
         return bool(concerned)
 
     def _look(self) -> None:
-        self.follower.wake()
+        for follower in self.logs.values():
+            follower.wake()
         for worker in self._workers:
             worker.wake("reconnect")
 
@@ -149,7 +152,7 @@ class Node:
         async with contextlib.AsyncExitStack() as stack:
             await self.database.open()
             stack.push_async_callback(self.database.close)
-            self.partitions_total = await self._checked()
+            self.logs.update({log.name: self._follower(log) for log in await self._checked()})
             await self.session.open()
             stack.push_async_callback(self.session.close)
             self.database.waited = lambda pool, seconds: self.watchers.emit(PoolWaited(pool, seconds))
@@ -160,12 +163,15 @@ class Node:
             self._stack = stack.pop_all()
         return self
 
-    async def _checked(self) -> int:
-        """Check schema and log; return the number of partitions."""
+    def _follower(self, log: Log) -> LogFollower:
+        return LogFollower(log, self.database, lambda: self.session.connected, self.watchers.emit)
+
+    async def _checked(self) -> list[Log]:
+        """Check schema and logs; return the logs there are."""
         try:
             async with self.database.coordination() as connection:
                 await migrations.check(connection)
-                return (await log_check.check(connection)).partitions
+                return [(await log_check.check(connection, log.name)).log for log in await log_check.logs(connection)]
         except Superseded as error:
             msg = f"the schema cannot be read, somebody has locked it: {error}"
             raise Unavailable(msg) from error
@@ -183,7 +189,8 @@ class Node:
         async with lasting_group() as tasks:
             with self.watchers.tracing.quiet():
                 tasks.start_soon(self._keep_session)
-                tasks.start_soon(self.follower.run)
+                for follower in self.logs.values():
+                    tasks.start_soon(follower.run)
                 tasks.start_soon(self.row_wait.run)
                 tasks.start_soon(self.departures.run)
                 tasks.start_soon(self._measure_loop)

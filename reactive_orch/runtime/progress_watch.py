@@ -18,7 +18,7 @@ from reactive_orch.runtime.membership.turns import LOOK_AFTER_BEATS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from reactive_orch.model import Partition, Position
+    from reactive_orch.model import Partition, Position, Subscription
     from reactive_orch.runtime.handling.runner import Runner
     from reactive_orch.runtime.node import Node
 
@@ -38,34 +38,36 @@ class ProgressWatch:
         self.stalls: tuple[Stall, ...] = ()
         """What stood still when last looked at, however shortly."""
         self._replica_set = replica_set
-        self._standstills: dict[str, Standstill] = {}
+        self._standstills: dict[Subscription, Standstill] = {}
         self._said: dict[str, Stall] = {}
         self._looked_at = time.monotonic()
 
-    def standing_s(self, projection: str) -> float:
+    def standing_s(self, subscription: Subscription) -> float:
         """Return for how long settled events of a projection have waited without any progress, in seconds."""
-        return self._standstills[projection].longest_s if projection in self._standstills else 0.0
+        return self._standstills[subscription].longest_s if subscription in self._standstills else 0.0
 
-    def look(self, runners: Mapping[str, Runner], state: WorkerState) -> None:
+    def look(self, runners: Mapping[Subscription, Runner], state: WorkerState) -> None:
         """Look at all runners, and at how the other loops fare."""
         now = time.monotonic()
         passed_s, self._looked_at = now - self._looked_at, now
-        self._standstills = {name: self._standstills.get(name) or Standstill() for name in runners}
-        for name, standstill in self._standstills.items():
-            standstill.look(_standings(runners[name], self._node.follower.settled, now, state), passed_s)
+        self._standstills = {each: self._standstills.get(each) or Standstill() for each in runners}
+        for each, standstill in self._standstills.items():
+            settled = self._node.logs[each.log].settled
+            standstill.look(_standings(runners[each], settled, now, state), passed_s)
         self.stalls = (*self._of_loops(state), *self._of_projections(runners))
         self._say()
 
-    def facts(self, runners: Mapping[str, Runner], **known: Any) -> Facts:
+    def facts(self, runners: Mapping[Subscription, Runner], **known: Any) -> Facts:
         """Return what the worker's health is judged by; `known` are the fields that only the worker knows."""
         now, node = time.monotonic(), self._node
-        failing = {name: runner.lanes.failing_since for name, runner in runners.items()}
+        failing = {each.projection: runner.lanes.failing_since for each, runner in runners.items()}
+        followers = node.logs.values()
         return Facts(
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
             listens=node.session.connected,
-            missed=node.follower.missed,
-            frontier_held_s=node.follower.held_s,
+            missed=any(follower.missed for follower in followers),
+            frontier_held_s=max((follower.held_s for follower in followers), default=0.0),
             failing_s={name: now - since for name, since in failing.items() if since is not None},
             stalls=self.stalls,
             **known,
@@ -75,12 +77,14 @@ class ProgressWatch:
         if state is not WorkerState.UNAVAILABLE:
             what = "not registered" if state is WorkerState.STARTING else "the replica set could not be looked at"
             yield from self.turns.stalls(what)
-            yield from self._node.follower.interruptions.stalls("the log could not be looked at")
+            for follower in self._node.logs.values():
+                yield from follower.interruptions.stalls("the log could not be looked at")
 
-    def _of_projections(self, runners: Mapping[str, Runner]) -> Iterator[Stall]:
-        for name, standstill in self._standstills.items():
+    def _of_projections(self, runners: Mapping[Subscription, Runner]) -> Iterator[Stall]:
+        for each, standstill in self._standstills.items():
             if standstill.longest_s > 0:
-                yield Stall(f"no progress on projection {name}", standstill.longest_s, self._cause(runners[name]))
+                what = f"no progress on projection {each.projection}"
+                yield Stall(what, standstill.longest_s, self._cause(runners[each]))
 
     def _cause(self, runner: Runner) -> str:
         missing, pool = len(runner.assigned - runner.lanes.held), self._node.database.pools["work"]

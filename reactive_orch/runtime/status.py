@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from reactive_orch.model.status import PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
+from reactive_orch.model.status import LogStatus, PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from reactive_orch.model import Position, Snapshot
+    from reactive_orch.model import LogName, Position, Snapshot, Subscription
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.handling.runner import Runner
     from reactive_orch.runtime.membership.session import Session
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.reading.follower import LogFollower
 
 
-def of_process(database: Database, session: Session, follower: LogFollower, workers: Iterable[WorkerStatus]) -> Status:
+def of_process(
+    database: Database, session: Session, logs: Mapping[LogName, LogFollower], workers: Iterable[WorkerStatus]
+) -> Status:
     """Return what all workers of a process share, and what each has."""
     return Status(
         listening_s=0.0 if session.since is None else time.monotonic() - session.since,
         queue_usage=session.queue_usage,
-        settled=follower.settled,
-        frontier_held_s=follower.held_s,
-        holders=follower.holders,
+        logs=tuple(LogStatus(each.log.name, each.settled, each.held_s, each.holders) for each in logs.values()),
         pools={
             name: PoolStatus(pool.get_size() - pool.get_idle_size(), pool.get_idle_size())
             for name, pool in database.pools.items()
@@ -48,17 +48,20 @@ def of_replica_set(snapshot: Snapshot | None, complete: int) -> ReplicaSetStatus
 
 
 def of_projections(
-    runners: Mapping[str, Runner], settled: Position | None, watch: ProgressWatch
+    runners: Mapping[Subscription, Runner], logs: Mapping[LogName, LogFollower], watch: ProgressWatch
 ) -> tuple[ProjectionStatus, ...]:
     """Return how far a worker's projections are, and whether they get on."""
-    return tuple(_of_projection(runner, settled or 0, watch.standing_s(name)) for name, runner in list(runners.items()))
+    return tuple(
+        _of_projection(runner, logs[each.log].settled or 0, watch.standing_s(each))
+        for each, runner in list(runners.items())
+    )
 
 
 def _of_projection(runner: Runner, settled: Position, standstill_s: float) -> ProjectionStatus:
     lag, lag_s = runner.lanes.lag(settled)
     held, assigned = runner.lanes.held, runner.assigned
     return ProjectionStatus(
-        projection=runner.name,
+        subscription=runner.subscription,
         lag=lag,
         lag_s=lag_s,
         standstill_s=standstill_s,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
-from reactive_orch.model import MemberId, Partition, Projection, Snapshot, WorkerState, check_name
+from reactive_orch.model import MemberId, Partition, Projection, Snapshot, Subscription, WorkerState, check_name
 from reactive_orch.model.status import WorkerStatus
 from reactive_orch.runtime import status
 from reactive_orch.runtime.cancellation import lasting_group
@@ -71,13 +71,13 @@ class Worker:
         return shown(self._membership.state, empty=self._runners.empty)
 
     @property
-    def partitions(self) -> Mapping[str, frozenset[Partition]]:
-        """Projection → the partitions it holds now."""
+    def partitions(self) -> Mapping[Subscription, frozenset[Partition]]:
+        """Subscription → the partitions it holds now."""
         return self._runners.held
 
     @property
-    def events_handled(self) -> Mapping[str, int]:
-        """Projection → events in batches committed by this worker."""
+    def events_handled(self) -> Mapping[Subscription, int]:
+        """Subscription → events in batches committed by this worker."""
         return self._runners.events_handled
 
     @property
@@ -107,18 +107,19 @@ class Worker:
                     self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
                 caches = caches_of(accepted)
-                self._runners.add(Runner(self._scope(p), caches[p.name]) for p in accepted)
+                self._runners.add(Runner(self._scope(p), caches[p.subscription]) for p in accepted)
                 if accepted:
                     await self._serve()
-                    self._shutdown.check_complete({p.name for p in self._projections} - self._runners.by_name.keys())
+                    self._shutdown.check_complete({p.name for p in self._refused})
             finally:
                 self._membership.note(Happened.ENDED)
 
     async def _serve(self) -> None:
         if self._shutdown.until_idle:
-            self._node.follower.look(self._membership.wakeup)
+            for log in self._runners.logs:
+                self._node.logs[log].look(self._membership.wakeup)
         async with lasting_group() as tasks:
-            for runner in self._runners.by_name.values():
+            for runner in self._runners.by_subscription.values():
                 tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
             tasks.start_soon(self._membership.watch.run)
             try:
@@ -135,19 +136,19 @@ class Worker:
 
     def facts(self) -> Facts:
         """Return what health is judged by."""
-        runners, adoption = self._runners.by_name, self._membership.adopting.present
+        runners, adoption = self._runners.by_subscription, self._membership.adopting.present
         return self._progress.facts(
             runners,
             state=self.state,
             age_s=time.monotonic() - self._membership.looked_at,
             rebalancing_s=adoption.age_s if adoption else 0.0,
             expelled=self._membership.expelled,
-            refused=frozenset(p.name for p in self._projections if runners and p.name not in runners),
+            refused=frozenset(p.name for p in self._refused if runners),
         )
 
     def watch_progress(self) -> None:
         """See whether it gets on."""
-        self._progress.look(self._runners.by_name, self._membership.state)
+        self._progress.look(self._runners.by_subscription, self._membership.state)
 
     def status(self) -> WorkerStatus:
         """Return how it stands; from memory, in any thread."""
@@ -155,8 +156,13 @@ class Worker:
             replica_set=self.replica_set,
             state=self.state,
             seen=status.of_replica_set(self.snapshot, self._membership.adopting.complete),
-            projections=status.of_projections(self._runners.by_name, self._node.follower.settled, self._progress),
+            projections=status.of_projections(self._runners.by_subscription, self._node.logs, self._progress),
         )
+
+    @property
+    def _refused(self) -> list[Projection]:
+        """Those that are recorded with another filter."""
+        return [p for p in self._projections if p.subscription not in self._runners.by_subscription]
 
     def _scope(self, projection: Projection) -> Scope:
         return Scope(
@@ -166,5 +172,5 @@ class Worker:
             generation=lambda: self.generation,
             changed=self._membership.reconciled,
             idle=self._membership.idle,
-            interruptions=Interruptions(self._node.watchers.emit, self.replica_set, projection.name),
+            interruptions=Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription),
         )

@@ -20,10 +20,11 @@ def of_process(status: Status) -> Gauges:
     """Yield the present values of a process, and those of its workers."""
     yield m.LISTENER_AGE, status.listening_s, ()
     yield m.NOTIFICATION_QUEUE, status.queue_usage, ()
-    yield m.FRONTIER, status.settled or 0, ()
-    yield m.FRONTIER_AGE, status.frontier_held_s, ()
-    for kind, number in status.holders.items():
-        yield m.FRONTIER_HOLDERS, number, (kind,)
+    for log in status.logs:
+        yield m.FRONTIER, log.settled or 0, (log.log,)
+        yield m.FRONTIER_AGE, log.held_s, (log.log,)
+        for kind, number in log.holders.items():
+            yield m.FRONTIER_HOLDERS, number, (log.log, kind)
     for name, pool in status.pools.items():
         yield m.POOL_CONNECTIONS, pool.used, (name, "used")
         yield m.POOL_CONNECTIONS, pool.idle, (name, "idle")
@@ -36,7 +37,7 @@ def _of_worker(worker: WorkerStatus) -> Gauges:
     for state in WorkerState:
         yield m.WORKER_STATE, float(state is worker.state), (replica_set, state.value)
     for projection in worker.projections:
-        yield from _of_projection((replica_set, projection.projection), projection)
+        yield from _of_projection((replica_set, *projection.subscription), projection)
     if worker.seen is None:
         return
     yield m.GENERATION, worker.seen.generation, (replica_set,)
@@ -46,7 +47,7 @@ def _of_worker(worker: WorkerStatus) -> Gauges:
     yield m.PARTITIONS, worker.seen.partitions, (replica_set,)
 
 
-def _of_projection(labels: tuple[str, str], projection: ProjectionStatus) -> Gauges:
+def _of_projection(labels: tuple[str, ...], projection: ProjectionStatus) -> Gauges:
     yield m.LAG, projection.lag, labels
     yield m.LAG_TIME, projection.lag_s, labels
     yield m.STANDSTILL, projection.standstill_s, labels

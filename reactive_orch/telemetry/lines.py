@@ -68,28 +68,28 @@ def _frontier_held(report: FrontierHeld) -> None:
         "the log cannot be read beyond position %d, held by %s",
         report.settled,
         "; ".join(map(str, report.holders)) or "a transaction that has just ended",
-        extra={"event": "frontier_held"},
+        extra={"event": "frontier_held", "log": report.log},
     )
 
 
 def _ringing_stopped(report: RingingStopped) -> None:
     words = "writers do not ring, looking for events every %g s: %s"
-    _logger.warning(words, report.every_s, report.reason, extra={"event": "silent"})
+    _logger.warning(words, report.every_s, report.reason, extra={"event": "silent", "log": report.log})
 
 
-def _ringing_resumed(_report: RingingResumed) -> None:
-    _logger.info("writers ring again", extra={"event": "ringing"})
+def _ringing_resumed(report: RingingResumed) -> None:
+    _logger.info("writers ring again", extra={"event": "ringing", "log": report.log})
 
 
 def _projection_refused(report: ProjectionRefused) -> None:
-    replica_set, projection = report.subject
+    replica_set, projection, _ = report.subject
     _logger.error(
         "projection %s is recorded with another filter and not run here; to accept this one, say from where: "
         "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep|POSITION",
         projection,
         replica_set,
         projection,
-        extra={"event": "refused", "replica_set": replica_set, "projection": projection},
+        extra={"event": "refused", **report.subject._asdict()},
     )
 
 

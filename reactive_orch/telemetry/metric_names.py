@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reactive_orch.model import MemberState, Reason
+from reactive_orch.model import OWN_LOG, MemberState, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,11 +67,13 @@ class Metric:
 
 _SET = "replica_set"
 _REASONS = tuple((reason.value,) for reason in Reason)
-_OF = (_SET, "projection")
+_LOG = "log"
+_OF = (_SET, "projection", _LOG)
 _GROUP = "messaging.consumer.group.name"
+_DESTINATION = "messaging.destination.name"
 _PROCESS = {"messaging.system": SCOPE, "messaging.operation.name": "process"}
 _RECEIVE = {"messaging.system": SCOPE, "messaging.operation.name": "receive"}
-_SEND = {"messaging.system": SCOPE, "messaging.operation.name": "send"}
+_SEND = {"messaging.system": SCOPE, "messaging.operation.name": "send", "messaging.destination.name": OWN_LOG}
 _POOL = "db.client.connection.pool.name"
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
@@ -82,19 +84,25 @@ HANDLING_DURATION = Metric(
     "messaging.process.duration",
     _H,
     "s",
-    (_SET, _GROUP, "error.type"),
+    (_SET, _GROUP, _DESTINATION, "error.type"),
     "one batch: swap, handlers, commit; error.type is empty when it was committed",
     QUICK_SECONDS,
     _PROCESS,
 )
 READ_DURATION = Metric(
-    "messaging.client.operation.duration", _H, "s", (_SET, _GROUP), "one window read", QUICK_SECONDS, _RECEIVE
+    "messaging.client.operation.duration",
+    _H,
+    "s",
+    (_SET, _GROUP, _DESTINATION),
+    "one window read",
+    QUICK_SECONDS,
+    _RECEIVE,
 )
 EVENTS_HANDLED = Metric(
     "messaging.client.consumed.messages",
     _C,
     "{message}",
-    (_SET, _GROUP),
+    (_SET, _GROUP, _DESTINATION),
     "events in committed batches",
     constants=_PROCESS,
 )
@@ -289,15 +297,15 @@ HEARTBEAT_DURATION = Metric(
     QUICK_SECONDS,
     known=(("ok",), ("late",), ("lost",)),
 )
-FRONTIER = Metric(f"{_RO}frontier.position", _G, "{event}", (), "how far the log is settled")
+FRONTIER = Metric(f"{_RO}frontier.position", _G, "{event}", (_LOG,), "how far the log is settled")
 FRONTIER_AGE = Metric(
-    f"{_RO}frontier.lag.time", _G, "s", (), "for how long writers have held the frontier; 0 when free"
+    f"{_RO}frontier.lag.time", _G, "s", (_LOG,), "for how long writers have held the frontier; 0 when free"
 )
 FRONTIER_HOLDERS = Metric(
     f"{_RO}frontier.holders",
     _G,
     "{transaction}",
-    ("kind",),
+    (_LOG, "kind"),
     "transactions the frontier waits for (the log and `status` name them)",
     known=(("running",), ("prepared",)),
 )

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reactive_orch.core.assignment import assign, moved
-from reactive_orch.model import NOBODY, MemberId
+from reactive_orch.core import assignment
+from reactive_orch.model import NOBODY, OWN_LOG, MemberId, Subscription
 
 if TYPE_CHECKING:
     import random
@@ -27,6 +27,26 @@ A, AB = frozenset("a"), frozenset("ab")
 
 def ids(*numbers: int) -> tuple[MemberId, ...]:
     return tuple(MemberId(number) for number in numbers)
+
+
+def on_own_log(owners: Mapping[str, tuple[MemberId, ...]]) -> dict[Subscription, tuple[MemberId, ...]]:
+    return {Subscription(name, OWN_LOG): row for name, row in owners.items()}
+
+
+def assign(
+    owners: Mapping[str, tuple[MemberId, ...]],
+    members: Mapping[MemberId, frozenset[str]],
+    names: Iterable[str],
+    partitions: int,
+) -> Assigned:
+    """Assign projections that all read one log, by name."""
+    capable = {member: frozenset(Subscription(name, OWN_LOG) for name in runs) for member, runs in members.items()}
+    widths = {Subscription(name, OWN_LOG): partitions for name in names}
+    return {each.projection: row for each, row in assignment.assign(on_own_log(owners), capable, widths).items()}
+
+
+def moved(before: Mapping[str, tuple[MemberId, ...]], after: Mapping[str, tuple[MemberId, ...]]) -> int:
+    return assignment.moved(on_own_log(before), on_own_log(after))
 
 
 def run_by(runs: Iterable[str], *numbers: int) -> Members:
@@ -78,7 +98,7 @@ def test_a_member_that_lost_the_capability_loses_the_partitions() -> None:
 
 
 def test_owners_of_another_number_of_partitions_are_refused() -> None:
-    with pytest.raises(ValueError, match="'a' has owners for 3 partitions, not 4"):
+    with pytest.raises(ValueError, match="'a' has owners for 3 partitions of log 'events', not 4"):
         assign({"a": ids(1, 1, 1)}, run_by("a", 1), ["a"], 4)
 
 
@@ -275,3 +295,15 @@ def test_a_thousand_members_take_milliseconds() -> None:
     elapsed = time.perf_counter() - started
     assert moved(before, after) == sum(now.count(MemberId(500)) for now in before.values())
     assert elapsed < 1, f"took {elapsed:.3f} s"
+
+
+def test_each_log_has_partitions_of_its_own_number() -> None:
+    orders, bookings = Subscription("totals", "orders"), Subscription("totals", "bookings")
+    both, one = frozenset({orders, bookings}), frozenset({orders})
+    owners = assignment.assign({}, dict(zip(ids(1, 2, 3), (both, both, one), strict=True)), {orders: 6, bookings: 4})
+    assert sorted(owners[orders]) == [1, 1, 2, 2, 3, 3]
+    assert sorted(owners[bookings]) == [1, 1, 2, 2], "who cannot reach a log gets nothing of it"
+    again = assignment.assign(owners, dict(zip(ids(1, 2, 3), (both, both, one), strict=True)), {orders: 6, bookings: 4})
+    assert again == owners
+    with pytest.raises(ValueError, match="'totals' has owners for 4 partitions of log 'bookings', not 8"):
+        assignment.assign(owners, {}, {orders: 6, bookings: 8})

@@ -12,15 +12,21 @@ from hypothesis import strategies as st
 from reactive_orch.core import generation
 from reactive_orch.core.assignment import moved
 from reactive_orch.core.generation import assigned_to, may_judge, member_of, orphans, plan_change, successor
-from reactive_orch.model import NOBODY, Change, Member, MemberId, MemberState, Reason, Snapshot
+from reactive_orch.model import NOBODY, OWN_LOG, Change, Member, MemberId, MemberState, Reason, Snapshot, Subscription
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable
 
 WAITING, ACTIVE, LEAVING = MemberState.WAITING, MemberState.ACTIVE, MemberState.LEAVING
-PARTITIONS = 4
-NAMES = ("a", "b", "c")
+PARTITIONS = {OWN_LOG: 4, "bookings": 2}
+LOG_OF = {"a": OWN_LOG, "b": OWN_LOG, "c": "bookings"}
+NAMES = tuple(LOG_OF)
+
+
+def on(name: str) -> Subscription:
+    """Return what is meant by a projection's name: each reads a log of its own."""
+    return Subscription(name, LOG_OF[name])
 
 
 def member(number: int, state: MemberState = ACTIVE, runs: Iterable[str] = "a", **facts: Any) -> Member:
@@ -28,7 +34,7 @@ def member(number: int, state: MemberState = ACTIVE, runs: Iterable[str] = "a", 
         id=MemberId(number),
         name=f"host:{number}",
         state=state,
-        projections=frozenset(runs),
+        subscriptions=frozenset(map(on, runs)),
         lock_held=True,
         dead=False,
         stale=False,
@@ -44,11 +50,16 @@ def ids(*numbers: int) -> tuple[MemberId, ...]:
 
 
 def snapshot(*members: Member, generation: int = 7, **owners: tuple[int, ...]) -> Snapshot:
-    return Snapshot(generation=generation, members=members, owners={name: ids(*row) for name, row in owners.items()})
+    return Snapshot(
+        generation=generation,
+        members=members,
+        owners={on(name): ids(*row) for name, row in owners.items()},
+        partitions=PARTITIONS,
+    )
 
 
 def plan(seen: Snapshot, *, trust: bool = True, watched_s: float = 1000.0) -> Change | None:
-    return plan_change(seen, PARTITIONS, trust=trust, watched_s=watched_s)
+    return plan_change(seen, trust=trust, watched_s=watched_s)
 
 
 def applied(seen: Snapshot, change: Change) -> Snapshot:
@@ -59,6 +70,7 @@ def applied(seen: Snapshot, change: Change) -> Snapshot:
         generation=change.after + 1,
         members=tuple(replace(m, state=ACTIVE) if m.id in change.admit else m for m in staying),
         owners={**seen.owners, **change.owners},
+        partitions=seen.partitions,
         reason=change.reason,
         subjects=change.subjects,
     )
@@ -154,7 +166,8 @@ OLD: dict[str, Any] = {"stale": True}
 def test_table(seen: Snapshot, expected: tuple[object, ...]) -> None:
     change = plan(seen)
     assert change
-    found = (change.reason, change.subjects, change.admit, change.remove, change.owners, change.moved)
+    owners = {each.projection: row for each, row in change.owners.items()}
+    found = (change.reason, change.subjects, change.admit, change.remove, owners, change.moved)
     assert found == expected
     assert change.after == 7
 
@@ -224,8 +237,8 @@ def test_find() -> None:
 
 def test_share() -> None:
     seen = snapshot(member(1), a=(1, 2, 1, 0), b=(2, 2, 2, 2))
-    assert assigned_to(seen, MemberId(1)) == {"a": {0, 2}, "b": set()}
-    assert assigned_to(seen, MemberId(3)) == {"a": set(), "b": set()}
+    assert assigned_to(seen, MemberId(1)) == {on("a"): {0, 2}, on("b"): set()}
+    assert assigned_to(seen, MemberId(3)) == {on("a"): set(), on("b"): set()}
 
 
 @pytest.mark.parametrize(
@@ -258,6 +271,11 @@ def test_connections_end_of_those_that_did_not_ask_to_leave() -> None:
 
 # -------------------------------------------------------------------------------------------- whatever the snapshot
 
+
+def owners_of(partitions: int) -> st.SearchStrategy[tuple[MemberId, ...]]:
+    return st.tuples(*[st.integers(0, 9).map(MemberId)] * partitions)
+
+
 members_of_any_kind = st.builds(
     member,
     st.integers(1, 9),
@@ -272,10 +290,8 @@ snapshots = st.builds(
     Snapshot,
     generation=st.integers(0, 7),
     members=st.lists(members_of_any_kind, max_size=7, unique_by=lambda m: m.id).map(tuple),
-    owners=st.dictionaries(
-        st.sampled_from(NAMES),
-        st.lists(st.integers(0, 9).map(MemberId), min_size=PARTITIONS, max_size=PARTITIONS).map(tuple),
-    ),
+    owners=st.fixed_dictionaries({}, optional={on(name): owners_of(PARTITIONS[log]) for name, log in LOG_OF.items()}),
+    partitions=st.just(PARTITIONS),
 )
 
 
@@ -286,9 +302,10 @@ def check(seen: Snapshot, change: Change | None, *, trust: bool) -> Snapshot:
     assert all(m.state is ACTIVE for m in after.members), "all that wait are admitted, all that leave are removed"
     gone = {m.id for m in seen.members} - {m.id for m in after.members}
     assert gone == {m.id for m in seen.members if is_gone(m, trust=trust)}
-    for name in set(seen.owners).union(*(m.projections for m in after.members)):
-        capable = {m.id for m in after.members if name in m.projections}
-        assert set(after.owners[name]) <= (capable or {NOBODY}), "owned by the living and capable"
+    for each in set(seen.owners).union(*(m.subscriptions for m in after.members)):
+        capable = {m.id for m in after.members if each in m.subscriptions}
+        assert set(after.owners[each]) <= (capable or {NOBODY}), "owned by the living and capable"
+        assert len(after.owners[each]) == PARTITIONS[each.log]
     if change:
         assert change.moved == moved(seen.owners, after.owners)
         assert set(change.subjects) == {*change.admit, *change.remove}
@@ -329,7 +346,7 @@ def test_all_that_look_agree(seen: Snapshot, shuffle: random.Random, trust: bool
     )
 )
 def test_walks_of_joins_leaves_and_deaths(walk: list[tuple[str, int, frozenset[str]]]) -> None:
-    seen, born = Snapshot(generation=0, members=(), owners={}), 0
+    seen, born = snapshot(generation=0), 0
     facts: dict[str, dict[str, Any]] = {"leave": {"state": LEAVING}, "die": DEAD, "freeze": OLD}
     for step, number, runs in [*walk, ("plan", 0, frozenset[str]())]:
         members = list(seen.members)

@@ -23,7 +23,7 @@ from reactive_orch.core.turn import (
     Write,
     next_step,
 )
-from reactive_orch.model import Member, MemberId, Reason, Snapshot
+from reactive_orch.model import Member, MemberId, Reason
 from tests.core.test_generation import ACTIVE, DEAD, LEAVING, OLD, WAITING, member, snapshot
 
 ME = MemberId(1)
@@ -32,9 +32,7 @@ ME = MemberId(1)
 def seen(*members: Member, owners: tuple[int, ...] = (1, 1, 1, 1), stopping: bool = False, **facts: object) -> Seen:
     """Return what member 1 sees: by default a complete generation, in which it has all there is."""
     look = replace(snapshot(*members, a=owners), complete=True, age_s=100.0)
-    usual = Seen(
-        snapshot=look, member=ME, name="host:1", stopping=stopping, partitions=4, trusts=True, watched_s=1000.0
-    )
+    usual = Seen(snapshot=look, member=ME, name="host:1", stopping=stopping, trusts=True, watched_s=1000.0)
     return replace(usual, **facts)  # type: ignore[arg-type]
 
 
@@ -51,7 +49,7 @@ def kind(step: Step) -> object:
 
 
 BOTH = (1, 1, 2, 2)
-ALONE = Snapshot(generation=0, members=(), owners={})
+ALONE = snapshot(generation=0)
 
 TABLE: dict[str, tuple[Seen, object]] = {
     "no member yet": (seen(member=None), Join()),

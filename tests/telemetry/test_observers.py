@@ -12,6 +12,7 @@ import pytest
 
 from reactive_orch.errors import HandlerFailed, Unavailable
 from reactive_orch.model import (
+    OWN_LOG,
     Acknowledged,
     Adopted,
     AdoptionSteps,
@@ -23,6 +24,7 @@ from reactive_orch.model import (
     MemberState,
     Reason,
     Snapshot,
+    Subscription,
     Turn,
     Window,
     WorkerState,
@@ -30,7 +32,7 @@ from reactive_orch.model import (
 )
 from reactive_orch.model import reports as r
 from reactive_orch.model.reports import Report, Subject, Untraced
-from reactive_orch.model.status import PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
+from reactive_orch.model.status import LogStatus, PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
 from reactive_orch.telemetry import lines
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry.by_type import by_type
@@ -49,14 +51,14 @@ if TYPE_CHECKING:
     from reactive_orch.telemetry.metric_names import Metric
 
 ROOT = Path(__file__).parents[2] / "reactive_orch"
-SUBJECT = Subject("set", "one")
+SUBJECT = Subject("set", "one", OWN_LOG)
 NOW = datetime.now(UTC)
 TURN = Turn("set", MemberId(7), "notify", noticed_ns=1_000_000_000, observed_ns=2_000_000_000, planned_ns=3_000_000_000)
 MEMBER = Member(
     id=MemberId(8),
     name="m",
     state=MemberState.ACTIVE,
-    projections=frozenset({"one"}),
+    subscriptions=frozenset({Subscription("one", OWN_LOG)}),
     lock_held=False,
     dead=True,
     stale=False,
@@ -68,7 +70,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SNAPSHOT = Snapshot(
     generation=3,
     members=(MEMBER, MEMBER),
-    owners={"one": (MEMBER.id,) * 4},
+    owners={Subscription("one", OWN_LOG): (MEMBER.id,) * 4},
     reason=Reason.JOIN,
     traceparent=TRACEPARENT,
     created_at=NOW,
@@ -78,7 +80,9 @@ WRITTEN = Written(4, NOW + timedelta(seconds=1), overtaken=True)
 LAST = Acknowledged(0.1, NOW, slowest=7, kept=1, notify_max_s=0.1, finish_max_s=0.1, load_max_s=0.1)
 STEPS = AdoptionSteps(turn=TURN, snapshot=SNAPSHOT, finished_ns=4_000_000_000, loaded_ns=4_000_000_000)
 FACTS = Adopted("notify", 1.0, 0.5, 0.5, gave=1, took=2, kept=3)
-ADOPTED = r.AdoptionEnded(STEPS, FACTS, "acknowledged", {"one": frozenset({1})}, (4_000_000_000, LAST), 5_000_000_000)
+ADOPTED = r.AdoptionEnded(
+    STEPS, FACTS, "acknowledged", {Subscription("one", OWN_LOG): frozenset({1})}, (4_000_000_000, LAST), 5_000_000_000
+)
 HOLDER = Blocker(pid=1, prepared=None, application="a", user="u", age_s=1.0, state="active", query="")
 EVENT = Event._make(range(len(Event._fields)))._replace(metadata_json="{}", created_at=NOW)
 ERROR = Unavailable("hush")
@@ -110,11 +114,11 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.LoopMeasured(0.1), {m.LOOP_DELAY}, (), None),
     (r.LoopBlocked(2.0, ["one"]), set(), (), "loop_blocked"),
     (r.Interrupted("lane", ERROR), {m.INTERRUPTIONS}, (), None),
-    (r.FollowerWoke("timer"), {m.WAKE_UPS}, (), None),
-    (r.FrontierHeld(7, [HOLDER]), set(), (), "frontier_held"),
-    (r.FrontierReleased(9, [HOLDER], 2.0), set(), ("wait for frontier",), None),
-    (r.RingingStopped("because", 0.2), set(), (), "silent"),
-    (r.RingingResumed(), set(), (), "ringing"),
+    (r.FollowerWoke(OWN_LOG, "timer"), {m.WAKE_UPS}, (), None),
+    (r.FrontierHeld(OWN_LOG, 7, [HOLDER]), set(), (), "frontier_held"),
+    (r.FrontierReleased(OWN_LOG, 9, [HOLDER], 2.0), set(), ("wait for frontier",), None),
+    (r.RingingStopped(OWN_LOG, "because", 0.2), set(), (), "silent"),
+    (r.RingingResumed(OWN_LOG), set(), (), "ringing"),
     (r.ProjectionRefused(SUBJECT), set(), (), "refused"),
     (r.TurnBegan("set", "notify"), {m.WAKE_UPS}, (), None),
     (r.Looked(TURN), {m.STATEMENT_DURATION}, (), None),
@@ -237,9 +241,7 @@ def test_the_expelled_are_linked_to_what_they_adopted_last(finished: Callable[[]
 STATUS = Status(
     listening_s=2.0,
     queue_usage=0.5,
-    settled=9,
-    frontier_held_s=1.5,
-    holders={"running": 1, "prepared": 2},
+    logs=(LogStatus(OWN_LOG, settled=9, held_s=1.5, holders={"running": 1, "prepared": 2}),),
     pools={"work": PoolStatus(used=3, idle=4)},
     workers=(
         WorkerStatus(
@@ -247,7 +249,15 @@ STATUS = Status(
             state=WorkerState.SERVING,
             seen=ReplicaSetStatus(generation=3, complete=2, members={MemberState.ACTIVE: 5}, partitions=64),
             projections=(
-                ProjectionStatus(projection="one", lag=7, lag_s=0.7, standstill_s=0.1, owned=6, awaited=5, leaving=4),
+                ProjectionStatus(
+                    subscription=Subscription("one", OWN_LOG),
+                    lag=7,
+                    lag_s=0.7,
+                    standstill_s=0.1,
+                    owned=6,
+                    awaited=5,
+                    leaving=4,
+                ),
             ),
         ),
     ),
@@ -264,14 +274,14 @@ def test_a_process_is_seen_from_its_start_to_its_end() -> None:
     emit(r.NodeStarted(status))
     shown = registry.gauges()
     assert all(shown[metric] for metric in gauges), "each is of a status"
-    assert shown[m.OWNED] == {("set", "one", "owned"): 6, ("set", "one", "awaited"): 5, ("set", "one", "leaving"): 4}
+    assert shown[m.OWNED] == {(*SUBJECT, "owned"): 6, (*SUBJECT, "awaited"): 5, (*SUBJECT, "leaving"): 4}
     assert shown[m.WORKER_STATE]["set", "serving"] == 1.0
     assert sum(shown[m.WORKER_STATE].values()) == 1.0
     assert registry.sums[m.WAKE_UPS]["turn", "notify"] == 0, "what is of a process is there from its start"
     emit(r.WorkerStarted("set"))
     assert registry.sums[m.REGISTRATIONS]["set",] == 0
     emit(r.RunnerStarted(SUBJECT))
-    assert registry.sums[m.BATCHES]["set", "one", "committed"] == 0
+    assert registry.sums[m.BATCHES][*SUBJECT, "committed"] == 0
     emit(r.NodeStopped(status))
     assert not any(registry.gauges().values())
 

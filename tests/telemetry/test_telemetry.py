@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
-from reactive_orch.model import Change, Event, MemberId, Reason, Snapshot, Turn
+from reactive_orch.model import OWN_LOG, Change, Event, MemberId, Reason, Snapshot, Subscription, Turn
 from reactive_orch.model.reports import BatchEnded, Subject, Untraced
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.handling.in_hand import Watched
@@ -120,14 +120,17 @@ def _shown(labels: Mapping[str, str]) -> str:
     return "{" + ",".join(f'{name}="{labels[name]}"' for name in sorted(labels)) + "}" if labels else ""
 
 
+ONE = Subject("set", "one", OWN_LOG)
+
+
 def test_counters() -> None:
     registry = Registry()
-    registry.count(metric_names.BATCHES, "set", "one", "committed")
-    registry.count(metric_names.BATCHES, "set", "one", "committed", amount=2)
-    registry.count(metric_names.BATCHES, "set", "one", "error")
+    registry.count(metric_names.BATCHES, *ONE, "committed")
+    registry.count(metric_names.BATCHES, *ONE, "committed", amount=2)
+    registry.count(metric_names.BATCHES, *ONE, "error")
     assert samples(registry) == {
-        'reactive_orch_batches_total{outcome="committed",projection="one",replica_set="set"}': "3",
-        'reactive_orch_batches_total{outcome="error",projection="one",replica_set="set"}': "1",
+        'reactive_orch_batches_total{log="events",outcome="committed",projection="one",replica_set="set"}': "3",
+        'reactive_orch_batches_total{log="events",outcome="error",projection="one",replica_set="set"}': "1",
     }
 
 
@@ -142,8 +145,13 @@ def test_a_scope_begins_with_its_counters_at_zero() -> None:
     assert all('replica_set="set"' in name for name in found)
     registry.begin()
     assert samples(registry)['reactive_orch_wakeups_total{loop="tail",source="timer"}'] == "0"
-    registry.begin("set", "one")
-    assert samples(registry)['reactive_orch_batches_total{outcome="error",projection="one",replica_set="set"}'] == "0"
+    registry.begin(*ONE)
+    assert (
+        samples(registry)[
+            'reactive_orch_batches_total{log="events",outcome="error",projection="one",replica_set="set"}'
+        ]
+        == "0"
+    )
     assert not any("interruptions" in name for name in samples(registry)), (
         "of no replica set, whose labels are not known"
     )
@@ -152,9 +160,9 @@ def test_a_scope_begins_with_its_counters_at_zero() -> None:
 def test_histograms_are_cumulative() -> None:
     registry = Registry()
     for value in (0.5, 1.0, 1.5, 7.0, 99999.0):
-        registry.record(metric_names.BATCH_SIZE, value, "set", "one")
+        registry.record(metric_names.BATCH_SIZE, value, *ONE)
     found = samples(registry)
-    labels = 'projection="one",replica_set="set"'
+    labels = 'log="events",projection="one",replica_set="set"'
     assert found[f'reactive_orch_batch_size_bucket{{le="1.0",{labels}}}'] == "2", "a bound belongs to its bucket"
     assert found[f'reactive_orch_batch_size_bucket{{le="2.0",{labels}}}'] == "3"
     assert found[f'reactive_orch_batch_size_bucket{{le="5000.0",{labels}}}'] == "4"
@@ -175,9 +183,9 @@ def test_gauges_are_asked_for_while_they_are_observed() -> None:
 
 def test_labels_are_escaped_and_empty_ones_left_out() -> None:
     registry = Registry()
-    registry.count(metric_names.PROJECTION_ERRORS, 'a"b\\c', "new\nline", "")
+    registry.count(metric_names.PROJECTION_ERRORS, 'a"b\\c', "new\nline", OWN_LOG, "")
     body, _ = page(registry, "")
-    line = r'reactive_orch_projection_errors_total{projection="new\nline",replica_set="a\"b\\c"} 1.0'
+    line = r'reactive_orch_projection_errors_total{log="events",projection="new\nline",replica_set="a\"b\\c"} 1.0'
     assert line in body.decode().splitlines()
 
 
@@ -287,7 +295,7 @@ def test_what_becomes_of_a_batch_that_is_rolled_back(
     finished: Callable[[], tuple[Any, ...]], failure: BaseException, outcome: str, error_type: str
 ) -> None:
     event = Event._make(range(len(Event._fields)))._replace(metadata_json="{}")
-    with contextlib.suppress(BaseException), Watched(watchers(), Subject("set", "one"), 7, [event]):
+    with contextlib.suppress(BaseException), Watched(watchers(), ONE, 7, [event]):
         raise failure
     (span,) = finished()
     found = {key: span.attributes[key] for key in ("reactive_orch.outcome", "error.type", "reactive_orch.generation")}
@@ -317,7 +325,7 @@ def test_nothing_is_imported_without_need() -> None:
     ],
 )
 def test_ranges(held: dict[str, list[int]], shown: str) -> None:
-    assert ranges(held) == shown
+    assert ranges({Subscription(name, OWN_LOG): partitions for name, partitions in held.items()}) == shown
 
 
 # --------------------------------------------------------------------------------------------------------- the routes
@@ -470,10 +478,10 @@ def test_types_of_errors_without_end_are_not_counted_apart() -> None:
     observe = by_type(metrics.Metrics(registry, lambda _: None).handles)
     for n in range(1000):
         failure = caused(HandlerFailed("hush"), type(f"OrderNotFound{n}", (Exception,), {})())
-        observe(BatchEnded(Subject("set", "one"), [], 0.1, failure, None))
+        observe(BatchEnded(ONE, [], 0.1, failure, None))
     counted = registry.sums[metric_names.PROJECTION_ERRORS]
     assert len(counted) == metrics.ERROR_TYPES_MAX + 1
-    assert counted["set", "one", "_OTHER"] == 1000 - metrics.ERROR_TYPES_MAX
+    assert counted[*ONE, "_OTHER"] == 1000 - metrics.ERROR_TYPES_MAX
 
 
 def test_the_allowance_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:

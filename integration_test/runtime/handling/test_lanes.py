@@ -16,6 +16,7 @@ from integration_test.harness.connections import connected
 from integration_test.harness.load import append_events, stand
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
+from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.handling import lane
 from reactive_orch.runtime.reading.follower import LogFollower
@@ -231,7 +232,7 @@ async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypa
             await append_events(connection, 1)
 
             async def handled(n: int = n) -> bool:
-                return worker.events_handled.get("quick") == n
+                return worker.events_handled.get(Subscription("quick", OWN_LOG)) == n
 
             await wait_until(handled, what="the event is handled")
     assert len(asked) >= 10

@@ -27,7 +27,7 @@ from integration_test.harness.projections import GATE, record, recorder
 from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
-from reactive_orch.model import WorkerState
+from reactive_orch.model import OWN_LOG, Subscription, WorkerState
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import leaving, shutdown, watch
@@ -120,7 +120,7 @@ async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monke
             await wait_until(serves(second))
             await append_events(connection, 100)
             await wait_handled(connection)
-            await wait_until(is_true(lambda: len(second.partitions["handled"]) == PARTITIONS))
+            await wait_until(is_true(lambda: len(second.partitions[Subscription("handled", OWN_LOG)]) == PARTITIONS))
             assert await members(connection) == [second.member]
             reasons = {row["reason"] for row in await generations(connection)}
             assert reasons <= {"join", "leave"}, "its process was not taken for dead"
@@ -232,7 +232,7 @@ WHERE a.datname = current_database() AND a.application_name = $1 AND a.query LIK
 
 async def test_until_idle_counts_from_the_start_of_the_run(database: str) -> None:
     async with prepared(database) as connection, Node(Config(database_url=database, batch_events=10)) as node:
-        await wait_until(is_true(lambda: node.follower.settled is not None))
+        await wait_until(is_true(lambda: node.logs[OWN_LOG].settled is not None))
         await append_events(connection, 300)
         await Worker(node, "test", [recorder("handled", worker="only")], until_idle=True).run()
         await assert_each_once(connection)
@@ -375,10 +375,12 @@ async def test_a_refused_projection_is_given_up_even_if_the_first_attempt_fails(
         old = Worker(one, "test", projections)
         tasks.start_soon(old.run)
         await wait_until(serves(old))
-        await guard.execute("SELECT reactive_orch.register_projections('test', '{changed}', $1)", [_text(narrowed)])
+        await guard.execute(
+            "SELECT reactive_orch.register_projections('test', '{changed}', '{events}', $1)", [_text(narrowed)]
+        )
         async with guard.transaction():
             await guard.execute("SELECT FROM reactive_orch.members FOR UPDATE")
-            await checkpoints.rewind(connection, "test", "changed", None)
+            await checkpoints.rewind(connection, "test", Subscription("changed", OWN_LOG), None)
             ended = functools.partial(connection.fetchval, _END_GIVING_UP)
             await wait_until(ended, what="the statement that gives it up is cut")
         tasks.start_soon(Worker(other, "test", [narrowed]).run)
@@ -414,7 +416,7 @@ async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
         tasks.start_soon(new.run)
         await wait_until(is_true(lambda: new.state is WorkerState.REBALANCING))
         await asyncio.sleep(1.0)  # all that is free has been taken, all the others are awaited
-        assert all(len(new.partitions[name]) < PARTITIONS // 2 for name in quick)
+        assert all(len(new.partitions[Subscription(name, OWN_LOG)]) < PARTITIONS // 2 for name in quick)
         await second_gate.execute("SELECT pg_advisory_unlock_all()")
         free: dict[str, float] = {}
         held: dict[str, float] = {}
@@ -422,9 +424,9 @@ async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
         async def all_taken() -> bool:
             now = anyio.current_time()
             for name in quick:
-                if len(old.partitions[name]) == PARTITIONS // 2:
+                if len(old.partitions[Subscription(name, OWN_LOG)]) == PARTITIONS // 2:
                     free.setdefault(name, now)
-                if len(new.partitions[name]) == PARTITIONS // 2:
+                if len(new.partitions[Subscription(name, OWN_LOG)]) == PARTITIONS // 2:
                     held.setdefault(name, now)
             return len(held) == len(quick)
 
@@ -449,14 +451,15 @@ async def test_who_asks_to_leave_while_another_is_removed_is_a_member_until_its_
     async with connected(database) as connection:
         await connection.execute("INSERT INTO reactive_orch.replica_sets VALUES ('test', 1)")
         await connection.execute(
-            "INSERT INTO reactive_orch.members (id, replica_set, state, name, projections, backend_pid, backend_start, "
-            "stale_after) SELECT id, 'test', 'leaving', id::text, '{handled}', 1, clock_timestamp(), '10 s' "
+            "INSERT INTO reactive_orch.members (id, replica_set, state, name, projections, logs, backend_pid, "
+            "backend_start, stale_after) "
+            "SELECT id, 'test', 'leaving', id::text, '{handled}', '{events}', 1, clock_timestamp(), '10 s' "
             "FROM unnest('{1, 2}'::integer[]) AS id"
         )
-        owners = [2] * await connection.fetchval("SELECT partitions FROM reactive_orch.log_source")
+        owners = [2] * await connection.fetchval("SELECT partitions FROM reactive_orch.logs")
         await connection.fetch(
             "SELECT reactive_orch.change_generation("
-            "'test', 1, 'leave', '{1}', NULL, '{}', '{1}', '{handled}', $1, 0, 2, 'own', 0)",
+            "'test', 1, 'leave', '{1}', NULL, '{}', '{1}', '{handled}', '{events}', $1, 0, 2, 'own', 0)",
             owners,
         )
         (written,) = await generations(connection)

@@ -18,6 +18,7 @@ from integration_test.harness.connections import connected
 from integration_test.harness.waiting import wait_until
 from reactive_orch.core import waking
 from reactive_orch.core.frontier import Frontier
+from reactive_orch.model import OWN_LOG, Log
 from reactive_orch.postgres import log
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL
@@ -97,7 +98,7 @@ async def following(url: str, kind: type[LogFollower] = LogFollower) -> AsyncIte
     """Run a follower and its ear; whoever waits for more keeps it looking."""
     database = Database(url, label="bell", connections_max=1, handler_timeout_s=5.0)
     await database.open()
-    listening = Listening(kind(database, lambda: True, lambda _: None))
+    listening = Listening(kind(Log(OWN_LOG, 64), database, lambda: True, lambda _: None))
     try:
         async with connected(url) as ear, anyio.create_task_group() as tasks:
             await ear.add_listener(EVENTS_CHANNEL, listening.hear)
@@ -191,7 +192,7 @@ async def _race(url: str, kind: type[LogFollower], level: Any, *, lost_after_s: 
             if time.monotonic() - began > RACE_S and rounds >= ROUNDS_LEAST:
                 break
             rounds += 1
-            _, position = await asyncio.gather(log.arm(other, 0), _write(writer, level, chance))
+            _, position = await asyncio.gather(log.arm(other, OWN_LOG, 0), _write(writer, level, chance))
             if not await listening.reaches(position, lost_after_s):
                 lost += 1
                 listening.follower.wake()
@@ -326,8 +327,8 @@ async def test_while_much_is_written_a_reader_gathers(
     """Each look and its batch cost the writers something; whether one of them holds the frontier or not."""
     looks: list[log.Look] = []
 
-    async def counted(connection: Any) -> log.Look:
-        looks.append(await observe(connection))
+    async def counted(connection: Any, name: str) -> log.Look:
+        looks.append(await observe(connection, name))
         return looks[-1]
 
     observe = log.observe
@@ -372,7 +373,7 @@ async def test_a_reader_that_finds_the_bell_disarmed_serves_at_once_and_arms_it(
 async def test_a_reader_asleep_hears_that_another_has_disarmed_the_bell(database: str) -> None:
     async with connected(database) as other, following(database) as listening:
         await wait_until(lambda: armed(other))
-        await log.arm(other, 0)
+        await log.arm(other, OWN_LOG, 0)
         assert await listening.reaches(await other.fetchval(INSERT), LOST_AFTER_S)
 
 
@@ -381,7 +382,7 @@ async def test_a_reader_asleep_hears_that_another_has_disarmed_the_bell(database
 async def test_a_bell_that_was_never_set_counts_as_armed(database: str) -> None:
     async with connected(database) as connection, connected(database) as ear:
         assert await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None
-        assert not (await log.observe(connection)).disarmed
+        assert not (await log.observe(connection, OWN_LOG)).disarmed
         heard: list[object] = []
         await ear.add_listener(EVENTS_CHANNEL, lambda *_: heard.append(1))
         await connection.fetchval(INSERT)

@@ -12,10 +12,11 @@ from integration_test.harness.connections import connected
 from integration_test.harness.load import append_events
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Projection, Superseded, Unavailable, Worker, projection
-from reactive_orch.model import Filter, Window
+from reactive_orch.model import OWN_LOG, Filter, Log, LogName, Window
 from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.database import Database
+from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.runtime.reading.prefetch import Prefetcher
 from reactive_orch.runtime.reading.window_cache import WindowCache
 
@@ -41,11 +42,11 @@ class Reads:
         self._read_window = windows.read_window
         monkeypatch.setattr(windows, "read_window", self._count)
 
-    async def _count(self, connection: AnyConnection, window: Window, wanted: Filter) -> windows.Found:
+    async def _count(self, connection: AnyConnection, log: LogName, window: Window, wanted: Filter) -> windows.Found:
         self.of[wanted] += 1
         if self.before:
             await self.before(connection)
-        return await self._read_window(connection, window, wanted)
+        return await self._read_window(connection, log, window, wanted)
 
 
 class Followers:
@@ -132,7 +133,11 @@ async def test_a_window_of_a_lost_database_is_not_read_any_more(database: str, m
     pool, cache = Database(database, label="lost", connections_max=4, handler_timeout_s=60), WindowCache(lanes=2)
     await pool.open()
     window = Window(tuple(range(64)), low=0, high=EVENTS, limit=BATCH, incarnation=pool.incarnation)
-    prefetchers = [Prefetcher(pool, Filter(), cache, Subject("test", "one"), lambda _: None) for _ in range(2)]
+    follower, subject = (
+        LogFollower(Log(OWN_LOG, 64), pool, lambda: True, lambda _: None),
+        Subject("test", "one", OWN_LOG),
+    )
+    prefetchers = [Prefetcher(follower, Filter(), cache, subject, lambda _: None) for _ in range(2)]
     one, other = (asyncio.create_task(prefetcher.read(window)) for prefetcher in prefetchers)
     await begun.wait()
     pool.lost()

@@ -41,32 +41,35 @@ ALTER TABLE reactive_orch.events ALTER COLUMN metadata SET STORAGE EXTERNAL;
 -- better only the reader knows; the sum is there so that the statement decides which index it uses, not the planner.
 CREATE INDEX events_partition_position ON reactive_orch.events (partition, (global_position + 0));
 
--- Which relation is the log, which sequence numbers it, into how many partitions it is divided. One row: a foreign
--- event table is attached by changing it together with the view event_log, so that no runtime SQL is a template.
+-- The logs: which relation each is, which sequence numbers it, into how many partitions it is divided, and by what is known
+-- how far it is settled (locks: whoever writes holds a lock of the relation). One for now, the own table. Whatever speaks of
+-- a log names it; its events are those of its name in the view event_log, so that no runtime SQL is a template.
 -- The identity is drawn anew when the log is not what it was where it has been read; from which position on, at the latest,
 -- is kept with it.
-CREATE TABLE reactive_orch.log_source (
-    relation   regclass NOT NULL,
-    sequence   regclass NOT NULL,
-    partitions integer  NOT NULL CHECK (partitions BETWEEN 1 AND 1024 AND partitions & (partitions - 1) = 0),
-    identity   uuid     NOT NULL DEFAULT gen_random_uuid(),
+CREATE TABLE reactive_orch.logs (
+    name       text COLLATE "C" PRIMARY KEY,
+    relation   regclass         NOT NULL,
+    sequence   regclass         NOT NULL,
+    partitions integer          NOT NULL CHECK (partitions BETWEEN 1 AND 1024 AND partitions & (partitions - 1) = 0),
+    frontier   text             NOT NULL CHECK (frontier IN ('locks')),
+    identity   uuid             NOT NULL DEFAULT gen_random_uuid(),
     differs_at bigint
 );
-CREATE UNIQUE INDEX log_source_one_row ON reactive_orch.log_source ((true));
 
-INSERT INTO reactive_orch.log_source (relation, sequence, partitions)
-VALUES ('reactive_orch.events', pg_get_serial_sequence('reactive_orch.events', 'global_position')::regclass,
-        current_setting('reactive_orch.partitions')::integer);
+INSERT INTO reactive_orch.logs (name, relation, sequence, partitions, frontier)
+VALUES ('events', 'reactive_orch.events', pg_get_serial_sequence('reactive_orch.events', 'global_position')::regclass,
+        current_setting('reactive_orch.partitions')::integer, 'locks');
 
 CREATE VIEW reactive_orch.event_log AS
-SELECT global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
+SELECT 'events'::text COLLATE "C" AS log,
+       global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
        event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
 FROM reactive_orch.events;
 
 -- Whether row level security, which the log has, may hide rows from whom the view reads for: its owner, or with
 -- security_invoker the caller. A hidden row looks like a gap, and gaps are passed over. A function, as it is seldom needed
 -- and a statement that may need it should not have to prepare for it.
-CREATE FUNCTION reactive_orch.log_is_veiled() RETURNS boolean
+CREATE FUNCTION reactive_orch.log_is_veiled(in_log text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.relrowsecurity AND NOT EXISTS (
         SELECT FROM pg_roles r
@@ -75,12 +78,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                THEN current_user ELSE pg_get_userbyid(v.relowner) END
           AND (r.rolsuper OR r.rolbypassrls
                OR NOT t.relforcerowsecurity AND pg_has_role(r.oid, t.relowner, 'USAGE')))
-    FROM reactive_orch.log_source s
+    FROM reactive_orch.logs s
     JOIN pg_class t ON t.oid = s.relation
     JOIN pg_class v ON v.oid = 'reactive_orch.event_log'::regclass
+    WHERE s.name = in_log
 $$;
 
--- What the frontier and the reading of windows rely on: the first rule that the log breaks; NULL when it is sound. Only
+-- What the frontier and the reading of windows rely on: the first rule that a log breaks; NULL when it is sound. Only
 -- catalogs, so that every look can afford it. Why:
 --   cache, increment, cycle   positions must follow the order in which they are drawn
 --   numbering, by_default     a writer that brings its own position may write behind the settled end
@@ -103,20 +107,21 @@ SELECT CASE
                THEN 'children'
            WHEN t.relhasrules AND EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = t.oid) THEN 'rules'
            WHEN EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = t.oid) THEN 'subscription'
-           WHEN t.relrowsecurity AND reactive_orch.log_is_veiled() THEN 'veiled'
+           WHEN t.relrowsecurity AND reactive_orch.log_is_veiled(s.name) THEN 'veiled'
        END AS flaw,
-       s.relation, s.sequence, s.partitions, q.seqcache AS cache, q.seqincrement AS increment
-FROM reactive_orch.log_source s
+       s.name, s.relation, s.sequence, s.partitions, s.frontier, q.seqcache AS cache, q.seqincrement AS increment
+FROM reactive_orch.logs s
 JOIN pg_catalog.pg_class t ON t.oid = s.relation
 JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.sequence
 JOIN pg_catalog.pg_attribute a ON a.attrelid = s.relation AND a.attname = 'global_position';
 
 -- What checkpoints are good for only as long as it stays: which log, and how it tells a key's partition. Another
 -- encoding gives the same key another hash, as a machine of another byte order does.
-CREATE FUNCTION reactive_orch.log_identity() RETURNS text
+CREATE FUNCTION reactive_orch.log_identity(in_log text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT concat_ws(' ', s.identity, s.partitions, getdatabaseencoding(), hashtextextended('reactive_orch', 0))
-    FROM reactive_orch.log_source s
+    FROM reactive_orch.logs s
+    WHERE s.name = in_log
 $$;
 
 -- Every notification of this package leaves through here: NOTIFY is a hint, and one place can switch it off. A full queue
@@ -170,16 +175,16 @@ $$;
 CREATE TRIGGER ring AFTER INSERT ON reactive_orch.events
 FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.ring();
 
--- Whether the trigger above is there, as writers meet it.
-CREATE FUNCTION reactive_orch.trigger_rings() RETURNS boolean
+-- Whether the trigger above is there, as writers of this log meet it.
+CREATE FUNCTION reactive_orch.trigger_rings(in_log text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM pg_trigger t JOIN reactive_orch.log_source s ON t.tgrelid = s.relation::oid
-                   WHERE t.tgfoid = 'reactive_orch.ring'::regproc::oid AND t.tgenabled IN ('O', 'A'))
+    SELECT EXISTS (SELECT FROM pg_trigger t JOIN reactive_orch.logs s ON t.tgrelid = s.relation::oid
+                   WHERE s.name = in_log AND t.tgfoid = 'reactive_orch.ring'::regproc::oid AND t.tgenabled IN ('O', 'A'))
 $$;
 
 -- Arms the bell for a time, or with 0 disarms it. Whoever sleeps because it was armed is woken to see that it is not.
 -- Returns why nobody will ring, NULL when writers will: whoever sleeps then looks by himself.
-CREATE FUNCTION reactive_orch.arm_bell(for_ms bigint) RETURNS text
+CREATE FUNCTION reactive_orch.arm_bell(in_log text, for_ms bigint) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF (for_ms BETWEEN 0 AND 600000) IS NOT TRUE THEN
@@ -191,7 +196,7 @@ BEGIN
     END IF;
     PERFORM setval('reactive_orch.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + for_ms);
     RETURN CASE
-        WHEN NOT reactive_orch.trigger_rings() THEN 'the trigger of the event table is missing or disabled: run migrate'
+        WHEN NOT reactive_orch.trigger_rings(in_log) THEN 'the trigger of the event table is missing or disabled: run migrate'
         WHEN pg_notification_queue_usage() >= 0.5 THEN
             'the server''s queue of notifications is more than half full: a session listens inside a transaction'
     END;
@@ -227,7 +232,7 @@ BEGIN
         ALTER SEQUENCE reactive_orch.new_bell RENAME TO bell;
         mended := mended || 'the bell'::text;
     END IF;
-    IF NOT reactive_orch.trigger_rings() THEN
+    IF NOT reactive_orch.trigger_rings('events') THEN
         CREATE OR REPLACE TRIGGER ring AFTER INSERT ON reactive_orch.events
         FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.ring();
         mended := mended || 'the trigger of the event table'::text;
@@ -245,7 +250,7 @@ $$;
 -- The rules come last: whoever breaks one in a transaction of its own has ended or is among the holders, so that nothing
 -- settles that was not found sound afterwards.
 CREATE FUNCTION reactive_orch.observe_log(
-    OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean, OUT queue integer, OUT flaw text)
+    in_log text, OUT head bigint, OUT holders text[], OUT prepared text[], OUT disarmed boolean, OUT queue integer, OUT flaw text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     BEGIN
@@ -253,7 +258,7 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         disarmed := false;  -- arm_bell says what is wrong with it
     END;
-    SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
+    SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.logs s WHERE s.name = in_log;
 
     WITH locks AS MATERIALIZED (
         SELECT l.virtualtransaction AS holder, l.pid, l.locktype = 'relation' AS writes
@@ -261,7 +266,7 @@ BEGIN
         WHERE l.pid IS DISTINCT FROM pg_backend_pid()
           AND (l.locktype = 'relation'
                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-               AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)
+               AND l.relation = (SELECT s.relation::oid FROM reactive_orch.logs s WHERE s.name = in_log)
                AND l.mode = 'RowExclusiveLock'
                AND l.granted
             OR l.locktype = 'object' AND l.database = 0 AND l.classid = 'pg_database'::regclass AND l.objid = 0
@@ -274,33 +279,35 @@ BEGIN
     FROM locks w;
 
     -- Nearly always all is plain, which four rows of the catalogs tell; the rules themselves take three times as long.
-    PERFORM FROM reactive_orch.log_source s
+    PERFORM FROM reactive_orch.logs s
     JOIN pg_class t ON t.oid = s.relation
     JOIN pg_sequence q ON q.seqrelid = s.sequence
     JOIN pg_attribute a ON a.attrelid = s.relation AND a.attname = 'global_position'
-    WHERE q.seqcache = 1 AND q.seqincrement = 1 AND NOT q.seqcycle AND a.attidentity = 'a' AND t.relkind = 'r'
+    WHERE s.name = in_log AND q.seqcache = 1 AND q.seqincrement = 1 AND NOT q.seqcycle AND a.attidentity = 'a' AND t.relkind = 'r'
       AND NOT (t.relrowsecurity OR t.relhassubclass OR t.relhasrules)
       AND NOT EXISTS (SELECT FROM pg_subscription_rel r WHERE r.srrelid = s.relation);
     IF NOT FOUND THEN
-        SELECT coalesce(min(r.flaw), CASE count(*) WHEN 0 THEN 'source' END) INTO flaw FROM reactive_orch.log_rules r;
+        SELECT coalesce(min(r.flaw), CASE count(*) WHEN 0 THEN 'source' END) INTO flaw
+        FROM reactive_orch.log_rules r WHERE r.name = in_log;
     END IF;
 END
 $$;
 
 -- ---------------------------------------------------------- the checkpoints
 
--- A projection of a replica set and the filter its checkpoints were made with. A worker that comes with another one is
--- refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds. The identity is
--- that of the log that its checkpoints were made on.
+-- A projection of a replica set, the log that it reads, and the filter its checkpoints were made with. A worker that comes
+-- with another one is refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
+-- The identity is the one that the log had when its checkpoints were made.
 CREATE TABLE reactive_orch.projections (
-    replica_set text COLLATE "C" NOT NULL,
-    name        text COLLATE "C" NOT NULL,
-    filter      jsonb            NOT NULL,
-    proposed    jsonb,
-    epoch       bigint           NOT NULL DEFAULT 0,
-    log_identity text            NOT NULL DEFAULT reactive_orch.log_identity(),
-    created_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (replica_set, name)
+    replica_set  text COLLATE "C" NOT NULL,
+    name         text COLLATE "C" NOT NULL,
+    log          text COLLATE "C" NOT NULL REFERENCES reactive_orch.logs,
+    filter       jsonb            NOT NULL,
+    proposed     jsonb,
+    epoch        bigint           NOT NULL DEFAULT 0,
+    log_identity text             NOT NULL,
+    created_at   timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (replica_set, name, log)
 );
 
 -- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share. The seal is the
@@ -308,11 +315,12 @@ CREATE TABLE reactive_orch.projections (
 CREATE TABLE reactive_orch.checkpoints (
     replica_set text COLLATE "C" NOT NULL,
     projection  text COLLATE "C" NOT NULL,
+    log         text COLLATE "C" NOT NULL,
     partition   smallint         NOT NULL,
     position    bigint           NOT NULL DEFAULT 0 CHECK (position >= 0),
     epoch       bigint           NOT NULL DEFAULT 0,
     seal        bytea,
-    PRIMARY KEY (replica_set, projection, partition)
+    PRIMARY KEY (replica_set, projection, log, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 
@@ -359,74 +367,75 @@ BEGIN
 END
 $$;
 
--- What the log was when workers last looked, up to a position where it was settled: where it was empty (of its last 10,000
+-- What each log was when workers last looked, up to a position where it was settled: where it was empty (of its last 10,000
 -- rows, the last 100 gaps), and its last events. None of this changes: an event cannot come where none was, nor another
--- one in place of one. One row. A row that is gone says nothing: whoever keeps a log for a year deletes it.
+-- one in place of one. A row that is gone says nothing: whoever keeps a log for a year deletes it.
 CREATE TABLE reactive_orch.log_witness (
-    identity    uuid           NOT NULL,
-    up_to       bigint         NOT NULL DEFAULT 0,
-    gaps        int8multirange NOT NULL DEFAULT '{}',
-    positions   bigint[]       NOT NULL DEFAULT '{}',
-    event_ids   uuid[]         NOT NULL DEFAULT '{}',
-    recorded_at timestamptz    NOT NULL DEFAULT '-infinity'
+    log         text COLLATE "C" PRIMARY KEY,
+    identity    uuid             NOT NULL,
+    up_to       bigint           NOT NULL DEFAULT 0,
+    gaps        int8multirange   NOT NULL DEFAULT '{}',
+    positions   bigint[]         NOT NULL DEFAULT '{}',
+    event_ids   uuid[]           NOT NULL DEFAULT '{}',
+    recorded_at timestamptz      NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 50);
-CREATE UNIQUE INDEX log_witness_one_row ON reactive_orch.log_witness ((true));
 
-INSERT INTO reactive_orch.log_witness (identity) SELECT s.identity FROM reactive_orch.log_source s;
+INSERT INTO reactive_orch.log_witness (log, identity) SELECT s.name, s.identity FROM reactive_orch.logs s;
 
 -- How far anybody has read this very log; 0 for nothing.
-CREATE FUNCTION reactive_orch.read_up_to() RETURNS bigint
+CREATE FUNCTION reactive_orch.read_up_to(in_log text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(max(c.position), 0)
     FROM reactive_orch.checkpoints c
-    JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection
-    WHERE p.log_identity = reactive_orch.log_identity()
+    JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.log = c.log
+    WHERE c.log = in_log AND p.log_identity = reactive_orch.log_identity(in_log)
 $$;
 
--- The first position at which the log is known to be another one than what its checkpoints have read; NULL for none, or
+-- The first position at which a log is known to be another one than what its checkpoints have read; NULL for none, or
 -- while nobody has read anything. Its end: positions up to there were drawn before and will be drawn again. Or an event
 -- that has come where there was none, or that is not the one that was there.
-CREATE FUNCTION reactive_orch.log_differs_at() RETURNS bigint
+CREATE FUNCTION reactive_orch.log_differs_at(in_log text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT least(
         (SELECT h.head + 1 WHERE h.head < greatest(w.up_to, r.read)),
         (SELECT min(e.global_position)
          FROM unnest(w.positions, w.event_ids) AS k(position, event_id)
-         JOIN reactive_orch.event_log e ON e.global_position = k.position
+         JOIN reactive_orch.event_log e ON e.log = in_log AND e.global_position = k.position
          WHERE e.event_id <> k.event_id),
         (SELECT min(l.position)
          FROM unnest(w.gaps) AS g(gap)
          CROSS JOIN LATERAL (SELECT e.global_position AS position FROM reactive_orch.event_log e
-                             WHERE e.global_position >= lower(g.gap) AND e.global_position < upper(g.gap)
+                             WHERE e.log = in_log AND e.global_position >= lower(g.gap)
+                               AND e.global_position < upper(g.gap)
                              ORDER BY e.global_position LIMIT 1) l))
-    FROM reactive_orch.log_source s
-    LEFT JOIN reactive_orch.log_witness w ON w.identity = s.identity
+    FROM reactive_orch.logs s
+    LEFT JOIN reactive_orch.log_witness w ON w.log = s.name AND w.identity = s.identity
     CROSS JOIN LATERAL (SELECT coalesce(pg_sequence_last_value(s.sequence), 0) AS head) h
-    CROSS JOIN (SELECT reactive_orch.read_up_to() AS read) r
-    WHERE r.read > 0
+    CROSS JOIN (SELECT reactive_orch.read_up_to(in_log) AS read) r
+    WHERE s.name = in_log AND r.read > 0
 $$;
 
--- Records the log as it is up to a settled position, but only if it is still what it was, and not as long as a record is
+-- Records a log as it is up to a settled position, but only if it is still what it was, and not as long as a record is
 -- younger than in_unless_within; whatever position is given, what is not settled is not recorded. Nor is anything by whoever
 -- reads from a snapshot that is older than this call, in which events may still be missing. While nobody has read anything,
 -- what was recorded before does not bind. Returns up to where the log is recorded then.
-CREATE FUNCTION reactive_orch.witness_log(in_settled bigint, in_unless_within interval) RETURNS bigint
+CREATE FUNCTION reactive_orch.witness_log(in_log text, in_settled bigint, in_unless_within interval) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    log    uuid := (SELECT s.identity FROM reactive_orch.log_source s);
-    was    reactive_orch.log_witness;
-    first  bigint;
+    present uuid := (SELECT s.identity FROM reactive_orch.logs s WHERE s.name = in_log);
+    was     reactive_orch.log_witness;
+    first   bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);  -- what a crash takes back is recorded again
-    in_settled := least(in_settled, reactive_orch.settled_end(), 9223372036854775806);  -- one more is a number, too
+    in_settled := least(in_settled, reactive_orch.settled_end(in_log), 9223372036854775806);  -- one more is a number, too
     SELECT w.* INTO was FROM reactive_orch.log_witness w
-    WHERE w.recorded_at NOT BETWEEN clock_timestamp() - in_unless_within AND clock_timestamp()
+    WHERE w.log = in_log AND w.recorded_at NOT BETWEEN clock_timestamp() - in_unless_within AND clock_timestamp()
     FOR UPDATE SKIP LOCKED;
     IF NOT FOUND OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
-       OR reactive_orch.log_differs_at() IS NOT NULL THEN
-        RETURN (SELECT w.up_to FROM reactive_orch.log_witness w);
+       OR reactive_orch.log_differs_at(in_log) IS NOT NULL THEN
+        RETURN (SELECT w.up_to FROM reactive_orch.log_witness w WHERE w.log = in_log);
     END IF;
-    IF was.identity <> log OR reactive_orch.read_up_to() = 0 THEN
+    IF was.identity <> present OR reactive_orch.read_up_to(in_log) = 0 THEN
         was.up_to := 0;
         was.gaps := '{}';
     ELSIF in_settled <= was.up_to THEN
@@ -434,52 +443,53 @@ BEGIN
     END IF;
 
     first := coalesce((SELECT e.global_position FROM reactive_orch.event_log e
-                       WHERE e.global_position > was.up_to AND e.global_position <= in_settled
+                       WHERE e.log = in_log AND e.global_position > was.up_to AND e.global_position <= in_settled
                        ORDER BY e.global_position DESC OFFSET 9999 LIMIT 1), was.up_to);
     was.gaps := was.gaps + coalesce((
         SELECT range_agg(int8range(r.before + 1, r.position))
         FROM (SELECT p.position, lag(p.position, 1, first) OVER (ORDER BY p.position) AS before
               FROM (SELECT e.global_position AS position FROM reactive_orch.event_log e
-                    WHERE e.global_position > first AND e.global_position <= in_settled
+                    WHERE e.log = in_log AND e.global_position > first AND e.global_position <= in_settled
                     UNION ALL SELECT in_settled + 1) p) r
         WHERE r.position > r.before + 1), '{}');
     UPDATE reactive_orch.log_witness w
-    SET identity = log, up_to = in_settled, recorded_at = clock_timestamp(),
+    SET identity = present, up_to = in_settled, recorded_at = clock_timestamp(),
         gaps = coalesce((SELECT range_agg(k.gap)
                          FROM (SELECT g.gap FROM unnest(was.gaps) AS g(gap) ORDER BY g.gap DESC LIMIT 100) k), '{}'),
         (positions, event_ids) = (
             SELECT coalesce(array_agg(k.global_position), '{}'), coalesce(array_agg(k.event_id), '{}')
             FROM (SELECT e.global_position, e.event_id FROM reactive_orch.event_log e
-                  WHERE e.global_position <= in_settled ORDER BY e.global_position DESC LIMIT 8) k);
+                  WHERE e.log = in_log AND e.global_position <= in_settled ORDER BY e.global_position DESC LIMIT 8) k)
+    WHERE w.log = in_log;
     RETURN in_settled;
 END
 $$;
 
--- If the log is not what its checkpoints have read, it counts as another one from now on, on which no checkpoint was made:
+-- If a log is not what its checkpoints have read, it counts as another one from now on, on which no checkpoint was made:
 -- numbers alone cannot tell that any more as soon as enough is written. Nothing happens otherwise, nor if that is known
 -- already, so anybody may call it.
-CREATE FUNCTION reactive_orch.renew_log_identity() RETURNS void
+CREATE FUNCTION reactive_orch.renew_log_identity(in_log text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE reactive_orch.log_source s SET identity = gen_random_uuid(), differs_at = reactive_orch.log_differs_at()
-    WHERE reactive_orch.log_differs_at() IS NOT NULL
+    UPDATE reactive_orch.logs s SET identity = gen_random_uuid(), differs_at = reactive_orch.log_differs_at(in_log)
+    WHERE s.name = in_log AND reactive_orch.log_differs_at(in_log) IS NOT NULL
 $$;
 
--- The end of the log, up to which a checkpoint may be set: while nobody is appending all of it, else as far as anybody has
+-- The end of a log, up to which a checkpoint may be set: while nobody is appending all of it, else as far as anybody has
 -- read this very log. The caller's own transaction counts among the writers.
-CREATE FUNCTION reactive_orch.settled_end() RETURNS bigint
+CREATE FUNCTION reactive_orch.settled_end(in_log text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     head bigint;
     read bigint;
 BEGIN
-    SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.log_source s;
+    SELECT coalesce(pg_sequence_last_value(s.sequence), 0) INTO head FROM reactive_orch.logs s WHERE s.name = in_log;
     IF NOT EXISTS (SELECT FROM pg_locks l
                    WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
                      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-                     AND l.relation = (SELECT s.relation::oid FROM reactive_orch.log_source s)) THEN
+                     AND l.relation = (SELECT s.relation::oid FROM reactive_orch.logs s WHERE s.name = in_log)) THEN
         RETURN head;
     END IF;
-    read := reactive_orch.read_up_to();
+    read := reactive_orch.read_up_to(in_log);
     RETURN CASE WHEN read <= head THEN read ELSE 0 END;
 END
 $$;
@@ -488,34 +498,35 @@ $$;
 -- are positions of. The epoch is raised, so that no batch begun before can commit, even when a position returns to an
 -- old value. position_to NULL keeps the positions; checkpoints that were deleted come back at position_to. The workers
 -- look at the epochs. Returns the number of partitions. Raises what is not a position: nobody reads behind it.
-CREATE FUNCTION reactive_orch.rewind(in_replica_set text, in_projection text, position_to bigint) RETURNS integer
+CREATE FUNCTION reactive_orch.rewind(
+    in_replica_set text, in_projection text, position_to bigint, in_log text DEFAULT 'events') RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    settled bigint := reactive_orch.settled_end();
-    width   integer := (SELECT s.partitions FROM reactive_orch.log_source s);
+    settled bigint := reactive_orch.settled_end(in_log);
+    width   integer := (SELECT s.partitions FROM reactive_orch.logs s WHERE s.name = in_log);
     present integer;
     last    bigint;
 BEGIN
-    PERFORM reactive_orch.renew_log_identity();  -- if nobody has noticed yet: this is the word that is asked for then
+    PERFORM reactive_orch.renew_log_identity(in_log);  -- if nobody has noticed yet: this is the word that is asked for then
     PERFORM FROM reactive_orch.checkpoints c
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
     ORDER BY c.partition FOR NO KEY UPDATE;
 
     UPDATE reactive_orch.projections p
     SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
-                                       WHERE c.replica_set = in_replica_set AND c.projection = in_projection)),
+                                       WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log)),
         filter = coalesce(p.proposed, p.filter), proposed = NULL,
-        log_identity = reactive_orch.log_identity()
-    WHERE p.replica_set = in_replica_set AND p.name = in_projection;
+        log_identity = reactive_orch.log_identity(in_log)
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
     END IF;
 
     SELECT count(*), max(c.position) INTO present, last FROM reactive_orch.checkpoints c
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.partition < width;
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log AND c.partition < width;
     IF position_to IS NULL AND (present < width OR last > (
-        SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.log_source s)) THEN
+        SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.logs s WHERE s.name = in_log)) THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('the positions of %L cannot be kept: %s of its %s checkpoints are there, the last at position %s',
                              in_projection, present, width, coalesce(last, 0)),
@@ -528,12 +539,12 @@ BEGIN
 
     UPDATE reactive_orch.checkpoints c SET position = coalesce(position_to, c.position), epoch = p.epoch
     FROM reactive_orch.projections p
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection
-      AND p.replica_set = in_replica_set AND p.name = in_projection;
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition, position, epoch)
-    SELECT in_replica_set, in_projection, g.partition, position_to, p.epoch
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
+      AND p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch)
+    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch
     FROM reactive_orch.projections p, generate_series(0, width - 1) AS g(partition)
-    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND position_to IS NOT NULL
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND position_to IS NOT NULL
     ON CONFLICT DO NOTHING;
 
     PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
@@ -543,9 +554,9 @@ $$;
 
 -- TRUNCATE ... RESTART IDENTITY, while nobody need be there to see it. Without RESTART the positions go on.
 CREATE FUNCTION reactive_orch.log_truncated() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM reactive_orch.renew_log_identity();
+    PERFORM reactive_orch.renew_log_identity(s.name) FROM reactive_orch.logs s WHERE s.relation::oid = TG_RELID;
     RETURN NULL;
 END
 $$;
@@ -556,13 +567,15 @@ FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.log_truncated();
 -- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the
 -- waiters' numbers, one for each row.
 CREATE FUNCTION reactive_orch.await_free(
-    in_waiters integer[], in_replica_sets text[], in_projections text[], in_partitions smallint[]) RETURNS integer[]
+    in_waiters integer[], in_replica_sets text[], in_projections text[], in_logs text[], in_partitions smallint[])
+RETURNS integer[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);  -- the locks end with the statement: nothing to flush
     BEGIN
         PERFORM FROM reactive_orch.checkpoints c
-        WHERE c.replica_set = in_replica_sets[1] AND c.projection = in_projections[1] AND c.partition = in_partitions[1]
+        WHERE c.replica_set = in_replica_sets[1] AND c.projection = in_projections[1] AND c.log = in_logs[1]
+          AND c.partition = in_partitions[1]
         FOR UPDATE;
     EXCEPTION WHEN lock_not_available THEN
         NULL;
@@ -570,16 +583,16 @@ BEGIN
     RETURN ARRAY(
         SELECT f.waiter
         FROM (SELECT w.waiter
-              FROM unnest(in_waiters, in_replica_sets, in_projections, in_partitions)
-                       AS w(waiter, replica_set, projection, partition)
-              JOIN reactive_orch.checkpoints c USING (replica_set, projection, partition)
+              FROM unnest(in_waiters, in_replica_sets, in_projections, in_logs, in_partitions)
+                       AS w(waiter, replica_set, projection, log, partition)
+              JOIN reactive_orch.checkpoints c USING (replica_set, projection, log, partition)
               FOR UPDATE OF c SKIP LOCKED) f
         UNION  -- and who waits for what is not there: it has to say so
         SELECT w.waiter
-        FROM unnest(in_waiters, in_replica_sets, in_projections, in_partitions)
-                 AS w(waiter, replica_set, projection, partition)
+        FROM unnest(in_waiters, in_replica_sets, in_projections, in_logs, in_partitions)
+                 AS w(waiter, replica_set, projection, log, partition)
         WHERE NOT EXISTS (SELECT FROM reactive_orch.checkpoints c WHERE c.replica_set = w.replica_set
-                          AND c.projection = w.projection AND c.partition = w.partition));
+                          AND c.projection = w.projection AND c.log = w.log AND c.partition = w.partition));
 END
 $$;
 
@@ -597,12 +610,14 @@ CREATE SEQUENCE reactive_orch.member_ids AS integer;
 CREATE FUNCTION reactive_orch.lock_namespace() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 1919906403 $$;  -- the bytes of "rorc"
 
+-- A member runs projections[i] on the log logs[i].
 CREATE TABLE reactive_orch.members (
     id            integer          PRIMARY KEY,
     replica_set   text COLLATE "C" NOT NULL,
     state         text COLLATE "C" NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'active', 'leaving')),
     name          text COLLATE "C" NOT NULL,
     projections   text[]           NOT NULL,
+    logs          text[]           NOT NULL CHECK (cardinality(logs) = cardinality(projections)),
     backend_pid   integer          NOT NULL,
     backend_start timestamptz      NOT NULL,
     heartbeat_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
@@ -645,19 +660,21 @@ CREATE TABLE reactive_orch.adoptions (
     FOREIGN KEY (replica_set, generation) REFERENCES reactive_orch.generations (replica_set, number) ON DELETE CASCADE
 );
 
--- owners[p + 1] is the member that handles partition p, 0 for nobody.
+-- owners[p + 1] is the member that handles partition p of the log for the projection, 0 for nobody.
 CREATE TABLE reactive_orch.assignments (
     replica_set text COLLATE "C" NOT NULL,
     projection  text COLLATE "C" NOT NULL,
+    log         text COLLATE "C" NOT NULL,
     owners      integer[]        NOT NULL,
-    PRIMARY KEY (replica_set, projection)
+    PRIMARY KEY (replica_set, projection, log)
 );
 
 -- The members, and the three signs that one is gone: it is leaving, it is dead, it is stale. The workers' core ranks them and
 -- says when they are to be trusted; here, and in change_generation, they are only looked at.
 -- Dead: its lock is free, and that proves it. It proves nothing while the server has started, or come back from a crash,
 -- after the member's recorded connection (every lock was lost then), nor while its process still has its tail connection:
--- it has lost one connection and is on its way back. A process that dies loses all of them at once.
+-- it has lost one connection and is on its way back. A process that dies loses all of them at once. The tail is that of a
+-- log in this database: it must be a connection to where the members are, and one that no statement keeps for long.
 CREATE VIEW reactive_orch.member_status AS
 SELECT m.*,
        l.pid IS NOT NULL                                      AS lock_held,
@@ -725,42 +742,51 @@ BEGIN
 END
 $$;
 
--- A worker's projections and their filters, before it joins. One whose recorded filter differs is refused: its
--- checkpoints say nothing about the events that the old filter left out. Returns the refused.
-CREATE FUNCTION reactive_orch.register_projections(in_replica_set text, in_names text[], in_filters text[])
-RETURNS text[]
+-- A worker's projections, the log that each reads, and their filters, before it joins. One whose recorded filter differs is
+-- refused: its checkpoints say nothing about the events that the old filter left out. Returns the refused.
+CREATE FUNCTION reactive_orch.register_projections(
+    in_replica_set text, in_names text[], in_logs text[], in_filters text[])
+RETURNS TABLE (projection text, log text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 BEGIN
     INSERT INTO reactive_orch.replica_sets (name) VALUES (in_replica_set) ON CONFLICT DO NOTHING;
     -- Checkpoints come with their projection and never later: who finds them deleted must not begin at 0 again.
     WITH added AS (
-        INSERT INTO reactive_orch.projections (replica_set, name, filter)
-        SELECT in_replica_set, w.name, w.filter::jsonb
-        FROM unnest(in_names, in_filters) AS w(name, filter) ORDER BY w.name COLLATE "C"
-        ON CONFLICT DO NOTHING RETURNING name, epoch
+        INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity)
+        SELECT in_replica_set, w.name, w.log, w.filter::jsonb, reactive_orch.log_identity(w.log)
+        FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)
+        ORDER BY w.name COLLATE "C", w.log COLLATE "C"
+        ON CONFLICT DO NOTHING RETURNING name, log, epoch
     )
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, partition, epoch)
-    SELECT in_replica_set, a.name, g.partition, a.epoch
-    FROM added a, generate_series(0, (SELECT s.partitions - 1 FROM reactive_orch.log_source s)) AS g(partition)
-    ORDER BY a.name, g.partition
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, epoch)
+    SELECT in_replica_set, a.name, a.log, g.partition, a.epoch
+    FROM added a JOIN reactive_orch.logs s ON s.name = a.log, generate_series(0, s.partitions - 1) AS g(partition)
+    ORDER BY a.name, a.log, g.partition
     ON CONFLICT DO NOTHING;
 
     -- Whoever comes with the recorded filter takes an older proposal back.
     UPDATE reactive_orch.projections p SET proposed = nullif(w.filter::jsonb, p.filter)
-    FROM unnest(in_names, in_filters) AS w(name, filter)
-    WHERE p.replica_set = in_replica_set AND p.name = w.name
+    FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)
+    WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log
       AND p.proposed IS DISTINCT FROM nullif(w.filter::jsonb, p.filter);
 
-    RETURN ARRAY(SELECT w.name FROM unnest(in_names, in_filters) AS w(name, filter)
-                 JOIN reactive_orch.projections p ON p.replica_set = in_replica_set AND p.name = w.name
-                 WHERE p.filter <> w.filter::jsonb ORDER BY w.name COLLATE "C");
+    RETURN QUERY
+    SELECT w.name, w.log FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)
+    JOIN reactive_orch.projections p ON p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log
+    WHERE p.filter <> w.filter::jsonb ORDER BY w.name COLLATE "C", w.log COLLATE "C";
 END
 $$;
 
 -- A running worker learns that a projection's filter is another one now: it stays for its others.
-CREATE FUNCTION reactive_orch.give_up_projection(in_member integer, in_name text, in_projection text) RETURNS void
+CREATE FUNCTION reactive_orch.give_up_projection(in_member integer, in_name text, in_projection text, in_log text)
+RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE reactive_orch.members m SET projections = array_remove(m.projections, in_projection)
+    UPDATE reactive_orch.members m
+    SET (projections, logs) = (
+        SELECT coalesce(array_agg(r.projection ORDER BY r.i), '{}'), coalesce(array_agg(r.log ORDER BY r.i), '{}')
+        FROM unnest(m.projections, m.logs) WITH ORDINALITY AS r(projection, log, i)
+        WHERE (r.projection, r.log) <> (in_projection, in_log))
     WHERE m.id = in_member AND m.name = in_name
 $$;
 
@@ -768,8 +794,8 @@ $$;
 -- without its lock is a dead member. Nobody is notified: the joiner makes the change that admits it, and the heartbeats
 -- of the others cover one that dies in between.
 CREATE FUNCTION reactive_orch.join_replica_set(
-    in_replica_set text, in_name text, in_projections text[], in_stale_after interval, in_known integer[],
-    in_drawn integer[])
+    in_replica_set text, in_name text, in_projections text[], in_logs text[], in_stale_after interval,
+    in_known integer[], in_drawn integer[])
 RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -788,8 +814,8 @@ BEGIN
     WHERE m.replica_set = in_replica_set AND m.name = in_name AND (m.id = ANY (in_known)) IS NOT TRUE AND m.state = 'active';
 
     PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), member);
-    INSERT INTO reactive_orch.members (id, replica_set, name, projections, backend_pid, backend_start, stale_after)
-    SELECT member, in_replica_set, in_name, in_projections, a.pid, a.backend_start, in_stale_after
+    INSERT INTO reactive_orch.members (id, replica_set, name, projections, logs, backend_pid, backend_start, stale_after)
+    SELECT member, in_replica_set, in_name, in_projections, in_logs, a.pid, a.backend_start, in_stale_after
     FROM pg_stat_get_activity(pg_backend_pid()) a;
     RETURN member;
 END
@@ -823,22 +849,26 @@ $$;
 
 -- The only writer of generations. Optimistic: whoever computed the change did so from generation in_after and holds no
 -- lock meanwhile; here, in one statement, it is checked again and written whole or not at all. NULL: read again.
--- in_owners has the owners of all in_projections one after the other; in_noticed_s is how long ago the initiator noticed
--- what this generation is about. A generation without members is complete as it is written. `overtaken`: the one
--- before was not complete.
+-- in_owners has the owners of in_projections[i] on in_logs[i] one after the other, as many each as that log has partitions;
+-- in_noticed_s is how long ago the initiator noticed what this generation is about. A generation without members is
+-- complete as it is written. `overtaken`: the one before was not complete.
 CREATE FUNCTION reactive_orch.change_generation(
     in_replica_set text, in_after bigint, in_reason text, in_subjects integer[], in_traceparent text,
-    in_admit integer[], in_remove integer[], in_projections text[], in_owners integer[], in_moved integer,
-    in_initiator integer, in_wake_source text, in_noticed_s float8,
+    in_admit integer[], in_remove integer[], in_projections text[], in_logs text[], in_owners integer[],
+    in_moved integer, in_initiator integer, in_wake_source text, in_noticed_s float8,
     OUT number bigint, OUT created_at timestamptz, OUT overtaken boolean)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    width   integer := (SELECT s.partitions FROM reactive_orch.log_source s);
     members integer[];
+    widths  integer[] := ARRAY(SELECT s.partitions
+                               FROM unnest(in_projections, in_logs) WITH ORDINALITY AS w(projection, log, i)
+                               LEFT JOIN reactive_orch.logs s ON s.name = w.log ORDER BY w.i);
 BEGIN
-    IF cardinality(in_owners) <> width * cardinality(in_projections) THEN
-        RAISE EXCEPTION 'each projection has % owners', width USING ERRCODE = 'invalid_parameter_value';
+    IF array_position(widths, NULL) IS NOT NULL
+       OR cardinality(in_owners) <> (SELECT coalesce(sum(w), 0) FROM unnest(widths) AS w) THEN
+        RAISE EXCEPTION 'the owners must be as many as the partitions, which are %', widths
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM FROM reactive_orch.replica_sets r
     WHERE r.name = in_replica_set AND r.generation = in_after FOR NO KEY UPDATE;
@@ -859,10 +889,11 @@ BEGIN
     UPDATE reactive_orch.members m SET state = 'active' WHERE m.id = ANY (in_admit);
     UPDATE reactive_orch.replica_sets r SET generation = in_after + 1 WHERE r.name = in_replica_set;
 
-    INSERT INTO reactive_orch.assignments (replica_set, projection, owners)
-    SELECT in_replica_set, p.name, in_owners[(p.i - 1) * width + 1 : p.i * width]
-    FROM unnest(in_projections) WITH ORDINALITY AS p(name, i)
-    ON CONFLICT (replica_set, projection) DO UPDATE SET owners = excluded.owners;
+    INSERT INTO reactive_orch.assignments (replica_set, projection, log, owners)
+    SELECT in_replica_set, w.projection, w.log, in_owners[w.last - w.width + 1 : w.last]
+    FROM (SELECT p.projection, p.log, p.width, sum(p.width) OVER (ORDER BY p.i) AS last
+          FROM unnest(in_projections, in_logs, widths) WITH ORDINALITY AS p(projection, log, width, i)) w
+    ON CONFLICT (replica_set, projection, log) DO UPDATE SET owners = excluded.owners;
 
     members := ARRAY(SELECT m.id FROM reactive_orch.members m
                      WHERE m.replica_set = in_replica_set AND m.state <> 'waiting' ORDER BY m.id);

@@ -50,7 +50,7 @@ class Lane:
     def __init__(self, scope: Scope, cache: WindowCache) -> None:
         """Start without partitions."""
         self._scope = scope
-        self.progress = Progress(scope.config.batch_events, scope.partitions_total, scope.database.incarnation)
+        self.progress = Progress(scope.config.batch_events, scope.follower.log.partitions, scope.database.incarnation)
         self.wakeup = Wakeup()
         self.in_hand = InHand(scope)
         self.events_handled = 0
@@ -164,7 +164,7 @@ class Lane:
         scope = self._scope
         async with (
             scope.database.processing(self.progress.incarnation) as connection,
-            checkpoints.Batches(connection, scope.replica_set, scope.projection.name) as batches,
+            checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
             while fetched is not None and self.remembers:
                 self._reading.read_ahead(tasks, fetched)

@@ -33,7 +33,7 @@ class Reading:
         self._failures = failures
         self._pace = pace
         self._subject, self._emit = scope.subject, scope.watchers.emit
-        self._prefetcher = Prefetcher(scope.database, scope.projection.filter, cache, self._subject, self._emit)
+        self._prefetcher = Prefetcher(scope.follower, scope.projection.filter, cache, self._subject, self._emit)
         self._cut_off_again = Backoff(0.001, 1.0)
 
     @property

@@ -21,7 +21,7 @@ from reactive_orch.runtime.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from reactive_orch.model import Partition
+    from reactive_orch.model import Partition, Subscription
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.database import Database
 
@@ -31,7 +31,7 @@ QUICK_S = 0.02
 
 class _Wait(NamedTuple):
     replica_set: str
-    projection: str
+    subscription: Subscription
     partitions: frozenset[Partition]
 
 
@@ -48,13 +48,15 @@ class RowWait:
         self._pause = Backoff(0.002, 0.25)
         self._in_vain = False
 
-    def set(self, wakeup: Wakeup, replica_set: str, projection: str, partitions: frozenset[Partition]) -> None:
+    def set(
+        self, wakeup: Wakeup, replica_set: str, subscription: Subscription, partitions: frozenset[Partition]
+    ) -> None:
         """Set the wake-up once, when any of these rows is free; without partitions: not any more."""
         told = self._told.pop(wakeup, None)
         if not partitions:
             self._waits.pop(wakeup, None)
             return
-        self._waits[wakeup] = wait = _Wait(replica_set, projection, partitions)
+        self._waits[wakeup] = wait = _Wait(replica_set, subscription, partitions)
         self._in_vain |= wait == told  # it was free, and could not be loaded
         self._more.set()
 
@@ -74,7 +76,11 @@ class RowWait:
 
     async def _slice(self, waits: Collection[tuple[Wakeup, _Wait]]) -> None:
         began = time.monotonic()
-        rows = [(n, wait[0], wait[1], p) for n, (_, wait) in enumerate(waits) for p in sorted(wait.partitions)]
+        rows = [
+            (n, wait.replica_set, wait.subscription, p)
+            for n, (_, wait) in enumerate(waits)
+            for p in sorted(wait.partitions)
+        ]
         async with self._database.coordination() as connection:
             free = await checkpoints.await_free(connection, rows)
         self._in_vain = not free and time.monotonic() - began < QUICK_S

@@ -1,4 +1,4 @@
-"""A runner: one projection on one worker, its assigned partitions dealt to lanes.
+"""A runner: one subscription on one worker, its assigned partitions dealt to lanes.
 
 Level-triggered: `assigned` says what it should hold, and each round lets go of what it should not and loads what
 it lacks: the free checkpoints first, then the others, each as its holder ends. Partitions that stay never notice.
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Checkpoint, Partition, Position
+    from reactive_orch.model import Checkpoint, Partition, Position, Subscription
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
 
 class Runner:
-    """Runs one projection on one worker."""
+    """Runs one projection, on one log, for one worker."""
 
     def __init__(self, scope: Scope, caches: Sequence[WindowCache]) -> None:
         """Start without partitions. `scope.changed` is called when it may have been reconciled."""
@@ -50,9 +50,9 @@ class Runner:
         self._row_awaited: tuple[float, Partition] | None = None
 
     @property
-    def name(self) -> str:
-        """The projection's name."""
-        return self._scope.projection.name
+    def subscription(self) -> Subscription:
+        """What it runs."""
+        return self._scope.subscription
 
     @property
     def reconciled(self) -> bool:
@@ -129,12 +129,12 @@ class Runner:
         async with self._scope.database.coordination(incarnation) as connection:
             gained = await checkpoints.load_free(connection, self._scope.replica_set, self._scope.projection, missing)
             if not gained:  # held by others, or not there any more
-                await checkpoints.demand_complete(connection, self._scope.replica_set, [self.name])
+                await checkpoints.demand_complete(connection, self._scope.replica_set, [self.subscription])
         self._deal(gained, incarnation)
 
     def _await_free(self, locked: frozenset[Partition]) -> None:
         """Look again when one of these rows is free: what is free already does not wait with them."""
-        self._scope.node.row_wait.set(self.wakeup, self._scope.replica_set, self.name, locked)
+        self._scope.node.row_wait.set(self.wakeup, self._scope.replica_set, self.subscription, locked)
         if locked:
             self._row_awaited = self._row_awaited or (time.monotonic(), min(locked))
         elif self._row_awaited is not None:

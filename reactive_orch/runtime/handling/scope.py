@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.config import Config
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Projection, Swap
+    from reactive_orch.model import Projection, Subscription, Swap
     from reactive_orch.model.reports import Watchers
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.interruptions import Interruptions
@@ -39,7 +39,12 @@ class Scope:
     @property
     def subject(self) -> Subject:
         """What is told of it is about."""
-        return Subject(self.replica_set, self.projection.name)
+        return Subject(self.replica_set, *self.subscription)
+
+    @property
+    def subscription(self) -> Subscription:
+        """What it runs."""
+        return self.projection.subscription
 
     @property
     def watchers(self) -> Watchers:
@@ -53,18 +58,13 @@ class Scope:
 
     @property
     def database(self) -> Database:
-        """The database of log and checkpoints."""
+        """The database of the checkpoints."""
         return self.node.database
 
     @property
     def follower(self) -> LogFollower:
-        """The settled end of the log."""
-        return self.node.follower
-
-    @property
-    def partitions_total(self) -> int:
-        """Into how many partitions the log is divided."""
-        return self.node.partitions_total
+        """The settled end of the log that it reads."""
+        return self.node.logs[self.projection.log]
 
     async def save(self, swaps: Sequence[Swap], incarnation: Incarnation) -> None:
         """Move checkpoints over stretches without events, as read in this incarnation.
@@ -73,4 +73,4 @@ class Scope:
         """
         if swaps:
             async with self.database.coordination(incarnation) as connection:
-                await checkpoints.save(connection, self.replica_set, self.projection.name, swaps)
+                await checkpoints.save(connection, self.replica_set, self.subscription, swaps)

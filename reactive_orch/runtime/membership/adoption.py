@@ -20,7 +20,7 @@ from reactive_orch.postgres import membership
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Turn, Written
+    from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Subscription, Turn, Written
     from reactive_orch.model.reports import Emit, Watchers
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.runners import Runners
@@ -77,7 +77,7 @@ class Adoption:
         """It was acknowledged before: there is nothing to tell."""
         self._acknowledging: tuple[int, Acknowledged] | None = None
         self.generation, self.incarnation = snapshot.generation, snapshot.incarnation
-        self.due: Mapping[str, frozenset[Partition]] = core.assigned_to(snapshot, turn.member)
+        self.due: Mapping[Subscription, frozenset[Partition]] = core.assigned_to(snapshot, turn.member)
         self.done = False
         """Nothing is left to do of it."""
         before, after = _pairs(runners.held), _pairs(self.due)
@@ -138,5 +138,5 @@ class Adoption:
         return self._acknowledging is not None and self._acknowledging[1].completed_at is not None
 
 
-def _pairs(by_projection: Mapping[str, Iterable[Partition]]) -> set[tuple[str, Partition]]:
-    return {(name, partition) for name, partitions in by_projection.items() for partition in partitions}
+def _pairs(held: Mapping[Subscription, Iterable[Partition]]) -> set[tuple[Subscription, Partition]]:
+    return {(subscription, partition) for subscription, partitions in held.items() for partition in partitions}

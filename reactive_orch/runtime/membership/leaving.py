@@ -41,13 +41,10 @@ _AWAY = (Unavailable, Superseded, ConfigError)
 class Departures:
     """The members of a process whose workers have ended."""
 
-    def __init__(
-        self, database: Database, session: Session, partitions_total: Callable[[], int], watchers: Watchers
-    ) -> None:
+    def __init__(self, database: Database, session: Session, watchers: Watchers) -> None:
         """Start with none."""
         self._database = database
         self._session = session
-        self._partitions_total = partitions_total
         self._watchers = watchers
         self.left: Callable[[BaseException | None], object] = lambda _: None
         """Called when one has been removed, or is to be; with the failure that ended its worker, if any."""
@@ -102,5 +99,5 @@ class Departures:
     async def _write(self, connection: AnyConnection, turn: Turn, snapshot: Snapshot) -> bool:
         turn.observed_ns = time.time_ns()
         self._watchers.emit(Looked(turn))
-        new = core.plan_change(snapshot, self._partitions_total(), trust=False, watched_s=0.0)
+        new = core.plan_change(snapshot, trust=False, watched_s=0.0)
         return new is not None and await write_generation(connection, turn, snapshot, new, self._watchers) is not None

@@ -16,7 +16,7 @@ from reactive_orch.runtime.interruptions import passing_over
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import Member, MemberId, Projection
+    from reactive_orch.model import Member, MemberId, Projection, Subscription
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
@@ -42,9 +42,9 @@ async def register(
     Raises ConfigError when none is left, as all are recorded with another filter, and when checkpoints were deleted.
     """
     refused = await _refused(node, replica_set, projections, interruptions)
-    for name in sorted(refused):
-        node.watchers.emit(ProjectionRefused(Subject(replica_set, name)))
-    accepted = [projection for projection in projections if projection.name not in refused]
+    for subscription in sorted(refused):
+        node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
+    accepted = [projection for projection in projections if projection.subscription not in refused]
     if not accepted:
         raise ConfigError(nothing_left(refused))
     if not node.warm:
@@ -67,7 +67,7 @@ async def _warm_up(node: Node, replica_set: str, projection: Projection) -> None
     ):
         await checkpoints.load_free(one, replica_set, projection, ())
         await checkpoints.load_free(other, replica_set, projection, ())
-        await windows.read_window(reader, nowhere, projection.filter)
+        await windows.read_window(reader, projection.log, nowhere, projection.filter)
 
 
 async def register_unless(
@@ -97,14 +97,14 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Run
     In the database first, and by what stands there: what the others believe that this member runs must be handled.
     Raises ConfigError when none is left.
     """
-    refused = me.projections - runners.wanted
-    for name in sorted(refused):
+    refused = me.subscriptions - runners.wanted
+    for subscription in sorted(refused):
         async with node.database.coordination() as connection:
-            await membership.give_up(connection, me, name)
-        if name in runners.by_name:
-            node.watchers.emit(ProjectionRefused(Subject(replica_set, name)))
-            runners.give_up(name)
-    if refused and not runners.by_name:
+            await membership.give_up(connection, me, subscription)
+        if subscription in runners.by_subscription:
+            node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
+            runners.give_up(subscription)
+    if refused and not runners.by_subscription:
         raise ConfigError(nothing_left(refused))
     return bool(refused)
 
@@ -115,15 +115,16 @@ async def ask_to_leave(node: Node, me: MemberId) -> None:
         await membership.leave(connection, me, node.label)
 
 
-def nothing_left(refused: frozenset[str]) -> str:
+def nothing_left(refused: frozenset[Subscription]) -> str:
     """Return what a worker says that may run none of its projections."""
-    return f"no projection left to run: {', '.join(sorted(refused))} recorded with another filter (see rewind)"
+    names = ", ".join(sorted(each.projection for each in refused))
+    return f"no projection left to run: {names} recorded with another filter (see rewind)"
 
 
 async def _refused(
     node: Node, replica_set: str, projections: Sequence[Projection], interruptions: Interruptions
-) -> frozenset[str]:
-    wanted = {projection.name: projection.filter for projection in projections}
+) -> frozenset[Subscription]:
+    wanted = {projection.subscription: projection.filter for projection in projections}
     backoff = Backoff(0.05, 5.0)
     while True:
         try:

@@ -23,7 +23,7 @@ from reactive_orch.postgres.faults import is_stale, translated
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-    from reactive_orch.model import MemberId
+    from reactive_orch.model import MemberId, Subscription
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
 
@@ -190,7 +190,7 @@ class Session:
                     await connection.close(timeout=CLEANUP_TIMEOUT_S / 2)
             connection.terminate()
 
-    async def join(self, replica_set: str, projections: Collection[str], stale_after_s: float) -> MemberId:
+    async def join(self, replica_set: str, subscriptions: Collection[Subscription], stale_after_s: float) -> MemberId:
         """Take a new member's lock and write its waiting row. Raises Unavailable while there is no connection."""
         async with self._alone() as connection:
             # Shielded: a member whose row is written and whose id nobody knows would be waited for by all.
@@ -199,7 +199,7 @@ class Session:
                     connection,
                     replica_set,
                     self._database.label,
-                    projections,
+                    subscriptions,
                     stale_after_s,
                     self.members,
                     self._drawn,

@@ -10,9 +10,9 @@ import anyio
 from reactive_orch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from reactive_orch.model import Position
+    from reactive_orch.model import LogName, Position
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.reading.follower import LogFollower
 
@@ -39,7 +39,7 @@ class Shutdown:
         self._began_at = 0.0
         self._since: float | None = None
         self._away_since: float | None = None
-        self._target: tuple[int, Position] | None = None
+        self._target: tuple[int, Mapping[LogName, Position]] | None = None
 
     @property
     def begun(self) -> bool:
@@ -70,15 +70,18 @@ class Shutdown:
             with anyio.move_on_after(seconds):
                 await self.asked.wait()
 
-    def is_due(self, follower: LogFollower, incarnation: int, runners: Runners) -> bool:
+    def is_due(self, followers: Mapping[LogName, LogFollower], incarnation: int, runners: Runners) -> bool:
         """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked.
 
         First of this incarnation of the database: another one may not have what was settled in the one before.
         """
-        settled = follower.settled_since(self._began_at)
-        if self.begun or not self.until_idle or settled is None:
+        if self.begun or not self.until_idle:
             return False
         if self._target is None or self._target[0] != incarnation:
+            found = {log: followers[log].settled_since(self._began_at) for log in runners.logs}
+            settled = {log: position for log, position in found.items() if position is not None}
+            if len(settled) < len(found):
+                return False
             self._target = (incarnation, settled)
         return runners.reconciled and runners.have_read_to(self._target[1])
 

@@ -122,7 +122,7 @@ class Membership:
 
     def _is_over(self) -> bool:
         adopted = self.adopting.present is not None and not self.adopting.open
-        if adopted and self._shutdown.is_due(self._node.follower, self._node.database.incarnation, self._runners):
+        if adopted and self._shutdown.is_due(self._node.logs, self._node.database.incarnation, self._runners):
             self._shutdown.asked.set()
             self.wakeup.set("stop")
         return self._shutdown.is_over(self._runners, left=self.member is None)
@@ -156,7 +156,8 @@ class Membership:
         self._emit(Looked(turn))
         self._shutdown.note(reached=True)
         self.snapshot = snapshot
-        self._node.follower.readers = max(len(snapshot.members), 1)
+        for follower in self._node.logs.values():
+            follower.readers = max(len(snapshot.members), 1)
         if snapshot.complete:
             self.adopting.complete = snapshot.generation
         return snapshot
@@ -167,7 +168,6 @@ class Membership:
             member=self.member,
             name=self._node.label,
             stopping=self._shutdown.begun,
-            partitions=self._node.partitions_total,
             trusts=self._node.session.trusts,
             watched_s=self._node.session.watched_s,
         )
@@ -199,7 +199,7 @@ class Membership:
     async def _join(self) -> None:
         self.note(Happened.ASKED_TO_JOIN)
         self.member = await self._node.session.join(
-            self._replica_set, self._runners.by_name.keys(), self._node.config.stale_after_s
+            self._replica_set, self._runners.by_subscription.keys(), self._node.config.stale_after_s
         )
         self._emit(JoinAsked(self._replica_set))
 

@@ -1,4 +1,4 @@
-"""The settled end of the log, followed by one task per process for all its lanes (protocol 2.1, 6.3).
+"""The settled end of a log, followed by one task per process for all lanes that read it (protocol 2.1, 6.3).
 
 Looks only when somebody waits for more and something rang (or a fallback time has passed); while writers hold the
 frontier it looks again in 1 to 20 ms. Everything it knows belongs to one incarnation of the database: after any lost
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import LogState, Position
+    from reactive_orch.model import Log, LogState, Position
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
@@ -39,19 +39,20 @@ LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 class LogFollower:
     """How far the log may be read."""
 
-    def __init__(self, database: Database, listening: Callable[[], bool], emit: Emit) -> None:
+    def __init__(self, log: Log, database: Database, listening: Callable[[], bool], emit: Emit) -> None:
         """Prepare; `run` follows the log. `listening` tells whether notifications arrive."""
+        self.log = log
+        self.database = database
         self.wakeup = Wakeup()
         """Set by whatever says that there is something to see."""
         self.readers = 1
         """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
         self.interruptions = Interruptions(emit)
-        self._database = database
         self._emit = emit
         self._waiters = Waiters()
-        self._ringing = Ringing(self.wakeup, listening, emit)
-        self._hold = HoldWatch(emit)
-        self._rules = LogRules()
+        self._ringing = Ringing(log.name, self.wakeup, listening, emit)
+        self._hold = HoldWatch(log.name, emit)
+        self._rules = LogRules(log.name)
         self._frontier = Frontier()
         self._known = False
         """The frontier has been looked at in its incarnation."""
@@ -76,7 +77,7 @@ class LogFollower:
     @property
     def settled(self) -> Position | None:
         """Every position up to here may be read; None while nothing is known of this incarnation."""
-        return self.settled_in(self._database.incarnation)
+        return self.settled_in(self.database.incarnation)
 
     def settled_in(self, incarnation: Incarnation) -> Position | None:
         """Return the same of this incarnation; None while nothing is known of it, or nothing is any more."""
@@ -105,7 +106,7 @@ class LogFollower:
         backoff = Backoff(0.05, 5.0)
         while True:
             try:
-                connection = await self._database.connect("tail")
+                connection = await self.database.connect("tail")
             except Unavailable as error:
                 self.interruptions.note("tail", error)
                 await anyio.sleep(backoff.next_s())
@@ -114,7 +115,7 @@ class LogFollower:
                 await self._follow(connection, backoff)
             except (Unavailable, Superseded) as error:
                 self.interruptions.note("tail", error)
-                self._database.give_up(connection, error)
+                self.database.give_up(connection, error)
                 self._emit(ConnectionLost("tail"))
                 await anyio.sleep(backoff.next_s())
             finally:
@@ -126,12 +127,12 @@ class LogFollower:
         incarnation = connection.marks.incarnation
         await self._begin(connection)
         looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)
-        while incarnation == self._database.incarnation:
+        while incarnation == self.database.incarnation:
             backoff.reset()
             self.interruptions.over()
             asleep, before = self._ringing.armed and not self._frontier.waiting, self._frontier.settled
             await self._wait(connection, looked_again)
-            self._emit(FollowerWoke(self.wakeup.source))
+            self._emit(FollowerWoke(self.log.name, self.wakeup.source))
             await self._look(connection)
             if asleep and self._frontier.settled > before:
                 self._ringing.found()
@@ -182,7 +183,7 @@ class LogFollower:
         before = self._frontier.settled
         look, frontier = await self._observe(connection)
         if frontier.waiting:
-            frontier = frontier.extend(await log.run_end(connection, frontier.settled, look.head))
+            frontier = frontier.extend(await log.run_end(connection, self.log.name, frontier.settled, look.head))
         self._frontier = frontier
         self._ringing.saw(look)
         if frontier.settled > before or not frontier.waiting:
@@ -195,7 +196,7 @@ class LogFollower:
             await self._hold.look(connection, frontier.settled)
 
     async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Frontier]:
-        look = await log.observe(connection)
+        look = await log.observe(connection, self.log.name)
         if look.flaw is not None:
             await self._check(connection)
             raise UnsafeLog(log_check.of_flaw(look.flaw))
@@ -204,5 +205,5 @@ class LogFollower:
             seen = Observation(look.head, holders, prepared, connection.marks.incarnation)
             return look, self._frontier.observe(seen)
         except UnsafeLog:
-            await log_check.renew_identity(connection)
+            await log_check.renew_identity(connection, self.log.name)
             raise

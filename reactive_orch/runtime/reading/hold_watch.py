@@ -9,7 +9,7 @@ from reactive_orch.model.reports import FrontierHeld, FrontierReleased
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
-    from reactive_orch.model import Blocker, Position
+    from reactive_orch.model import Blocker, LogName, Position
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
 
@@ -20,8 +20,9 @@ HELD_AFTER_S, HELD_REPEAT_S = 1.0, 30.0
 class HoldWatch:
     """The writers that the frontier waits for."""
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, log: LogName, emit: Emit) -> None:
         """Start without any."""
+        self._log = log
         self._emit = emit
         self._holders: list[Blocker] = []
         self._since: float | None = None
@@ -39,13 +40,13 @@ class HoldWatch:
             self._since, self._report_at = now, now + HELD_AFTER_S
         elif now >= self._report_at:
             self._report_at = now + HELD_REPEAT_S
-            self._holders = await log.blockers(connection)
-            self._emit(FrontierHeld(settled, self._holders))
+            self._holders = await log.blockers(connection, self._log)
+            self._emit(FrontierHeld(self._log, settled, self._holders))
 
     def released(self, settled: Position) -> None:
         """Note that the frontier has come to this position; tell of it if it was held for long."""
         if self.held_s > HELD_AFTER_S:
-            self._emit(FrontierReleased(settled, self._holders, self.held_s))
+            self._emit(FrontierReleased(self._log, settled, self._holders, self.held_s))
         self.forget()
 
     def forget(self) -> None:

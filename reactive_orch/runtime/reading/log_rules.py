@@ -10,7 +10,7 @@ from reactive_orch.errors import ReactiveOrchError, UnsafeLog
 from reactive_orch.postgres import log_check
 
 if TYPE_CHECKING:
-    from reactive_orch.model import LogState, Position
+    from reactive_orch.model import LogName, LogState, Position
     from reactive_orch.postgres.connection import BatchConnection
 
 CHECK_EVERY_S = 2.0
@@ -20,8 +20,9 @@ CHECK_EVERY_S = 2.0
 class LogRules:
     """When they were looked at, and up to where the log has been recorded."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: LogName) -> None:
         """Start with a look that is due."""
+        self._log = log
         self._due_at = 0.0
         self._recorded: Position = 0
 
@@ -36,7 +37,7 @@ class LogRules:
         Raises UnsafeLog.
         """
         try:
-            state = await log_check.check(connection)
+            state = await log_check.check(connection, self._log)
         except UnsafeLog:
             # What was hidden from this worker since the last check stands in the record as a gap, and will differ.
             with contextlib.suppress(ReactiveOrchError):
@@ -50,4 +51,4 @@ class LogRules:
 
     async def record(self, connection: BatchConnection, settled: Position, *, unless_within_s: float = 0.0) -> None:
         """Have the log recorded as it is: by one of its readers, every few seconds, while it grows."""
-        self._recorded = await log_check.witness(connection, settled, unless_within_s)
+        self._recorded = await log_check.witness(connection, self._log, settled, unless_within_s)

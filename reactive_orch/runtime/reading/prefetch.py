@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Filter, Position, Window
     from reactive_orch.model.reports import Emit, Subject
-    from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.reading.follower import LogFollower
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
 
 class Prefetcher:
     """The windows of one lane."""
 
-    def __init__(self, database: Database, wanted: Filter, cache: WindowCache, subject: Subject, emit: Emit) -> None:
+    def __init__(self, follower: LogFollower, wanted: Filter, cache: WindowCache, subject: Subject, emit: Emit) -> None:
         """Fetch nothing yet. `subject` is what is read for."""
-        self._database = database
+        self._database = follower.database
+        self._log = follower.log.name
         self._wanted = wanted
         self._cache = cache
         self._subject, self._emit = subject, emit
@@ -66,7 +67,7 @@ class Prefetcher:
         end = fetched.end
         with passing_over(self._emit, "lane", Superseded, of=self._subject):
             async with self._database.coordination(fetched.window.incarnation) as connection:
-                following = await windows.next_position(connection, end, settled)
+                following = await windows.next_position(connection, self._log, end, settled)
             end = settled if following is None else following - 1
         return replace(fetched, end=end)
 
@@ -110,7 +111,7 @@ class Prefetcher:
         async with self._database.processing(fetch.window.incarnation) as connection:
             fetch.under_way = True
             began = time.perf_counter()
-            found = await windows.read_window(connection, fetch.window, self._wanted)
+            found = await windows.read_window(connection, self._log, fetch.window, self._wanted)
             self._emit(WindowRead(self._subject, time.perf_counter() - began))
             return found
 

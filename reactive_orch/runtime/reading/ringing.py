@@ -13,6 +13,7 @@ from reactive_orch.postgres import log
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reactive_orch.model import LogName
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.log import Look
@@ -32,8 +33,9 @@ MISSED_TIMES = 2
 class Ringing:
     """The bell, as one process has left it."""
 
-    def __init__(self, wakeup: Wakeup, listening: Callable[[], bool], emit: Emit) -> None:
+    def __init__(self, log: LogName, wakeup: Wakeup, listening: Callable[[], bool], emit: Emit) -> None:
         """Start as if it was armed. `wakeup` is set by a notification; `listening` tells whether those arrive."""
+        self._log = log
         self._wakeup = wakeup
         self._listening = listening
         self._emit = emit
@@ -67,7 +69,7 @@ class Ringing:
     async def sleep(self, connection: BatchConnection) -> None:
         """Wait for the bell: armed first, then looked once more, or else an event in between would ring for nobody."""
         if self._armed_until_s - time.monotonic() < ARMED_S / 2:
-            self._note_silence(await log.arm(connection, ARMED_S))
+            self._note_silence(await log.arm(connection, self._log, ARMED_S))
             self._armed_until_s = time.monotonic() + ARMED_S
         else:
             poll_s = POLL_S if self._listening() and self._silence is None else POLL_DEAF_S
@@ -85,13 +87,13 @@ class Ringing:
         """Let writers ring no more, if this process has asked them to."""
         if self._armed_until_s:
             self._armed_until_s = 0.0
-            await log.arm(connection, 0)
+            await log.arm(connection, self._log, 0)
 
     def _note_silence(self, silence: str | None) -> None:
         """Tell why nobody rings when that begins, and when it ends; what was missed until then is no sign any more."""
         if silence is not None and silence != self._silence:
-            self._emit(RingingStopped(silence, POLL_DEAF_S))
+            self._emit(RingingStopped(self._log, silence, POLL_DEAF_S))
         if silence is None and self._silence is not None:
-            self._emit(RingingResumed())
+            self._emit(RingingResumed(self._log))
             self._missed = 0
         self._silence = silence

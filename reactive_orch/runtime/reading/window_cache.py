@@ -18,7 +18,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from reactive_orch.model import Event, Position, Projection, Window
+    from reactive_orch.model import Event, Position, Projection, Subscription, Window
 
 WINDOWS_KEPT = 8
 """How far, in windows, a lane may be behind another and still share what that one reads. Lanes drift: five projections
@@ -96,14 +96,14 @@ class WindowCache:
             self._last.popleft()
 
 
-def caches_of(projections: Iterable[Projection]) -> Mapping[str, Sequence[WindowCache]]:
-    """Return each projection's caches by its name: one for each of its lanes, and the last for its catch-up lane.
+def caches_of(projections: Iterable[Projection]) -> Mapping[Subscription, Sequence[WindowCache]]:
+    """Return each projection's caches: one for each of its lanes, and the last for its catch-up lane.
 
-    Projections with the same filter and as many lanes have the same caches: lanes of the same number get the same
-    partitions.
+    Projections of the same log with the same filter and as many lanes have the same caches: lanes of the same number
+    get the same partitions.
     """
-    kinds = {projection.name: (projection.filter, projection.concurrency) for projection in projections}
+    kinds = {each.subscription: (each.log, each.filter, each.concurrency) for each in projections}
     sharers = Counter(kinds.values())
-    each = BYTES_KEPT // max(sum(lanes + 1 for _, lanes in sharers), 1)
-    shared = {kind: [WindowCache(sharers[kind], each) for _ in range(kind[1] + 1)] for kind in sharers}
-    return {name: shared[kind] for name, kind in kinds.items()}
+    bytes_kept = BYTES_KEPT // max(sum(lanes + 1 for *_, lanes in sharers), 1)
+    shared = {kind: [WindowCache(sharers[kind], bytes_kept) for _ in range(kind[-1] + 1)] for kind in sharers}
+    return {subscription: shared[kind] for subscription, kind in kinds.items()}

@@ -14,7 +14,7 @@ from reactive_orch.telemetry.spans.tracer import SpanData
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from reactive_orch.model import MemberId, Partition
+    from reactive_orch.model import MemberId, Partition, Subscription
     from reactive_orch.model.reports import AdoptionEnded, Expelled, GenerationCompleted, Left, Report
     from reactive_orch.telemetry.span_names import SpanKind
 
@@ -135,9 +135,9 @@ def _steps(report: AdoptionEnded) -> Iterator[tuple[SpanKind, int, int, dict[str
         yield s.ACKNOWLEDGE, report.acknowledging[0], report.ended_ns, SQL
 
 
-def ranges(held: Mapping[str, Iterable[Partition]]) -> str:
+def ranges(held: Mapping[Subscription, Iterable[Partition]]) -> str:
     """Return partitions by projection in short: `sales:0-7,12 search:3`."""
-    return " ".join(f"{name}:{_runs(sorted(partitions))}" for name, partitions in sorted(held.items()))
+    return " ".join(f"{each.projection}:{_runs(sorted(partitions))}" for each, partitions in sorted(held.items()))
 
 
 def _runs(numbers: list[int]) -> str:

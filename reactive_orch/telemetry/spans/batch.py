@@ -111,7 +111,7 @@ def _start(  # noqa: PLR0913, PLR0917 - what a span has
         "messaging.system": "reactive_orch",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
-        "messaging.destination.name": "events",
+        "messaging.destination.name": subject.log,
         "messaging.consumer.group.name": subject.projection,
         "reactive_orch.replica_set": subject.replica_set,
         **more,

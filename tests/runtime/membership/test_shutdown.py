@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from reactive_orch.errors import ConfigError
+from reactive_orch.model import OWN_LOG
 from reactive_orch.runtime.membership import shutdown
 from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S, Shutdown
 
 if TYPE_CHECKING:
-    from reactive_orch.model import Position
+    from collections.abc import Mapping
+
+    from reactive_orch.model import LogName, Position
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.reading.follower import LogFollower
 
@@ -35,9 +38,11 @@ class Work:
 
     reconciled: bool = True
     read_to: Position = 0
+    logs: frozenset[LogName] = frozenset([OWN_LOG])
 
-    def have_read_to(self, position: Position) -> bool:
-        return self.read_to >= position
+    def have_read_to(self, positions: Mapping[LogName, Position]) -> bool:
+        assert positions.keys() == self.logs
+        return self.read_to >= max(positions.values())
 
 
 @dataclass
@@ -64,8 +69,9 @@ def begun(*, until_idle: bool = False) -> Shutdown:
     return ending
 
 
-def due(ending: Shutdown, log: Log, work: Work, incarnation: int = 1) -> bool:
-    return ending.is_due(cast("LogFollower", log), incarnation, cast("Runners", work))
+def due(ending: Shutdown, log: Log, work: Work, incarnation: int = 1, **others: Log) -> bool:
+    followers = {name: cast("LogFollower", each) for name, each in {OWN_LOG: log, **others}.items()}
+    return ending.is_due(followers, incarnation, cast("Runners", work))
 
 
 def over(ending: Shutdown, work: Work, *, left: bool) -> bool:
@@ -87,6 +93,16 @@ def test_in_another_incarnation_the_end_is_another_one(clock: Clock) -> None:
     assert due(ending, Log(100, clock.now), work)
     assert not due(ending, Log(150, clock.now), work, incarnation=2)
     assert due(ending, Log(900, clock.now), Work(read_to=150), incarnation=2)
+
+
+def test_until_idle_is_until_each_log_that_is_read_has_been_read(clock: Clock) -> None:
+    ending, log = begun(until_idle=True), Log(100, clock.now)
+    both = Work(read_to=150, logs=frozenset([OWN_LOG, "bookings"]))
+    assert not due(ending, log, both, bookings=Log(150, clock.now - 1)), "one has not been looked at since it began"
+    assert due(ending, log, both, bookings=Log(150, clock.now), audit=Log(900, clock.now)), (
+        "nobody here reads the third"
+    )
+    assert not due(begun(until_idle=True), log, both, bookings=Log(151, clock.now))
 
 
 def test_without_until_idle_it_never_ends_by_itself(clock: Clock) -> None:

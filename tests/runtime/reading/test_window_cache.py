@@ -111,7 +111,7 @@ def named(name: str, concurrency: int = 1, aggregate_types: tuple[str, ...] | No
 
 
 def test_who_shares() -> None:
-    caches = caches_of(
+    each = caches_of(
         [
             named("a"),
             named("b"),
@@ -119,13 +119,17 @@ def test_who_shares() -> None:
             named("wider", 3),
             named("orders", 1, ("Order",)),
             named("c"),
+            replace(named("elsewhere"), log="bookings"),
+            replace(named("elsewhere too"), log="bookings"),
         ]
     )
+    caches = {subscription.projection: row for subscription, row in each.items()}
     assert caches["a"] == caches["b"] == caches["c"]
     assert caches["wide"] == caches["wider"]
     distinct = {id(cache) for row in caches.values() for cache in row}
-    assert len(distinct) == (1 + 1) + (3 + 1) + (1 + 1)  # one for each lane, and one for the catch-up lane
+    assert len(distinct) == (1 + 1) + (3 + 1) + (1 + 1) + (1 + 1)  # one for each lane, and one for the catch-up lane
     caches["a"][0].put(one := fetch())
     assert caches["b"][0].find(ASKED) is one
     caches["orders"][0].put(one)
     assert caches["orders"][0].find(ASKED) is None, "nobody to share with"
+    assert caches["elsewhere"][0].find(ASKED) is None, "the same position of another log is another event"
