@@ -9,6 +9,7 @@ from integration_test.harness.connections import prepared
 from integration_test.harness.load import append_events
 from integration_test.harness.projections import handled
 from reactive_orch import Config, Node, Worker
+from reactive_orch.model import OWN_LOG
 from reactive_orch.model import reports as r
 from reactive_orch.model.reports import Report, Untraced
 
@@ -37,7 +38,7 @@ async def test_an_application_is_told(database: str) -> None:
     handled_events = [event for report in told if isinstance(report, r.BatchEnded) for event in report.events]
     assert len(handled_events) == 50
     subjects = {report.subject for report in told if isinstance(report, r.RunnerStarted | r.WindowRead | r.BatchEnded)}
-    assert subjects == {r.Subject("test", "handled")}
+    assert subjects == {r.Subject("test", "handled", OWN_LOG)}
     generations = [report for report in told if isinstance(report, r.GenerationWritten)]
     assert [report.change.reason.value for report in generations] == ["join", "leave"]
     assert generations[0].traceparent == written, "drawn by the worker itself"

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from reactive_orch import Config, Node, projection
+from reactive_orch.model import OWN_LOG, Log
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.scope import Scope
 from reactive_orch.runtime.interruptions import Interruptions
+from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.runtime.reading.window_cache import caches_of
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ PARTITIONS = 8
 @pytest.fixture
 def node() -> Node:
     node = Node(Config(database_url="postgresql://nobody@127.0.0.1:1/none", batch_events=BATCH), observers=())
-    node.partitions_total = PARTITIONS
+    node.logs[OWN_LOG] = LogFollower(Log(OWN_LOG, PARTITIONS), node.database, lambda: False, node.watchers.emit)
     return node
 
 
@@ -43,9 +45,9 @@ def runner_of(node: Node) -> Making:
             projection=handler,
             changed=lambda: None,
             idle=lambda: None,
-            interruptions=Interruptions(node.watchers.emit, "test", name),
+            interruptions=Interruptions(node.watchers.emit, "test", *handler.subscription),
         )
-        return Runner(scope, caches_of([handler])[name])
+        return Runner(scope, caches_of([handler])[handler.subscription])
 
     return make
 

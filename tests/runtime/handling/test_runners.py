@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reactive_orch.incarnation import Incarnation
-from reactive_orch.model import Checkpoint, Swap
+from reactive_orch.model import OWN_LOG, Checkpoint, Subscription, Swap
 from reactive_orch.runtime.handling.runners import Runners
 
 if TYPE_CHECKING:
     from reactive_orch.runtime.handling.runner import Runner
     from tests.runtime.handling.conftest import Making
 
+A, B = Subscription("a", OWN_LOG), Subscription("b", OWN_LOG)
 SOME = frozenset({0, 1, 2})
 
 
@@ -39,22 +40,22 @@ def test_nothing_to_hold_is_reconciled(runners: Runners) -> None:
 
 
 def test_they_are_reconciled_when_each_holds_what_it_should(runners: Runners) -> None:
-    runners.assign({"a": SOME, "b": SOME})
+    runners.assign({A: SOME, B: SOME})
     assert not reconciled(runners)
-    load(runners.by_name["a"])
+    load(runners.by_subscription[A])
     assert not reconciled(runners)
-    load(runners.by_name["b"])
+    load(runners.by_subscription[B])
     assert reconciled(runners)
-    assert runners.held == {"a": SOME, "b": SOME}
+    assert runners.held == {A: SOME, B: SOME}
     assert not runners.empty
 
 
 def test_who_is_not_named_is_to_hold_nothing(runners: Runners) -> None:
-    runners.assign({"a": SOME, "b": SOME})
-    for runner in runners.by_name.values():
+    runners.assign({A: SOME, B: SOME})
+    for runner in runners.by_subscription.values():
         load(runner)
-    runners.assign({"b": SOME})
-    a = runners.by_name["a"]
+    runners.assign({B: SOME})
+    a = runners.by_subscription[A]
     assert a.assigned == frozenset()
     assert not reconciled(runners)
     a.lanes.release(a.lanes.held)
@@ -62,50 +63,50 @@ def test_who_is_not_named_is_to_hold_nothing(runners: Runners) -> None:
 
 
 def test_what_is_only_in_the_hands_of_handlers_is_waited_for(runners: Runners) -> None:
-    runners.assign({"a": SOME})
-    a = runners.by_name["a"]
+    runners.assign({A: SOME})
+    a = runners.by_subscription[A]
     load(a)
-    runners.assign({"a": frozenset({1})})
+    runners.assign({A: frozenset({1})})
     assert not runners.only_in_flight
     first, *_ = a.lanes
     with first.in_hand.moving([Swap(0, Checkpoint(5, 1), 6)]):
         a.lanes.release(frozenset({0, 2}))
         assert (runners.only_in_flight, runners.reconciled, runners.busy) == (True, False, ["a"])
-        assert runners.in_flight == {"a": {0}, "b": frozenset()}
+        assert runners.in_flight == {A: {0}, B: frozenset()}
 
 
 def test_a_new_assignment_wakes_the_runner_and_forgets_who_waited_for_a_row(runners: Runners) -> None:
-    a = runners.by_name["a"]
+    a = runners.by_subscription[A]
     longest: tuple[float, int | None] = (3.0, 2)
     a.row_wait = longest
     assert runners.row_wait == longest
     runners.assign({})
-    assert [runner.wakeup.is_set for runner in runners.by_name.values()] == [False, False], "it is what it was"
-    runners.assign({"a": SOME})
+    assert [runner.wakeup.is_set for runner in runners.by_subscription.values()] == [False, False], "it is what it was"
+    runners.assign({A: SOME})
     assert a.wakeup.is_set
     assert a.row_wait == (0.0, None)
 
 
 def test_how_far_all_have_read(runners: Runners) -> None:
-    assert runners.have_read_to(1000), "nobody holds anything"
-    runners.assign({"a": SOME, "b": SOME})
-    load(runners.by_name["a"], position=50)
-    load(runners.by_name["b"], position=40)
-    assert runners.have_read_to(40)
-    assert not runners.have_read_to(41)
+    assert runners.have_read_to({OWN_LOG: 1000}), "nobody holds anything"
+    runners.assign({A: SOME, B: SOME})
+    load(runners.by_subscription[A], position=50)
+    load(runners.by_subscription[B], position=40)
+    assert runners.have_read_to({OWN_LOG: 40})
+    assert not runners.have_read_to({OWN_LOG: 41})
 
 
 def test_a_refused_projection_is_not_wanted_and_one_given_up_is_gone(runners: Runners) -> None:
-    runners.by_name["a"].refused = True
-    assert runners.wanted == {"b"}
-    runners.give_up("a")
-    runners.give_up("a")
-    assert runners.held == {"b": frozenset()}
+    runners.by_subscription[A].refused = True
+    assert runners.wanted == {B}
+    runners.give_up(A)
+    runners.give_up(A)
+    assert runners.held == {B: frozenset()}
 
 
 def test_who_was_removed_lets_go_of_everything_at_once(runners: Runners) -> None:
-    runners.assign({"a": SOME, "b": SOME})
-    for runner in runners.by_name.values():
+    runners.assign({A: SOME, B: SOME})
+    for runner in runners.by_subscription.values():
         load(runner)
     runners.drop()
     assert runners.empty
@@ -113,8 +114,8 @@ def test_who_was_removed_lets_go_of_everything_at_once(runners: Runners) -> None
 
 
 def test_a_rewind_is_of_one_projection(runners: Runners) -> None:
-    runners.assign({"a": SOME, "b": SOME})
-    for runner in runners.by_name.values():
+    runners.assign({A: SOME, B: SOME})
+    for runner in runners.by_subscription.values():
         load(runner, epoch=1)
-    runners.rewound({"a": 2, "b": 1})
-    assert runners.held == {"a": frozenset(), "b": SOME}
+    runners.rewound({A: 2, B: 1})
+    assert runners.held == {A: frozenset(), B: SOME}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from reactive_orch.model import OWN_LOG
 from reactive_orch.model.reports import FrontierReleased
 from reactive_orch.runtime.reading import hold_watch
 from reactive_orch.runtime.reading.hold_watch import HELD_AFTER_S, HoldWatch
@@ -37,18 +38,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 async def test_a_long_hold_is_told_of_when_it_is_over(clock: Clock) -> None:
     told: list[Report] = []
-    watch = HoldWatch(told.append)
+    watch = HoldWatch(OWN_LOG, told.append)
     await watch.look(NOT_ASKED, 7)
     clock.now += HELD_AFTER_S + 0.5
     assert watch.held_s == HELD_AFTER_S + 0.5
     watch.released(9)
-    assert told == [FrontierReleased(9, [], HELD_AFTER_S + 0.5)]
+    assert told == [FrontierReleased(OWN_LOG, 9, [], HELD_AFTER_S + 0.5)]
     assert watch.held_s == 0
 
 
 async def test_a_short_one_is_not(clock: Clock) -> None:
     told: list[Report] = []
-    watch = HoldWatch(told.append)
+    watch = HoldWatch(OWN_LOG, told.append)
     await watch.look(NOT_ASKED, 7)
     clock.now += HELD_AFTER_S / 2
     await watch.look(NOT_ASKED, 7)
@@ -58,7 +59,7 @@ async def test_a_short_one_is_not(clock: Clock) -> None:
 
 async def test_what_nobody_can_see_is_not_told_of(clock: Clock) -> None:
     told: list[Report] = []
-    watch = HoldWatch(told.append)
+    watch = HoldWatch(OWN_LOG, told.append)
     await watch.look(NOT_ASKED, 7)
     clock.now += HELD_AFTER_S + 0.5
     watch.forget()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from reactive_orch.model import OWN_LOG
 from reactive_orch.runtime.reading.ringing import MISSED_TIMES, Ringing
 from reactive_orch.runtime.wakeup import Wakeup
 
 
 def ringing(wakeup: Wakeup) -> Ringing:
-    return Ringing(wakeup, lambda: True, lambda _: None)
+    return Ringing(OWN_LOG, wakeup, lambda: True, lambda _: None)
 
 
 async def test_finds_without_a_notification_are_counted_in_a_row() -> None:
