@@ -14,6 +14,7 @@ from integration_test.harness.waiting import wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.core import health
 from reactive_orch.model import Filter, WorkerState
+from reactive_orch.runtime.reading import ringing
 
 if TYPE_CHECKING:
     import pytest
@@ -52,7 +53,8 @@ async def test_health_while_draining(database: str) -> None:
             await wait_until(says(worker, OUT, "draining"))
 
 
-async def test_health_without_notifications(database: str) -> None:
+async def test_health_without_notifications(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ringing, "POLL_S", 0.5)
     async with prepared(database) as connection, running(database, handled) as (_, worker):
         await wait_until(says(worker, WELL))
         await connection.execute(

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 
+from integration_test.harness.cases import thorough
 from integration_test.harness.checkers import wait_settled
 from integration_test.harness.cluster import Cluster, Standby
 from integration_test.harness.command_line import (
@@ -41,22 +42,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 # ------------------------------------------------------------------------------------------------------------ words
+# Each kind of mistake once as a process here; all of them, in less time, in tests/test_cli.py.
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param([], "required: --replica-set", id="nothing"),
-        pytest.param(["--replica-set"], "--replica-set: expected one argument", id="no name"),
-        pytest.param(["--replica-set", "x", "--colour"], "unrecognized arguments: --colour", id="unknown option"),
-        pytest.param(["frobnicate"], "unknown command 'frobnicate'; there are migrate, append,", id="unknown command"),
-        pytest.param(["migrate", "--colour"], "unrecognized arguments: --colour", id="unknown option of a command"),
-        pytest.param(["rewind"], "required: --replica-set, --projection, --to", id="rewind of what"),
-        pytest.param(["append", "--expected", "soon"], "'soon' is neither any, none nor a version", id="expected"),
-        pytest.param(
-            ["append", "--event-type", "T"], "needs --aggregate-type and --aggregate-id too", id="half an event"
-        ),
-        pytest.param(["append", "--aggregate-id", "1"], "needs --aggregate-type and --event-type too", id="other half"),
+        ([], "required: --replica-set"),
+        (["frobnicate"], "unknown command 'frobnicate'; there are migrate, append,"),
+        thorough(["--replica-set"], "--replica-set: expected one argument"),
+        thorough(["--replica-set", "x", "--colour"], "unrecognized arguments: --colour"),
+        thorough(["migrate", "--colour"], "unrecognized arguments: --colour"),
+        thorough(["rewind"], "required: --replica-set, --projection, --to"),
+        thorough(["append", "--expected", "soon"], "'soon' is neither any, none nor a version"),
+        thorough(["append", "--event-type", "T"], "needs --aggregate-type and --aggregate-id too"),
+        thorough(["append", "--aggregate-id", "1"], "needs --aggregate-type and --event-type too"),
     ],
 )
 async def test_wrong_usage(arguments: list[str], says: str) -> None:
@@ -67,17 +67,17 @@ async def test_wrong_usage(arguments: list[str], says: str) -> None:
     ("options", "says"),
     [
         ("--batch many", "--batch: invalid int value: 'many'"),
-        ("--batch 0", "--batch must be 1 to 100000, not 0"),
-        ("--heartbeat 0", "--heartbeat must be 0.05 to 3600 seconds, not 0"),
-        ("--heartbeat nan", "--heartbeat must be 0.05 to 3600 seconds, not nan"),
-        ("--heartbeat 5", "--stale-after (10 s) must be at least three heartbeats (15 s)"),
+        thorough("--batch 0", "--batch must be 1 to 100000, not 0"),
+        thorough("--heartbeat 0", "--heartbeat must be 0.05 to 3600 seconds, not 0"),
+        thorough("--heartbeat nan", "--heartbeat must be 0.05 to 3600 seconds, not nan"),
+        thorough("--heartbeat 5", "--stale-after (10 s) must be at least three heartbeats (15 s)"),
         ("--stale-after 1", "--stale-after (1 s) must be at least three heartbeats (6 s)"),
-        ("--stale-after inf", "--stale-after must be at most a day"),
-        ("--retries -1", "--retries must be 0 to 1000, not -1"),
-        ("--http 8080", "--http '8080': give HOST:PORT, for instance 0.0.0.0:8080"),
-        ("--http :8080", "give HOST:PORT"),
-        ("--http 127.0.0.1:99999", "give HOST:PORT"),
-        ("--http 127.0.0.1:http", "give HOST:PORT"),
+        thorough("--stale-after inf", "--stale-after must be at most a day"),
+        thorough("--retries -1", "--retries must be 0 to 1000, not -1"),
+        thorough("--http 8080", "--http '8080': give HOST:PORT, for instance 0.0.0.0:8080"),
+        thorough("--http :8080", "give HOST:PORT"),
+        thorough("--http 127.0.0.1:99999", "give HOST:PORT"),
+        thorough("--http 127.0.0.1:http", "give HOST:PORT"),
         ("--http 192.0.2.1:0", "--http 192.0.2.1:0 cannot be served"),
     ],
 )
@@ -143,16 +143,16 @@ def modules(tmp_path: Path) -> Path:
     ("projections", "says"),
     [
         ("missing", "--projection missing: importing 'missing' failed: ModuleNotFoundError: No module named 'missing'"),
-        ("lacks", "importing 'lacks' failed: ModuleNotFoundError: No module named 'no_such_module'"),
-        ("raises", "importing 'raises' failed: RuntimeError: several lines"),
+        thorough("lacks", "importing 'lacks' failed: ModuleNotFoundError: No module named 'no_such_module'"),
+        thorough("raises", "importing 'raises' failed: RuntimeError: several lines"),
         ("exits", "importing 'exits' failed: SystemExit: 0"),
-        ("broken", "importing 'broken' failed: SyntaxError"),
-        ("none", "--projection none: the module holds no projection"),
-        ("one:two", "--projection one:two: one has no projection 'two'"),
-        ("one:other", "--projection one:other: one has no projection 'other'"),
+        thorough("broken", "importing 'broken' failed: SyntaxError"),
+        thorough("none", "--projection none: the module holds no projection"),
+        thorough("one:two", "--projection one:two: one has no projection 'two'"),
+        thorough("one:other", "--projection one:other: one has no projection 'other'"),
         ("one same", "two projections are named 'one'"),
-        ("sync", "projection 'sync': the handler handler is not async; write `async def`"),
-        ("nameless", "projection name '': give 1 to 63 bytes"),
+        thorough("sync", "projection 'sync': the handler handler is not async; write `async def`"),
+        thorough("nameless", "projection name '': give 1 to 63 bytes"),
         ("lanes", "concurrency must be at least 1, not 0"),
     ],
 )
@@ -174,15 +174,15 @@ async def test_a_module_and_its_attribute_are_one_projection(database: str, modu
     ("address", "says"),
     [
         ("", "neither a URI (postgresql://user:password@host:5432/database) nor key=value words"),
-        ("shop", "neither a URI"),
-        ("mysql://host/shop", "neither a URI"),
-        ("host=localhost shop", "cannot be read as key=value words from its character 15 on"),
-        ("host='localhost", "cannot be read as key=value words from its character 1 on"),
+        thorough("shop", "neither a URI"),
+        thorough("mysql://host/shop", "neither a URI"),
+        thorough("host=localhost shop", "cannot be read as key=value words from its character 15 on"),
+        thorough("host='localhost", "cannot be read as key=value words from its character 1 on"),
         ("host=localhost port=none", "the database's port must be a number from 1 to 65535, not 'none'"),
-        ("host=localhost port=65536", "not '65536'"),
-        ("postgresql://localhost:none/shop", "not a valid URI"),
-        ("postgresql://localhost:1,localhost:none/shop", "not a valid URI"),
-        ("postgresql://[::1/shop", "not a valid URI"),
+        thorough("host=localhost port=65536", "not '65536'"),
+        thorough("postgresql://localhost:none/shop", "not a valid URI"),
+        thorough("postgresql://localhost:1,localhost:none/shop", "not a valid URI"),
+        thorough("postgresql://[::1/shop", "not a valid URI"),
         ("postgresql://localhost/shop?sslmode=maybe", "`sslmode` parameter must be one of"),
     ],
 )

@@ -11,6 +11,8 @@ import asyncpg
 import pytest
 import yaml
 
+from integration_test.harness.cases import thorough
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,9 +29,10 @@ async def _run(environment: Mapping[str, str], *arguments: str) -> None:
     assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("tracing", [True, False], ids=["traced", "untraced"])
-async def test_appended_orders_are_handled(empty_database: str, *, tracing: bool) -> None:
-    environment = {"DATABASE_URL": empty_database, **({"OTEL_TRACES_EXPORTER": "console"} if tracing else {})}
+@pytest.mark.parametrize("tracing", ["traced", thorough("untraced")])
+async def test_appended_orders_are_handled(empty_database: str, tracing: str) -> None:
+    traced = tracing == "traced"
+    environment = {"DATABASE_URL": empty_database, **({"OTEL_TRACES_EXPORTER": "console"} if traced else {})}
     await _run(environment, "-m", "reactive_orch", *SERVICES["migrate"]["command"])
     connection = await asyncpg.connect(empty_database)
     tables = next(each for each in SERVICES["postgres"]["volumes"] if "initdb" in each).partition(":")[0]
@@ -44,5 +47,5 @@ async def test_appended_orders_are_handled(empty_database: str, *, tracing: bool
     listed = await connection.fetchval("SELECT count(*) FROM order_list")
     await connection.close()
     assert events
-    assert {event["traced"] for event in events} == {tracing}
+    assert {event["traced"] for event in events} == {traced}
     assert placed == listed == len({event["aggregate_id"] for event in events})

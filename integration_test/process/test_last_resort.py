@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from integration_test.harness.cases import thorough
 from integration_test.harness.checkers import assert_effects_match_checkpoints, checked, wait_handled
 from integration_test.harness.connections import prepared
 from integration_test.harness.in_process import event, run_until_idle, serving
@@ -72,19 +73,22 @@ async def deaf(e: Event, _tx: Connection) -> None:
         await _never_end()
 
 
-@pytest.mark.parametrize("what", LEAVE)
-@pytest.mark.parametrize("fails", [False, True], ids=["asked to stop", "failed"])
-async def test_what_a_handler_has_left_behind_does_not_keep_the_process(
-    database: str,
-    what: str,
-    fails: bool,  # noqa: FBT001
-) -> None:
+@pytest.mark.parametrize(
+    ("end", "what"),
+    [
+        ("asked to stop", "a task"),
+        ("failed", "a thread"),
+        thorough("asked to stop", "a thread"),
+        thorough("failed", "a task"),
+    ],
+)
+async def test_what_a_handler_has_left_behind_does_not_keep_the_process(database: str, end: str, what: str) -> None:
     async with prepared(database) as connection:
         await append(connection, [event("k", what)])
         process = _started(database)
         try:
             await wait_handled(connection)
-            if fails:
+            if end == "failed":
                 await append(connection, [event("k", "Bad")])
             else:
                 process.send_signal(signal.SIGTERM)
@@ -94,12 +98,19 @@ async def test_what_a_handler_has_left_behind_does_not_keep_the_process(
         assert process.returncode == 1
         assert said == f"left {what}\n", "what handlers print is not lost"
         assert "something that a handler has started does not end" in log
-        assert log.count("failed at event position 2") == fails
+        assert log.count("failed at event position 2") == (end == "failed")
         await assert_effects_match_checkpoints(connection)
 
 
-@pytest.mark.parametrize("what", LEAVE)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        ("a task", signal.SIGTERM),
+        ("a thread", signal.SIGINT),
+        thorough("a task", signal.SIGINT),
+        thorough("a thread", signal.SIGTERM),
+    ],
+)
 async def test_a_second_signal_ends_at_once_what_waits_for_what_was_left_behind(
     database: str, what: str, number: signal.Signals
 ) -> None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.wakeup import Wakeup
 
 LANES = 4
-BACKLOG = 150_000
-FRESH, FRESH_EVERY = 15, 2500
+BACKLOG = 80_000
+FRESH, FRESH_EVERY = 9, 2500
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +135,7 @@ CREATE TRIGGER slow AFTER UPDATE ON reactive_orch.checkpoints FOR EACH STATEMENT
 
 async def test_lanes_take_turns_with_few_connections(database: str) -> None:
     """A lane with a backlog goes on with its connection only while no other lane waits for one."""
-    events, names = 5000, [f"turn_{n}" for n in range(5)]
+    events, names = 2500, [f"turn_{n}" for n in range(5)]
     handled = dict.fromkeys(names, 0)
     least_when_the_first_ended: list[int] = []
 

@@ -29,6 +29,7 @@ from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.model import OWN_LOG, Subscription, WorkerState
 from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres import database as connecting_to
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import leaving, shutdown, watch
 from reactive_orch.runtime.membership.turns import Membership
@@ -91,6 +92,7 @@ async def test_who_comes_new_after_a_common_outage_expels_nobody(cluster: Cluste
 
 async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutdown, "LEAVE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(connecting_to, "CONNECT_TIMEOUT_S", 1.0)  # nobody answers: each attempt would last five
     turns, turn = [0], Membership._turn  # noqa: SLF001 - how often it tries
 
     async def counted(self: Membership, source: str) -> bool:

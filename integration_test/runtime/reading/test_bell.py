@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import pytest
 
+from integration_test.harness.cases import thorough
 from integration_test.harness.connections import connected
 from integration_test.harness.waiting import wait_until
 from reactive_orch.core import waking
@@ -37,7 +38,6 @@ NEVER_S = 100_000.0
 ARMED_MOST_S = 590.0
 """A bell that is armed for more than ten minutes does not ring."""
 LEVELS = ("read_committed", "repeatable_read", "serializable")
-ROUNDS_PER_LEVEL = 1000
 RACE_S = 15.0
 """No race takes longer than this, except to prove a loss."""
 ROUNDS_LEAST = 100
@@ -170,30 +170,36 @@ class BlindToWriters(LogFollower):
         self._frontier = Frontier(self._frontier.settled, incarnation=self._frontier.incarnation)
 
 
-async def race(urls: Sequence[str], kind: type[LogFollower], *, lost_after_s: float, enough: int) -> tuple[int, int]:
+class Limits(NamedTuple):
+    """When an event counts as lost, and when a race is over."""
+
+    lost_after_s: float
+    enough: int
+    """So many lost events prove it."""
+    race_s: float = RACE_S
+
+
+async def race(urls: Sequence[str], kind: type[LogFollower], limits: Limits) -> tuple[int, int]:
     """Let writers race with readers that go to sleep, one database for each isolation level.
 
     Return the rounds, and how many events were not found.
     """
-    races = [
-        _race(url, kind, level, lost_after_s=lost_after_s, enough=enough)
-        for url, level in zip(urls, LEVELS, strict=True)
-    ]
+    races = [_race(url, kind, level, limits) for url, level in zip(urls, LEVELS, strict=True)]
     rounds, lost = zip(*await asyncio.gather(*races), strict=True)
     return sum(rounds), sum(lost)
 
 
-async def _race(url: str, kind: type[LogFollower], level: Any, *, lost_after_s: float, enough: int) -> tuple[int, int]:
+async def _race(url: str, kind: type[LogFollower], level: Any, limits: Limits) -> tuple[int, int]:
     rounds = lost = 0
     chance = random.Random(level)
     async with following(url, kind) as listening, connected(url) as other, connected(url) as writer:
         began = time.monotonic()
-        while rounds < ROUNDS_PER_LEVEL and lost < enough:
-            if time.monotonic() - began > RACE_S and rounds >= ROUNDS_LEAST:
+        while lost < limits.enough:
+            if time.monotonic() - began > limits.race_s and rounds >= ROUNDS_LEAST:
                 break
             rounds += 1
             _, position = await asyncio.gather(log.arm(other, OWN_LOG, 0), _write(writer, level, chance))
-            if not await listening.reaches(position, lost_after_s):
+            if not await listening.reaches(position, limits.lost_after_s):
                 lost += 1
                 listening.follower.wake()
                 assert await listening.reaches(position, LOST_AFTER_S), "found when looked for"
@@ -208,16 +214,17 @@ async def _write(writer: Connection, level: Any, chance: random.Random) -> int:
     return position
 
 
+@pytest.mark.parametrize("race_s", [RACE_S / 2, thorough(60.0)])
 @pytest.mark.usefixtures("arms_at_once")
-async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequence[str]) -> None:
-    rounds, lost = await race(databases, LogFollower, lost_after_s=LOST_AFTER_S, enough=1)
+async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequence[str], race_s: float) -> None:
+    rounds, lost = await race(databases, LogFollower, Limits(LOST_AFTER_S, 1, race_s))
     assert lost == 0, f"{lost} of {rounds}"
 
 
 @pytest.mark.parametrize("kind", [NoSecondLook, BlindToWriters])
 @pytest.mark.usefixtures("arms_at_once")
 async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[LogFollower]) -> None:
-    rounds, lost = await race(databases, kind, lost_after_s=MUTANT_LOST_AFTER_S, enough=2)
+    rounds, lost = await race(databases, kind, Limits(MUTANT_LOST_AFTER_S, 2))
     assert lost, f"none of {rounds}: the race would not find a bell that loses wake-ups"
 
 
