@@ -14,8 +14,11 @@ SELECT r.flaw                                                AS flaw,
        r.cache                                               AS cache,
        r.increment                                           AS increment,
        has_sequence_privilege(r.sequence::oid, 'SELECT'::text) AS readable,
-       right(left(pg_get_viewdef('reactive_orch.event_log'::regclass::oid), -1), length(r.relation::text) + 5)
-           = 'FROM ' || r.relation::text                     AS whole,
+       CASE WHEN v.shown IS NOT NULL THEN EXISTS (
+           SELECT FROM regexp_split_to_table(left(v.shown, -1), 'UNION ALL'::text) AS b(shown)
+           WHERE strpos(split_part(b.shown, ' AS log'::text, 1), quote_literal(r.name) || '::text'::text) > 0
+             AND right(btrim(b.shown, E' \n'::text), length(r.relation::text) + 5) = 'FROM '::text || r.relation::text)
+       END                                                   AS whole,
        (SELECT min(c.oid::regclass::text) FROM pg_class c
         WHERE c.relnamespace = 'reactive_orch'::regnamespace::oid AND c.relrowsecurity AND c.oid <> r.relation::oid
           AND row_security_active(c.oid))                    AS veiled_table,
@@ -29,7 +32,9 @@ SELECT r.flaw                                                AS flaw,
         WHERE s.name = r.name
           AND EXISTS (SELECT FROM reactive_orch.projections p
                       WHERE p.log = s.name AND left(p.log_identity, 36) <> s.identity::text)) AS estranged_at
-FROM reactive_orch.log_rules r CROSS JOIN LATERAL (SELECT reactive_orch.log_identity(r.name) AS identity) i
+FROM reactive_orch.log_rules r
+CROSS JOIN LATERAL (SELECT reactive_orch.log_identity(r.name) AS identity) i
+CROSS JOIN (SELECT pg_get_viewdef('reactive_orch.event_log'::regclass::oid) AS shown) v
 WHERE r.name = $1::text;
 
 -- name: renew_identity

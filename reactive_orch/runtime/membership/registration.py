@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def check_projections(projections: Sequence[Projection]) -> None:
     """Raise ConfigError when there are none, or two of one name."""
-    names = [projection.name for projection in projections]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not names:
+    wanted = [projection.subscription for projection in projections]
+    twice = sorted({each.projection for each in wanted if wanted.count(each) > 1})
+    if not wanted:
         msg = "no projection to run"
         raise ConfigError(msg)
     if twice:
