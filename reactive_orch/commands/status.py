@@ -22,8 +22,8 @@ async def _status(options: argparse.Namespace, url: str) -> None:
         examined = [await log_check.examine(connection, each.name) for each in await log_check.logs(connection)]
         for state, _ in examined:
             print(f"log {state.log.name}: {state.log.partitions} partitions, last position {state.head}")
-            for blocker in await log.blockers(connection, state.log.name):
-                print(f"  held by {blocker}")
+            for holder in await log.holders(connection, state.log.name):
+                print(f"  held by {holder}")
         heads = {state.log.name: state.head for state, _ in examined}
         sets = await membership.replica_sets(connection)
         for name in sorted(sets) if options.replica_set is None else [options.replica_set]:

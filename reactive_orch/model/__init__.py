@@ -9,8 +9,8 @@ from reactive_orch.model.checkpoints import Checkpoint, Swap
 from reactive_orch.model.events import Event, Expected, NewEvent
 from reactive_orch.model.log import (
     OWN_LOG,
-    Blocker,
     FrontierKind,
+    Holder,
     Log,
     LogName,
     LogState,
@@ -47,7 +47,6 @@ __all__ = [
     "Adopted",
     "AdoptionSteps",
     "BatchHandler",
-    "Blocker",
     "Change",
     "Checkpoint",
     "Event",
@@ -55,6 +54,7 @@ __all__ = [
     "Expected",
     "Filter",
     "FrontierKind",
+    "Holder",
     "Log",
     "LogName",
     "LogState",

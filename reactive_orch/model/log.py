@@ -67,7 +67,7 @@ class LogState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blocker:
+class Holder:
     """A transaction the frontier waits for: it may have drawn a position and has not ended."""
 
     pid: int | None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactive_orch.model.events import Event
-    from reactive_orch.model.log import Blocker, LogName, Partition, Position, Subscription, Window
+    from reactive_orch.model.log import Holder, LogName, Partition, Position, Subscription, Window
     from reactive_orch.model.membership import Acknowledged, Adopted, AdoptionSteps, Change, Snapshot, Turn, Written
     from reactive_orch.model.projections import EventHandler
     from reactive_orch.model.status import Status
@@ -143,7 +143,7 @@ class FrontierHeld(NamedTuple):
 
     log: LogName
     settled: Position
-    holders: Sequence[Blocker]
+    holders: Sequence[Holder]
 
 
 class FrontierReleased(NamedTuple):
@@ -152,7 +152,7 @@ class FrontierReleased(NamedTuple):
     log: LogName
     settled: Position
     """Up to where the log can be read now."""
-    holders: Sequence[Blocker]
+    holders: Sequence[Holder]
     """Who held it when that was last looked at."""
     held_s: float
 

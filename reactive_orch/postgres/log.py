@@ -14,7 +14,7 @@ import asyncpg
 
 from reactive_orch.errors import Conflict
 from reactive_orch.json_text import text_of
-from reactive_orch.model import OWN_LOG, Blocker, Event, Expected, LogName, NewEvent, Position
+from reactive_orch.model import OWN_LOG, Event, Expected, Holder, LogName, NewEvent, Position
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
@@ -78,11 +78,11 @@ async def run_end(connection: AnyConnection, log: LogName, settled: Position, he
     return settled if end is None else int(end)
 
 
-async def blockers(connection: AnyConnection, log: LogName) -> list[Blocker]:
+async def holders(connection: AnyConnection, log: LogName) -> list[Holder]:
     """Return who holds a log's frontier, the oldest transaction first."""
     with translated():
-        rows = await connection.fetch(_SQL.blockers, log)
-    return [Blocker(**{**row, "age_s": row["age_s"] or 0.0}) for row in rows]
+        rows = await connection.fetch(_SQL.holders, log)
+    return [Holder(**{**row, "age_s": row["age_s"] or 0.0}) for row in rows]
 
 
 async def read_stream(

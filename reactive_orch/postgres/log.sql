@@ -22,7 +22,7 @@ WHERE e.log = $1::text AND e.bounded_context = $2::text AND e.aggregate_type = $
   AND e.aggregate_version > $5::bigint
 ORDER BY e.aggregate_version;
 
--- name: blockers
+-- name: holders
 -- Who holds the frontier of log $1: open transactions that may have drawn a position, the oldest first.
 SELECT l.pid, p.gid AS prepared, coalesce(a.application_name, '') AS application, coalesce(a.usename, p.owner, '') AS "user",
        coalesce(a.state, 'prepared') AS state, coalesce(a.query, '') AS query,

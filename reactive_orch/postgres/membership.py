@@ -32,6 +32,7 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from reactive_orch.model import Turn
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -193,34 +194,28 @@ def _member(fields: dict[str, Any]) -> Member:
     return Member(**fields, subscriptions=frozenset(Subscription(*each) for each in runs))
 
 
-class Noticed(NamedTuple):
-    """Who writes a generation, what made it look, how long ago; and the root of the trace it makes of it."""
+async def change(connection: AnyConnection, turn: Turn, new: Change, traceparent: str) -> Written | None:
+    """Write the generation; return what came of it, None when the replica set has moved on since the snapshot.
 
-    member: MemberId
-    source: str
-    age_s: float
-    traceparent: str
-
-
-async def change(connection: AnyConnection, replica_set: str, new: Change, noticed: Noticed) -> Written | None:
-    """Write the generation; return what came of it, None when the replica set has moved on since the snapshot."""
+    `traceparent` is the root of the trace that is made of it.
+    """
     subscriptions = sorted(new.owners)
     with translated():
         row = await connection.fetchrow(
             _SQL.change,
-            replica_set,
+            turn.replica_set,
             new.after,
             new.reason.value,
             new.subjects,
-            noticed.traceparent,
+            traceparent,
             new.admit,
             new.remove,
             *columns(subscriptions),
             _flat(new.owners[subscription] for subscription in subscriptions),
             new.moved,
-            noticed.member,
-            noticed.source,
-            noticed.age_s,
+            turn.member,
+            turn.source,
+            turn.age_s(turn.planned_ns),
         )
     return None if row is None or row["number"] is None else Written(*row)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reactive_orch import demo
 from reactive_orch.errors import ConfigError
-from reactive_orch.model import Blocker, Event, Filter, NewEvent, Projection, check_name, projection
+from reactive_orch.model import Event, Filter, Holder, NewEvent, Projection, check_name, projection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -165,19 +165,17 @@ def test_a_payload_that_is_not_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocker", "text"),
+    ("holder", "text"),
     [
         (
-            Blocker(
-                pid=7, prepared=None, application="", user="u", age_s=1.26, state="active", query="SELECT 'secret'"
-            ),
+            Holder(pid=7, prepared=None, application="", user="u", age_s=1.26, state="active", query="SELECT 'secret'"),
             "pid 7 of u (no application name), active, open for 1.3 s",
         ),
         (
-            Blocker(pid=None, prepared="x", application="a", user="u", age_s=0, state="prepared", query=""),
+            Holder(pid=None, prepared="x", application="a", user="u", age_s=0, state="prepared", query=""),
             "prepared transaction 'x' of u (a), prepared, open for 0.0 s",
         ),
     ],
 )
-def test_a_blocker_in_words(blocker: Blocker, text: str) -> None:
-    assert str(blocker) == text
+def test_a_holder_in_words(holder: Holder, text: str) -> None:
+    assert str(holder) == text

@@ -16,9 +16,9 @@ from reactive_orch.model import (
     Acknowledged,
     Adopted,
     AdoptionSteps,
-    Blocker,
     Change,
     Event,
+    Holder,
     Member,
     MemberId,
     MemberState,
@@ -83,7 +83,7 @@ FACTS = Adopted("notify", 1.0, 0.5, 0.5, gave=1, took=2, kept=3)
 ADOPTED = r.AdoptionEnded(
     STEPS, FACTS, "acknowledged", {Subscription("one", OWN_LOG): frozenset({1})}, (4_000_000_000, LAST), 5_000_000_000
 )
-HOLDER = Blocker(pid=1, prepared=None, application="a", user="u", age_s=1.0, state="active", query="")
+HOLDER = Holder(pid=1, prepared=None, application="a", user="u", age_s=1.0, state="active", query="")
 EVENT = Event._make(range(len(Event._fields)))._replace(metadata_json="{}", created_at=NOW)
 ERROR = Unavailable("hush")
 ERROR.__cause__ = OSError("hush")

@@ -245,8 +245,8 @@ async def test_a_generation_whose_commit_is_unknown_has_a_root(
     """Those who see it will tell of it as children of the traceparent in its row."""
     given = []
 
-    async def lost(_connection: object, _replica_set: str, _new: Change, noticed: membership.Noticed) -> None:
-        given.append(noticed.traceparent)
+    async def lost(_connection: object, _turn: Turn, _new: Change, traceparent: str) -> None:
+        given.append(traceparent)
         raise Unavailable("hush") from ConnectionResetError("hush")  # noqa: EM101
 
     monkeypatch.setattr(membership, "change", lost)
@@ -269,8 +269,8 @@ async def test_without_a_tracer_a_generation_has_a_traceparent_too(monkeypatch: 
     """It ties together what others tell who do trace."""
     given = []
 
-    async def overtaken(_connection: object, _replica_set: str, _new: Change, noticed: membership.Noticed) -> None:
-        given.append(tracer.trace_id(noticed.traceparent))
+    async def overtaken(_connection: object, _turn: Turn, _new: Change, traceparent: str) -> None:
+        given.append(tracer.trace_id(traceparent))
 
     monkeypatch.setattr(membership, "change", overtaken)
     snapshot = Snapshot(generation=1, members=(), owners={})

@@ -48,9 +48,8 @@ async def _told(
 ) -> Written | None:
     traceparent = watchers.tracing.generation(turn, snapshot, new) or _new_traceparent()
     began_ns = time.time_ns()
-    noticed = membership.Noticed(turn.member, turn.source, turn.age_s(began_ns), traceparent)
     try:
-        written = await membership.change(connection, turn.replica_set, new, noticed)
+        written = await membership.change(connection, turn, new, traceparent)
     except BaseException as error:
         watchers.emit(GenerationNotWritten(turn, traceparent, began_ns, time.time_ns(), error))
         raise

@@ -9,7 +9,7 @@ from reactive_orch.model.reports import FrontierHeld, FrontierReleased
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
-    from reactive_orch.model import Blocker, LogName, Position
+    from reactive_orch.model import Holder, LogName, Position
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
 
@@ -24,7 +24,7 @@ class HoldWatch:
         """Start without any."""
         self._log = log
         self._emit = emit
-        self._holders: list[Blocker] = []
+        self._holders: list[Holder] = []
         self._since: float | None = None
         self._report_at = 0.0
 
@@ -40,7 +40,7 @@ class HoldWatch:
             self._since, self._report_at = now, now + HELD_AFTER_S
         elif now >= self._report_at:
             self._report_at = now + HELD_REPEAT_S
-            self._holders = await log.blockers(connection, self._log)
+            self._holders = await log.holders(connection, self._log)
             self._emit(FrontierHeld(self._log, settled, self._holders))
 
     def released(self, settled: Position) -> None:
