@@ -20,6 +20,7 @@ from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
 from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
+from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.faults import translated
@@ -28,6 +29,7 @@ from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
+from reactive_orch.runtime.membership.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -278,11 +280,11 @@ def memory_kept_across_a_lost_connection() -> None:
 
 @_bug
 def connections_are_not_asked_where_they_lead() -> None:
-    def admit(self: Database, connection: Any, begun: Any) -> None:
+    def admit(self: Admission, connection: Any, begun: Any) -> None:
         del self
         connection.marks.incarnation = begun
 
-    _put(Database, "_admit", admit)
+    _put(Admission, "admit", admit)
 
 
 # --------------------------------------------------------------------------------------------------- dealing
@@ -508,7 +510,7 @@ def old_heartbeat_trusted_after_an_outage() -> None:
 
 @_bug
 def old_heartbeat_trusted_by_a_newcomer() -> None:
-    _put(Session, "watched_s", float("inf"))
+    _put(Trust, "watched_s", float("inf"))
 
 
 def schema(name: str) -> str:

@@ -6,7 +6,7 @@ it does not matter who looks, how often, or how many wake-ups were lost; all tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from reactive_orch.core.assignment import assign, moved
 from reactive_orch.model import (
@@ -21,7 +21,7 @@ from reactive_orch.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 def plan_change(snapshot: Snapshot, *, trust: bool, watched_s: float) -> Change | None:
@@ -100,3 +100,25 @@ def assigned_to(snapshot: Snapshot, me: MemberId) -> Mapping[Subscription, froze
         subscription: frozenset(partition for partition, owner in enumerate(row) if owner == me)
         for subscription, row in snapshot.owners.items()
     }
+
+
+Pairs: TypeAlias = frozenset[tuple[Subscription, Partition]]
+
+
+class Moves(NamedTuple):
+    """What a member loses, gains and keeps with a generation."""
+
+    lost: Pairs
+    gained: Pairs
+    kept: Pairs
+
+
+def moves(held: Mapping[Subscription, Iterable[Partition]], due: Mapping[Subscription, Iterable[Partition]]) -> Moves:
+    """Return what changes for a member that holds the one and is to hold the other."""
+    before, after = pairs(held), pairs(due)
+    return Moves(before - after, after - before, before & after)
+
+
+def pairs(held: Mapping[Subscription, Iterable[Partition]]) -> Pairs:
+    """Return what is held, one by one."""
+    return frozenset((each, partition) for each, partitions in held.items() for partition in partitions)

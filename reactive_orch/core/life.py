@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ class Happened(enum.Enum):
     ASKED_TO_JOIN = "asked to join"
     BEGAN_TO_ADOPT = "began to adopt"
     ADOPTED = "adopted"
+    EXPELLED = "was expelled"
     LOST_THE_DATABASE = "lost the database"
     STOPS = "stops"
     ENDED = "ended"
@@ -31,7 +33,8 @@ _ANY_TIME: Mapping[Happened, Is] = {
 }
 _MEMBER: Mapping[Happened, Is] = {
     **_ANY_TIME,
-    Happened.ASKED_TO_JOIN: Is.JOINING,  # the others had removed it
+    Happened.ASKED_TO_JOIN: Is.JOINING,
+    Happened.EXPELLED: Is.JOINING,
     Happened.BEGAN_TO_ADOPT: Is.REBALANCING,
 }
 
@@ -53,6 +56,24 @@ def after(state: Is, happened: Happened) -> Is:
     """Return the next state. Raises AssertionError for what cannot happen in this one."""
     assert happened in NEXT[state], f"a worker that is {state.value} {happened.value}"
     return NEXT[state][happened]
+
+
+@dataclass(slots=True)
+class Life:
+    """Where one worker is in its life."""
+
+    state: Is = Is.STARTING
+    expelled: bool = False
+    """The others took this worker for dead, and it has not adopted a generation since."""
+
+    def note(self, happened: Happened) -> None:
+        """Go on to what this leads to. Raises AssertionError as `after` does."""
+        self.state = after(self.state, happened)
+        if happened in _DECIDES_EXPULSION:
+            self.expelled = happened is Happened.EXPELLED
+
+
+_DECIDES_EXPULSION = frozenset({Happened.EXPELLED, Happened.ADOPTED, Happened.STOPS, Happened.ENDED})
 
 
 def shown(state: Is, *, empty: bool) -> Is:

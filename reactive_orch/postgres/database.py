@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import anyio
 import asyncpg
 
 from reactive_orch.errors import Exhausted, Superseded, Unavailable
-from reactive_orch.incarnation import Incarnation
+from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector
 from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, is_closed, marks_of
 from reactive_orch.postgres.faults import is_stale, translated
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyncpg.pool import PoolConnectionProxy
 
-    from reactive_orch.incarnation import Server
+    from reactive_orch.incarnation import Incarnation
 
 STATEMENT_TIMEOUT_S = 6.0
 """Of every statement of ours outside batches: just above the server's statement_timeout, for a dead network."""
@@ -66,15 +65,9 @@ class Database:
         `label` ends the connections' application_name; `connections_max` bounds the processing pool.
         """
         self.label = label
-        self.incarnation = Incarnation(0)
+        self.admission = Admission()
         self._connector = Connector(url)
-        self._server: Server | None = None
-        """Where the connections of this incarnation lead; before its first one, where those of the last one led."""
-        self._proven: Incarnation | None = None
-        """The incarnation whose first connection has told where it leads."""
-        self._connections: WeakSet[BatchConnection] = WeakSet()
         self._borrowed: set[AnyConnection] = set()
-        self.on_lost: list[Callable[[], None]] = []
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         self._connections_max, self._handler_timeout_s = connections_max, handler_timeout_s
 
@@ -100,11 +93,14 @@ class Database:
             "server_settings": {**_COMMON_SETTINGS, **settings, "application_name": name},
         }
 
+    @property
+    def incarnation(self) -> Incarnation:
+        """The present one."""
+        return self.admission.incarnation
+
     def lost(self) -> None:
         """Note that a connection was lost: from here on nothing remembered is valid, nor is any pooled connection."""
-        self.incarnation = Incarnation(self.incarnation + 1)
-        for forget in self.on_lost:
-            forget()
+        self.admission.lost()
 
     def give_up(self, connection: BatchConnection, error: Exception | None = None) -> None:
         """End a connection of this process's own after this error; a loss, unless it is noted, or the error is none."""
@@ -196,41 +192,11 @@ class Database:
         with anyio.CancelScope(shield=True):
             connection = await self._connector.open(**arguments)
         try:
-            self._admit(connection, begun)
+            self.admission.admit(connection, begun)
         except BaseException:
             connection.terminate()
             raise
         return connection
-
-    def _admit(self, connection: BatchConnection, begun: Incarnation) -> None:
-        """Let a new connection be one of its incarnation, once it has proven to lead where the others lead.
-
-        The first one of an incarnation says where that is. One that leads elsewhere shows that the address has been
-        moved, or the server restarted, unnoticed by the connections made before: that is a loss, and these are ended.
-        Raises Unavailable when it is itself the one that leads to the wrong server.
-        """
-        there, known = connection.marks.server, self._server
-        connection.marks.incarnation = begun
-        assert there is not None, "whoever opens a connection asks it"
-        if known is not None and there.precedes(known):
-            msg = f"an old primary has answered: of timeline {there.timeline}, after {known.timeline} was seen"
-            raise Unavailable(msg)
-        if begun != self.incarnation and there != known:
-            msg = "the database was lost meanwhile"
-            raise Unavailable(msg)
-        if there != known:
-            self._move_to(there)
-            connection.marks.incarnation = self.incarnation
-        if connection.marks.incarnation == self.incarnation:
-            self._proven = self.incarnation
-        self._connections.add(connection)
-
-    def _move_to(self, server: Server) -> None:
-        for other in list(self._connections):
-            drop(other)
-        if self._proven == self.incarnation:
-            self.lost()
-        self._server = server
 
     @property
     def pools(self) -> dict[str, asyncpg.Pool[asyncpg.Record]]:

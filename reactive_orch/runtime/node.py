@@ -158,7 +158,7 @@ class Node:
             self.database.waited = lambda pool, seconds: self.watchers.emit(PoolWaited(pool, seconds))
             self.watchers.emit(NodeStarted(self.status))
             stack.callback(self.watchers.emit, NodeStopped(self.status))
-            self.database.on_lost.append(self._look)
+            self.database.admission.on_lost.append(self._look)
             await stack.enter_async_context(self._background())
             self._stack = stack.pop_all()
         return self

@@ -68,7 +68,7 @@ class Worker:
     @property
     def state(self) -> WorkerState:
         """Where the worker is in its life."""
-        return shown(self._membership.state, empty=self._runners.empty)
+        return shown(self._membership.life.state, empty=self._runners.empty)
 
     @property
     def partitions(self) -> Mapping[Subscription, frozenset[Partition]]:
@@ -112,7 +112,7 @@ class Worker:
                     await self._serve()
                     self._shutdown.check_complete({p.name for p in self._refused})
             finally:
-                self._membership.note(Happened.ENDED)
+                self._membership.life.note(Happened.ENDED)
 
     async def _serve(self) -> None:
         if self._shutdown.until_idle:
@@ -142,13 +142,13 @@ class Worker:
             state=self.state,
             age_s=time.monotonic() - self._membership.looked_at,
             rebalancing_s=adoption.age_s if adoption else 0.0,
-            expelled=self._membership.expelled,
+            expelled=self._membership.life.expelled,
             refused=frozenset(p.name for p in self._refused if runners),
         )
 
     def watch_progress(self) -> None:
         """See whether it gets on."""
-        self._progress.look(self._runners.by_subscription, self._membership.state)
+        self._progress.look(self._runners.by_subscription, self._membership.life.state)
 
     def status(self) -> WorkerStatus:
         """Return how it stands; from memory, in any thread."""

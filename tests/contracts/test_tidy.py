@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[2] / "reactive_orch"
 FUNCTION_LINES_MAX = 50
-METHODS_MAX, ATTRIBUTES_MAX = 20, 14
+METHODS_MAX, ATTRIBUTES_MAX = 20, 12
 
 _CLOCK = "take the time as an argument: the snapshot brings the database's clock"
 _ASYNC = "decide in a plain function; the runtime performs the decision"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from reactive_orch.core.life import NEXT, Happened, after, shown
+from reactive_orch.core.life import NEXT, Happened, Life, after, shown
 from reactive_orch.model import WorkerState
 
 JOINS, ADOPTS, DONE = Happened.ASKED_TO_JOIN, Happened.BEGAN_TO_ADOPT, Happened.ADOPTED
-LOST, STOPS, ENDED = Happened.LOST_THE_DATABASE, Happened.STOPS, Happened.ENDED
+LOST, STOPS, ENDED, EXPELLED = Happened.LOST_THE_DATABASE, Happened.STOPS, Happened.ENDED, Happened.EXPELLED
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ LOST, STOPS, ENDED = Happened.LOST_THE_DATABASE, Happened.STOPS, Happened.ENDED
         ([JOINS, ADOPTS, DONE, STOPS, ENDED], "joining rebalancing serving stopping stopped"),
         ([JOINS, ADOPTS, ADOPTS, DONE], "joining rebalancing rebalancing serving"),
         ([LOST, JOINS, ADOPTS, DONE, LOST, ADOPTS, DONE], "- joining rebalancing serving - rebalancing serving"),
-        ([JOINS, ADOPTS, DONE, JOINS, ADOPTS], "joining rebalancing serving joining rebalancing"),
+        ([JOINS, ADOPTS, DONE, EXPELLED, JOINS, ADOPTS], "joining rebalancing serving joining joining rebalancing"),
         ([STOPS, LOST, STOPS, ENDED], "stopping - stopping stopped"),
         ([ENDED], "stopped"),
     ],
@@ -40,6 +40,8 @@ def test_lives(life: list[Happened], states: str) -> None:
         (WorkerState.STARTING, ADOPTS),
         (WorkerState.STOPPING, ADOPTS),
         (WorkerState.STOPPING, JOINS),
+        (WorkerState.STOPPING, EXPELLED),
+        (WorkerState.STARTING, EXPELLED),
         *((WorkerState.STOPPED, each) for each in Happened if each is not ENDED),
     ],
 )
@@ -57,3 +59,12 @@ def test_every_state_but_the_shown_one_has_its_row() -> None:
 def test_only_who_serves_stands_by(state: WorkerState) -> None:
     assert shown(state, empty=False) is state
     assert shown(state, empty=True) is (WorkerState.STANDBY if state is WorkerState.SERVING else state)
+
+
+@pytest.mark.parametrize("end", [[JOINS, ADOPTS, DONE], [STOPS], [LOST, ENDED]], ids=["adopts", "stops", "ends"])
+def test_who_was_expelled_is_so_until_it_has_adopted_again_or_goes(end: list[Happened]) -> None:
+    life, expelled = Life(), []
+    for happened in [JOINS, ADOPTS, DONE, EXPELLED, *end]:
+        life.note(happened)
+        expelled.append(life.expelled)
+    assert expelled == [*[False] * 3, *[True] * len(end), False]

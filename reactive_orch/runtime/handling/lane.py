@@ -20,7 +20,7 @@ from reactive_orch.errors import HandlerFailed, Superseded, Unavailable
 from reactive_orch.model.events import written_at
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
-from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
@@ -61,8 +61,7 @@ class Lane:
         self._failures = Failures(scope)
         self._pace = Pace(scope.config.batch_events)
         self._reading = Reading(scope, self.progress, self._failures, self._pace, cache)
-        self._reconnect = Backoff(0.05, 5.0)
-        self._contended = Backoff(0.001, 1.0)
+        self._pauses = Pauses(contended_most_s=1.0)
         self._saved_at = time.monotonic()
 
     @property
@@ -128,12 +127,12 @@ class Lane:
             await self._step(tasks)
         except Superseded as error:
             self._scope.interruptions.note("lane", error)
-            await anyio.sleep(self._contended.next_s())
+            await anyio.sleep(self._pauses.after_s(error))
             self.invalidate()  # now: what is loaded before the pause is out of date after it, and loses again
         except Unavailable as error:
             self._scope.interruptions.note("lane", error)
             self.invalidate()  # first: the runner deals nothing before all its lanes have forgotten
-            await anyio.sleep(self._reconnect.next_s())
+            await anyio.sleep(self._pauses.after_s(error))
         except HandlerFailed as error:
             self._land()
             await self._failures.wait(error)
@@ -207,8 +206,7 @@ class Lane:
         self._pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
         self.progress.batch_events = self._pace.events
         self._failures.committed()
-        self._contended.reset()
-        self._reconnect.reset()
+        self._pauses.reset()
         return done
 
     def _land(self) -> None:

@@ -18,7 +18,7 @@ from reactive_orch.model.reports import (
 from reactive_orch.postgres import membership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from reactive_orch.model import Acknowledged, Change, Partition, Snapshot, Subscription, Turn, Written
     from reactive_orch.model.reports import Emit, Watchers
@@ -79,11 +79,10 @@ class Adoption:
         self.due: Mapping[Subscription, frozenset[Partition]] = core.assigned_to(snapshot, turn.member)
         self.done = False
         """Nothing is left to do of it."""
-        before, after = _pairs(runners.held), _pairs(self.due)
-        self._lost, self._gained, self._kept = before - after, after - before, len(before & after)
-        in_flight = _pairs(runners.in_flight)
-        self._steps = AdoptionSteps(turn=turn, snapshot=snapshot, in_flight=len(in_flight & self._lost))
-        self._facts = self._steps.adopted(time.time_ns(), len(self._lost), len(self._gained), self._kept)
+        self._moves = core.moves(runners.held, self.due)
+        in_flight = core.pairs(runners.in_flight) & self._moves.lost
+        self._steps = AdoptionSteps(turn=turn, snapshot=snapshot, in_flight=len(in_flight))
+        self._facts = self._steps.adopted(time.time_ns(), *map(len, self._moves))
 
     def is_of(self, snapshot: Snapshot) -> bool:
         """Tell whether it is of this snapshot's generation: in another incarnation the number may be another one's."""
@@ -98,16 +97,16 @@ class Adoption:
         """Note the time if a step has been done: called whenever a runner has moved."""
         if self.done:
             return
-        held, now_ns = _pairs(self._runners.held), time.time_ns()
-        if self._steps.finished_ns is None and not self._lost & held:
+        held, now_ns = core.pairs(self._runners.held), time.time_ns()
+        if self._steps.finished_ns is None and not self._moves.lost & held:
             self._steps.finished_ns = now_ns
-        if self._steps.loaded_ns is None and self._gained <= held:
+        if self._steps.loaded_ns is None and self._moves.gained <= held:
             self._steps.loaded_ns = now_ns
 
     async def acknowledge(self, connection: AnyConnection, name: str) -> bool:
         """Record it, of the member in the process of this name; False when there is another generation already."""
         turn, began_ns = self._steps.turn, time.time_ns()
-        self._facts = self._steps.adopted(time.time_ns(), len(self._lost), len(self._gained), self._kept)
+        self._facts = self._steps.adopted(time.time_ns(), *map(len, self._moves))
         by = (turn.member, name)
         answer = await membership.acknowledge(connection, turn.replica_set, by, self.generation, self._facts)
         if answer is not None:
@@ -135,7 +134,3 @@ class Adoption:
     def completed(self) -> bool:
         """Whether its acknowledgement was the last."""
         return self._acknowledging is not None and self._acknowledging[1].completed_at is not None
-
-
-def _pairs(held: Mapping[Subscription, Iterable[Partition]]) -> set[tuple[Subscription, Partition]]:
-    return {(subscription, partition) for subscription, partitions in held.items() for partition in partitions}

@@ -19,6 +19,7 @@ from reactive_orch.model.reports import HeartbeatSent
 from reactive_orch.postgres import membership
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database
 from reactive_orch.postgres.faults import is_stale, translated
+from reactive_orch.runtime.membership.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -32,16 +33,6 @@ GENERATIONS_CHANNEL = "reactive_orch_generations"
 
 ANSWER_TIMEOUT_S = 3.0
 """A heartbeat that takes longer means that the network is gone: nothing on this connection is slow."""
-
-DISTRUST_S = 3.0
-"""After a reconnect, others' free locks and old heartbeats prove nothing for this long, and for as long as this process
-was away itself: everybody may have been cut off with it, and the longer that lasted the longer are their pauses."""
-
-RETURN_MOST_S = 10.0
-"""Nobody needs longer to come back than the longest pause between attempts and one that gets no answer, 5 s each."""
-
-LATE_BEATS = 2
-"""A heartbeat later than so many more of them says that others may have been held up as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +62,7 @@ class Session:
         self._connection: BatchConnection | None = None
         self._one_at_a_time = anyio.Lock()
         self._lost = anyio.Event()
-        self._heard_at = time.monotonic()
-        self._trusts_from = 0.0
-        self._watches_since: float | None = None
+        self.trust = Trust(heartbeat_s)
         self._states: dict[str, tuple[int, int]] = {}
         """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
@@ -92,16 +81,7 @@ class Session:
     @property
     def trusts(self) -> bool:
         """Whether a free lock or an old heartbeat of another member proves anything."""
-        return self.connected and time.monotonic() >= self._trusts_from
-
-    @property
-    def watched_s(self) -> float:
-        """For how long this process has been there to hear others, in seconds.
-
-        A heartbeat that was old already when it came may be so because nobody could beat, in an outage that has just
-        ended. That somebody died is told at once by a free lock.
-        """
-        return 0.0 if self._watches_since is None else time.monotonic() - self._watches_since
+        return self.connected and self.trust.given
 
     async def open(self) -> None:
         """Connect and LISTEN. Raises Unavailable or ConfigError."""
@@ -120,7 +100,7 @@ class Session:
             raise
         self._states.clear()
         self._connection, self.since = connection, time.monotonic()
-        self._watches_since = self._watches_since or self.since
+        self.trust.connected()
 
     async def beat_until_lost(self) -> None:
         """Send heartbeats until the connection is lost; raises Unavailable then."""
@@ -139,9 +119,7 @@ class Session:
                 known = frozenset(self.members)
                 beats = await membership.heartbeat(connection, self._database.label, known)
             outcome = "ok"
-            away_s = self._heard()
-            if away_s > LATE_BEATS * self._heartbeat_s:
-                self._distrust(away_s)
+            self.trust.answered()
             self._heed(known, beats)
         except Superseded:
             outcome = "late"  # a row locked by a change: the next heartbeat will do
@@ -164,17 +142,8 @@ class Session:
         """Connect again after a loss and tell everybody to look."""
         self._drop()
         await self.open()
-        self._distrust(DISTRUST_S + self._heard())
+        self.trust.reconnected()
         self._listeners.look()
-
-    def _heard(self) -> float:
-        """Note that the database answers; return for how long it has not, in seconds."""
-        now = time.monotonic()
-        away_s, self._heard_at = now - self._heard_at - self._heartbeat_s, now
-        return min(max(away_s, 0.0), RETURN_MOST_S)
-
-    def _distrust(self, seconds: float) -> None:
-        self._trusts_from = max(self._trusts_from, time.monotonic() + seconds)
 
     def _drop(self) -> None:
         if self._connection is not None:

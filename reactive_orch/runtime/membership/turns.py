@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, assert_never
 
 from reactive_orch.core.generation import successor
-from reactive_orch.core.life import Happened, after
+from reactive_orch.core.life import Happened, Life
 from reactive_orch.core.turn import (
     Adopt,
     Gather,
@@ -30,7 +30,7 @@ from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, Snapshot, Turn, WorkerState
 from reactive_orch.model.reports import Expelled, JoinAsked, Left, Looked, TurnBegan, Unreachable
 from reactive_orch.postgres import membership
-from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.membership import registration
 from reactive_orch.runtime.membership.adopting import Adopting
 from reactive_orch.runtime.membership.adoption import write_generation
@@ -60,23 +60,16 @@ class Membership:
         self.member: MemberId | None = None
         self.snapshot: Snapshot | None = None
         """The replica set as it was last seen."""
-        self.state = WorkerState.STARTING
-        self.expelled = False
-        """The others took this worker for dead, and it has not adopted a generation since."""
+        self.life = Life()
         self.looked_at = time.monotonic()
         self.wakeup = Wakeup()
-        self._emit = node.watchers.emit
-        self.adopting = Adopting(self._emit)
-        self.watch = Watch(node.database, replica_set, lambda: self.wakeup.set("watch"), self._emit)
+        self.adopting = Adopting(node.watchers.emit)
+        self.watch = Watch(node.database, replica_set, lambda: self.wakeup.set("watch"), node.watchers.emit)
         self._node = node
         self._replica_set = replica_set
         self._runners = runners
         self._shutdown = shutdown
         self._interruptions = interruptions
-
-    def note(self, happened: Happened) -> None:
-        """Go on to the state that this leads to."""
-        self.state = after(self.state, happened)
 
     def reconciled(self) -> None:
         """Note that a runner has moved."""
@@ -90,22 +83,21 @@ class Membership:
 
     async def run(self) -> None:
         """Take turns until all is done."""
-        backoff, contended, source = Backoff(0.05, 5.0), Backoff(0.001, 0.5), "start"
+        pauses, source = Pauses(contended_most_s=0.5), "start"
         while not self._is_over():
             try:
                 again = await self._turn(source)
-                backoff.reset()
-                contended.reset()
+                pauses.reset()
                 self._interruptions.over()
             except Superseded as error:
                 self._interruptions.note("turn", error)
-                await self._shutdown.pause(contended.next_s())
+                await self._shutdown.pause(pauses.after_s(error))
                 again = True
             except Unavailable as error:
                 self._interruptions.note("turn", error)
                 self._enter_unavailable(error)
                 # Not on the wake-up: each lost connection sets it, this turn's own included.
-                await self._shutdown.pause(backoff.next_s())
+                await self._shutdown.pause(pauses.after_s(error))
                 source = "reconnect"
                 continue
             source = "own"
@@ -135,7 +127,7 @@ class Membership:
     async def _turn(self, source: str) -> bool:
         """Observe, decide, perform; True when there is more to do at once."""
         self.looked_at = time.monotonic()
-        self._emit(TurnBegan(self._replica_set, source))
+        self._node.watchers.emit(TurnBegan(self._replica_set, source))
         # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
         if await self._acknowledge_if_adopted() and source == WORK:
             return False
@@ -153,7 +145,7 @@ class Membership:
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self._replica_set)
         turn.observed_ns = time.time_ns()
-        self._emit(Looked(turn))
+        self._node.watchers.emit(Looked(turn))
         self._shutdown.note(reached=True)
         self.snapshot = snapshot
         for follower in self._node.logs.values():
@@ -169,13 +161,13 @@ class Membership:
             name=self._node.label,
             stopping=self._shutdown.begun,
             trusts=self._node.session.trusts,
-            watched_s=self._node.session.watched_s,
+            watched_s=self._node.session.trust.watched_s,
         )
 
     async def _perform(self, step: Step, turn: Turn, snapshot: Snapshot) -> bool:
         match step:
             case Rest():
-                self.note(Happened.STOPS)
+                self.life.note(Happened.STOPS)
                 return False
             case Join():
                 await self._join()
@@ -197,29 +189,29 @@ class Membership:
         return True
 
     async def _join(self) -> None:
-        self.note(Happened.ASKED_TO_JOIN)
+        self.life.note(Happened.ASKED_TO_JOIN)
         self.member = await self._node.session.join(
             self._replica_set, self._runners.by_subscription.keys(), self._node.config.stale_after_s
         )
-        self._emit(JoinAsked(self._replica_set))
+        self._node.watchers.emit(JoinAsked(self._replica_set))
 
     async def _removed(self, turn: Turn, snapshot: Snapshot, *, asked: bool) -> bool:
         """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""
         assert self.member is not None
         member, self.member = self.member, None
-        self.expelled = not asked
         self.adopting.end("superseded" if asked else "failed")
         if asked:
-            self._emit(Left(turn, snapshot))
+            self._node.watchers.emit(Left(turn, snapshot))
         else:
+            self.life.note(Happened.EXPELLED)
             self._runners.drop()
-            self._emit(Expelled(turn, snapshot))
+            self._node.watchers.emit(Expelled(turn, snapshot))
         await self._node.session.unlock(member)
         return not asked
 
     async def _release(self, member: MemberId) -> bool:
         """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
-        self.note(Happened.STOPS)
+        self.life.note(Happened.STOPS)
         self._runners.assign({})
         if not self._runners.only_in_flight:
             return False
@@ -232,7 +224,7 @@ class Membership:
         self._runners.rewound(snapshot.epochs)
         adoption = self.adopting.present
         if adoption is None or not adoption.is_of(snapshot):
-            self.note(Happened.BEGAN_TO_ADOPT)
+            self.life.note(Happened.BEGAN_TO_ADOPT)
             resumed = me.acknowledged >= snapshot.generation
             adoption = self.adopting.begin(turn, snapshot, self._runners, resumed=resumed)
         # Done and yet not acknowledged: a crash of the server has taken that back.
@@ -247,14 +239,13 @@ class Membership:
         if not await self.adopting.acknowledge(adoption, self._node.database):
             return False
         if news:
-            self.note(Happened.ADOPTED)
-            self.expelled = False
+            self.life.note(Happened.ADOPTED)
             self.idle()  # its lanes may have come to the end before
         return True
 
     def _enter_unavailable(self, error: Unavailable) -> None:
-        if self.state is not WorkerState.UNAVAILABLE:
-            self._emit(Unreachable(self._replica_set, error))
-        self.note(Happened.LOST_THE_DATABASE)
+        if self.life.state is not WorkerState.UNAVAILABLE:
+            self._node.watchers.emit(Unreachable(self._replica_set, error))
+        self.life.note(Happened.LOST_THE_DATABASE)
         self._shutdown.note(reached=False)
         self.adopting.end("failed")

@@ -54,9 +54,8 @@ class LogFollower:
         self._hold = HoldWatch(log.name, emit)
         self._rules = LogRules(log.name)
         self._frontier = Frontier()
-        self._known = False
-        """The frontier has been looked at in its incarnation."""
-        self._looked_at = self._seen_at = 0.0
+        self._looked_at = 0.0
+        """When the last look began that has told; 0: the frontier has not been looked at in its incarnation."""
 
     @property
     def missed(self) -> bool:
@@ -81,11 +80,11 @@ class LogFollower:
 
     def settled_in(self, incarnation: Incarnation) -> Position | None:
         """Return the same of this incarnation; None while nothing is known of it, or nothing is any more."""
-        return self._frontier.settled if self._known and self._frontier.incarnation == incarnation else None
+        return self._frontier.settled if self._looked_at and self._frontier.incarnation == incarnation else None
 
     def settled_since(self, moment_s: float) -> Position | None:
         """Return what is settled by a look that began after this moment of the monotonic clock; None without one."""
-        return self.settled if self._seen_at >= moment_s else None
+        return self.settled if self._looked_at >= moment_s else None
 
     def call(self, wakeup: Wakeup) -> None:
         """Set this wake-up once, at the next advance."""
@@ -139,14 +138,13 @@ class LogFollower:
 
     async def _begin(self, connection: BatchConnection) -> None:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
-        self._known = False
+        self._looked_at = 0.0
         state = await self._check(connection)
         # A checkpoint was written by somebody for whom everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint, incarnation=connection.marks.incarnation)
         self._ringing.begin()
         self._hold.forget()
         await self._look(connection)
-        self._known = True
         self._waiters.advanced()
         await self._rules.record(connection, self._frontier.settled)
 
@@ -174,13 +172,12 @@ class LogFollower:
             await self._check(connection)
 
     async def _check(self, connection: BatchConnection) -> LogState:
-        return await self._rules.check(connection, self._frontier.settled if self._known else None)
+        return await self._rules.check(connection, self._frontier.settled if self._looked_at else None)
 
     async def _look(self, connection: BatchConnection) -> None:
         if not self._rules.due_s:
             await self._check(connection)
-        self._looked_at = time.monotonic()
-        before = self._frontier.settled
+        began, before = time.monotonic(), self._frontier.settled
         look, frontier = await self._observe(connection)
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, self.log.name, frontier.settled, look.head))
@@ -190,7 +187,7 @@ class LogFollower:
             self._hold.released(frontier.settled)
         if frontier.settled > before:
             self._waiters.advanced()
-        self._seen_at = self._looked_at
+        self._looked_at = began
         self._waiters.looked()
         if frontier.waiting:
             await self._hold.look(connection, frontier.settled)

@@ -94,7 +94,7 @@ def test_nothing_is_saved_that_was_read_of_a_database_that_was_lost(lanes: Lanes
     load(lanes, {1: SETTLED})
     _, second, _ = lanes
     second.progress.read_to[1] = SETTLED + 7
-    node.database.incarnation = Incarnation(1)
+    node.database.lost()
     assert [lane.remembers for lane in lanes] == [False] * 3
     assert not lanes.release(ALL)
     for lane in lanes:
