@@ -58,11 +58,11 @@ check: install ## everything that needs no database: format, lint, types, import
 	$(BIN)/lint-imports --no-logo
 	$(PYTEST) tests
 
-test: install ## unit and integration tests, on PostgreSQL 18 and what is found besides; under eight minutes on two cores
+test: install ## unit and integration tests, on PostgreSQL 18 and what is found besides; about six minutes on two cores
 	$(PYTEST) -m 'not thorough' tests integration_test $(ARGS)
 
-test-all: install ## those that `make test` leaves out for time too: what is long, and every test on every server
-	$(PYTEST) tests integration_test $(ARGS)
+test-all: install ## those that `make test` leaves out for time too: what is long, every server, random seeds (SEED=7: the storm's)
+	SEED=$${SEED:-$$(date +%s)} $(PYTEST) --timeout 600 --hypothesis-profile random tests integration_test $(ARGS)
 
 test-unit: install ## unit tests
 	$(PYTEST) tests $(ARGS)

@@ -1,11 +1,11 @@
-"""What all unit tests share: Hypothesis tries the same examples in every run; what is missing is said at the top."""
+"""What all unit tests share: how much Hypothesis tries; what is missing is said at the top."""
 
 import shutil
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-# A busy machine is no fault of a test: Hypothesis makes its table of characters in the first draw of a fresh clone.
-settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+from tests import effort  # noqa: F401 - it registers the profiles
+
 settings.load_profile("repeatable")
 
 

@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_orch.core import assignment
 from reactive_orch.model import NOBODY, OWN_LOG, MemberId, Subscription
+from tests.effort import examples
 
 if TYPE_CHECKING:
     import random
@@ -168,14 +169,14 @@ def situations(draw: st.DrawFn) -> tuple[Assigned, Members, int]:
 
 @pytest.mark.thorough
 @given(situations())
-@settings(max_examples=400)
+@examples(400)
 def test_any_situation(situation: tuple[Assigned, Members, int]) -> None:
     owners, members, partitions = situation
     check(owners, members, NAMES, partitions, assign(owners, members, NAMES, partitions))
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_no_balanced_assignment_moves_fewer(row: list[int], count: int) -> None:
     was, able = ids(*row), list(ids(*range(1, count + 1)))
     after = assign({"a": was}, dict.fromkeys(able, A), ["a"], len(was))

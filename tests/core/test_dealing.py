@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactive_orch.core.dealing import FAR_BEHIND_BATCHES, LaneNumber, deal
+from tests.effort import examples
 
 BATCH = 100
 FAR = FAR_BEHIND_BATCHES * BATCH
@@ -49,13 +50,13 @@ def anyhow(draw: st.DrawFn) -> tuple[dict[int, LaneNumber], dict[int, int], int]
     return {p: lanes if behind else p % lanes for p, behind in catching_up.items()}, draw(positions_of_all), lanes
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(anyhow())
 def test_dealt_anyhow(drawn: tuple[dict[int, LaneNumber], dict[int, int], int]) -> None:
     check(*drawn)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(positions_of_all, st.integers(1, 3))
 def test_dealt_for_the_first_time(positions: dict[int, int], lanes: int) -> None:
     check({}, positions, lanes)
@@ -93,7 +94,7 @@ def measured_from_a_neighbour(
 
 
 def test_the_checks_find_that_bug() -> None:
-    @settings(max_examples=300, database=None)
+    @settings(max_examples=300, derandomize=True, report_multiple_bugs=False, database=None)
     @given(positions_of_all, st.integers(1, 3))
     def run(positions: dict[int, int], lanes: int) -> None:
         check({}, positions, lanes, measured_from_a_neighbour)

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_orch.core import frontier as module
 from reactive_orch.core.frontier import PENDING_MAX, Frontier, Observation
 from reactive_orch.errors import UnsafeLog
+from tests.effort import examples
 
 
 def seen(head: int, holders: str = "", prepared: str = "") -> Observation:
@@ -463,7 +464,7 @@ def random_run(reader: Reader, seed: int) -> Verdict:
 
 @pytest.mark.parametrize("pending_max", [1, 2, PENDING_MAX])
 @given(steps=some_steps, renames=st.booleans())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_nothing_is_lost_and_the_reader_gets_on(steps: list[Step], pending_max: int, *, renames: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PENDING_MAX", pending_max)

@@ -13,6 +13,7 @@ from reactive_orch.core import generation
 from reactive_orch.core.assignment import moved
 from reactive_orch.core.generation import assigned_to, may_judge, member_of, orphans, plan_change, successor
 from reactive_orch.model import NOBODY, OWN_LOG, Change, Member, MemberId, MemberState, Reason, Snapshot, Subscription
+from tests.effort import examples
 
 if TYPE_CHECKING:
     import random
@@ -320,7 +321,7 @@ def is_gone(seen: Member, *, trust: bool) -> bool:
 
 
 @pytest.mark.thorough
-@settings(max_examples=400)
+@examples(400)
 @given(snapshots, st.booleans())
 def test_any_snapshot(seen: Snapshot, trust: bool) -> None:  # noqa: FBT001 - drawn
     check(seen, plan(seen, trust=trust), trust=trust)
@@ -388,7 +389,7 @@ MUTANTS = [
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_properties_find_a_mutant_that(mutant: object, monkeypatch: pytest.MonkeyPatch) -> None:
     # That it is found is enough: the smallest example is not wanted, and takes long to find.
-    @settings(max_examples=400, phases=[Phase.generate])
+    @settings(max_examples=400, derandomize=True, report_multiple_bugs=False, phases=[Phase.generate])
     @given(snapshots, st.booleans())
     def lives(seen: Snapshot, trust: bool) -> None:  # noqa: FBT001 - drawn
         check(seen, plan(seen, trust=trust), trust=trust)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reactive_orch.core.progress import SPAN_MAX, Batch, Progress
 from reactive_orch.incarnation import NEVER, Incarnation
 from reactive_orch.model import Checkpoint, Event, Position, Swap, Window
+from tests.effort import examples
 from tests.events import event
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ MUTANTS = (
 
 
 @pytest.mark.thorough
-@settings(max_examples=600)
+@examples(600)
 @given(st.lists(steps, min_size=30, max_size=60))
 def test_each_event_exactly_once_and_in_order(walk: list[tuple[str, int, int, int]]) -> None:
     drive(Progress, walk)
@@ -351,7 +352,7 @@ def test_each_event_exactly_once_and_in_order(walk: list[tuple[str, int, int, in
 @pytest.mark.thorough
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_model_finds_a_mutant_that(mutant: type[Progress]) -> None:
-    @settings(max_examples=5000, phases=[Phase.generate])
+    @settings(max_examples=5000, derandomize=True, report_multiple_bugs=False, phases=[Phase.generate])
     @given(st.lists(steps, min_size=30, max_size=60))
     def lives(walk: list[tuple[str, int, int, int]]) -> None:
         drive(mutant, walk)
