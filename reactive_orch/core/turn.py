@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Change, Member, MemberId, Snapshot
 
 GATHER_S = 0.25
-"""A generation so old is overtaken also by a join or a leave, whoever keeps it from completing."""
+"""A join or a leave waits for a generation that is not complete until that one is so old."""
 LOOK_AGAIN_S = 0.02
 
 _PATIENT = frozenset({Reason.JOIN, Reason.LEAVE})
@@ -35,7 +35,7 @@ class Seen:
     """Of its process."""
     stopping: bool
     trusts: bool
-    """It was not cut off itself just now, or what it sees of others' locks and heartbeats may be its own trouble."""
+    """False just after it was cut off: a free lock or an old heartbeat may then be its own trouble."""
     watched_s: float
     """For how long it could have heard others."""
 
@@ -52,7 +52,7 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Be out: as was asked for, or because the others took this worker for dead."""
+    """Stop being a member: as was asked for, or because the others took this worker for dead."""
 
     asked: bool
 
@@ -66,7 +66,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Look again after a moment, by when more may have come that belong into the same generation."""
+    """Look again after a moment: until then more may come, and one generation takes all."""
 
     for_s: float
 

@@ -1,7 +1,7 @@
 """What has happened: the values that the runtime tells, and whom it tells.
 
-A report is made once, when the thing is over, and nobody answers. So it is cheap: a named tuple of what the runtime has
-in hand anyway. What must be known earlier is asked for (`Tracing`). Nothing that is needed to work depends on either.
+A report is made once, when the thing has happened, and nobody answers. It is cheap: a named tuple of what the runtime
+has in hand anyway. What must be known earlier is asked for (`Tracing`). Nothing that works depends on either.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class NodeStarted(NamedTuple):
 
 
 class NodeStopped(NamedTuple):
-    """It does not any more."""
+    """A process takes part no more."""
 
     status: Callable[[], Status]
-    """The same, not to be asked any more."""
+    """That of `NodeStarted`; do not ask it any more."""
 
 
 class Appended(NamedTuple):
@@ -71,7 +71,7 @@ class HeartbeatSent(NamedTuple):
 
     duration_s: float
     outcome: str
-    """`ok`; `late`: it found a row locked; `lost`: the connection with it."""
+    """`ok`; `late`: it found a row locked; `lost`: the connection was lost."""
 
 
 class SessionLost(NamedTuple):
@@ -147,7 +147,7 @@ class FrontierHeld(NamedTuple):
 
 
 class FrontierReleased(NamedTuple):
-    """They do not any more."""
+    """Writers hold a log's frontier no more, after more than a moment."""
 
     log: LogName
     settled: Position
@@ -166,7 +166,7 @@ class RingingStopped(NamedTuple):
 
 
 class RingingResumed(NamedTuple):
-    """They ring again."""
+    """A log's writers ring again."""
 
     log: LogName
 
@@ -189,7 +189,7 @@ class TurnBegan(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """It has seen it."""
+    """A worker has seen its replica set."""
 
     turn: Turn
 
@@ -215,7 +215,7 @@ class GenerationWritten(NamedTuple):
 
 
 class GenerationNotWritten(NamedTuple):
-    """It has not: the replica set has moved on. With an error nobody knows whether it has."""
+    """A generation was not written: the replica set has moved on. With an error nobody knows whether it was."""
 
     turn: Turn
     traceparent: str
@@ -293,7 +293,7 @@ class Stalled(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """It goes on."""
+    """What had stalled goes on."""
 
     replica_set: str
     what: str
@@ -327,7 +327,7 @@ class BatchEnded(NamedTuple):
 
     subject: Subject
     events: Sequence[Event]
-    """Those that were handled; all that were to be if that has failed."""
+    """The events handled; after a failure, all that were to be."""
     duration_s: float
     failure: BaseException | None
     """What has rolled it back; None if it was committed."""
@@ -340,7 +340,7 @@ class AttemptFailed(NamedTuple):
 
     subject: Subject
     position: Position
-    """The batch ended here, or before."""
+    """The failing event is here, or before."""
     error: BaseException
 
 
@@ -353,7 +353,7 @@ class ReadCut(NamedTuple):
 
 
 class Struck(NamedTuple):
-    """Something of a handler's has cancelled its lane after its call."""
+    """Something that a handler left behind has cancelled its lane after the call."""
 
     subject: Subject
 

@@ -27,7 +27,7 @@ class Admission:
         self.incarnation = Incarnation(0)
         self.on_lost: list[Callable[[], None]] = []
         self._server: Server | None = None
-        """Where the connections of this incarnation lead; before its first one, where those of the last one led."""
+        """Where this incarnation's connections lead. Before the first one: where those of the last incarnation led."""
         self._proven: Incarnation | None = None
         """The incarnation whose first connection has told where it leads."""
         self._connections: WeakSet[BatchConnection] = WeakSet()
@@ -41,9 +41,9 @@ class Admission:
     def admit(self, connection: BatchConnection, begun: Incarnation) -> None:
         """Let a new connection be one of its incarnation, once it has proven to lead where the others lead.
 
-        `begun`: the incarnation in which it began to connect. The first one of an incarnation says where that is. One
-        that leads elsewhere shows that the address has been moved, or the server restarted, unnoticed by the
-        connections made before: that is a loss, and these are ended. Raises Unavailable when it is itself the one that
+        `begun`: the incarnation in which it began to connect. The first one of an incarnation says where that is. If a
+        later one leads elsewhere, the address was moved or the server restarted, unnoticed. That is a loss, and the
+        earlier ones are ended. Raises Unavailable when it is itself the one that
         leads to the wrong server.
         """
         there, known = connection.marks.server, self._server

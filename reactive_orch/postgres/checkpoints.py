@@ -65,7 +65,7 @@ class Batches:
         self._connection = connection
         self._of = _key(replica_set, subscription)
         own = cast("BatchConnection", connection)
-        # Taken now: what the pool lends forgets its connection once that is lost.
+        # Taken now: the pool's proxy cannot be asked once its connection is lost.
         self._marks, self._nest, self._unnest = own.marks, own.nest, own.unnest
         self._begun = False
         self._ends_at: Sequence[Swap] = ()
@@ -110,18 +110,18 @@ class Batches:
             try:
                 await self._roll_back()
             finally:
-                # Not all that a handler does to a session is rolled back; it may have failed at a stale type or plan.
+                # A rollback does not undo all that a handler did to the session. Or a stale type or plan made it fail.
                 drop(self._connection)
             raise
 
     def stop_short(self, swaps: Sequence[Swap]) -> None:
-        """Let the batch end at these swaps' targets, before those it was opened with: the rest was not handled."""
+        """End the batch early, at these swaps' targets: later events were not handled."""
         self._ends_at = swaps
 
     async def _begin(self) -> None:
         if not self._begun:
             try:
-                # A handler's statements alone have the handler's time.
+                # Only handlers' statements get the handlers' long time-out.
                 await self._connection.execute(_SQL.begin, timeout=STATEMENT_TIMEOUT_S)
             except BaseException:
                 drop(self._connection)  # whether it has begun, neither asyncpg nor we know
@@ -148,8 +148,8 @@ class Batches:
             msg = "the handler caught a database error and went on; the database has given up its transaction"
             raise HandlerFailed(msg) from error
         except Exception as error:
-            # What the database says here it says to the handler's statements: a deferred constraint, a conflict. But
-            # no handler is at work now that could have met a time-out elsewhere.
+            # An error here is about the handler's statements: a deferred constraint, a conflict. But an OSError is a
+            # lost connection: no handler runs now that could have met one elsewhere.
             kind = Kind.LOST if isinstance(error, OSError) else classify_foreign(error, self._connection)
             raise SETBACKS.get(kind, HandlerFailed)(described(error)) from error
 
@@ -162,7 +162,7 @@ class Batches:
         _demand_all(self._of, swaps, moved.swapped)
 
     def _sealing(self, text: str) -> str:
-        """Return a text of several statements, which take no parameters, with what seals this batch: plain digits."""
+        """Put the transaction's id and the token into the text: several statements at once take no parameters."""
         return text.replace("TRANSACTION", self._transaction).replace("TOKEN", self._token)
 
     async def _move_back(self) -> None:
@@ -291,7 +291,9 @@ async def proposed(connection: AnyConnection, replica_set: str, subscription: Su
 
 
 async def rewind(connection: AnyConnection, replica_set: str, subscription: Subscription, to: Position | None) -> int:
-    """Set all positions of a projection (None: keep them), raise the epoch, open the filter; return the partitions.
+    """Set all positions of a projection (None: keep them), raise the epoch, accept the filter that was proposed.
+
+    Returns the number of partitions.
 
     Raises ConfigError for a position that is not settled, for an unknown projection, and for nothing to keep.
     """

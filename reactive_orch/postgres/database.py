@@ -1,4 +1,4 @@
-"""Connections to one PostgreSQL database, and the incarnation that what they bring belongs to.
+"""Connections to one PostgreSQL database, and the incarnation to which all that is read by them belongs.
 
 Guarantees: every connection talks to a primary, in READ COMMITTED, and is thrown away after anything but a clean query
 error; every exception that leaves this package is one of `reactive_orch.errors`. Any lost connection raises the
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from reactive_orch.incarnation import Incarnation
 
 STATEMENT_TIMEOUT_S = 6.0
-"""Of every statement of ours outside batches: just above the server's statement_timeout, for a dead network."""
+"""The limit of our own statements, a batch's BEGIN and swap included. The server's (5 s) strikes first: this one is for
+a dead network."""
 CLEANUP_TIMEOUT_S = 2.0
 """No clean-up may hang on a broken link longer than this; then the connection is terminated."""
 
@@ -103,7 +104,7 @@ class Database:
         self.admission.lost()
 
     def give_up(self, connection: BatchConnection, error: Exception | None = None) -> None:
-        """End a connection of this process's own after this error; a loss, unless it is noted, or the error is none."""
+        """End a connection of this process's own. A loss, unless that was noted before or the error is `Exhausted`."""
         noted, connection.marks.given_up = connection.marks.given_up, True
         drop(connection)
         if not noted and not isinstance(error, Exhausted):
@@ -133,7 +134,7 @@ class Database:
     def processing(
         self, incarnation: Incarnation | None = None
     ) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
-        """Borrow a connection for a batch; with an incarnation: of that one, or raise Superseded."""
+        """Borrow a connection for a batch or a window. Raises Superseded if the incarnation that is given is over."""
         return self._borrow(self._processing, incarnation)
 
     def coordination(
@@ -188,7 +189,7 @@ class Database:
 
     async def _connect(self, *_: Any, **arguments: Any) -> BatchConnection:
         begun = self.incarnation
-        # Shielded, its own time-outs bound it: asyncpg leaves a future behind when it is cancelled while it connects.
+        # Shielded: asyncpg, cancelled while it connects, leaves a future behind. Its own time-outs bound it.
         with anyio.CancelScope(shield=True):
             connection = await self._connector.open(**arguments)
         try:
@@ -236,4 +237,4 @@ async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: PoolConnect
 
 
 async def _keep_session(_connection: object) -> None:
-    """Spare each batch the pool's reset, a round trip: what a batch sets is local to its transaction."""
+    """Skip the pool's reset, which costs a round trip: each batch's seal resets the session."""

@@ -170,7 +170,7 @@ class Worker:
             replica_set=self.replica_set,
             projection=projection,
             generation=lambda: self.generation,
-            changed=self._membership.reconciled,
+            changed=self._membership.runner_moved,
             idle=self._membership.idle,
             interruptions=Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription),
         )

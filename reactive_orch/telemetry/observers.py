@@ -1,4 +1,4 @@
-"""Who is told: spans, metrics and log lines, and nobody else unless an application says so.
+"""Who is told: spans, metrics and log lines, by default. An application's observers take their place.
 
 What becomes of a report is nobody's concern in the engine. An observer that raises is left out from then on.
 """
@@ -108,7 +108,7 @@ class Guarded:
 
 
 class _Inside(Generic[_Given]):
-    """A context of somebody who may fail at its begin or at its end; what fails inside passes through."""
+    """A context that may fail when it is entered or left: that is dropped. The block's errors pass."""
 
     __slots__ = ("_context", "_failed")
 

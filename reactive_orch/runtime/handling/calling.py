@@ -44,7 +44,7 @@ class Calling:
         self._batch = projection.batch
         self._handler = around(handler) if around and not self._batch else handler
         self._timeout_s = timeout_s
-        self._turn_s = 0.0 if self._batch else min(BATCH_S, BATCH_SHARE * timeout_s)
+        self._batch_s = 0.0 if self._batch else min(BATCH_S, BATCH_SHARE * timeout_s)
         self._handled = 0
 
     async def __call__(self, events: Sequence[Event], tx: AnyConnection) -> int:
@@ -57,7 +57,7 @@ class Calling:
         assert task is not None, "this is a coroutine of a task"
         cancels = task.cancelling()
         # No call begins after the batch's turn, so this deadline leaves each its time, and is never moved.
-        scope = anyio.CancelScope(deadline=anyio.current_time() + self._turn_s + self._timeout_s)
+        scope = anyio.CancelScope(deadline=anyio.current_time() + self._batch_s + self._timeout_s)
         left_open = False
         try:
             with scope:
@@ -82,7 +82,7 @@ class Calling:
 
     async def _each(self, events: Sequence[Event], tx: AnyConnection, task: asyncio.Task[Any], scopes: Any) -> None:
         handler, in_transaction, cancelling = self._handler, tx.is_in_transaction, task.cancelling
-        cancels, scope, ends = cancelling(), scopes.cancel_scope, time.monotonic() + self._turn_s
+        cancels, scope, ends = cancelling(), scopes.cancel_scope, time.monotonic() + self._batch_s
         for number, event in enumerate(events, 1):
             await handler(event, tx)
             if not in_transaction() or cancelling() != cancels or scopes.cancel_scope is not scope:

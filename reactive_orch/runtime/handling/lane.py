@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
 
 SAVE_EVERY_S = 5.0
-"""How long reading that found nothing may stay unsaved: that much is read again after a death, nothing more."""
+"""Reading that found nothing is saved this often. After a death at most that much is read again."""
 
 
 class Lane:
@@ -66,12 +66,12 @@ class Lane:
 
     @property
     def failing_since(self) -> float | None:
-        """Since when a handler has failed without a success, at an event that is still ahead of this lane."""
+        """When the handler first failed at an event that this lane still has before it; None if it has none."""
         return self._failures.since(self.progress.read_to)
 
     @property
     def remembers(self) -> bool:
-        """Whether what it knows is of the present incarnation of the database: else it is about to forget it."""
+        """Whether its memory is of the present incarnation of the database. If not, its next step forgets it."""
         return self.progress.incarnation == self._scope.database.incarnation
 
     def take(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
@@ -82,7 +82,7 @@ class Lane:
     def release(self, lost: Collection[Partition]) -> tuple[Swap, ...]:
         """Let partitions go: at once those that no batch is working on, the others when it ends.
 
-        Returns the swaps that save what had been read of the former.
+        Returns the swaps that save what had been read of those let go at once.
         """
         self._leaving.update(self.in_hand.partitions.intersection(lost))
         idle = self.progress.partitions.intersection(lost) - self.in_hand.partitions
@@ -91,7 +91,7 @@ class Lane:
         return unsaved
 
     def hand_over(self, partition: Partition, other: Lane) -> None:
-        """Let another lane go on with a partition: as it stands, or loaded anew when the batch that has it ends."""
+        """Give a partition to another lane. One in a batch is dropped when that ends, and loaded again."""
         if partition in self.in_hand.partitions:
             self._leaving.add(partition)
         else:
@@ -99,7 +99,7 @@ class Lane:
             other.wakeup.set()
 
     def rewound(self, epoch: int) -> None:
-        """Forget what was loaded before this epoch, if anything was; a batch in flight finds out by itself."""
+        """Forget what was loaded before this epoch. A batch in hand goes on: its swap, or the next, fails."""
         if any(row.epoch < epoch for row in self.progress.saved.values()) and not self.in_hand.partitions:
             self.invalidate()
             self.wakeup.set()
@@ -128,7 +128,7 @@ class Lane:
         except Superseded as error:
             self._scope.interruptions.note("lane", error)
             await anyio.sleep(self._pauses.after_s(error))
-            self.invalidate()  # now: what is loaded before the pause is out of date after it, and loses again
+            self.invalidate()  # only now: what is loaded before the pause is out of date after it
         except Unavailable as error:
             self._scope.interruptions.note("lane", error)
             self.invalidate()  # first: the runner deals nothing before all its lanes have forgotten
@@ -158,7 +158,7 @@ class Lane:
             self._passed(fetched, self._plan(fetched))
 
     async def _work_off(self, tasks: TaskGroup, first: Fetched) -> None:
-        """Handle what was read and, on the same connection, what follows as long as it is there at once."""
+        """Handle what was read. Stay on this connection as long as the next window is there, or being read."""
         fetched: Fetched | None = first
         scope = self._scope
         async with (
@@ -174,7 +174,7 @@ class Lane:
                 fetched = await self._reading.ahead() if batches.begun else None
 
     def _goes_on(self) -> bool:
-        # What is coming has got a connection in its turn, so there are enough for all: this one may be kept.
+        # The coming window already got its connection, so nobody goes without one if this is kept.
         return self._reading.coming and not self._save_is_due()
 
     def _plan(self, fetched: Fetched) -> Batch:
@@ -187,7 +187,8 @@ class Lane:
         self._land()
 
     async def _rest(self) -> None:
-        # Without partitions an advance is of no use to it; each would wake it, and have the follower look again.
+        # Without partitions an advance is of no use: each would wake this lane, and have the follower look again. But
+        # while nothing is known of the log, its first advance says that it is.
         if self.progress.partitions or self._scope.follower.settled is None:
             self._scope.follower.call(self.wakeup)
         self._scope.idle()

@@ -1,7 +1,7 @@
 """A runner: one subscription on one worker, its assigned partitions dealt to lanes.
 
-Level-triggered: `assigned` says what it should hold, and each round lets go of what it should not and loads what
-it lacks: the free checkpoints first, then the others, each as its holder ends. Partitions that stay never notice.
+Level-triggered: `assigned` says what it should hold. Each round drops what is not in it and loads what is missing: free
+rows at once, each other row when the batch that locks it ends. Partitions that stay never notice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Runner:
     """Runs one projection, on one log, for one worker."""
 
     def __init__(self, scope: Scope, caches: Sequence[WindowCache]) -> None:
-        """Start without partitions. `scope.changed` is called when it may have been reconciled."""
+        """Start without partitions. `scope.changed` is called after each round, reconciled or not."""
         self.wakeup = Wakeup()
         self.assigned: frozenset[Partition] = frozenset()
         """The partitions it is to hold."""
@@ -128,12 +128,12 @@ class Runner:
         incarnation = self._scope.database.incarnation
         async with self._scope.database.coordination(incarnation) as connection:
             gained = await checkpoints.load_free(connection, self._scope.replica_set, self._scope.projection, missing)
-            if not gained:  # held by others, or not there any more
+            if not gained:  # the rows are locked, or deleted; the latter is an error
                 await checkpoints.demand_complete(connection, self._scope.replica_set, [self.subscription])
         self._deal(gained, incarnation)
 
     def _await_free(self, locked: frozenset[Partition]) -> None:
-        """Look again when one of these rows is free: what is free already does not wait with them."""
+        """Begin another round when one of these rows is free. Those that were free are loaded already."""
         self._scope.node.row_wait.set(self.wakeup, self._scope.replica_set, self.subscription, locked)
         if locked:
             self._row_awaited = self._row_awaited or (time.monotonic(), min(locked))
@@ -142,13 +142,13 @@ class Runner:
             self.row_wait = max(self.row_wait, (time.monotonic() - began, partition), key=lambda wait: wait[0])
 
     def _deal(self, loaded: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
-        # While the rows were read, others may have been assigned, and the database have been lost. Lanes that have not
-        # forgotten yet what they knew before call for another round when they have.
+        # The assignment may have changed while the rows were read: the present one counts. If the database was lost
+        # meanwhile, nothing is dealt: each lane that forgets begins another round.
         if incarnation == self._scope.database.incarnation and self.lanes.remember:
             self.lanes.deal(self.assigned, loaded, self._settled(), incarnation)
 
     def _settled(self) -> Position:
-        """Return the settled end; 0 as long as it is unknown: then nothing is far behind it, and is dealt again."""
+        """Return the settled end, 0 while it is unknown. With 0 nothing is far behind; the next advance deals again."""
         settled = self._scope.follower.settled
         if settled is None:
             self._scope.follower.call(self.wakeup)

@@ -1,4 +1,4 @@
-"""Generations, written and adopted: what a member gives, takes and keeps, and since when (protocol 5.6)."""
+"""Writing a generation, and adopting it: what a member gives, takes and keeps, and when (protocol 5.3, 5.6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def write_generation(
 ) -> Written | None:
     """Write the generation that follows from the snapshot; None when the replica set has moved on.
 
-    What the removed have left behind is ended.
+    Then the connections that removed processes have left behind are ended.
     """
     turn.planned_ns = time.time_ns()
     written = await _told(connection, turn, snapshot, new, watchers)
@@ -61,7 +61,7 @@ async def _told(
 
 
 def _new_traceparent() -> str:
-    """Return a traceparent of nobody's span: it ties together what several workers tell of one generation."""
+    """Return a traceparent without a span: it ties together what several workers report of one generation."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
@@ -78,14 +78,14 @@ class Adoption:
         self.generation, self.incarnation = snapshot.generation, snapshot.incarnation
         self.due: Mapping[Subscription, frozenset[Partition]] = core.assigned_to(snapshot, turn.member)
         self.done = False
-        """Nothing is left to do of it."""
+        """It is over: acknowledged, superseded or failed."""
         self._moves = core.moves(runners.held, self.due)
         in_flight = core.pairs(runners.in_flight) & self._moves.lost
         self._steps = AdoptionSteps(turn=turn, snapshot=snapshot, in_flight=len(in_flight))
         self._facts = self._steps.adopted(time.time_ns(), *map(len, self._moves))
 
     def is_of(self, snapshot: Snapshot) -> bool:
-        """Tell whether it is of this snapshot's generation: in another incarnation the number may be another one's."""
+        """Tell whether it adopts this generation. In another incarnation the same number may mean another one."""
         return (self.generation, self.incarnation) == (snapshot.generation, snapshot.incarnation)
 
     @property
@@ -104,7 +104,10 @@ class Adoption:
             self._steps.loaded_ns = now_ns
 
     async def acknowledge(self, connection: AnyConnection, name: str) -> bool:
-        """Record it, of the member in the process of this name; False when there is another generation already."""
+        """Record that this member, of the process of this name, has adopted it.
+
+        False when there is another generation already, or it is no member any more.
+        """
         turn, began_ns = self._steps.turn, time.time_ns()
         self._facts = self._steps.adopted(time.time_ns(), *map(len, self._moves))
         by = (turn.member, name)

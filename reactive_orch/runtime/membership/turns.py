@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 LOOK_AFTER_BEATS = 5
-"""How many heartbeats, which look too, a worker lets pass before it looks at its replica set without being woken."""
+"""A worker that nobody wakes looks after so many heartbeats: each of them looks a little, too."""
 
 
 class Membership:
@@ -71,7 +71,7 @@ class Membership:
         self._shutdown = shutdown
         self._interruptions = interruptions
 
-    def reconciled(self) -> None:
+    def runner_moved(self) -> None:
         """Note that a runner has moved."""
         self.adopting.note()
         self.wakeup.set()
@@ -96,7 +96,7 @@ class Membership:
             except Unavailable as error:
                 self._interruptions.note("turn", error)
                 self._enter_unavailable(error)
-                # Not on the wake-up: each lost connection sets it, this turn's own included.
+                # Not on the wake-up: the loss of this very turn's connection has set it, so there would be no pause.
                 await self._shutdown.pause(pauses.after_s(error))
                 source = "reconnect"
                 continue
@@ -106,7 +106,7 @@ class Membership:
                 source = self.wakeup.source
 
     async def leave_at_once(self) -> None:
-        """Be no member any more; of what handlers still have in hand nothing stays."""
+        """Stop being a member. Batches in hand are rolled back."""
         self._runners.cut()
         member, self.member = self.member, None
         if member is not None:
@@ -128,7 +128,7 @@ class Membership:
         """Observe, decide, perform; True when there is more to do at once."""
         self.looked_at = time.monotonic()
         self._node.watchers.emit(TurnBegan(self._replica_set, source))
-        # First, as others wait for it. And if nobody else woke this worker, there is nothing new to see.
+        # First, as others wait for it. If only its own runners woke this worker, nothing else is new.
         if await self._acknowledge_if_adopted() and source == WORK:
             return False
         turn = Turn(self._replica_set, self.member or NOBODY, source, time.time_ns())
@@ -196,7 +196,7 @@ class Membership:
         self._node.watchers.emit(JoinAsked(self._replica_set))
 
     async def _removed(self, turn: Turn, snapshot: Snapshot, *, asked: bool) -> bool:
-        """Be out: on the way to the exit as asked for, else because the others took this worker for dead."""
+        """Stop being a member: as was asked for, else because the others took this worker for dead."""
         assert self.member is not None
         member, self.member = self.member, None
         self.adopting.end("superseded" if asked else "failed")
@@ -210,7 +210,7 @@ class Membership:
         return not asked
 
     async def _release(self, member: MemberId) -> bool:
-        """Save and release what no handler works on, then ask to be removed; the rest follows as it lands."""
+        """Let go of what no handler has in hand, then ask to be removed. The rest follows as its batches end."""
         self.life.note(Happened.STOPS)
         self._runners.assign({})
         if not self._runners.only_in_flight:
@@ -227,7 +227,7 @@ class Membership:
             self.life.note(Happened.BEGAN_TO_ADOPT)
             resumed = me.acknowledged >= snapshot.generation
             adoption = self.adopting.begin(turn, snapshot, self._runners, resumed=resumed)
-        # Done and yet not acknowledged: a crash of the server has taken that back.
+        # Acknowledged by this worker but not in its row: a crash of the server has taken that back.
         open_still = not adoption.done or me.acknowledged < snapshot.generation
         again = open_still and adoption.met and not await self._acknowledge(adoption)
         self.watch.set(successor(snapshot, me.id))

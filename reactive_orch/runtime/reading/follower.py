@@ -1,8 +1,8 @@
 """The settled end of a log, followed by one task per process for all lanes that read it (protocol 2.1, 6.3).
 
-Looks only when somebody waits for more and something rang (or a fallback time has passed); while writers hold the
-frontier it looks again in 1 to 20 ms. Everything it knows belongs to one incarnation of the database: after any lost
-connection it checks the log again and starts with an empty frontier.
+It looks when a reader waits and something rang, or a fallback time has passed. With the bell disarmed it looks by the
+clock. While writers hold the frontier it looks every 1 to 20 ms. Everything it knows belongs to one incarnation of the
+database: after any lost connection it checks the log again and starts with an empty frontier.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
 
+TAIL = "tail"
+"""The connection on which a process looks at a log. While it lives, the process does: see the view `member_status`."""
+
 LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S = 0.001, 0.020
 
 
@@ -59,7 +62,7 @@ class LogFollower:
 
     @property
     def missed(self) -> bool:
-        """Whether events are found that no notification told of, or would be."""
+        """Whether events come without a notification: nobody rings, or several finds in a row had none."""
         return self._ringing.missed
 
     @property
@@ -79,7 +82,7 @@ class LogFollower:
         return self.settled_in(self.database.incarnation)
 
     def settled_in(self, incarnation: Incarnation) -> Position | None:
-        """Return the same of this incarnation; None while nothing is known of it, or nothing is any more."""
+        """Return the settled end in this incarnation; None if it is not known yet, or not any more."""
         return self._frontier.settled if self._looked_at and self._frontier.incarnation == incarnation else None
 
     def settled_since(self, moment_s: float) -> Position | None:
@@ -96,7 +99,7 @@ class LogFollower:
         self.wake()
 
     def wake(self) -> None:
-        """Look at once: something rang, or nothing remembered is valid any more."""
+        """Look even if nobody waits: a look was asked for, or the connection was lost or is back."""
         self.wakeup.set()
         self._waiters.hurry()
 
@@ -105,17 +108,17 @@ class LogFollower:
         backoff = Backoff(0.05, 5.0)
         while True:
             try:
-                connection = await self.database.connect("tail")
+                connection = await self.database.connect(TAIL)
             except Unavailable as error:
-                self.interruptions.note("tail", error)
+                self.interruptions.note(TAIL, error)
                 await anyio.sleep(backoff.next_s())
                 continue
             try:
                 await self._follow(connection, backoff)
             except (Unavailable, Superseded) as error:
-                self.interruptions.note("tail", error)
+                self.interruptions.note(TAIL, error)
                 self.database.give_up(connection, error)
-                self._emit(ConnectionLost("tail"))
+                self._emit(ConnectionLost(TAIL))
                 await anyio.sleep(backoff.next_s())
             finally:
                 connection.terminate()
@@ -140,7 +143,7 @@ class LogFollower:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
         self._looked_at = 0.0
         state = await self._check(connection)
-        # A checkpoint was written by somebody for whom everything up to it was settled.
+        # Begin at the greatest checkpoint: for whoever wrote it everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint, incarnation=connection.marks.incarnation)
         self._ringing.begin()
         self._hold.forget()
@@ -150,9 +153,9 @@ class LogFollower:
 
     async def _wait(self, connection: BatchConnection, looked_again: Backoff) -> None:
         if not self._ringing.armed:
-            # Before anything is waited for: under many writers the frontier always waits for one of them.
+            # Before any wait: under many writers the frontier is never free, and the bell would stay armed.
             await self._ringing.disarm(connection)
-        self.wakeup.source = WORK  # unless it is waited for
+        self.wakeup.source = WORK  # what has woken it, if nothing below waits
         if not self._ringing.armed:
             await self._wanted(connection)
             await self._ringing.gather(self._looked_at, self.readers)
@@ -167,7 +170,10 @@ class LogFollower:
         await self._ringing.sleep(connection)
 
     async def _wanted(self, connection: BatchConnection) -> None:
-        """Wait until somebody wants more. Who reads a long backlog does not for a while, but relies on the rules."""
+        """Wait until somebody wants more; check the rules when that is due.
+
+        Who reads a long backlog wants no more for a while, but relies on the rules.
+        """
         while not await self._waiters.wanted(self._rules.due_s):
             await self._check(connection)
 
