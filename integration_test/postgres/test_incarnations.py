@@ -26,7 +26,7 @@ from reactive_orch import Config, Node, Worker
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.incarnation import NEVER
 from reactive_orch.model import WorkerState
-from reactive_orch.runtime.membership.adopting import Adopting
+from reactive_orch.runtime.membership.adoptions import Adoptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -173,13 +173,13 @@ SELECT 'Key', $1 || n, 1, 'Appended' FROM generate_series(1, $2) AS n
 async def test_an_adoption_of_a_past_incarnation_is_begun_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is met when the lanes have loaded anew before the worker has looked, and can be acknowledged no more."""
     begun: list[Adoption] = []
-    begin = Adopting.begin
+    begin = Adoptions.begin
 
-    def noted(self: Adopting, *args: Any, resumed: bool) -> Adoption:
+    def noted(self: Adoptions, *args: Any, resumed: bool) -> Adoption:
         begun.append(begin(self, *args, resumed=resumed))
         return begun[-1]
 
-    monkeypatch.setattr(Adopting, "begin", noted)
+    monkeypatch.setattr(Adoptions, "begin", noted)
 
     async def serves() -> bool:
         return worker.state is WorkerState.SERVING

@@ -63,7 +63,7 @@ class Worker:
     @property
     def generation(self) -> int:
         """The one it has adopted, or is adopting; 0 before the first."""
-        return self._membership.adopting.generation
+        return self._membership.adoptions.generation
 
     @property
     def state(self) -> WorkerState:
@@ -136,7 +136,7 @@ class Worker:
 
     def facts(self) -> Facts:
         """Return what health is judged by."""
-        runners, adoption = self._runners.by_subscription, self._membership.adopting.present
+        runners, adoption = self._runners.by_subscription, self._membership.adoptions.present
         return self._progress.facts(
             runners,
             state=self.state,
@@ -155,7 +155,7 @@ class Worker:
         return WorkerStatus(
             replica_set=self.replica_set,
             state=self.state,
-            seen=status.of_replica_set(self.snapshot, self._membership.adopting.complete),
+            seen=status.of_replica_set(self.snapshot, self._membership.adoptions.complete),
             projections=status.of_projections(self._runners.by_subscription, self._node.logs, self._progress),
         )
 

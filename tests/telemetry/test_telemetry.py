@@ -25,7 +25,7 @@ from reactive_orch.model import OWN_LOG, Change, Event, MemberId, Reason, Snapsh
 from reactive_orch.model.reports import BatchEnded, Subject, Untraced
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.handling.in_hand import Watched
-from reactive_orch.runtime.membership.adoption import write_generation
+from reactive_orch.runtime.membership.change import write_generation
 from reactive_orch.telemetry import metric_names, metrics, table
 from reactive_orch.telemetry.by_type import by_type
 from reactive_orch.telemetry.exporting import exporting

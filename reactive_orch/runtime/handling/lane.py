@@ -24,7 +24,7 @@ from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
-from reactive_orch.runtime.handling.lane_reading import Reading
+from reactive_orch.runtime.handling.lane_windows import LaneWindows
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Lane:
         """Partitions of the batch in hand that are to be let go when it ends."""
         self._failures = Failures(scope)
         self._pace = Pace(scope.config.batch_events)
-        self._reading = Reading(scope, self.progress, self._failures, self._pace, cache)
+        self._windows = LaneWindows(scope, self.progress, self._failures, self._pace, cache)
         self._pauses = Pauses(contended_most_s=1.0)
         self._saved_at = time.monotonic()
 
@@ -145,11 +145,11 @@ class Lane:
             self.invalidate()
         if self._save_is_due():
             await self._save()
-        window = self._reading.window()
+        window = self._windows.window()
         if window is None:
             await self._rest()
             return
-        fetched = await self._reading.read(window)
+        fetched = await self._windows.read(window)
         if fetched is None or not self.remembers or fetched.window.incarnation != self.progress.incarnation:
             return
         if fetched.events:
@@ -166,16 +166,16 @@ class Lane:
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
             while fetched is not None and self.remembers:
-                self._reading.read_ahead(tasks, fetched)
+                self._windows.read_ahead(tasks, fetched)
                 batch = self._plan(fetched)
                 if batch.events:
                     batch = await self._handle(batches, connection, batch)
                 self._passed(fetched, batch)
-                fetched = await self._reading.ahead() if batches.begun else None
+                fetched = await self._windows.ahead() if batches.begun else None
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
-        return self._reading.coming and not self._save_is_due()
+        return self._windows.coming and not self._save_is_due()
 
     def _plan(self, fetched: Fetched) -> Batch:
         return self.progress.plan(fetched.window, fetched.events, fetched.end)
@@ -203,7 +203,7 @@ class Lane:
             raise
         self.events_handled += len(done.events)
         self.reached_at = written_at(done.events[-1]) or time.time()
-        full = len(batch.events) >= self._reading.limit
+        full = len(batch.events) >= self._windows.limit
         self._pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
         self.progress.batch_events = self._pace.events
         self._failures.committed()

@@ -19,7 +19,7 @@ from reactive_orch.model.reports import Looked
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
-from reactive_orch.runtime.membership.adoption import write_generation
+from reactive_orch.runtime.membership.change import write_generation
 from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.wakeup import Wakeup
 

@@ -32,8 +32,8 @@ from reactive_orch.model.reports import Expelled, JoinAsked, Left, Looked, TurnB
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.membership import registration
-from reactive_orch.runtime.membership.adopting import Adopting
-from reactive_orch.runtime.membership.adoption import write_generation
+from reactive_orch.runtime.membership.adoptions import Adoptions
+from reactive_orch.runtime.membership.change import write_generation
 from reactive_orch.runtime.membership.watch import Watch
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 
@@ -63,7 +63,7 @@ class Membership:
         self.life = Life()
         self.looked_at = time.monotonic()
         self.wakeup = Wakeup()
-        self.adopting = Adopting(node.watchers.emit)
+        self.adoptions = Adoptions(node.watchers.emit)
         self.watch = Watch(node.database, replica_set, lambda: self.wakeup.set("watch"), node.watchers.emit)
         self._node = node
         self._replica_set = replica_set
@@ -73,7 +73,7 @@ class Membership:
 
     def runner_moved(self) -> None:
         """Note that a runner has moved."""
-        self.adopting.note()
+        self.adoptions.note()
         self.wakeup.set()
 
     def idle(self) -> None:
@@ -113,7 +113,7 @@ class Membership:
             await self._node.departures.leave(self._replica_set, member, self._shutdown.failure)
 
     def _is_over(self) -> bool:
-        adopted = self.adopting.present is not None and not self.adopting.open
+        adopted = self.adoptions.present is not None and not self.adoptions.open
         if adopted and self._shutdown.is_due(self._node.logs, self._node.database.incarnation, self._runners):
             self._shutdown.asked.set()
             self.wakeup.set("stop")
@@ -136,7 +136,7 @@ class Membership:
         return await self._perform(next_step(self._seen(snapshot)), turn, snapshot)
 
     async def _acknowledge_if_adopted(self) -> bool:
-        adoption = self.adopting.open
+        adoption = self.adoptions.open
         if adoption is None or self._shutdown.begun or not adoption.met:
             return False
         return await self._acknowledge(adoption)
@@ -151,7 +151,7 @@ class Membership:
         for follower in self._node.logs.values():
             follower.readers = max(len(snapshot.members), 1)
         if snapshot.complete:
-            self.adopting.complete = snapshot.generation
+            self.adoptions.complete = snapshot.generation
         return snapshot
 
     def _seen(self, snapshot: Snapshot) -> Seen:
@@ -199,7 +199,7 @@ class Membership:
         """Stop being a member: as was asked for, else because the others took this worker for dead."""
         assert self.member is not None
         member, self.member = self.member, None
-        self.adopting.end("superseded" if asked else "failed")
+        self.adoptions.end("superseded" if asked else "failed")
         if asked:
             self._node.watchers.emit(Left(turn, snapshot))
         else:
@@ -222,11 +222,11 @@ class Membership:
         if await registration.give_up_refused(self._node, self._replica_set, me, self._runners):
             self.wakeup.set("refused")
         self._runners.rewound(snapshot.epochs)
-        adoption = self.adopting.present
+        adoption = self.adoptions.present
         if adoption is None or not adoption.is_of(snapshot):
             self.life.note(Happened.BEGAN_TO_ADOPT)
             resumed = me.acknowledged >= snapshot.generation
-            adoption = self.adopting.begin(turn, snapshot, self._runners, resumed=resumed)
+            adoption = self.adoptions.begin(turn, snapshot, self._runners, resumed=resumed)
         # Acknowledged by this worker but not in its row: a crash of the server has taken that back.
         open_still = not adoption.done or me.acknowledged < snapshot.generation
         again = open_still and adoption.met and not await self._acknowledge(adoption)
@@ -236,7 +236,7 @@ class Membership:
     async def _acknowledge(self, adoption: Adoption) -> bool:
         """Tell that the generation has been adopted; False when there is another one already."""
         news = not adoption.done
-        if not await self.adopting.acknowledge(adoption, self._node.database):
+        if not await self.adoptions.acknowledge(adoption, self._node.database):
             return False
         if news:
             self.life.note(Happened.ADOPTED)
@@ -248,4 +248,4 @@ class Membership:
             self._node.watchers.emit(Unreachable(self._replica_set, error))
         self.life.note(Happened.LOST_THE_DATABASE)
         self._shutdown.note(reached=False)
-        self.adopting.end("failed")
+        self.adoptions.end("failed")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
 
 
-class Reading:
+class LaneWindows:
     """The windows of one lane, as its progress asks for them."""
 
     def __init__(self, scope: Scope, progress: Progress, failures: Failures, pace: Pace, cache: WindowCache) -> None:

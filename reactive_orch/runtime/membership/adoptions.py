@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.handling.runners import Runners
 
 
-class Adopting:
+class Adoptions:
     """One worker's adoptions."""
 
     def __init__(self, emit: Emit) -> None:
