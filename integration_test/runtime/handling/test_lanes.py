@@ -17,7 +17,7 @@ from integration_test.harness.load import append_events, stand
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Projection, Worker, projection
 from reactive_orch.model import OWN_LOG, Subscription
-from reactive_orch.runtime.backoff import Backoff
+from reactive_orch.runtime.backoff import Backoff, Pauses
 from reactive_orch.runtime.handling import lane
 from reactive_orch.runtime.reading.follower import LogFollower
 
@@ -67,12 +67,13 @@ async def test_slow_handlers_of_several_lanes_overlap(database: str) -> None:
 
 async def test_a_lane_that_waits_after_a_loss_holds_up_no_other(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection is lost under one lane's batch, and it pauses for longer than this test lasts: the other goes on."""
-    reconnect_most_s = 5.0
-    monkeypatch.setattr(
-        lane,
-        "Backoff",
-        lambda first_s, most_s: Backoff(600, 600) if most_s == reconnect_most_s else Backoff(first_s, most_s),
-    )
+
+    def long(*, contended_most_s: float) -> Pauses:
+        pauses = Pauses(contended_most_s=contended_most_s)
+        pauses._away = Backoff(600, 600)  # noqa: SLF001 - after a loss
+        return pauses
+
+    monkeypatch.setattr(lane, "Pauses", long)
     lost = asyncio.Event()
     handled = asyncio.Event()
 
