@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -422,9 +423,10 @@ async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
         await second_gate.execute("SELECT pg_advisory_unlock_all()")
         free: dict[str, float] = {}
         held: dict[str, float] = {}
+        looks = [anyio.current_time()]
 
         async def all_taken() -> bool:
-            now = anyio.current_time()
+            looks.append(now := anyio.current_time())
             for name in quick:
                 if len(old.partitions[Subscription(name, OWN_LOG)]) == PARTITIONS // 2:
                     free.setdefault(name, now)
@@ -433,7 +435,9 @@ async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
             return len(held) == len(quick)
 
         await wait_until(all_taken)
-        assert max(held[name] - free.get(name, held[name]) for name in quick) < 2.0, "not in turn with the others"
+        longest_look_s = max(later - earlier for earlier, later in itertools.pairwise(looks))
+        taken_s = max(held[name] - free.get(name, held[name]) for name in quick)
+        assert taken_s < 2.0 + 10 * longest_look_s, "in turn with the others, whatever the machine's load"
         tasks.cancel_scope.cancel()
 
 
