@@ -22,7 +22,6 @@ from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscripti
 from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.checkpoints import Batches
-from reactive_orch.postgres.database import Database
 from reactive_orch.postgres.faults import translated
 from reactive_orch.runtime.handling import lanes
 from reactive_orch.runtime.handling.calling import Calling
@@ -272,10 +271,10 @@ def changes_behind_the_settled_end_ignored() -> None:
 
 @_bug
 def memory_kept_across_a_lost_connection() -> None:
-    def lost(self: Database, *_: Any) -> None:
+    def lost(self: Admission, *_: Any) -> None:
         del self
 
-    _put(Database, "lost", lost)
+    _put(Admission, "lost", lost)
 
 
 @_bug

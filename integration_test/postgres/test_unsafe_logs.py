@@ -321,3 +321,35 @@ async def test_deleted_checkpoints_do_not_begin_at_the_start_again(database: str
             await connection.fetchval(_REWIND, "handled", None)
         await connection.fetchval(_REWIND, "handled", 20)
         await handled_up_to(connection, database, 20)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("UPDATE reactive_orch.logs SET partitions = 32", "the log is not the one that these projections have read"),
+        ("DELETE FROM reactive_orch.logs", "has no log 'events'"),
+        ("UPDATE reactive_orch.logs SET name = 'other'", "has no log 'events'"),
+    ],
+    ids=["another number of partitions", "gone", "renamed"],
+)
+async def test_a_row_of_logs_that_changes_under_a_worker(database: str, broken: str, says: str) -> None:
+    """Whoever follows the log says so: no turn computes with what it has become."""
+    async with prepared(database) as connection, WorkerProcess(database, "w") as worker:
+        await append_events(connection, 20)
+        await worker.ready()
+        await all_handled(connection, database)
+        # As a restore may, which checks no references.
+        await connection.execute(f"SET session_replication_role = replica; {broken}")
+        assert await worker.wait() == 2
+        assert says in worker.log[-1]
+
+
+async def test_a_frontier_of_another_kind_is_refused(database: str) -> None:
+    async with prepared(database) as connection:
+        await connection.execute(
+            "ALTER TABLE reactive_orch.logs DROP CONSTRAINT logs_frontier_check;"
+            "UPDATE reactive_orch.logs SET frontier = 'clock'"
+        )
+    ended, shown = await asyncio.gather(run_worker(*HANDLED, url=database), run("status", DATABASE_URL=database))
+    for complaint in (ended.complaint(), shown.complaint()):
+        assert "a frontier of a kind that this program does not know: clock" in complaint

@@ -45,7 +45,7 @@ async def _print_replica_set(
         age = f"heartbeat {member.heartbeat_age_s:.1f} s ago"
         print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
     for (projection, of), saved in (await checkpoints.positions(connection, name)).items():
-        positions = f"{min(saved.values())} … {max(saved.values())} of {heads[of]}"
+        positions = f"{min(saved.values())} … {max(saved.values())} of {heads.get(of, '?')}"
         print(f"  projection {projection}: saved up to {positions} (log {of})")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from reactive_orch.core.assignment import assign, moved
 from reactive_orch.model import (
     Change,
+    LogName,
     Member,
     MemberId,
     MemberState,
@@ -66,6 +67,16 @@ def _gone(member: Member, watched_s: float, *, trust: bool) -> Reason | None:
     if member.stale and watched_s > member.stale_after_s:
         return Reason.STALE
     return None
+
+
+def logs_differ(snapshot: Snapshot, known: Mapping[LogName, int]) -> bool:
+    """Tell whether a log that somebody owns or can run has not the partitions that this worker knows, or is not there.
+
+    `known`: log → its partitions. The owners may be of another number then, and whoever follows the log will say so.
+    """
+    wanted = {each.log for m in snapshot.members for each in m.subscriptions} | {each.log for each in snapshot.owners}
+    there = snapshot.partitions
+    return any(name not in there or known.get(name, there[name]) != there[name] for name in wanted)
 
 
 def may_judge(me: Member) -> bool:

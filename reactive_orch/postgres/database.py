@@ -35,6 +35,9 @@ a dead network."""
 CLEANUP_TIMEOUT_S = 2.0
 """No clean-up may hang on a broken link longer than this; then the connection is terminated."""
 
+WORK, COORDINATION = "work", "coordination"
+"""The kinds of pooled connections: for batches and windows, and for one statement each."""
+
 COORDINATION_CONNECTIONS_MAX = 4
 """Observations, changes and take-overs; a take-over may wait for a row while the others go on."""
 
@@ -68,6 +71,8 @@ class Database:
         self.label = label
         self.admission = Admission()
         self._connector = Connector(url)
+        self.pools: dict[str, asyncpg.Pool[asyncpg.Record]] = {}
+        """The pools by the kind of their connections; none before `open`."""
         self._borrowed: set[AnyConnection] = set()
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         self._connections_max, self._handler_timeout_s = connections_max, handler_timeout_s
@@ -129,29 +134,27 @@ class Database:
 
     async def renew(self) -> None:
         """Let connections for batches be made anew before their next use: types and plans they know may be stale."""
-        await self._processing.expire_connections()
+        await self.pools[WORK].expire_connections()
 
     def processing(
         self, incarnation: Incarnation | None = None
     ) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection for a batch or a window. Raises Superseded if the incarnation that is given is over."""
-        return self._borrow(self._processing, incarnation)
+        return self._borrow(WORK, incarnation)
 
     def coordination(
         self, incarnation: Incarnation | None = None
     ) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
         """Borrow a connection with short time-outs for one statement; the incarnation as for `processing`."""
-        return self._borrow(self._coordination, incarnation)
+        return self._borrow(COORDINATION, incarnation)
 
     @contextlib.asynccontextmanager
-    async def _borrow(
-        self, pool: asyncpg.Pool[asyncpg.Record], incarnation: Incarnation | None
-    ) -> AsyncIterator[AnyConnection]:
-        began = time.monotonic()
+    async def _borrow(self, kind: str, incarnation: Incarnation | None) -> AsyncIterator[AnyConnection]:
+        began, pool = time.monotonic(), self.pools[kind]
         incarnation = self.incarnation if incarnation is None else incarnation
         with translated():
             connection = await self._acquire(pool, incarnation)
-        self.waited("work" if pool is self._processing else "coordination", time.monotonic() - began)
+        self.waited(kind, time.monotonic() - began)
         self._borrowed.add(connection)
         try:
             with translated():
@@ -199,11 +202,6 @@ class Database:
             raise
         return connection
 
-    @property
-    def pools(self) -> dict[str, asyncpg.Pool[asyncpg.Record]]:
-        """The pools by the kind of their connections."""
-        return {"work": self._processing, "coordination": self._coordination}
-
     async def open(self) -> None:
         """Make the pools, which belong to this event loop; they connect when first used."""
         idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
@@ -211,16 +209,18 @@ class Database:
             "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s",
             "default_transaction_read_only": "on",  # a batch begins as one that writes
         }
-        self._processing = self._pool("work", self._connections_max, processing_settings, idle_limit_s)
-        self._coordination = self._pool(
-            "coordination", COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
-        )
-        await self._processing
-        await self._coordination
+        self.pools = {
+            WORK: self._pool(WORK, self._connections_max, processing_settings, idle_limit_s),
+            COORDINATION: self._pool(
+                COORDINATION, COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
+            ),
+        }
+        for pool in self.pools.values():
+            await pool
 
     async def close(self) -> None:
         """Close all pooled connections within bounded time, whatever the state of the network."""
-        for pool in (self._processing, self._coordination):
+        for pool in self.pools.values():
             with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
                 await pool.close()
             if scope.cancelled_caught:

@@ -130,7 +130,11 @@ def _state(row: Mapping[str, Any]) -> LogState:
 
 
 def _log(row: Mapping[str, Any]) -> Log:
-    return Log(row["name"], row["partitions"], FrontierKind(row["frontier"]))
+    try:
+        return Log(row["name"], row["partitions"], FrontierKind(row["frontier"]))
+    except ValueError as error:
+        msg = f"log {row['name']!r} has a frontier of a kind that this program does not know: {row['frontier']}"
+        raise UnsafeLog(msg) from error
 
 
 def _complaint(row: Mapping[str, Any]) -> str | None:

@@ -46,7 +46,7 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
         FROM reactive_orch.member_status m WHERE m.replica_set = r.name)::text AS members,
        (SELECT coalesce(json_agg(json_build_array(a.projection, a.log, a.owners)), '[]')
         FROM reactive_orch.assignments a WHERE a.replica_set = r.name)::text AS owners,
-       (SELECT json_object_agg(s.name, s.partitions) FROM reactive_orch.logs s)::text AS partitions
+       (SELECT coalesce(json_object_agg(s.name, s.partitions), '{}') FROM reactive_orch.logs s)::text AS partitions
 FROM reactive_orch.replica_sets r
 LEFT JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
 WHERE r.name = $1::text;

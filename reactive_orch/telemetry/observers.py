@@ -5,6 +5,7 @@ What becomes of a report is nobody's concern in the engine. An observer that rai
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -16,6 +17,7 @@ from reactive_orch.telemetry.by_type import Handles, by_type
 from reactive_orch.telemetry.metrics import Metrics
 from reactive_orch.telemetry.registry import REGISTRY
 from reactive_orch.telemetry.spans.observer import Spans
+from reactive_orch.telemetry.spans.tracer import is_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +36,10 @@ _logger = logging.getLogger("reactive_orch")
 SPANS = Spans()
 TABLES: tuple[Handles, ...] = (SPANS.handles, Metrics(REGISTRY, SPANS.sent_of).handles, lines.HANDLES)
 """What is watched here, one for the process as the registry is. Spans come first: exemplars name them."""
+
+
+_THEIRS = (Exception, asyncio.CancelledError)
+"""What is an observer's, or the tracing's, whatever it is: nobody is cancelled inside a call that does not wait."""
 
 
 def default_observers() -> tuple[Observer, ...]:
@@ -55,10 +61,10 @@ def telling(observers: Iterable[Observer]) -> Emit:
         for observer in present:
             try:
                 observer(report)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the observer's
+            except _THEIRS as error:
                 leave_out(observer, error)
 
-    def leave_out(observer: Observer, error: Exception) -> None:
+    def leave_out(observer: Observer, error: BaseException) -> None:
         nonlocal present
         present = tuple(each for each in present if each is not observer)
         _say_left_out("an observer", error)
@@ -66,7 +72,7 @@ def telling(observers: Iterable[Observer]) -> Emit:
     return emit
 
 
-def _say_left_out(who: str, error: Exception) -> None:
+def _say_left_out(who: str, error: BaseException) -> None:
     words = "%s failed and is left out until the process starts again: %s"
     _logger.warning(words, who, kind_of(error), extra={"event": "observer_failed"})
 
@@ -80,7 +86,8 @@ class Guarded:
 
     def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
         """Return its traceparent of a generation."""
-        return self._asked(lambda tracing: tracing.generation(turn, snapshot, change))
+        answer = self._asked(lambda tracing: tracing.generation(turn, snapshot, change))
+        return None if answer is None else self._demand(answer, isinstance(answer, str) and is_traceparent(answer))
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return its context of a batch."""
@@ -89,20 +96,26 @@ class Guarded:
 
     def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
         """Return its handler."""
-        return self._asked(lambda tracing: tracing.each(subject, handler)) or handler
+        answer = self._asked(lambda tracing: tracing.each(subject, handler))
+        return (answer and self._demand(answer, callable(answer))) or handler
 
     def quiet(self) -> AbstractContextManager[object]:
         """Return its context."""
         return _Inside(self._asked(lambda tracing: tracing.quiet()) or _NOTHING, self._leave_out)
 
+    def _demand(self, answer: _Answer, holds: bool) -> _Answer | None:  # noqa: FBT001 - what it must be
+        if not holds:
+            self._leave_out(TypeError("this is no answer"))
+        return answer if holds else None
+
     def _asked(self, question: Callable[[Tracing], _Answer]) -> _Answer | None:
         try:
             return question(self._tracing)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the tracing's
+        except _THEIRS as error:
             self._leave_out(error)
             return None
 
-    def _leave_out(self, error: Exception) -> None:
+    def _leave_out(self, error: BaseException) -> None:
         self._tracing = Untraced()
         _say_left_out("tracing", error)
 
@@ -112,14 +125,14 @@ class _Inside(Generic[_Given]):
 
     __slots__ = ("_context", "_failed")
 
-    def __init__(self, context: AbstractContextManager[_Given | None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, context: AbstractContextManager[_Given | None], failed: Callable[[BaseException], None]) -> None:
         self._context: AbstractContextManager[_Given | None] = context
         self._failed = failed
 
     def __enter__(self) -> _Given | None:
         try:
             return self._context.__enter__()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not of what is done inside
+        except _THEIRS as error:
             self._failed(error)
             self._context = _NOTHING
             return None
@@ -129,5 +142,5 @@ class _Inside(Generic[_Given]):
     ) -> None:
         try:
             self._context.__exit__(None, None, None)
-        except Exception as failure:  # noqa: BLE001 - likewise
+        except _THEIRS as failure:
             self._failed(failure)

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from reactive_orch.core import generation
 from reactive_orch.core.assignment import moved
-from reactive_orch.core.generation import assigned_to, may_judge, member_of, orphans, plan_change, successor
+from reactive_orch.core.generation import (
+    assigned_to,
+    logs_differ,
+    may_judge,
+    member_of,
+    orphans,
+    plan_change,
+    successor,
+)
 from reactive_orch.model import NOBODY, OWN_LOG, Change, Member, MemberId, MemberState, Reason, Snapshot, Subscription
 from tests.effort import examples
 
@@ -234,6 +242,22 @@ def test_find() -> None:
     assert member_of(seen, MemberId(2), "host:2") == seen.members[1]
     assert member_of(seen, MemberId(3), "host:3") is None
     assert member_of(seen, MemberId(2), "host:3") is None, "drawn a second time, by another process"
+
+
+@pytest.mark.parametrize(
+    ("partitions", "known", "differ"),
+    [
+        (PARTITIONS, PARTITIONS, False),
+        (PARTITIONS, {OWN_LOG: 4}, False),
+        ({**PARTITIONS, OWN_LOG: 8}, PARTITIONS, True),
+        ({OWN_LOG: 4}, PARTITIONS, True),
+        ({}, PARTITIONS, True),
+    ],
+    ids=["as known", "one that came later", "another number", "one is gone", "none is there"],
+)
+def test_logs_that_are_not_what_they_were(partitions: dict[str, int], known: dict[str, int], *, differ: bool) -> None:
+    seen = replace(snapshot(member(1, runs="ac"), a=(1, 1, 1, 1), c=(1, 1)), partitions=partitions)
+    assert logs_differ(seen, known) is differ
 
 
 def test_share() -> None:

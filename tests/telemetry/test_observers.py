@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from datetime import UTC, datetime, timedelta
@@ -381,3 +382,37 @@ async def test_without_an_answer_everything_is_as_it_was() -> None:
 def test_what_a_batch_fails_with_gets_through(where: str) -> None:
     with pytest.raises(KeyError), watchers([], Broken(where)).tracing.batch(SUBJECT, 1, []):
         raise KeyError
+
+
+def test_a_cancellation_that_an_observer_has_met_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Report] = []
+
+    def cancelled(_report: Report) -> None:
+        raise asyncio.CancelledError
+
+    emit = watchers([cancelled, told.append]).emit
+    emit(r.RunnerStarted(SUBJECT))
+    emit(r.WindowRead(SUBJECT, 0.1))
+    assert len(told) == 2
+    (line,) = caplog.records
+    assert "an observer failed and is left out" in line.message
+
+
+@pytest.mark.parametrize("answer", [123, b"z", "x", "a\0b"])
+def test_an_answer_that_is_no_traceparent_is_none(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(r.Untraced):
+        def generation(self, *_: object) -> Any:
+            return answer
+
+        def each(self, *_: object) -> Any:
+            return answer
+
+    tracing = watchers([], Odd()).tracing
+    assert tracing.generation(TURN, SNAPSHOT, DEATH) is None
+    assert tracing.generation(TURN, SNAPSHOT, DEATH) is None
+    assert len(caplog.records) == 1, "it is not asked again"
+
+    async def handler(event: Event, tx: Any) -> None:
+        pass
+
+    assert watchers([], Odd()).tracing.each(SUBJECT, handler) is handler

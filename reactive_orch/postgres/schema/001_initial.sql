@@ -431,7 +431,7 @@ BEGIN
     SELECT w.* INTO was FROM reactive_orch.log_witness w
     WHERE w.log = in_log AND w.recorded_at NOT BETWEEN clock_timestamp() - in_unless_within AND clock_timestamp()
     FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+    IF NOT FOUND OR present IS NULL OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
        OR reactive_orch.log_differs_at(in_log) IS NOT NULL THEN
         RETURN (SELECT w.up_to FROM reactive_orch.log_witness w WHERE w.log = in_log);
     END IF;

@@ -12,7 +12,7 @@ import random
 import time
 from typing import TYPE_CHECKING, assert_never
 
-from reactive_orch.core.generation import successor
+from reactive_orch.core.generation import logs_differ, successor
 from reactive_orch.core.life import Happened, Life
 from reactive_orch.core.turn import (
     Adopt,
@@ -145,6 +145,7 @@ class Membership:
         async with self._node.database.coordination() as connection:
             snapshot = await membership.observe(connection, self._replica_set)
         turn.observed_ns = time.time_ns()
+        self._demand_known_logs(snapshot)
         self._node.watchers.emit(Looked(turn))
         self._shutdown.note(reached=True)
         self.snapshot = snapshot
@@ -153,6 +154,14 @@ class Membership:
         if snapshot.complete:
             self.adoptions.complete = snapshot.generation
         return snapshot
+
+    def _demand_known_logs(self, snapshot: Snapshot) -> None:
+        followers = self._node.logs
+        if logs_differ(snapshot, {name: each.log.partitions for name, each in followers.items()}):
+            for follower in followers.values():
+                follower.wake()  # it looks at the rules, and says what is wrong
+            msg = "the logs are not those that this worker has found at its start"
+            raise Superseded(msg)
 
     def _seen(self, snapshot: Snapshot) -> Seen:
         return Seen(

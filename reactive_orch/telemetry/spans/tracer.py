@@ -84,6 +84,11 @@ def _empty_context() -> Iterator[None]:
         context.detach(token)
 
 
+def is_traceparent(text: str) -> bool:
+    """Tell whether this has the form of a W3C traceparent."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
 def trace_id(traceparent: str | None) -> str | None:
     """Return the trace's id; None when there is none or it is malformed."""
     match = _TRACEPARENT.fullmatch(traceparent or "")
