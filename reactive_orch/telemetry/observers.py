@@ -87,7 +87,9 @@ class Guarded:
     def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
         """Return its traceparent of a generation."""
         answer = self._asked(lambda tracing: tracing.generation(turn, snapshot, change))
-        return None if answer is None else self._demand(answer, isinstance(answer, str) and is_traceparent(answer))
+        return (
+            None if answer is None else self._demand(answer, holds=isinstance(answer, str) and is_traceparent(answer))
+        )
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return its context of a batch."""
@@ -97,13 +99,13 @@ class Guarded:
     def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
         """Return its handler."""
         answer = self._asked(lambda tracing: tracing.each(subject, handler))
-        return (answer and self._demand(answer, callable(answer))) or handler
+        return (answer and self._demand(answer, holds=callable(answer))) or handler
 
     def quiet(self) -> AbstractContextManager[object]:
         """Return its context."""
         return _Inside(self._asked(lambda tracing: tracing.quiet()) or _NOTHING, self._leave_out)
 
-    def _demand(self, answer: _Answer, holds: bool) -> _Answer | None:  # noqa: FBT001 - what it must be
+    def _demand(self, answer: _Answer, *, holds: bool) -> _Answer | None:
         if not holds:
             self._leave_out(TypeError("this is no answer"))
         return answer if holds else None
