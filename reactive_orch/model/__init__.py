@@ -1,8 +1,8 @@
 """The vocabulary: events, projections, members, generations. Values only, no I/O.
 
-Terms are those of the README and of every log line: a *replica set* is the group of *workers* that share the log;
-a worker that has joined is a *member*; each change of members or assignment makes a *generation*; the log is divided
-into *partitions*; a *projection* has one *checkpoint* per partition.
+Terms are those of the README and of every log line: a *replica set* is the group of *workers* that divide the
+logs among themselves; a worker that has joined is a *member*; each change of members or assignment makes a
+*generation*; a log is divided into *partitions*; a *projection* has one *checkpoint* for each partition of its log.
 """
 
 from reactive_orch.model.checkpoints import Checkpoint, Swap

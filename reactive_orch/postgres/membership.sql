@@ -97,6 +97,6 @@ ORDER BY a.noticed_at, a.member;
 SELECT r.name, r.generation FROM reactive_orch.replica_sets r ORDER BY r.name;
 
 -- name: members
--- The members of a replica set as the status page shows them.
+-- The members of a replica set as the status command shows them.
 SELECT m.id, m.name, m.state, m.heartbeat_age_s::float8, m.lock_held
 FROM reactive_orch.member_status m WHERE m.replica_set = $1::text ORDER BY m.id;

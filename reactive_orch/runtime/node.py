@@ -104,7 +104,10 @@ class Node:
         self._workers: list[Worker] = []
 
     def status(self) -> Status:
-        """Return how this process and its workers stand, while it is entered; from memory, in any thread."""
+        """Return how this process and its workers stand; from memory, in any thread.
+
+        Before the node is entered there are no logs, pools and workers yet; after it was left nobody should ask.
+        """
         workers = (worker.status() for worker in tuple(self._workers))
         return status.of_process(self.database, self.session, self.logs, workers)
 

@@ -158,7 +158,10 @@ class Lane:
             self._passed(fetched, self._plan(fetched))
 
     async def _work_off(self, tasks: TaskGroup, first: Fetched) -> None:
-        """Handle what was read. Stay on this connection as long as the next window is there, or being read."""
+        """Handle what was read. Stay on this connection as long as the next window is there, or being read.
+
+        The connection is borrowed here and not with the window: that may have been read ahead, or by another lane.
+        """
         fetched: Fetched | None = first
         scope = self._scope
         async with (

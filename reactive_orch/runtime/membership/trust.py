@@ -40,7 +40,7 @@ class Trust:
         return 0.0 if self._watches_since is None else time.monotonic() - self._watches_since
 
     def connected(self) -> None:
-        """Note that notifications arrive; what was heard before that counts for nothing."""
+        """Note that notifications arrive: from the first time on this process could hear others."""
         self._watches_since = self._watches_since or time.monotonic()
 
     def answered(self) -> None:
