@@ -163,6 +163,25 @@ def test_the_script_ends_as_the_module_does() -> None:
     assert scripts == {"reactive-orch": f"{ended_by.__name__}:{ended_by.run.__name__}"}
 
 
+_SIGNALLED = """
+import os, signal, sys
+from reactive_orch.__main__ import run
+
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGTERM):
+        kill(me, number)
+
+late = Late()
+sys.argv[1:] = ["--help"]
+run()
+"""
+
+
+def test_a_signal_while_the_interpreter_is_taken_apart_does_not_change_how_the_process_ends() -> None:
+    ended = subprocess.run([sys.executable, "-c", _SIGNALLED], capture_output=True, check=False, timeout=TIMEOUT_S)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 _HASTY = """
 import runpy, sys
 from reactive_orch.process import last_resort

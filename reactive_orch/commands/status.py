@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected
 from reactive_orch.errors import ConfigError, UnsafeLog
+from reactive_orch.model.membership import why
 from reactive_orch.postgres import checkpoints, log, log_check, membership, migrations
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def _described(connection: AnyConnection, name: str, number: int) -> str:
     settled = "not settled yet"
     if row.completed_at is not None:
         settled = f"settled in {(row.completed_at - row.created_at).total_seconds() * 1000:.0f} ms"
-    return f" ({row.reason} of {', '.join(map(str, row.subjects))}; {row.moved} partitions moved; {settled})"
+    return f" ({why(row.reason, row.subjects)}; {row.moved} partitions moved; {settled})"
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from reactive_orch.model.membership import why
 from reactive_orch.telemetry.spans.tracer import trace_id
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ class Bar(NamedTuple):
 def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[str]:
     """Yield the lines."""
     kept = sum(adoption.kept for adoption in adoptions)
-    subjects = ", ".join(map(str, row.subjects))
     at = f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}"
-    yield f"generation {row.number} of {replica_set}: {row.reason} of {subjects}, at {at}"
+    yield f"generation {row.number} of {replica_set}: {why(row.reason, row.subjects)}, at {at}"
     yield f"{row.moved} partitions moved, {kept} kept; {_end(row)}"
     if (trace := trace_id(row.traceparent)) is not None:
         yield f"trace {trace}"

@@ -37,7 +37,7 @@ def assign(
     today = {each: _today(owners, each, number) for each, number in sorted(partitions.items())}
     shares = {each: _share(now, _capable(members, each)) for each, now in today.items()}
     load = _certain_load(members, shares.values())
-    return {each: _deal(today[each], _quotas(share, load)) for each, share in shares.items()}
+    return {each: _hand_out(today[each], _quotas(share, load)) for each, share in shares.items()}
 
 
 def moved(before: Owners, after: Owners) -> int:
@@ -89,7 +89,7 @@ def _share(today: tuple[MemberId, ...], capable: list[MemberId]) -> _Share:
 def _certain_load(members: Mapping[MemberId, frozenset[Subscription]], shares: Iterable[_Share]) -> dict[MemberId, int]:
     """Return how many partitions each member has for sure, over all subscriptions.
 
-    Counted before any open extra is dealt: otherwise the first subscription, by name, would not know what a member
+    Counted before any open extra is given: otherwise the first subscription, by name, would not know what a member
     keeps in the last one.
     """
     load = dict.fromkeys(members, 0)
@@ -102,7 +102,7 @@ def _certain_load(members: Mapping[MemberId, frozenset[Subscription]], shares: I
 
 
 def _quotas(share: _Share, load: dict[MemberId, int]) -> dict[MemberId, int]:
-    """Return how many partitions each member shall own, and add the extras it deals to `load`.
+    """Return how many partitions each member shall own, and add the extras that it gives to `load`.
 
     Stickiness comes before spread. A member keeps min(held, quota) partitions, so an extra keeps one more in place
     exactly when its receiver holds more than the base; among those, and among the rest, every choice moves as much.
@@ -116,7 +116,7 @@ def _quotas(share: _Share, load: dict[MemberId, int]) -> dict[MemberId, int]:
     return quotas
 
 
-def _deal(today: tuple[MemberId, ...], quotas: Mapping[MemberId, int]) -> tuple[MemberId, ...]:
+def _hand_out(today: tuple[MemberId, ...], quotas: Mapping[MemberId, int]) -> tuple[MemberId, ...]:
     """Let every owner keep its first partitions up to its quota and give all others to the members with room left."""
     room = dict(quotas)
     kept = []

@@ -68,7 +68,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Health:
     """The answer of each page, and why."""
 
     live: bool
@@ -85,14 +85,14 @@ class Verdict:
         return "degraded" if self.reasons else "ok"
 
 
-def assess(facts: Facts) -> Verdict:
+def assess(facts: Facts) -> Health:
     """Return what the pages say."""
     dead = [text for text, true in _dead(facts) if true]
     out = dead + [text for text, true in _out(facts) if true]
     ill = out + [text for text, true in _ill(facts) if true]
     degraded = [text for text, true in _degraded(facts) if true]
     starting = facts.state in {WorkerState.STARTING, WorkerState.JOINING}
-    return Verdict(not dead, not (out or starting), not ill, tuple(ill + degraded))
+    return Health(not dead, not (out or starting), not ill, tuple(ill + degraded))
 
 
 def _dead(facts: Facts) -> list[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""How many events a batch may have, and whether a lane lets some gather before the next one.
+"""How many events a batch may have, and whether a lane lingers before the next one, so that more come together.
 
 A batch has as many as its handlers are done with in the time of one batch: read as many as were not handled, and most
 of what is read is read again and again. And while swaps are slow, fewer and larger batches cost less.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SWAP_SLOW_S, GATHER_MOST_S = 0.005, 0.100
+SWAP_SLOW_S, LINGER_MOST_S = 0.005, 0.100
 """After a swap slower than the first, and no full batch, a lane waits as long as the swap took (at most the second), so
 that more events share the next one. Swaps get slow while somebody's old snapshot keeps the dead versions of the
 checkpoints: fewer, larger batches then cost less and leave fewer of them behind."""
@@ -22,7 +22,7 @@ class Pace:
     """Events in a batch, however fast they are handled."""
     events: int = 0
     """So many fit into a batch, as far as is known."""
-    gather_s: float = 0.0
+    linger_s: float = 0.0
     """How long to wait before the next window, in seconds."""
 
     def __post_init__(self) -> None:
@@ -36,4 +36,4 @@ class Pace:
         """
         self.events = max(handled, 1) if handled < planned else min(2 * self.events, self.most)
         if swap_s > SWAP_SLOW_S and not full:
-            self.gather_s = min(swap_s, GATHER_MOST_S)
+            self.linger_s = min(swap_s, LINGER_MOST_S)

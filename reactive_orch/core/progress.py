@@ -79,7 +79,7 @@ class Progress:
         return frozenset(self.saved)
 
     @property
-    def low(self) -> Position | None:
+    def low_water(self) -> Position | None:
         """Up to where all partitions have been read; None without partitions."""
         return min(self.read_to.values(), default=None)
 
@@ -110,7 +110,7 @@ class Progress:
 
     def window(self, settled: Position, limit: int) -> Window | None:
         """Return what to read next, or None when all partitions have been read up to the settled position."""
-        low = self.low
+        low = self.low_water
         if low is None or low >= settled:
             return None
         high = min(settled, low + self._span())

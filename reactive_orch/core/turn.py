@@ -17,7 +17,7 @@ from reactive_orch.model import MemberState, Reason
 if TYPE_CHECKING:
     from reactive_orch.model import Change, Member, MemberId, Snapshot
 
-GATHER_S = 0.25
+DEBOUNCE_S = 0.25
 """A join or a leave waits for a generation that is not complete until that one is so old."""
 LOOK_AGAIN_S = 0.02
 
@@ -65,7 +65,7 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Gather:
+class Debounce:
     """Look again after a moment: until then more may come, and one generation takes all."""
 
     for_s: float
@@ -92,7 +92,7 @@ class Adopt:
     me: Member
 
 
-Step: TypeAlias = Join | Rest | Removed | Withdraw | Gather | Write | Release | Adopt
+Step: TypeAlias = Join | Rest | Removed | Withdraw | Debounce | Write | Release | Adopt
 
 
 def next_step(seen: Seen) -> Step:
@@ -107,11 +107,11 @@ def next_step(seen: Seen) -> Step:
     trust = seen.trusts and generation.may_judge(me)
     change = generation.plan_change(seen.snapshot, trust=trust, watched_s=seen.watched_s)
     if change is not None:
-        return Gather(LOOK_AGAIN_S) if _gathers(seen.snapshot, change) else Write(change)
+        return Debounce(LOOK_AGAIN_S) if _is_debounced(seen.snapshot, change) else Write(change)
     return Release(me.id) if seen.stopping else Adopt(me)
 
 
-def _gathers(snapshot: Snapshot, change: Change) -> bool:
+def _is_debounced(snapshot: Snapshot, change: Change) -> bool:
     unfinished = snapshot.generation > 0 and not snapshot.complete
-    young = 0 <= snapshot.age_s < GATHER_S  # below 0 the server's clock was set back
+    young = 0 <= snapshot.age_s < DEBOUNCE_S  # below 0 the server's clock was set back
     return unfinished and young and change.reason in _PATIENT

@@ -29,7 +29,7 @@ LOOK_S_PER_RATE = 15e-6
 LOOK_LEAST_S, LOOK_MOST_S, LOOK_CROWD_MOST_S = 0.003, 0.020, 0.050
 """How far apart the looks are while nobody rings: in proportion to the rate up to the second, but no less than the
 first for each reader, up to the last. Each look and the batch it leads to cost about a millisecond of processor time
-and a flush, which the writers miss the more of them there are; a few milliseconds more gather a larger batch."""
+and a flush, which the writers miss the more of them there are; a few milliseconds more make a larger batch."""
 
 
 @dataclass(frozen=True, slots=True)

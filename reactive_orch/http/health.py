@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.core.health import Verdict, assess
+from reactive_orch.core.health import Health, assess
 from reactive_orch.model import OWN_LOG
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.worker import Worker
 
 
-def health(node: Node, worker: Worker) -> tuple[Verdict, Mapping[str, Any]]:
-    """Return the verdict on a worker, and what the three pages of health say."""
+def health(node: Node, worker: Worker) -> tuple[Health, Mapping[str, Any]]:
+    """Return the health of a worker, and what the three pages of health say."""
     facts = worker.facts()
-    verdict = assess(facts)
+    judged = assess(facts)
     own = node.logs.get(OWN_LOG)
-    return verdict, {
+    return judged, {
         "status": worker.state.value,
-        "health": verdict.word,
-        "reasons": verdict.reasons,
+        "health": judged.word,
+        "reasons": judged.reasons,
         "age_s": round(facts.age_s, 3),
         "replica_set": worker.replica_set,
         "worker": worker.member,

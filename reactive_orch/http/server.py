@@ -22,7 +22,7 @@ from reactive_orch.telemetry import prometheus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from reactive_orch.core.health import Verdict
+    from reactive_orch.core.health import Health
 
 PORT_DEFAULT = 8080
 PORTS_TRIED = 100
@@ -33,8 +33,8 @@ SHUTDOWN_TIMEOUT_S = 1.0
 class Pages:
     """What the pages say, from memory."""
 
-    health: Callable[[], tuple[Verdict, Mapping[str, Any]]]
-    """The verdict, and the body of all three."""
+    health: Callable[[], tuple[Health, Mapping[str, Any]]]
+    """What is answered, and the body of all three pages."""
     metrics: Callable[[str], tuple[bytes, str]] | None
     """The page and its content type, for what a request accepts. None: there is no such page."""
 
@@ -57,10 +57,10 @@ async def serving(pages: Pages, host: str, port: int | None) -> AsyncIterator[st
 
 
 def _app(pages: Pages) -> web.Application:
-    def page(answer: Callable[[Verdict], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def page(answer: Callable[[Health], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def show(_request: web.Request) -> web.Response:
-            verdict, body = pages.health()
-            return web.json_response(body, status=200 if answer(verdict) else 503)
+            judged, body = pages.health()
+            return web.json_response(body, status=200 if answer(judged) else 503)
 
         return show
 
@@ -71,9 +71,9 @@ def _app(pages: Pages) -> web.Application:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     app = web.Application()
-    app.router.add_get("/livez", page(lambda verdict: verdict.live))
-    app.router.add_get("/readyz", page(lambda verdict: verdict.ready))
-    app.router.add_get("/healthz", page(lambda verdict: verdict.well))
+    app.router.add_get("/livez", page(lambda judged: judged.live))
+    app.router.add_get("/readyz", page(lambda judged: judged.ready))
+    app.router.add_get("/healthz", page(lambda judged: judged.well))
     if pages.metrics is not None:
         app.router.add_get("/metrics", metrics)
     return app

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, NewType, TypeAlias
 from reactive_orch.incarnation import NEVER, Incarnation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from reactive_orch.model.log import LogName, Partition, Subscription
@@ -102,6 +102,12 @@ class Reason(enum.Enum):
     DEATH = "death"
     STALE = "stale"
     CAPABILITY = "capability"
+
+
+def why(reason: str, subjects: Iterable[int]) -> str:
+    """Return a generation's reason and whom it is about, for people: `death of 3, 4`; nobody changes a capability."""
+    about = ", ".join(map(str, subjects))
+    return f"{reason} of {about}" if about else reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

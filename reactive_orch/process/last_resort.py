@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -20,6 +21,8 @@ LAST_WORDS_S = 1.0
 
 LEFT_BEHIND_S = 10.0
 """How long what follows a worker's work may take: leaving, and what its handlers have left behind."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _timer: threading.Timer | None = None
 _heeded: dict[int, Any] = {}
@@ -63,8 +66,16 @@ def _cancel() -> None:
 
 def at_signals() -> None:
     """End this process at any further signal, at once: Python would wait on, with a traceback, or end by the signal."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         _heeded.setdefault(number, signal.signal(number, lambda *_: os._exit(1)))
+
+
+def ignore_signals_last() -> None:
+    """Ignore signals once all is done that is done at exit: an interpreter that is taken apart would die of one.
+
+    To be called before others ask for something at exit: what was asked for last is done first.
+    """
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in SIGNALS])
 
 
 def stay() -> None:

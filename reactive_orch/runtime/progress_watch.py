@@ -1,6 +1,6 @@
 """Whether a worker gets on: looked at every second, said once when it does not and once when it does again.
 
-And whatever else its health is judged by, gathered from memory. What it means is decided in `core.health`.
+And whatever else its health is judged by, collected from memory. What it means is decided in `core.health`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import kind_of, named
+from reactive_orch.model.membership import why
 from reactive_orch.model.reports import (
     AdoptionEnded,
     AttemptFailed,
@@ -104,12 +105,11 @@ def _adoption_ended(report: AdoptionEnded) -> None:
     turn, snapshot, facts = report.steps.turn, report.steps.snapshot, report.facts
     complete = "" if report.completed_s is None else f", settled in {report.completed_s * 1000:.0f} ms"
     _logger.info(
-        "generation %d of %s (%s of %s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
+        "generation %d of %s (%s), %d members: worker %s took %d, gave %d, kept %d partitions, holds %d; "
         "adopted in %.0f ms%s",
         snapshot.generation,
         turn.replica_set,
-        snapshot.reason.value if snapshot.reason else "",
-        ", ".join(map(str, snapshot.subjects)),
+        why(snapshot.reason.value if snapshot.reason else "", snapshot.subjects),
         len(snapshot.members),
         turn.member,
         facts.took,

@@ -77,6 +77,10 @@ def _say_left_out(who: str, error: BaseException) -> None:
     _logger.warning(words, who, kind_of(error), extra={"event": "observer_failed"})
 
 
+def _no_answer() -> TypeError:
+    return TypeError("this is no answer")
+
+
 class Guarded:
     """A tracing that lets nothing out, and is not asked again once it has failed."""
 
@@ -87,14 +91,12 @@ class Guarded:
     def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
         """Return its traceparent of a generation."""
         answer = self._asked(lambda tracing: tracing.generation(turn, snapshot, change))
-        return (
-            None if answer is None else self._demand(answer, holds=isinstance(answer, str) and is_traceparent(answer))
-        )
+        return self._demand(answer, holds=_is_answer(answer))
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
         """Return its context of a batch."""
         context = self._asked(lambda tracing: tracing.batch(subject, generation, events))
-        return _Inside(context or _NOTHING, self._leave_out)
+        return _Inside(context or _NOTHING, self._leave_out, _is_answer)
 
     def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
         """Return its handler."""
@@ -107,7 +109,7 @@ class Guarded:
 
     def _demand(self, answer: _Answer, *, holds: bool) -> _Answer | None:
         if not holds:
-            self._leave_out(TypeError("this is no answer"))
+            self._leave_out(_no_answer())
         return answer if holds else None
 
     def _asked(self, question: Callable[[Tracing], _Answer]) -> _Answer | None:
@@ -122,22 +124,36 @@ class Guarded:
         _say_left_out("tracing", error)
 
 
+def _is_answer(given: object) -> bool:
+    return given is None or (isinstance(given, str) and is_traceparent(given))
+
+
 class _Inside(Generic[_Given]):
     """A context that may fail when it is entered or left: that is dropped. The block's errors pass."""
 
-    __slots__ = ("_context", "_failed")
+    __slots__ = ("_context", "_failed", "_holds")
 
-    def __init__(self, context: AbstractContextManager[_Given | None], failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        context: AbstractContextManager[_Given | None],
+        failed: Callable[[BaseException], None],
+        holds: Callable[[object], bool] = lambda _given: True,
+    ) -> None:
         self._context: AbstractContextManager[_Given | None] = context
         self._failed = failed
+        self._holds = holds
 
     def __enter__(self) -> _Given | None:
         try:
-            return self._context.__enter__()
+            given = self._context.__enter__()
         except _THEIRS as error:
             self._failed(error)
             self._context = _NOTHING
             return None
+        if self._holds(given):
+            return given
+        self._failed(_no_answer())
+        return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

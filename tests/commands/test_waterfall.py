@@ -80,3 +80,8 @@ def test_a_generation_that_is_not_settled() -> None:
 def test_a_malformed_traceparent_is_left_out() -> None:
     shown = [*waterfall("orders", GENERATION._replace(traceparent="nonsense"), [])]
     assert not [line for line in shown if line.startswith("trace")]
+
+
+def test_a_change_of_what_workers_run_is_about_nobody() -> None:
+    line = next(waterfall("orders", GENERATION._replace(reason="capability", subjects=[]), ADOPTIONS))
+    assert line == "generation 7 of orders: capability, at 2026-01-02 12:00:00 UTC"

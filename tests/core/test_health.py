@@ -61,12 +61,12 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
     ],
 )
 def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reason: str) -> None:
-    verdict = assess(replace(SETTLED, **facts))
-    answers = [200 if answer else 503 for answer in (verdict.live, verdict.ready, verdict.well)]
+    judged = assess(replace(SETTLED, **facts))
+    answers = [200 if answer else 503 for answer in (judged.live, judged.ready, judged.well)]
     assert answers == [live, ready, well]
-    assert len(verdict.reasons) == bool(reason)
-    assert all(given.startswith(reason) for given in verdict.reasons)
-    assert verdict.word == ("unhealthy" if well == 503 else "degraded" if reason else "ok")
+    assert len(judged.reasons) == bool(reason)
+    assert all(given.startswith(reason) for given in judged.reasons)
+    assert judged.word == ("unhealthy" if well == 503 else "degraded" if reason else "ok")
 
 
 def test_all_reasons_are_given() -> None:

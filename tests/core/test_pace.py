@@ -42,13 +42,13 @@ def test_one_event_is_always_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("swap_s", "full", "gather_s"),
+    ("swap_s", "full", "linger_s"),
     [(0.005, False, 0.0), (0.006, False, 0.006), (0.006, True, 0.0), (0.5, False, 0.1)],
 )
-def test_after_a_slow_swap_a_lane_lets_events_gather(swap_s: float, gather_s: float, *, full: bool) -> None:
+def test_after_a_slow_swap_a_lane_lingers(swap_s: float, linger_s: float, *, full: bool) -> None:
     pace = Pace(100)
     pace.committed(10, 10, swap_s=swap_s, full=full)
-    assert pace.gather_s == gather_s
+    assert pace.linger_s == linger_s
 
 
 def test_a_batch_cut_short_leaves_every_event_it_did_not_handle_ahead() -> None:

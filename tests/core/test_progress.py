@@ -221,7 +221,7 @@ class Surroundings:
                 assert self.lanes[lane].window(self.settled, BATCH) is None, "stuck"
                 self.save_lazily(lane, 0, 0)
         for progress in self.lanes:
-            assert progress.low in {None, self.head}
+            assert progress.low_water in {None, self.head}
             assert not progress.unsaved(progress.partitions), "everything is saved"
 
 
@@ -314,7 +314,7 @@ class KeepsItsPlaceWhenTakingAnew(Progress):
 
 class MovesToTheOthersPlace(Progress):
     def move(self, partitions: Collection[Partition], other: Progress) -> None:
-        place = other.low
+        place = other.low_water
         super().move(partitions, other)
         if place is not None:
             other.read_to.update(dict.fromkeys(partitions, place))
@@ -380,7 +380,7 @@ def widths(windows: Iterable[Window]) -> list[int]:
 def test_a_lane_without_partitions_reads_nothing() -> None:
     progress = Progress(BATCH, PARTITIONS)
     assert progress.window(1000, BATCH) is None
-    assert progress.low is None
+    assert progress.low_water is None
     assert progress.unsaved([0, 1]) == ()
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_orch.core.turn import (
-    GATHER_S,
+    DEBOUNCE_S,
     LOOK_AGAIN_S,
     Adopt,
-    Gather,
+    Debounce,
     Join,
     Release,
     Removed,
@@ -81,16 +81,16 @@ TABLE: dict[str, tuple[Seen, object]] = {
     ),
     "a join meets a generation that is not complete": (
         young(seen(member(1), member(2, WAITING))),
-        Gather(LOOK_AGAIN_S),
+        Debounce(LOOK_AGAIN_S),
     ),
-    "a leave does": (young(seen(member(1), member(2, LEAVING), owners=BOTH)), Gather(LOOK_AGAIN_S)),
+    "a leave does": (young(seen(member(1), member(2, LEAVING), owners=BOTH)), Debounce(LOOK_AGAIN_S)),
     "a death waits for nothing": (young(seen(member(1), dead(2), owners=BOTH)), (Write, Reason.DEATH)),
     "a join, and the generation is complete": (
         young(seen(member(1), member(2, WAITING)), complete=True),
         (Write, Reason.JOIN),
     ),
     "a join, and somebody keeps it from completing": (
-        young(seen(member(1), member(2, WAITING)), age_s=GATHER_S),
+        young(seen(member(1), member(2, WAITING)), age_s=DEBOUNCE_S),
         (Write, Reason.JOIN),
     ),
     "a join, and the server's clock was set back": (
@@ -114,7 +114,7 @@ def test_who_has_asked_to_leave_waits_for_the_others_to_write_it() -> None:
     """Its own leave is a change that it may write itself; afterwards it is out."""
     asked = seen(member(1, LEAVING), member(2), owners=BOTH, stopping=True)
     assert kind(next_step(asked)) == (Write, Reason.LEAVE)
-    assert next_step(young(asked)) == Gather(LOOK_AGAIN_S)
+    assert next_step(young(asked)) == Debounce(LOOK_AGAIN_S)
 
 
 STATES = st.sampled_from([ACTIVE, WAITING, LEAVING])

@@ -345,7 +345,7 @@ class Broken(Untraced):
     @contextlib.contextmanager
     def context(self) -> Iterator[str]:
         self.fail("begin")
-        yield "given"
+        yield TRACEPARENT
         self.fail("end")
 
     def fail(self, where: str) -> None:
@@ -356,7 +356,7 @@ class Broken(Untraced):
 @pytest.mark.parametrize(
     "context", [lambda tracing: tracing.batch(SUBJECT, 1, []), lambda tracing: tracing.quiet()], ids=["batch", "quiet"]
 )
-@pytest.mark.parametrize(("where", "given"), [("asked", None), ("begin", None), ("end", "given")])
+@pytest.mark.parametrize(("where", "given"), [("asked", None), ("begin", None), ("end", TRACEPARENT)])
 def test_a_tracing_that_raises_is_not_asked_again(
     where: str, given: str | None, context: Callable[[Tracing], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -407,6 +407,9 @@ def test_an_answer_that_is_no_traceparent_is_none(answer: Any, caplog: pytest.Lo
         def each(self, *_: object) -> Any:
             return answer
 
+        def batch(self, *_: object) -> Any:
+            return contextlib.nullcontext(answer)
+
     tracing = watchers([], Odd()).tracing
     assert tracing.generation(TURN, SNAPSHOT, DEATH) is None
     assert tracing.generation(TURN, SNAPSHOT, DEATH) is None
@@ -416,3 +419,5 @@ def test_an_answer_that_is_no_traceparent_is_none(answer: Any, caplog: pytest.Lo
         pass
 
     assert watchers([], Odd()).tracing.each(SUBJECT, handler) is handler
+    with watchers([], Odd()).tracing.batch(SUBJECT, 1, []) as given:
+        assert given is None

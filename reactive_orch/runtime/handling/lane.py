@@ -138,9 +138,9 @@ class Lane:
             await self._failures.wait(error)
 
     async def _step(self, tasks: TaskGroup) -> None:
-        if self._pace.gather_s:
-            await anyio.sleep(self._pace.gather_s)
-            self._pace.gather_s = 0.0
+        if self._pace.linger_s:
+            await anyio.sleep(self._pace.linger_s)
+            self._pace.linger_s = 0.0
         if not self.remembers:
             self.invalidate()
         if self._save_is_due():

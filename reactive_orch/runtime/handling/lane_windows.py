@@ -44,7 +44,7 @@ class LaneWindows:
     @property
     def limit(self) -> int:
         """How many events the next batch may have."""
-        return self._failures.attempts.limit_of(self._progress.low or 0, self._pace.events)
+        return self._failures.attempts.limit_of(self._progress.low_water or 0, self._pace.events)
 
     def window(self) -> Window | None:
         """Return what to read next; None at the settled end of the log, and where that is not known."""

@@ -53,7 +53,7 @@ class Lanes:
     @property
     def low_water(self) -> Position | None:
         """Up to where all their partitions have been read; None without partitions."""
-        return min((low for lane in self._all if (low := lane.progress.low) is not None), default=None)
+        return min((low for lane in self._all if (low := lane.progress.low_water) is not None), default=None)
 
     @property
     def failing_since(self) -> float | None:
@@ -67,8 +67,8 @@ class Lanes:
 
     def lag(self, settled: Position) -> tuple[int, float]:
         """Return how far the slowest one is behind the settled end of the log: in positions, and in seconds."""
-        behind = [lane for lane in self._all if (low := lane.progress.low) is not None and low < settled]
-        positions = max((settled - (lane.progress.low or 0) for lane in behind), default=0)
+        behind = [lane for lane in self._all if (low := lane.progress.low_water) is not None and low < settled]
+        positions = max((settled - (lane.progress.low_water or 0) for lane in behind), default=0)
         oldest = min((lane.reached_at for lane in behind), default=None)
         return positions, 0.0 if oldest is None else max(time.time() - oldest, 0.0)
 

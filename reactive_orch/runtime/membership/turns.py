@@ -16,7 +16,7 @@ from reactive_orch.core.generation import logs_differ, successor
 from reactive_orch.core.life import Happened, Life
 from reactive_orch.core.turn import (
     Adopt,
-    Gather,
+    Debounce,
     Join,
     Release,
     Removed,
@@ -184,7 +184,7 @@ class Membership:
                 return await self._removed(turn, snapshot, asked=asked)
             case Withdraw(member):
                 await registration.ask_to_leave(self._node, member)
-            case Gather(for_s):
+            case Debounce(for_s):
                 await self.wakeup.wait(for_s)
             case Write(change):
                 async with self._node.database.coordination(snapshot.incarnation) as connection:

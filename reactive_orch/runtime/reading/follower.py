@@ -158,7 +158,7 @@ class LogFollower:
         self.wakeup.source = WORK  # what has woken it, if nothing below waits
         if not self._ringing.armed:
             await self._wanted(connection)
-            await self._ringing.gather(self._looked_at, self.readers)
+            await self._ringing.linger(self._looked_at, self.readers)
         elif self._frontier.waiting:
             await self.wakeup.wait(looked_again.next_s())
         else:

@@ -75,8 +75,8 @@ class Ringing:
             poll_s = POLL_S if self._listening() and self._silence is None else POLL_DEAF_S
             await self._wakeup.wait(poll_s * random.uniform(0.8, 1.0))
 
-    async def gather(self, looked_at: float, readers: int) -> None:
-        """Wait until a time has passed since the last look, in which more of the log gathers.
+    async def linger(self, looked_at: float, readers: int) -> None:
+        """Wait until a time has passed since the last look, so that more events come together.
 
         Since the last look: whose handlers take longer waits for nothing. Not sooner while writers hold the frontier:
         among many of them somebody always does.
