@@ -19,7 +19,7 @@ def on(kind: type[_Report], handle: Callable[[_Report], object]) -> tuple[type[A
 
 
 def by_type(handles: Handles) -> Observer:
-    """Return the observer that such a dictionary is; of what is not in it, it takes no notice."""
+    """Return the observer that such a dictionary is; reports of other types it ignores."""
     find = handles.get
 
     def observe(report: Report) -> None:

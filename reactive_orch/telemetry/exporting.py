@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def exporting(environment: Mapping[str, str]) -> Iterator[None]:
-    """Export while the block runs, if the environment asks for it; what is left at its end is sent for a second.
+    """Export while the block runs, if the environment asks for it. Its end sends what is left, for a second at most.
 
-    An application that has set up providers of its own keeps them. Raises ConfigError for what is not known, not
-    accepted by the SDK, or not installed.
+    An application that has set up providers of its own keeps them. Raises ConfigError for a value of OTEL_* that is not
+    known or that the SDK does not accept, and for packages that are not installed.
     """
     traces, metrics = route(environment, "TRACES"), route(environment, "METRICS")
     if traces.exporter == metrics.exporter == "none":

@@ -42,7 +42,7 @@ class Outage:
         self._reason = "no reason given"
 
     def attempt(self, export: Callable[[], _Result]) -> _Result:
-        """Export and return the result; an error of it passes."""
+        """Return the result of this export, and note whether it succeeded. What it raises passes."""
         _here.outage, succeeded = self, False
         try:
             result = export()

@@ -6,7 +6,7 @@ from reactive_orch.errors import HandlerFailed, Superseded, Unavailable, kind_of
 
 
 def outcome_of(failure: BaseException | None) -> str:
-    """Return what `reactive_orch.outcome` says."""
+    """Return `reactive_orch.outcome` of a batch that ended with this failure; None: it was committed."""
     match failure:
         case None:
             return "committed"
@@ -21,5 +21,5 @@ def outcome_of(failure: BaseException | None) -> str:
 
 
 def error_type_of(failure: BaseException) -> str:
-    """Return what `error.type` says."""
+    """Return `error.type` of a failed batch. A checkpoint that was not as expected has no cause, and a name of ours."""
     return "checkpoint_conflict" if isinstance(failure, Superseded) and not failure.__cause__ else kind_of(failure)

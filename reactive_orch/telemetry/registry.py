@@ -66,9 +66,10 @@ class Registry:
         self._bridged = False
 
     def begin(self, *scope: str) -> None:
-        """Show the counters of a scope from now on, at 0: whoever looks at increases would miss a series' first one.
+        """Show the counters of a scope from now on, at 0: who looks at increases would miss the first one of a series.
 
-        A scope is a process (nothing), a replica set, or a replica set and a projection.
+        A scope is the process (no argument), a replica set, or a replica set, a projection and its log: the first
+        attributes of its metrics.
         """
         for metric in self.sums:
             if bool(scope) != metric.of_replica_set:
@@ -78,7 +79,7 @@ class Registry:
                     self.count(metric, *scope, *last, amount=0)
 
     def count(self, metric: Metric, *labels: str, amount: float = 1) -> None:
-        """Add to a counter."""
+        """Add to a counter; `labels` are the values of its attributes, in their order."""
         series = self.sums[metric]
         series[labels] = series.get(labels, 0) + amount
 
@@ -113,8 +114,8 @@ class Registry:
     def bridge(self, meter: Any, *, histograms: bool) -> None:
         """Let an OpenTelemetry meter see everything from now on; the first call decides, later ones do nothing.
 
-        Counters and gauges are observed when read. Histograms cannot be: each measurement is forwarded, which costs
-        many times what it costs here, so whoever can read `distributions` should, and say `histograms=False`.
+        Counters and gauges are observed when read. Histograms cannot be observed: with `histograms` each measurement
+        is forwarded, which costs many times what it costs here. Whoever reads `distributions` says False.
         """
         if self._bridged:
             return

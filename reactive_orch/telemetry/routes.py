@@ -33,7 +33,7 @@ class Route:
 
 
 def route(environment: Mapping[str, str], signal: str) -> Route:
-    """Return how `TRACES` or `METRICS` leave. Raises ConfigError for what is not known."""
+    """Return how `TRACES` or `METRICS` leave. Raises ConfigError for a value that is not one of the known."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Route()
     endpoints = (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")

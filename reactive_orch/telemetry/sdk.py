@@ -100,7 +100,7 @@ def _resource() -> Resource:
 
 
 def _meter_provider(exporter: MetricExporter, resource: Resource) -> MeterProvider:
-    # Asked for differences, which only the SDK's own histograms know.
+    # An exporter may want differences instead of totals. Ours are totals, so then the SDK's own histograms do it.
     differences = AggregationTemporality.DELTA in (exporter._preferred_temporality or {}).values()  # noqa: SLF001
     reader = PeriodicExportingMetricReader(exporter if differences else _WithHistograms(exporter))
     provider = MeterProvider([reader], resource, shutdown_on_exit=False)
@@ -157,7 +157,7 @@ def _recorded() -> list[tuple[Metric, dict[Labels, Distribution]]]:
 
 
 class Allowance:
-    """So many per second; what was not used of the last second may come at once."""
+    """So many a second. What a quiet second has left may be taken at once, but no more than a second's worth."""
 
     def __init__(self, per_s: float) -> None:
         """Start with a second's worth."""
@@ -174,7 +174,7 @@ class Allowance:
 
 
 class _Sampler(Sampler):
-    """What the environment says, and batches thinned out if it says nothing; but a rebalance or a failure is seen."""
+    """As the environment says; if it says nothing batches are thinned out. Rebalances and failures always pass."""
 
     def __init__(self, rest: Sampler, allowance: Allowance | None) -> None:
         self._rest = rest
@@ -220,7 +220,7 @@ class _Queues(SpanProcessor):
 
 
 def _watched(exporter: _Exporter, outage: Outage) -> _Exporter:
-    """Let an outage be told of. One wrapper for both kinds of exporter: only `export` matters, not what it is given."""
+    """Return the exporter, with an `export` that tells the outage. Of either kind: what it exports does not matter."""
     export: Any = exporter.export
 
     def attempt(*args: Any, **kwargs: Any) -> Any:

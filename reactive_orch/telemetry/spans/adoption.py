@@ -25,7 +25,9 @@ class Adoptions:
     def __init__(self) -> None:
         """Start without any."""
         self._last: dict[MemberId, str] = {}
+        """Member → the traceparent of its last adoption: an expulsion is linked to it."""
         self._sent: tuple[Report, str | None] | None = None
+        """The report of which a span was sent last, and that span's traceparent."""
 
     def sent_of(self, report: Report) -> str | None:
         """Return the traceparent of the span that has just been sent of this report; None without one."""

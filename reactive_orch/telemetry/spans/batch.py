@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _METADATA = itemgetter(Event._fields.index("metadata_json"))
 LINKS_MAX = 100
-"""Producers that a batch is linked to; those of spans that were not sampled would lead nowhere."""
+"""A batch is linked to so many producers at most. Those without a sampled span are left out: nothing would be there."""
 
 _NOTHING: dict[str, str] = {}
 _TRACEPARENT = re.compile(r'"traceparent": ?"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f][13579bdf]"')
@@ -49,7 +49,7 @@ class Batches:
         self._open: dict[str, _Begun] = {}
 
     def context(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:
-        """Return the context of a batch: its span if there is a tracer, else nobody's."""
+        """Return the context of a batch: that of its span if there is a tracer, else an empty one."""
         found = tracer.get()
         return tracer.nobodys_context() if found is None else self._inside(found, subject, generation, events)
 
@@ -84,7 +84,7 @@ class Batches:
 
 
 def _fail(begun: _Begun, events: Sequence[Event], failure: BaseException) -> None:
-    """Mark a batch's span as failed. One that was not sampled is told anew: no failure is thinned out."""
+    """Mark a batch's span as failed. One that was not sampled is made anew: no failure is thinned out."""
     facts = {"reactive_orch.outcome": outcome_of(failure), "error.type": error_type_of(failure)}
     found = tracer.get()
     if begun.span.is_recording():
@@ -154,7 +154,7 @@ def each(subject: Subject, handler: EventHandler) -> EventHandler:
 
 
 class _Producers(Sequence["Link"]):
-    """Links to the events' producers, the first of them; made when they are looked at: only for a sampled span."""
+    """Links to the first producers of the events. They are made when they are looked at: only for a sampled span."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self._events = events
@@ -174,7 +174,7 @@ class _Producers(Sequence["Link"]):
         return [Link(context) for context in contexts if context.is_valid]
 
     def __bool__(self) -> bool:
-        return True
+        return True  # the SDK asks before it knows whether the span is sampled; the length would make them
 
     def __len__(self) -> int:
         return len(self._links)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Generations:
-    """Generations about to be written: the root of each has begun. It is sent unless another one was written first."""
+    """Generations about to be written. The root of each has begun; it is not sent if another worker was first."""
 
     def __init__(self) -> None:
         """Start without any."""
@@ -59,7 +59,7 @@ class Generations:
         tracer.flush()
 
     def not_written(self, report: GenerationNotWritten) -> None:
-        """Send the root of a statement that has failed. It may have been committed: then others join this root."""
+        """Send the root if the statement has failed: it may have been committed, and then others are children of it."""
         root = self._roots.pop(report.traceparent, None)
         if root is not None and report.error is not None:
             tracer.fail(root, kind_of(report.error))

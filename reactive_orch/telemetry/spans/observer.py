@@ -1,4 +1,4 @@
-"""Spans as an observer, and as who is asked for traces."""
+"""Spans: an observer of reports, and the `Tracing` that a process asks by default."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """All spans of one process: made from reports, but for those that others are children of."""
+    """All spans of one process, made from reports. Batches and generations begin earlier, when they are asked for."""
 
     def __init__(self) -> None:
         """Start without any."""

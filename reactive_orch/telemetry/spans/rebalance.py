@@ -29,7 +29,7 @@ _Value = TypeVar("_Value")
 
 
 def remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    """Note this last; of many the oldest goes: its end may never be told."""
+    """Note this as the newest. Of more than 100 the oldest goes: what would have removed it may never be told."""
     known.pop(key, None)
     known[key] = value
     if len(known) > REMEMBERED_MAX:

@@ -1,9 +1,9 @@
 """The tracer, if there is one: nothing happens, and nothing is imported, unless OpenTelemetry is in use.
 
-It is in use when the application has imported it or `exporting` has (because the environment asks for it). A context is
-passed around as a W3C traceparent, since that is how it lies in the generation's row. Most spans are sent when
-everything about them is known, with their start and end given, and a parent before its children: so a process that is
-killed leaves no span whose parent is missing.
+It is in use when the application, or `exporting` because the environment asks for it, has imported it and set a tracer
+provider. A context is passed around as a W3C traceparent, since that is how it lies in the generation's row. Most spans
+are sent when everything about them is known, with their start and end given, and a parent before its children: so a
+process that is killed leaves no span whose parent is missing.
 
 Exceptions are never recorded: their texts hold values. `error.type` names them.
 """
@@ -54,7 +54,7 @@ def get() -> Tracer | None:
 def quiet() -> Iterator[None]:
     """Keep an instrumented database driver from making spans of its own, here and in tasks started here.
 
-    Heartbeats, looks and reads are metrics. A batch's span ends it: what handlers do is seen.
+    Heartbeats, looks and reads are metrics. The context of a batch ends this: what handlers do is seen.
     """
     if "opentelemetry.trace" not in sys.modules:
         yield
@@ -96,7 +96,7 @@ def trace_id(traceparent: str | None) -> str | None:
 
 
 def span_context(traceparent: str | None) -> SpanContext | None:
-    """Return what a traceparent stands for; None when it is malformed or all zeros."""
+    """Return a traceparent as OpenTelemetry has it; None when it is malformed or all zeros."""
     match = _TRACEPARENT.fullmatch(traceparent or "")
     if match is None:
         return None
@@ -196,7 +196,7 @@ def fail(span: Span, error_type: str) -> None:
 
 
 def flush() -> None:
-    """Send what is waiting, aside and once at a time: nobody waits for it."""
+    """Send what is waiting, in a thread that nobody waits for; not while the one before still runs."""
     if not _known or (_flushing and _flushing[0].is_alive()):
         return
     from opentelemetry import trace
