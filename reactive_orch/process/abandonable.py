@@ -1,4 +1,4 @@
-"""A call that blocks and may be given up: Python's and anyio's own threads are waited for at the end of the process."""
+"""A blocking call that may be given up, in a daemon thread: Python waits at its end for all others, anyio's too."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _T = TypeVar("_T")
 
 
 async def abandonable(call: Callable[[], _T]) -> _T:
-    """Return what the call returns, or raise what it raises; if this is cancelled, nobody waits for it."""
+    """Return what the call returns, or raise what it raises. Cancelled, this ends at once, and the call goes on."""
     done: Future[_T] = Future()
 
     def work() -> None:
         with contextlib.suppress(InvalidStateError):  # given up meanwhile
             try:
                 result = call()
-            except BaseException as error:  # noqa: BLE001 - raised by who waits
+            except BaseException as error:  # noqa: BLE001 - whoever waits raises it
                 done.set_exception(error)
             else:
                 done.set_result(result)

@@ -14,7 +14,7 @@ EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
 
 
 def explain(error: BaseException) -> int:
-    """Say on standard error, in one line, what a command ended with, if there is anything to say; return its code."""
+    """Say in one line on standard error what a command ended with, unless that needs no word; return the exit code."""
     error = _telling(error)
     match error:
         case SystemExit():

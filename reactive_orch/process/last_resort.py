@@ -20,21 +20,21 @@ LAST_WORDS_S = 1.0
 """How long the last words may take: nobody may be reading what is written."""
 
 LEFT_BEHIND_S = 10.0
-"""How long what follows a worker's work may take: leaving, and what its handlers have left behind."""
+"""So long may take what comes after a worker's work: leaving, and what its handlers have left behind."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _timer: threading.Timer | None = None
-_heeded: dict[int, Any] = {}
-"""What was done at signals before."""
+_handlers_before: dict[int, Any] = {}
+"""Signal → what was done at it before `at_signals`."""
 
 
 def end_after(
     work_s: float = 0.0, explain: Callable[[BaseException], object] | None = None, error: BaseException | None = None
 ) -> None:
-    """End this process with exit code 1, and say why, if it is still there a while after what may take so long.
+    """End this process with exit code 1 if it is still there `work_s` + 10 seconds from now.
 
-    First the error is explained, if there is one. What was asked for before is forgotten.
+    It explains `error` first, if there is one, and says why it ends. A later call takes the place of an earlier one.
     """
     global _timer  # noqa: PLW0603 - a process ends once
     _cancel()
@@ -65,9 +65,12 @@ def _cancel() -> None:
 
 
 def at_signals() -> None:
-    """End this process at any further signal, at once: Python would wait on, with a traceback, or end by the signal."""
+    """End this process at once, with exit code 1, at the next SIGTERM or SIGINT.
+
+    At SIGINT Python would show a traceback and wait on; SIGTERM would end it without our exit code.
+    """
     for number in SIGNALS:
-        _heeded.setdefault(number, signal.signal(number, lambda *_: os._exit(1)))
+        _handlers_before.setdefault(number, signal.signal(number, lambda *_: os._exit(1)))
 
 
 def ignore_signals_last() -> None:
@@ -79,15 +82,15 @@ def ignore_signals_last() -> None:
 
 
 def stay() -> None:
-    """Take both back."""
+    """Take back what `end_after` and `at_signals` have arranged: this process goes on."""
     _cancel()
-    while _heeded:
-        signal.signal(*_heeded.popitem())
+    while _handlers_before:
+        signal.signal(*_handlers_before.popitem())
 
 
 @contextlib.contextmanager
 def awaited(explain: Callable[[BaseException], object]) -> Iterator[None]:
-    """Bound what comes after this block; what the block ended with is explained before an end of that kind."""
+    """Have the process end 10 s after this block, if it is still there; what the block raised is explained then."""
     try:
         yield
     except BaseException as error:

@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 def open_streams() -> None:
     """Make standard output and standard error usable, whatever they are."""
-    # A closed one's number would be given to the next file or socket, and hear what is printed.
+    # The next file or socket would get the number of a closed stream, and with it what is printed.
     while (number := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(number)
@@ -35,7 +35,7 @@ def open_streams() -> None:
 
 
 def nobody_reads() -> bool:
-    """Tell whether standard output was closed at the other end (`… | head`), and keep Python from trying it again."""
+    """Tell whether standard output was closed at the other end (`… | head`), and let Python write to nobody then."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     closed = any(event & select.POLLERR for _, event in output.poll(0))
