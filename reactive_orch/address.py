@@ -1,8 +1,8 @@
 """A database's address, in any form that psql reads, as the URI that leads asyncpg to the same database.
 
-What is refused is refused here, in one line, and never shown: a part of it may be one of the password. Where libpq and
-asyncpg differ libpq is right, as the same words are given to psql: services, `+` and empty parts in a URI, `hostaddr`,
-who the user is. A demand that asyncpg would pass over in silence (`channel_binding=require`) is refused.
+What cannot be is refused here, in one line that does not show the address: any part of it may be of the password. Where
+libpq and asyncpg differ libpq is right, as the same words are given to psql: services, `+` and empty parts in a URI,
+`hostaddr`, who the user is. A demand that asyncpg would pass over in silence (`channel_binding=require`) is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WITHOUT_EFFECT = frozenset(
         "sslsni",
     }
 )
-"""libpq's words that asyncpg would hand to the server as settings, which does not know them."""
+"""libpq's words that are left out: asyncpg would send them as settings, and the server does not know them."""
 
 _DEMANDS = {
     "channel_binding": "require",
@@ -47,14 +47,15 @@ _DEMANDS = {
     "sslcertmode": "require",
     "sslrootcert": "system",
 }
-"""libpq's words that protect, and which value of each asyncpg cannot do; None: any."""
+"""libpq's words that protect → the value that asyncpg cannot grant; None: it can grant none."""
 
 
 def database_url(text: str, environment: Mapping[str, str]) -> str:
-    """Return the URI of an address: a postgresql:// URI, or libpq's `key=value` words; as it is where that will do.
+    """Return the URI of an address: a postgresql:// URI, or libpq's `key=value` words.
 
     Of the environment it reads PGSERVICE, PGSERVICEFILE, PGSYSCONFDIR, HOME and PGUSER, as libpq does; asyncpg reads
-    the other variables. Raises ConfigError when it is neither, or asks for what cannot be done.
+    the other variables. A URI that asyncpg reads as libpq does is returned as it is. Raises ConfigError when the text
+    is neither, or asks for what cannot be.
     """
     text = text.strip()
     if re.match(r"postgres(ql)?://", text):
@@ -71,7 +72,10 @@ def database_url(text: str, environment: Mapping[str, str]) -> str:
 
 
 def database_url_of_parts(environment: Mapping[str, str]) -> str | None:
-    """Return the URI that POSTGRES_HOST, _PORT, _USER, _PASSWORD and _DB describe; None when none of them is set."""
+    """Return the URI that POSTGRES_HOST, _PORT, _USER, _PASSWORD and _DB describe; None when none of them is set.
+
+    Raises ConfigError for a port that is none, and when there is no user.
+    """
     names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "DB": "dbname"}
     words = {word: environment.get(f"POSTGRES_{name}", "") for name, word in names.items()}
     if not any(words.values()):
@@ -148,8 +152,8 @@ def _is_port(text: str) -> bool:
 def _reads_alike(uri: str) -> bool:
     """Tell whether asyncpg reads a URI as libpq does.
 
-    It takes + for a space and an empty path for the name of a database; from Python 3.13 on it refuses [::1] beside
-    other hosts, and always some characters that mean something in a URI when they are normalized.
+    asyncpg takes + for a space, and an empty path for the name of a database. It refuses characters that become signs
+    of a URI when they are normalized, and from Python 3.13 on [::1] beside other hosts.
     """
     return uri.isascii() and not re.search(r"[\[+]|//[^/?]*/(\?|$)", uri)
 
@@ -158,7 +162,7 @@ def _uri_of(words: Mapping[str, str]) -> str:
     parameters = dict(words)
     if "host" in parameters:
         parameters["host"] = re.sub(r"(?<![^,])[\da-fA-F]*:[^,]*:[^,]*", r"[\g<0>]", parameters["host"])  # IPv6
-    # An empty path would be a database without a name to asyncpg, and hide PGDATABASE.
+    # No empty path: asyncpg would take it for a name, and not look at PGDATABASE.
     path = f"/{quote(parameters.pop('dbname'), safe='')}" if "dbname" in parameters else ""
     return f"postgresql://{path}?{urlencode(parameters, quote_via=quote)}"
 

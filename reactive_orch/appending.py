@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _emit = telling(default_observers())
-"""Whoever appends need not have a node."""
+"""The observers of a process, not of a node: whoever appends need not have one."""
 
 
 async def append(
@@ -34,12 +34,13 @@ async def append(
     would hold back every reader of the log until the batch ends. They are committed with it, or not at all; a
     conflict then is an error of the batch.
 
-    Appends to the same aggregate wait for each other, but for those to more than 1000 at once: one of two may be in
-    conflict then.
+    Appends to the same aggregate wait for each other. One to more than 1000 aggregates and a smaller one do not: either
+    may raise Conflict.
 
-    Raises Conflict when the stream has another version, ValueError when an exact version is given for several
-    aggregates, or when the type of an aggregate or of an event is empty. A Conflict may leave the caller's
-    transaction unusable, as any failed statement does.
+    Raises Conflict when the stream has another version, or an event_id is taken. Raises ValueError when an exact
+    version is given for several aggregates, and when the type of an aggregate or of an event is empty; ValueError or
+    TypeError for what JSON cannot carry. A Conflict may leave the caller's transaction unusable, as any failed
+    statement does.
     """
     if not all(e.aggregate_type and e.event_type for e in events):
         msg = "aggregate_type and event_type of an event must not be empty"

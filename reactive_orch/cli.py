@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLLECT_AFTER = (10_000, 20, 20)
-"""Python's collector of cycles looks after so many new objects. An event is a handful of them, none in a cycle, and all
-gone with their batch: with the default of 700 the looks take 8 % of the processor time of a batch of 500."""
+"""After so many new objects Python looks for cycles. An event is a handful of objects, none in a cycle, and all gone
+with their batch: with the default of 700 these looks take 8 % of the processor time of a batch of 500."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,9 +68,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         options.command = command
         return options
     worker_parser = _worker_parser()
-    late = next((argument for argument in arguments if argument in COMMANDS), None)
-    if late is not None and not any(argument.startswith("--replica-set") for argument in arguments):
-        worker_parser.error(f"the command comes first: python -m reactive_orch {late} …")
+    misplaced = next((argument for argument in arguments if argument in COMMANDS), None)
+    if misplaced is not None and not any(argument.startswith("--replica-set") for argument in arguments):
+        worker_parser.error(f"the command comes first: python -m reactive_orch {misplaced} …")
     if arguments and not arguments[0].startswith("-"):
         worker_parser.error(f"unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
     options = worker_parser.parse_args(arguments)
@@ -101,7 +101,7 @@ def _worker_parser() -> argparse.ArgumentParser:
 
 
 def _heed_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say what the event loop has to say, but for the future that asyncpg leaves of an attempt to connect."""
+    """Say what the event loop complains of; not the future of a failed attempt to connect, which asyncpg forgets."""
     error = context.get("exception")
     if not (isinstance(error, ConnectionError) and str(error) == "unexpected connection_lost() call"):
         loop.default_exception_handler(context)

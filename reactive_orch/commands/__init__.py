@@ -1,4 +1,7 @@
-"""The operator's commands, a module each: each connects once, does one thing and ends."""
+"""The operator's commands, a module each: each connects once, does one thing and ends. `run` is no such: the worker.
+
+The other modules are their tools: `command`, `database`, `lines`, `loading`, `waterfall`.
+"""
 
 from reactive_orch.commands.append import APPEND
 from reactive_orch.commands.migrate import MIGRATE

@@ -18,11 +18,11 @@ from reactive_orch.postgres import log, migrations
 from reactive_orch.postgres.faults import translated
 
 APPENDED_AT_ONCE = 1000
-"""Lines of one statement: one transaction, but each statement ends long before the 5 s that it may take."""
+"""So many lines go into one statement: of the 5 s that it may take it needs few. All are in one transaction."""
 
 
 def _read_events(options: argparse.Namespace) -> None:
-    """Read what is to be appended while nothing else goes on: waiting for standard input is ended by any signal."""
+    """Read what is to be appended, before the event loop runs: so any signal ends the wait for standard input."""
     if any(vars(options)[name] is not None for name in lines.REQUIRED):
         options.events = [_single_event(options)]
     elif sys.stdin is None:
@@ -33,29 +33,29 @@ def _read_events(options: argparse.Namespace) -> None:
 
 
 def _all_of(file: int) -> io.BytesIO:
-    """Return what can be read until the end. Python notices no signal that comes just before it begins to wait.
+    """Return all that a file holds. Raises ConfigError when it cannot be read, or not to its end.
 
-    Raises ConfigError for what cannot be read, or breaks off.
+    It waits for signals too: one that comes just before the wait would not end it.
     """
-    waking, woken = os.pipe()
-    os.set_blocking(woken, False)
-    before = signal.set_wakeup_fd(woken)
-    read, more, waiting = io.BytesIO(), True, select.poll()  # select() knows no descriptor above 1023
-    for each in (file, waking):
+    signalled, signal_end = os.pipe()
+    os.set_blocking(signal_end, False)
+    before = signal.set_wakeup_fd(signal_end)
+    contents, more, waiting = io.BytesIO(), True, select.poll()  # select() knows no descriptor above 1023
+    for each in (file, signalled):
         waiting.register(each, select.POLLIN)
     try:
         while more:
             if file in dict(waiting.poll()):
-                more = bool(read.write(os.read(file, 1 << 20)))
+                more = bool(contents.write(os.read(file, 1 << 20)))
     except OSError as error:
         msg = f"append: standard input cannot be read: {error.strerror}; nothing was appended"
         raise ConfigError(msg) from error
     finally:
         signal.set_wakeup_fd(before)
-        os.close(waking)
-        os.close(woken)
-    read.seek(0)
-    return read
+        os.close(signalled)
+        os.close(signal_end)
+    contents.seek(0)
+    return contents
 
 
 async def _append(options: argparse.Namespace, url: str) -> None:

@@ -23,12 +23,12 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, str], Awaitable[None]]
     prepare: Callable[[argparse.Namespace], None] = lambda _: None
-    """Before anything is started for it. Raises ConfigError."""
+    """Called before anything is started for it, outside any event loop. Raises ConfigError."""
 
 
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[AnyConnection]:
-    """Connect for one command, outside any pool."""
+    """Connect for one command, outside any pool. Raises Unavailable or ConfigError."""
     database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
     connection = await database.connect("command")
     try:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 async def database_of(given: str | None, environment: Mapping[str, str]) -> tuple[str, bool]:
-    """Return the URI of the database that was given, else that of the environment; and whether it is the embedded one.
+    """Return a database's URI, and whether that is the embedded server's.
+
+    It is the one given, else that of DATABASE_URL, else that of POSTGRES_HOST and its like, else the embedded server's.
 
     Raises ConfigError for what is no address, Unavailable when the embedded server does not start.
     """
@@ -27,5 +29,5 @@ async def database_of(given: str | None, environment: Mapping[str, str]) -> tupl
         return parts, False
     from reactive_orch.embedded import server as embedded
 
-    # Given up by a signal: its programs go on by themselves, and the next start finds what they have made.
+    # A signal need not wait for it: the server's programs go on, and the next start finds what they have made.
     return await abandonable(partial(embedded.start, say=say)), True

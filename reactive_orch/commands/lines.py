@@ -1,7 +1,7 @@
 """The lines of `append`: JSON objects with the columns' names as keys, and which of them are events.
 
-What an event carries is stored as it is written, byte for byte: Python's numbers would change it, as no float is
-12345678901234567.89, and what is read and written again loses spaces, the order of keys and doubled ones.
+Payload and metadata are stored as they are written, byte for byte. Read and written again by Python they would lose
+spaces, doubled keys, and digits: no float is 12345678901234567.89.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def event_of(line: str) -> NewEvent:
 
 
 def _as_given(line: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return what is no plain column: payload and metadata by their text in the line, the id as such."""
+    """Return what is no plain column: payload and metadata as their text in the line, the id as a UUID."""
     texts = _texts_of_members(line)
     given: dict[str, Any] = {}
     if "payload" in values:
@@ -77,7 +77,7 @@ def _as_given(line: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts_of_members(line: str) -> dict[str, str]:
-    """Return key → the text of its value in what is known to be a JSON object; of a doubled key the last, as usual."""
+    """Return key → the text of its value. The line is known to be a JSON object; of a doubled key the last counts."""
     texts: dict[str, str] = {}
     at = _after_space(line, line.index("{") + 1)
     while line[at] != "}":

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 async def migrate(url: str) -> None:
-    """Apply the schema steps that are missing, mend what is broken, and say so."""
+    """Apply the schema steps that are missing, mend what is broken, and say so.
+
+    Raises ConfigError, Unavailable, or Superseded when others keep the locks that a step needs.
+    """
     async with connected(url) as connection:
         done = await migrations.migrate(connection)
     for line in done:

@@ -68,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    """Run one worker until it is done, or a signal asks it to leave; a second one ends the process at once."""
+    """Run one worker until it is done, or a signal asks it to leave; a second one ends the process at once.
+
+    Raises ConfigError for options that cannot be, and what `Node` and `Worker.run` raise.
+    """
     try:
         async with lasting_group() as tasks:
             with anyio.CancelScope() as scope:
@@ -126,7 +129,7 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
         async with serving(pages, host, port) as base, node:
             _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
             stop.act = partial(_stop, worker, config.grace_s)
-            # Where it ends otherwise, handlers that do not heed their cancellation would hold up what comes after.
+            # When it ends unasked: handlers that do not heed their cancellation must not hold up what comes after.
             node.departures.left = partial(last_resort.end_after, 0.0, explain)
             await worker.run()
 

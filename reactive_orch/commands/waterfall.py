@@ -27,7 +27,7 @@ class Bar(NamedTuple):
 
 
 def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[str]:
-    """Yield the lines."""
+    """Yield the lines of one generation's rebalance; `adoptions` in the order in which they are to stand."""
     kept = sum(adoption.kept for adoption in adoptions)
     at = f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}"
     yield f"generation {row.number} of {replica_set}: {why(row.reason, row.subjects)}, at {at}"

@@ -57,10 +57,10 @@ async def serving(pages: Pages, host: str, port: int | None) -> AsyncIterator[st
 
 
 def _app(pages: Pages) -> web.Application:
-    def page(answer: Callable[[Health], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def page(passes: Callable[[Health], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def show(_request: web.Request) -> web.Response:
             judged, body = pages.health()
-            return web.json_response(body, status=200 if answer(judged) else 503)
+            return web.json_response(body, status=200 if passes(judged) else 503)
 
         return show
 
