@@ -1,8 +1,9 @@
 """Every error this package raises, named by what the one who catches it should do.
 
 One root, so that an application can catch all of them; each branch answers a different question at the
-catch site. asyncpg's own exceptions never leave `reactive_orch.postgres`, except those a user's handler
-raised itself: they are kept as the `__cause__`.
+catch site. What asyncpg raises about a connection, a conflict, the schema or a privilege becomes one of these,
+with asyncpg's as the `__cause__`. So does what a user's handler raises. Two kinds stay asyncpg's: the fault of one
+statement alone, and, but for Conflict, whatever `append` and `read_stream` meet on the caller's own connection.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class HandlerFailed(ReactiveOrchError):
 
 
 class Unreadable(HandlerFailed):
-    """An event of the log, at `position` of `partition`, cannot be read: its failure, as if its handler had failed."""
+    """An event of the log, at `position` of `partition`, cannot be read: that counts as a failure of its handler."""
 
     def __init__(self, message: str, position: int, partition: int) -> None:
         """Keep which event it is."""
@@ -92,9 +93,9 @@ def kind_of(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> str:
-    """Return the same for a log line, where the type says more than a code: both, if there are both.
+    """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    An Unavailable without a cause says by itself why, in words of this package.
+    Of an error of ours it is that of its cause. An Unavailable without a cause is told by its text, which is ours.
     """
     error = _origin(error)
     if isinstance(error, Unavailable) and str(error):

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 Incarnation = NewType("Incarnation", int)
-"""Of the database, as one process counts: it rises with every lost connection. What was learned in one says nothing in
-another: what came back may be another server, or an older state of the same one."""
+"""Counted by each process for itself: it rises with every lost connection. What was learned in one says nothing in
+another, since what came back may be another server, or an older state of the same one."""
 
 NEVER = Incarnation(-1)
 """Of what has not been learned from any database."""
@@ -27,7 +27,7 @@ def demand_same(*incarnations: Incarnation) -> None:
 class Server:
     """Where a connection leads, told by the connection itself: an address may be moved while its old server lives.
 
-    None is what its user may not ask, as on some managed servers: the rest has to do.
+    A field is None if the user may not ask for it, as on some managed servers: the others have to do.
     """
 
     database: int
@@ -39,12 +39,13 @@ class Server:
     timeline: int | None
     """Raised by every promotion; 0 while it is a standby."""
     recovered_at: datetime | None
-    """When it began its statistics anew, as after every crash: the postmaster lives on when only a backend dies."""
+    """When its statistics began anew, as they do after every crash. `started_at` does not show that: when a backend
+    crashes, the postmaster lives on."""
 
     def precedes(self, other: Server) -> bool:
         """Tell whether the other was promoted after this one: this is an old primary that lives on, or came back.
 
-        Not without all that shows it: the timelines of two clusters say nothing of each other.
+        False when that cannot be told: the timelines of two clusters say nothing of each other.
         """
         if self.system is None or self.timeline is None or other.timeline is None:
             return False

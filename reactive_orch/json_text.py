@@ -13,7 +13,7 @@ class JsonText(dict[str, Any]):
     """What a JSON object says, and its text."""
 
     def __init__(self, text: str) -> None:
-        """Read the object. Raises ValueError when the text is none."""
+        """Read the object; the text must be one. Raises ValueError when it is not JSON."""
         super().__init__(json.loads(text))
         self.text = text
 

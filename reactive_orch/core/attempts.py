@@ -26,13 +26,19 @@ class Attempts:
     since: Position = 0
     """Where the batch began that failed last. Whoever stands before it was rewound, and has not come to it yet."""
     until: Position = 0
+    """Where the failing event is, or, while it is not known which it is, the last one that it may be."""
     limit: int = 0
+    """How many events a batch may have up to there."""
     count: int = 0
+    """How often the failing event has been tried alone, in a row."""
     partitions: frozenset[Partition] = frozenset()
     """Those of the events that may be the failing one; empty when it may be of any."""
 
     def stands(self, read_to: Mapping[Partition, Position]) -> bool:
-        """Tell whether a failing event is ahead of who has read up to here, not rewound past nor given away."""
+        """Tell whether a failing event is still ahead of these partitions: not passed, rewound past or given away.
+
+        `read_to`: partition → up to where the lane has read it.
+        """
         return any(self.since <= read_to.get(partition, -1) < self.until for partition in self.partitions or read_to)
 
     def limit_of(self, low: Position, batch_events: int) -> int:

@@ -1,9 +1,9 @@
 """Which of a projection's lanes each partition goes to, so that a backlog delays no fresh event.
 
-Each partition has a lane of its own among the ordinary ones. What is far behind the settled end of the log goes to the
-catch-up lane for as long as its own lane has fresher partitions to serve; with nobody to delay it stays, or returns.
-All partitions are dealt at once, from how they stand now: neither the order in which they came nor a neighbour counts,
-only the log's end and, so that none goes to and fro, the lane that a partition has now.
+Each partition belongs to one of the ordinary lanes, by its number. If it is far behind the settled end of the log, it
+goes to the catch-up lane for as long as its own lane has fresher partitions to serve; with nobody to delay it stays in
+its own lane, or returns to it. All partitions are dealt at once, from where they stand now; the order in which they
+came does not count. So that none goes to and fro, the lane that a partition has now counts too.
 """
 
 from __future__ import annotations

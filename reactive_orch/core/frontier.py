@@ -8,7 +8,7 @@ takes RowExclusiveLock on the log before it draws and gives it back after its ou
 The caller must keep the order, which is what the guarantee rests on:
 
 - the head first, the holders after it, the rows in a later statement, with a snapshot taken after both;
-- observations are folded in the order they were made, none begun before the rows given to `extend` were read;
+- observations are folded in the order they were made, after `extend` only those that began after its rows were read;
 - a lost connection means a new `Frontier()`: a restarted server gives prepared transactions other names, and new
   transactions old ones.
 

@@ -29,8 +29,9 @@ def plan_change(snapshot: Snapshot, *, trust: bool, watched_s: float) -> Change 
     """Return the generation to write next, or None when the replica set is as it should be.
 
     Everything pending goes into one change: all that wait are admitted, all that are gone removed. `trust` False: free
-    locks and old heartbeats prove nothing, since whoever has just been cut off itself may have been so with everybody.
-    `watched_s` is for how long this process could have heard others: nobody is stale who had no such time to beat.
+    locks and old heartbeats prove nothing, since whoever has just been cut off may have been so with everybody else.
+    `watched_s`: for how many seconds this process could have heard others. A member that may be silent for longer than
+    that is not stale yet.
     """
     gone = {m.id: reason for m in snapshot.members if (reason := _gone(m, watched_s, trust=trust))}
     staying = [m for m in snapshot.members if m.id not in gone]
@@ -70,9 +71,10 @@ def _gone(member: Member, watched_s: float, *, trust: bool) -> Reason | None:
 
 
 def logs_differ(snapshot: Snapshot, known: Mapping[LogName, int]) -> bool:
-    """Tell whether a log that somebody owns or can run has not the partitions that this worker knows, or is not there.
+    """Tell whether a log of this replica set is missing, or has another number of partitions than this worker knows.
 
-    `known`: log → its partitions. The owners may be of another number then, and whoever follows the log will say so.
+    `known`: log → the number of its partitions. If they differ, the owners may be more or fewer than the partitions;
+    the follower of the log says what is wrong.
     """
     wanted = {each.log for m in snapshot.members for each in m.subscriptions} | {each.log for each in snapshot.owners}
     there = snapshot.partitions
@@ -80,7 +82,7 @@ def logs_differ(snapshot: Snapshot, known: Mapping[LogName, int]) -> bool:
 
 
 def may_judge(me: Member) -> bool:
-    """Tell whether a member may judge others: who has no lock either, or is late too, may be so with all of them."""
+    """Tell whether a member may judge others. One that has no lock or is late may be so for the same cause as they."""
     return me.lock_held and not me.stale
 
 

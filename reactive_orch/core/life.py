@@ -1,4 +1,4 @@
-"""A worker's life: its states, and what leads from one to the next. An empty cell is a mistake of ours."""
+"""A worker's life: its states, and what leads from one to the next. What the table leaves out is a mistake of ours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How many events a batch may have, and whether a lane lingers before the next one, so that more come together.
 
-A batch has as many as its handlers are done with in the time of one batch: read as many as were not handled, and most
-of what is read is read again and again. And while swaps are slow, fewer and larger batches cost less.
+A batch has as many events as its handlers can do in the time of one batch. If more were read, the rest would be read
+again for the next batch, and again. And while swaps are slow, fewer and larger batches cost less.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Pace:
     """How long to wait before the next window, in seconds."""
 
     def __post_init__(self) -> None:
-        """Take it that all of them fit."""
+        """Begin with the most: nothing is known yet."""
         self.events = self.most
 
     def committed(self, handled: int, planned: int, *, swap_s: float, full: bool) -> None:

@@ -23,8 +23,8 @@ SPAN_MAX = 1 << 22
 of a processor, and as long as the disk takes for a gigabyte or more."""
 
 WIDER_AFTER = 16
-"""So many windows of the greatest width must be read before it is doubled again after a read that took too long: where
-that is in vain, a sixteenth of the time is."""
+"""After a read that took too long, so many windows of the narrower width are read before it is doubled again. Where the
+doubled one takes too long as well, one read in so many is in vain."""
 
 DENSE_POSITIONS = 16
 """To find a partition's first event costs as much as to pass over about so many events of others."""
@@ -45,9 +45,10 @@ class Batch:
     """The last event's position, when the events after it were left for later."""
 
     def beginning(self, events: int) -> Batch:
-        """Return its first events as a batch of their own: no partition touched has another one up to its end.
+        """Return its first events as a batch of their own, which ends with the last of them.
 
-        A partition that had been read further than that stands where it stood: what is behind it was handled before.
+        Each partition that has a swap is moved to that end, since it has no other event up to there. One that had been
+        read further stays where it was read to: what lies before that has been handled.
         """
         kept = self.events[:events]
         end = kept[-1].global_position
@@ -129,7 +130,7 @@ class Progress:
         return self._window(window.partitions, end, high, self.batch_events)
 
     def _window(self, partitions: tuple[Partition, ...], low: Position, high: Position, limit: int) -> Window:
-        """Half of the log's partitions or more, or a few positions: then they are read past the events of others."""
+        """Return the window: scattered for few partitions over many positions, else read past the events of others."""
         few = len(partitions) * 2 < self.partitions_total
         scattered = few and high - low > DENSE_POSITIONS * len(partitions)
         return Window(partitions, low, high, limit, scattered, self.incarnation)

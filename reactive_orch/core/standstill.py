@@ -39,7 +39,7 @@ class Standstill:
 
     @property
     def longest_s(self) -> float:
-        """For how long that partition has stood still which has longest, in seconds; 0 when none does."""
+        """How long the partition has stood still that has done so for longest, in seconds; 0 when none does."""
         return max(self._stood_s.values(), default=0.0)
 
     def look(self, partitions: Mapping[Partition, Standing], passed_s: float) -> None:

@@ -3,7 +3,7 @@
     turn   observe -> Seen -> next_step (pure) -> Step -> perform
 
 Many that join or leave at once need few generations: a change admits all that wait and removes all that leave. So a
-join or leave that meets a generation not yet complete waits for a moment (protocol 5.4). Deaths never wait.
+join or leave that meets a generation not yet complete waits for a moment (protocol 5.4). No other change waits.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Event(NamedTuple):
-    """One row of the log, as handlers see it. The fields are the columns, in their order."""
+    """One row of the log, as handlers see it. The fields are the columns in the order of the view `event_log`."""
 
     global_position: int
     partition: int
@@ -59,7 +59,10 @@ class Expected(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """An event to append. `payload` is bytes, or anything JSON can carry."""
+    """An event to append. `payload` is bytes, or anything JSON can carry; without an `event_id` the database draws one.
+
+    `metadata` becomes a JSON object.
+    """
 
     aggregate_type: str
     aggregate_id: str

@@ -15,7 +15,7 @@ OWN_LOG: LogName = "events"
 
 
 class FrontierKind(enum.Enum):
-    """By what is known how far a log is settled; the values are those of the column `frontier`."""
+    """What tells how far a log is settled; the values are those of the column `frontier`."""
 
     LOCKS = "locks"
     """Whoever writes to it holds a lock of its relation."""
@@ -59,7 +59,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
-    """What the start and every reconnect must know of a log; `checkpoint` is the greatest of any projection of it."""
+    """What a check has found of a log; `checkpoint` is the greatest of all projections that have read this very log."""
 
     log: Log
     head: Position

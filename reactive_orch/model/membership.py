@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from reactive_orch.model.log import LogName, Partition, Subscription
 
 MemberId = NewType("MemberId", int)
-"""One membership of one worker: drawn from a sequence, never reused; also the key of its advisory lock."""
+"""One membership of one worker, drawn from a sequence; also the key of its advisory lock. A server that has lost the
+last ids gives them out again: only the id and the name of the process together say which member is meant."""
 
 NOBODY = MemberId(0)
 """The owner of a partition that no living member can run."""
@@ -55,8 +56,8 @@ class Member:
     lock_held: bool
     """Its advisory lock is held by the backend it recorded: its process lives and is connected."""
     dead: bool
-    """Its lock is free and that proves death. Not while the server has started after the member's connection, nor while
-    another connection of its process lives: give it time."""
+    """Its lock is free, and that proves its death. It proves nothing if the server has started after the member's
+    connection, nor while the tail of its process lives: then it may be on its way back."""
     stale: bool
     """It has sent no heartbeat for longer than it may."""
     heartbeat_age_s: float
@@ -71,13 +72,13 @@ Owners: TypeAlias = "Mapping[Subscription, tuple[MemberId, ...]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A replica set as one statement saw it, in an incarnation: in another the same number means another generation."""
+    """A replica set as one statement saw it. In another incarnation the same number may mean another generation."""
 
     generation: int
     members: tuple[Member, ...]
     owners: Owners
     partitions: Mapping[LogName, int] = field(default_factory=dict)
-    """Log → how many it has."""
+    """Log → the number of its partitions."""
     reason: Reason | None = None
     """Why this generation was made; None before the first."""
     subjects: tuple[MemberId, ...] = ()
@@ -91,6 +92,7 @@ class Snapshot:
     """How old this generation is, by the server's clock."""
     complete: bool = False
     moved: int = 0
+    """Partitions that changed their owner with this generation."""
     incarnation: Incarnation = NEVER
 
 
@@ -138,7 +140,10 @@ class Written(NamedTuple):
 
 
 class Adopted(NamedTuple):
-    """How a member adopted a generation: what made it look; durations from then on, None for nothing to do."""
+    """How a member adopted a generation: what made it look, and how long after that each step was done.
+
+    A duration is None when there was nothing to finish, or to load. `gave`, `took` and `kept` count partitions.
+    """
 
     source: str
     total_s: float

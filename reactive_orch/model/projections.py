@@ -55,12 +55,12 @@ def projection(
 ) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
     """Make an async function a projection.
 
-    The function gets `(event, tx)`, or with `batch=True` `(events, tx)`; `tx` is an asyncpg connection inside the
-    transaction that also moves the checkpoint. `concurrency` is the number of lanes (tasks) its partitions are dealt
-    to.
+    The function gets `(event, tx)`, or with `batch=True` `(events, tx)`, a sequence of events in the order of the log.
+    `tx` is an asyncpg connection inside the transaction that also moves the checkpoint. `concurrency` is the number of
+    lanes (tasks) its partitions are dealt to. A filter of None lets all events pass.
 
-    Raises ConfigError for a name that is empty or longer than 63 bytes, for a filter that can match nothing, and for a
-    function that is not async.
+    Raises ConfigError for a name that is empty, longer than 63 bytes or not printable, and for a filter that is no list
+    of names or an empty one; when it gets the function, for one that is not async, and for a `concurrency` below 1.
     """
     check_name("projection", name)
     for what, wanted in (("aggregate_types", aggregate_types), ("bounded_contexts", bounded_contexts)):

@@ -97,7 +97,7 @@ class ConnectionLost(NamedTuple):
 
 
 class PoolWaited(NamedTuple):
-    """A connection of a pool was got, after so long."""
+    """A connection of a pool was borrowed, after a wait."""
 
     pool: str
     waited_s: float
@@ -139,7 +139,7 @@ class FollowerWoke(NamedTuple):
 
 
 class FrontierHeld(NamedTuple):
-    """Writers have held a log's frontier for longer than a moment, and still do."""
+    """Writers have held a log's frontier for more than a second, and still do."""
 
     log: LogName
     settled: Position
@@ -147,7 +147,7 @@ class FrontierHeld(NamedTuple):
 
 
 class FrontierReleased(NamedTuple):
-    """Writers hold a log's frontier no more, after more than a moment."""
+    """Writers hold a log's frontier no more, after more than a second."""
 
     log: LogName
     settled: Position
@@ -233,7 +233,7 @@ class OrphansSpared(NamedTuple):
 
 
 class AdoptionEnded(NamedTuple):
-    """A member has done with a generation."""
+    """A member has adopted a generation, or given up adopting it."""
 
     steps: AdoptionSteps
     facts: Adopted
