@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
@@ -36,7 +36,6 @@ from reactive_orch.runtime.handling.row_wait import RowWait
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.membership.leaving import Departures
 from reactive_orch.runtime.membership.session import Listeners, Session
-from reactive_orch.runtime.progress_watch import LOOK_EVERY_S
 from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.telemetry.observers import watchers
 
@@ -47,11 +46,37 @@ if TYPE_CHECKING:
     from reactive_orch.config import Config
     from reactive_orch.model import Log, LogName
     from reactive_orch.model.reports import Observer, Tracing
-    from reactive_orch.model.status import Status
-    from reactive_orch.runtime.worker import Worker
+    from reactive_orch.model.status import Status, WorkerStatus
 
 LOOP_LOOK_S = 0.25
 LOOP_DELAY_REPORTED_S = 1.0
+PROGRESS_LOOK_S = 1.0
+
+
+class Attached(Protocol):
+    """A worker, as its node knows it."""
+
+    @property
+    def replica_set(self) -> str:
+        """Of what it is, or will be, a member."""
+        ...
+
+    @property
+    def busy(self) -> list[str]:
+        """The projections that have a batch in hand."""
+        ...
+
+    def wake(self, source: str) -> None:
+        """Make it look; `source` says what told, for people to see."""
+        ...
+
+    def watch_progress(self) -> None:
+        """Make it see whether it gets on."""
+        ...
+
+    def status(self) -> WorkerStatus:
+        """Return how it stands; from memory, in any thread."""
+        ...
 
 
 class Node:
@@ -101,7 +126,7 @@ class Node:
         """Whether connections for a take-over have been opened."""
         self.loop_delay_s = 0.0
         """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
-        self._workers: list[Worker] = []
+        self._workers: list[Attached] = []
 
     def status(self) -> Status:
         """Return how this process and its workers stand; from memory, in any thread.
@@ -137,7 +162,7 @@ class Node:
             worker.wake("reconnect")
 
     @contextlib.contextmanager
-    def attached(self, worker: Worker) -> Iterator[None]:
+    def attached(self, worker: Attached) -> Iterator[None]:
         """Wake this worker whenever its replica set may have changed."""
         self.watchers.emit(WorkerStarted(worker.replica_set))
         self._workers.append(worker)
@@ -224,7 +249,7 @@ class Node:
 
     async def _watch_progress(self) -> None:
         while True:
-            await anyio.sleep(LOOK_EVERY_S)
+            await anyio.sleep(PROGRESS_LOOK_S)
             for worker in self._workers:
                 worker.watch_progress()
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.handling.runner import Runner
     from reactive_orch.runtime.node import Node
 
-LOOK_EVERY_S = 1.0
 LOOK_OVERDUE_S = 60.0
 """A worker that looks at its replica set so much later than it should does not run any more."""
 

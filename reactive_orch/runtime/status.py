@@ -6,16 +6,14 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from reactive_orch.model.status import LogStatus, PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
+from reactive_orch.model.status import LogStatus, PoolStatus, ReplicaSetStatus, Status, WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from reactive_orch.model import LogName, Position, Snapshot, Subscription
+    from reactive_orch.model import LogName, Snapshot
     from reactive_orch.postgres.database import Database
-    from reactive_orch.runtime.handling.runner import Runner
     from reactive_orch.runtime.membership.session import Session
-    from reactive_orch.runtime.progress_watch import ProgressWatch
     from reactive_orch.runtime.reading.follower import LogFollower
 
 
@@ -44,28 +42,4 @@ def of_replica_set(snapshot: Snapshot | None, complete: int) -> ReplicaSetStatus
         complete=complete,
         members=Counter(member.state for member in snapshot.members),
         partitions=sum(map(len, snapshot.owners.values())),
-    )
-
-
-def of_projections(
-    runners: Mapping[Subscription, Runner], logs: Mapping[LogName, LogFollower], watch: ProgressWatch
-) -> tuple[ProjectionStatus, ...]:
-    """Return how far a worker's projections are, and whether they get on."""
-    return tuple(
-        _of_projection(runner, logs[each.log].settled or 0, watch.standing_s(each))
-        for each, runner in list(runners.items())
-    )
-
-
-def _of_projection(runner: Runner, settled: Position, standstill_s: float) -> ProjectionStatus:
-    lag, lag_s = runner.lanes.lag(settled)
-    held, assigned = runner.lanes.held, runner.assigned
-    return ProjectionStatus(
-        subscription=runner.subscription,
-        lag=lag,
-        lag_s=lag_s,
-        standstill_s=standstill_s,
-        owned=len(held & assigned),
-        awaited=len(assigned - held),
-        leaving=len(held - assigned),
     )

@@ -156,7 +156,10 @@ class Worker:
             replica_set=self.replica_set,
             state=self.state,
             seen=status.of_replica_set(self.snapshot, self._membership.adoptions.complete),
-            projections=status.of_projections(self._runners.by_subscription, self._node.logs, self._progress),
+            projections=tuple(
+                runner.status(self._progress.standing_s(each))
+                for each, runner in list(self._runners.by_subscription.items())
+            ),
         )
 
     @property

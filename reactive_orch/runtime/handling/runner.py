@@ -14,6 +14,7 @@ import anyio
 
 from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.model.reports import RunnerStarted
+from reactive_orch.model.status import ProjectionStatus
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
@@ -68,6 +69,20 @@ class Runner:
     def hindrance(self) -> str:
         """The type and code of the error that one of its loops passed over last; empty if there is no recent one."""
         return self._scope.interruptions.cause
+
+    def status(self, standstill_s: float) -> ProjectionStatus:
+        """Return how far it is; from memory, in any thread. `standstill_s`: for how long it has not got on."""
+        lag, lag_s = self.lanes.lag(self._scope.follower.settled or 0)
+        held, assigned = self.lanes.held, self.assigned
+        return ProjectionStatus(
+            subscription=self.subscription,
+            lag=lag,
+            lag_s=lag_s,
+            standstill_s=standstill_s,
+            owned=len(held & assigned),
+            awaited=len(assigned - held),
+            leaving=len(held - assigned),
+        )
 
     def assign(self, partitions: frozenset[Partition]) -> None:
         """Say which partitions it should hold."""

@@ -20,7 +20,6 @@ from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.membership.change import write_generation
-from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.membership.session import Session
+
+LEAVE_TIMEOUT_S = 3.0
+"""Leaving in good order must not hang on a database that is away: it is finished when the database is back."""
 
 LEAVE_ATTEMPTS = 10
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import ConfigError
+from reactive_orch.runtime.membership.leaving import LEAVE_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from reactive_orch.model import LogName, Position
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.reading.follower import LogFollower
-
-LEAVE_TIMEOUT_S = 3.0
-"""Leaving in good order must not hang on a database that is away: it is finished when the database is back."""
 
 LOOK_S = 0.5
 """Whoever is to stop does not wait longer than this for a database that is away before it tries again."""

@@ -10,7 +10,8 @@ import pytest
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG
 from reactive_orch.runtime.membership import shutdown
-from reactive_orch.runtime.membership.shutdown import LEAVE_TIMEOUT_S, Shutdown
+from reactive_orch.runtime.membership.leaving import LEAVE_TIMEOUT_S
+from reactive_orch.runtime.membership.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
