@@ -22,6 +22,7 @@ class Command:
     description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, str], Awaitable[None]]
+    """Called with the options and the URI of the database."""
     prepare: Callable[[argparse.Namespace], None] = lambda _: None
     """Called before anything is started for it, outside any event loop. Raises ConfigError."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def health(node: Node, worker: Worker) -> tuple[Health, Mapping[str, Any]]:
-    """Return the health of a worker, and what the three pages of health say."""
+    """Return the health of a worker, and the JSON object that each of the three pages of health shows."""
     facts = worker.facts()
     judged = assess(facts)
     own = node.logs.get(OWN_LOG)

@@ -34,7 +34,7 @@ class Pages:
     """What the pages say, from memory."""
 
     health: Callable[[], tuple[Health, Mapping[str, Any]]]
-    """What is answered, and the body of all three pages."""
+    """The health, which says whether a page answers 200 or 503; and the JSON object that all three show."""
     metrics: Callable[[str], tuple[bytes, str]] | None
     """The page and its content type, for what a request accepts. None: there is no such page."""
 
