@@ -187,7 +187,7 @@ def _resolved(asked: Mapping[str, str], environment: Mapping[str, str]) -> dict[
 
 
 def _with_user(words: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the words with a user: PGUSER, else the system's name for this one, whatever USER and LOGNAME say."""
+    """Return the words with a user, unless PGUSER names it: by the system's name, whatever USER and LOGNAME say."""
     if "user" in words or environment.get("PGUSER"):
         return words
     try:

@@ -1,8 +1,8 @@
-"""The metrics of this process, in memory: a few dictionary updates per batch, whoever may be reading.
+"""The metrics of this process, in memory. To count costs a few dictionary updates a batch, and waits for no reader.
 
-`/metrics` shows them; when OpenTelemetry is in use, its instruments observe them (`bridge`). There is one registry
-per process, as there is one per process for logging. Counting happens on the event loop; reading may happen in another
-thread, so readers copy.
+`/metrics` shows them; when OpenTelemetry is in use, its instruments observe them (`bridge`). A process has one
+registry, as it has one logging. Counting happens on the event loop; reading may happen in another thread, so readers
+copy.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The OpenTelemetry SDK, set up. Imported only when something is to be exported.
 
 Coordination is always sampled and has a queue of its own that is sent at once, so that neither the ratio nor the volume
-of batches costs a rebalance its spans. Of batches a busy process sends some each second, as many as cost little, unless
-OTEL_TRACES_SAMPLER decides. A dead or slow endpoint costs nothing but the spans: queues are bounded, export happens in
-threads that nobody waits for, and the end waits for a second.
+of batches costs a rebalance its spans. A busy process sends the spans of some batches each second, as many as cost
+little; OTEL_TRACES_SAMPLER, if it is set, decides instead. A dead or slow endpoint costs
+nothing but the spans: queues are bounded, export happens in threads that nobody waits for, and the end waits for a
+second.
 """
 
 from __future__ import annotations
