@@ -9,8 +9,8 @@
              what handlers have done to the session ends with it
 
 Between swap and COMMIT the rows are locked, so two believers cannot both work on a partition; before the swap nothing
-is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, which is made of a token that nobody
-but the client knows: nothing that a handler says in SQL commits half a batch, but for changing trigger or function.
+is done. The deferred trigger on `checkpoints` refuses any COMMIT without the seal, and the seal is made of a token that
+only the client knows. So no SQL of a handler commits half a batch, unless it changes the trigger or its function.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class Batches:
         """Open a batch: a transaction that has moved the checkpoints.
 
         `goes_on` is asked at the end whether another batch follows at once. The body's exceptions pass through after
-        a rollback. Raises Superseded when a checkpoint is held by another transaction or stands elsewhere,
-        HandlerFailed when the database refuses what the body did, Unavailable when the connection is lost: then the
-        outcome is unknown.
+        a rollback. Raises Superseded when a checkpoint is held by another transaction or stands elsewhere, or when the
+        transaction met another one; HandlerFailed when the database refuses what the body did; Exhausted; Unavailable
+        when the connection is lost: then the outcome is unknown.
         """
         self._ends_at = ()
         try:
@@ -260,7 +260,8 @@ async def await_free(
 ) -> frozenset[int]:
     """Wait until the first of these checkpoints is free, but no longer than a slice of 50 ms.
 
-    Each is a number, replica set, subscription and partition; returns the numbers of which any is free then.
+    A row is a waiter's number, a replica set, a subscription and a partition. Returns the numbers of the waiters for
+    whom a row is free then, or does not exist.
     """
     numbers, replica_sets, subscriptions, partitions = zip(*rows, strict=True)
     values = (numbers, replica_sets, *columns(subscriptions), partitions)
@@ -293,9 +294,8 @@ async def proposed(connection: AnyConnection, replica_set: str, subscription: Su
 async def rewind(connection: AnyConnection, replica_set: str, subscription: Subscription, to: Position | None) -> int:
     """Set all positions of a projection (None: keep them), raise the epoch, accept the filter that was proposed.
 
-    Returns the number of partitions.
-
-    Raises ConfigError for a position that is not settled, for an unknown projection, and for nothing to keep.
+    Returns the number of partitions. Raises ConfigError for a position that is not settled, for an unknown projection,
+    and when positions to keep were deleted or lie beyond the log.
     """
     with translated():
         try:

@@ -1,11 +1,11 @@
 -- name: swap
 -- The compare-and-swap: partitions $4 of (replica set $1, projection $2, log $3) from positions $5 and epochs $6 to
 -- positions $7. Rows that another transaction holds are skipped, so two believers neither wait nor deadlock; who gets
--- fewer rows than it sent rolls back. The rows name their seal $8: the transaction, whose id is returned, cannot commit
--- before it is sealed with what has this SHA-256. Or, with that as $9, it is a transaction of its own that moves
--- checkpoints over stretches without events: sealed here, those that stand elsewhere left alone, and without waiting for
--- the disk, as after a crash such a stretch is read once more. Nothing moves once events may be hidden: the windows were
--- read before, and what was hidden in them would be passed over.
+-- fewer rows than it sent rolls back. The rows name their seal $8, the SHA-256 of a token: the transaction, whose id is
+-- returned, cannot commit before it is sealed with that token. With the token as $9 the statement is a transaction of its
+-- own that moves checkpoints over stretches without events. It is sealed here, rows that stand elsewhere are left alone, and
+-- it does not wait for the disk: after a crash such a stretch is read once more. Nothing moves once row level security may
+-- hide events: the windows were read before, and what was hidden in them would be passed over.
 WITH sent AS (
     SELECT s.partition, s.expected, s.epoch, s.target
     FROM unnest($4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[]) AS s(partition, expected, epoch, target)
@@ -37,7 +37,7 @@ WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text 
 
 -- name: begin
 -- The beginning of a batch that follows no other. Its connection may write in batches only: what a handler sends after
--- it has ended the transaction is refused, unless he asks for it by BEGIN READ WRITE or by AND CHAIN.
+-- it has ended the transaction is refused, unless it asks for writing by BEGIN READ WRITE or by AND CHAIN.
 BEGIN READ WRITE;
 
 -- name: roll_back
@@ -64,9 +64,9 @@ RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSA
 SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval)::double precision;
 
 -- name: load_free
--- The checkpoints of partitions $4 that no transaction holds, and whether they were made with filter $5. Of the epoch that
--- goes with this filter: a row that a rewind has just moved is left out and found at the next look. The locks end with
--- the statement, so its commit need not wait for the disk.
+-- The checkpoints of partitions $4 that no transaction holds, and whether they were made with filter $5. Only rows of the
+-- epoch that the projection's row has: if a rewind has just moved one, it is found at the next look. The locks end with the
+-- statement, so its commit need not wait for the disk.
 SELECT c.partition, c.position, c.epoch, p.filter = $5::jsonb AS ours
 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_flush
 CROSS JOIN reactive_orch.checkpoints c
@@ -76,7 +76,8 @@ WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text 
 ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
 
 -- name: await_free
--- Wait for the first of these rows, for a slice; returns the numbers $1 of those who wait for one that is free then.
+-- Wait for the first of these rows, for a slice; returns the numbers $1 of those who wait for one that is free then, or that
+-- is not there.
 SELECT reactive_orch.await_free($1::integer[], $2::text[], $3::text[], $4::text[], $5::smallint[]);
 
 -- name: rewind
@@ -99,7 +100,7 @@ FROM reactive_orch.projections p
 WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
 
 -- name: incomplete
--- Which of the projections $2 on the logs $3 do not have a checkpoint for each partition that can be loaded.
+-- Which of the projections $2 on the logs $3 lack, for some partition, a checkpoint that can be loaded.
 SELECT w.name FROM unnest($2::text[], $3::text[]) AS w(name, log)
 WHERE (SELECT count(*) FROM reactive_orch.checkpoints c
        JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.log = c.log

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     _Attempt: TypeAlias = asyncio.Task[tuple[str, BatchConnection]]
 
 CONNECT_TIMEOUT_S = 5.0
-"""Of each host."""
+"""How long each host has to answer."""
 HEAD_START_S = 0.5
 """How long the host that answered last is asked alone."""
 RIVALS_S = 0.25
-"""Where all hosts are asked: how long others than the first that answers have to show that they were promoted since."""
+"""When all hosts are asked and one has answered: how long the others have to show that they were promoted later."""
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 _URL = re.compile(r"(postgres(?:ql)?://(?:[^/?#]*@)?)([^@/?#]*)([^?#]*)(.*)", re.DOTALL)
@@ -170,6 +170,6 @@ def _timeline(connection: BatchConnection) -> int:
 
 
 def _says_little(error: BaseException | None) -> int:
-    """Of a standby, a host out of reach, and one that refuses: whoever waits for the primary is told of the last."""
+    """Rank a failure: a standby says least about the primary, a host out of reach more; one that refuses says most."""
     silent = (asyncpg.TargetServerAttributeNotMatched, Unavailable)
     return next((rank for rank, kind in enumerate(reversed(silent), 1) if isinstance(error, kind)), 0)

@@ -80,7 +80,7 @@ class BatchConnection(_Connection):
         self.marks = BatchMarks()
 
     def nest(self) -> None:
-        """Make savepoints of whatever asyncpg is asked for as a transaction: BEGIN was said without it."""
+        """Make savepoints of whatever asyncpg is asked for as a transaction: it does not know of our own BEGIN."""
         self._top_xact = self.transaction()
 
     def unnest(self) -> None:
@@ -114,7 +114,7 @@ class BatchConnection(_Connection):
         await super().close(timeout=timeout)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's own
-        """Execute as asyncpg does; refuse at once to go on when a handler has ended its transaction."""
+        """Execute as asyncpg does. Raises InterfaceError, too, when a handler has ended its transaction with it."""
         tag = await super().execute(query, *args, timeout=timeout)
         if self.marks.put_off is not None and not self.is_in_transaction():
             # At once: what a handler wrote after its ROLLBACK would be committed statement by statement.

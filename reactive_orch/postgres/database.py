@@ -1,10 +1,10 @@
 """Connections to one PostgreSQL database, and the incarnation to which all that is read by them belongs.
 
 Guarantees: every connection talks to a primary, in READ COMMITTED, and is thrown away after anything but a clean query
-error; every exception that leaves this package is one of `reactive_orch.errors`. Any lost connection raises the
-*incarnation*: whoever remembers something of the database carries it along and forgets when it is over (what came back
-after the loss may be another server, or an older state of the same one). And every connection of one incarnation leads
-to one server, timeline and database: each proves it when it opens.
+error; whatever is raised by more than a single statement's own fault is one of `reactive_orch.errors`. Any lost
+connection raises the *incarnation*: whoever remembers something of the database carries it along and forgets when it is
+over (what came back after the loss may be another server, or an older state of the same one). And every connection of
+one incarnation leads to one server, timeline and database: each proves it when it opens.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Database:
     def __init__(self, url: str, *, label: str, connections_max: int, handler_timeout_s: float) -> None:
         """Remember how to connect; nothing is opened yet.
 
-        `label` ends the connections' application_name; `connections_max` bounds the processing pool.
+        `label` ends the connections' application_name. `connections_max` bounds the pool for batches and windows;
+        `handler_timeout_s`, with a margin, is how long a transaction there may be idle, or one of its statements run.
         """
         self.label = label
         self.admission = Admission()

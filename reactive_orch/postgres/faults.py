@@ -82,9 +82,10 @@ def classify(error: BaseException) -> Kind:
 
 
 def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
-    """Return the kind of an error of somebody who was lent this connection, a handler, or of its transaction's end.
+    """Return the kind of an error that a handler has raised to whom this connection was lent, or that ended its batch.
 
-    LOST, RESOURCES, CONFLICT, or STATEMENT: his own. In a group of errors one conflict makes it a conflict.
+    STATEMENT means that the error is the handler's own; else it is LOST, RESOURCES or CONFLICT. Of a group of errors it
+    is the first of these three that any of them is.
     """
     if is_overdue(error):
         return Kind.STATEMENT
@@ -129,7 +130,7 @@ def translated() -> Iterator[None]:
     """Turn asyncpg's exceptions into ours, keeping them as the cause.
 
     Raises Unavailable (lost, refused), Exhausted, Standby, Superseded (do it again) or ConfigError (URL, schema,
-    privileges).
+    privileges). An error of the statement itself passes as it is.
     """
     try:
         yield

@@ -27,8 +27,9 @@ RUN_ROWS_MAX = 1000
 """How far one look follows the run without gaps while writers hold the frontier."""
 
 TURNS_MAX = 1000
-"""Of so many aggregates at most an append takes the locks: a server has room for some 6,000 by default, for everybody.
-Appends to more take turns among themselves, and are in conflict with others to the same aggregate meanwhile."""
+"""An append takes a lock for each of its aggregates, if they are no more than this: a server has room for some 6,000
+locks by default, for everybody. Appends to more take turns by one lock of their own; if somebody else appends to one of
+their aggregates meanwhile, one of the two is in conflict."""
 
 _MANY_STREAMS = ("", "", "")
 
@@ -65,7 +66,7 @@ async def observe(connection: AnyConnection, log: LogName) -> Look:
 
 
 async def arm(connection: AnyConnection, log: LogName, for_s: float) -> str | None:
-    """Let a log's writers ring for this long, with 0 no more. Return why nobody will ring, None when they will."""
+    """Let a log's writers ring for this many seconds; 0: no more. Return why nobody will ring, None if they will."""
     with translated():
         silence: str | None = await connection.fetchval(_SQL.arm, log, int(for_s * 1000))
     return silence
@@ -88,7 +89,10 @@ async def holders(connection: AnyConnection, log: LogName) -> list[Holder]:
 async def read_stream(
     connection: AnyConnection, aggregate_type: str, aggregate_id: str, *, context: str = "default", after: int = 0
 ) -> list[Event]:
-    """Return the events of one aggregate with versions greater than `after`, in order."""
+    """Return the events of one aggregate of the log `events` with versions greater than `after`, in order.
+
+    `connection` is any of asyncpg's, and what it raises passes as it is. `context` is the bounded context.
+    """
     rows = await connection.fetch(_SQL.read_stream, OWN_LOG, context, aggregate_type, aggregate_id, after)
     return list(map(_event, rows))
 
@@ -141,7 +145,10 @@ def _names(streams: list[tuple[str, str, str]]) -> str:
 
 
 def columns_of(events: Sequence[NewEvent]) -> Columns:
-    """Return the events column by column, as the statement takes them. Raises TypeError for what is not JSON."""
+    """Return the events column by column, as the statement takes them.
+
+    Raises ValueError or TypeError for what JSON cannot carry.
+    """
     rows = [
         (
             e.bounded_context,

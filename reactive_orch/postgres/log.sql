@@ -4,7 +4,7 @@ SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe
 
 -- name: run_end
 -- The end of log $1's run without gaps directly after $2, looking at no more than $4 positions up to $3; NULL for none.
--- Its n-th row is at $2 + n, so the rows beyond $2 + $4 need not be looked at, whatever the planner thinks of a LIMIT.
+-- The n-th row of the run is at $2 + n, so no row of it lies beyond $2 + $4; a LIMIT would leave that to the planner.
 SELECT max(r.global_position)
 FROM (SELECT e.global_position, row_number() OVER (ORDER BY e.global_position) AS n
       FROM reactive_orch.event_log e
@@ -39,8 +39,8 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 ORDER BY coalesce(a.xact_start, p.prepared) NULLS LAST;
 
 -- name: lock_stream
--- Appends take turns per aggregate; its version is read in the next statement's snapshot. On connections of others, like
--- all that follows: functions are named with their schema where others could be found that fit better.
+-- Appends take turns per aggregate; its version is read in the next statement's snapshot. This and all that follows runs on
+-- connections of applications, so a function that somebody's own could take the place of is named with its schema.
 SELECT pg_advisory_xact_lock(l.key)
 FROM (SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws(E'\x1f', s.context, s.type, s.id), 7) AS key
       FROM unnest($1::text[], $2::text[], $3::text[]) AS s(context, type, id)
@@ -53,9 +53,9 @@ FROM reactive_orch.events e
 WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text;
 
 -- name: append
--- Events in the order given, each numbered after the last of its aggregate; after version $12 if that is given: what a
--- writer of plain SQL has committed since it was checked then is a unique violation. The last is looked up below the sort,
--- before anything is written: else each event would pass over all that are before it in this statement.
+-- Events in the order given, each numbered after the last of its aggregate, or after version $12 if that is given. If a
+-- writer of plain SQL has committed since $12 was checked, that is a unique violation. The last event is looked up below the
+-- sort, before anything is written: else each event would pass over all that are before it in this statement.
 INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
                                   event_version, payload, trace_id, correlation_id, causation_id, metadata)
 SELECT n.context, n.type, n.id,

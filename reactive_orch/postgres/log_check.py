@@ -60,11 +60,11 @@ _FLAWS = {
     "each of them say from where to go on: "
     "python -m reactive_orch rewind --replica-set NAME --projection NAME --to start|keep|POSITION",
 }
-"""What to say of each flaw; those up to `source` are found by the view `log_rules`."""
+"""What to say of each flaw. Those before `source` are found by the view `log_rules`, and `source` by `observe_log`."""
 
 
 async def logs(connection: AnyConnection) -> list[Log]:
-    """Return the logs there are. Raises UnsafeLog when there is none."""
+    """Return the logs there are. Raises UnsafeLog when there is none, or one of a kind that is not known here."""
     with translated():
         rows = await connection.fetch(_SQL.logs)
     if not rows:

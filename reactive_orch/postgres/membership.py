@@ -39,7 +39,7 @@ _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 
 class GenerationRow(NamedTuple):
-    """One row of `generations`: why it was made, by whom it is lived, when it was complete."""
+    """One row of `generations`: why it was made, who its members are, when it was complete."""
 
     number: int
     reason: str
@@ -148,7 +148,7 @@ async def terminate(connection: AnyConnection, names: Collection[str]) -> int:
 
 
 async def leave(connection: AnyConnection, member: MemberId, name: str) -> None:
-    """Ask to be removed by the next change."""
+    """Ask to be removed by the next change; a member that was never admitted is deleted at once."""
     with translated():
         await connection.execute(_SQL.leave, member, name)
 

@@ -36,8 +36,8 @@ async def migrate(connection: AnyConnection, partitions: int = PARTITIONS_DEFAUL
     """Apply the steps that are missing, mend the bell if it is broken; return what was done, one line each.
 
     `partitions` counts only when the log is created: a power of two up to 1024. Raises ConfigError (also when a step
-    applied is not the one that this program knows), Unavailable, or
-    Superseded when the locks could not be had in all attempts.
+    applied is not the one that this program knows), Unavailable, or Superseded when the locks could not be had in any
+    of ten attempts.
     """
     if partitions not in {1 << n for n in range(11)}:
         msg = f"the number of partitions must be a power of two from 1 to {PARTITIONS_MAX}, not {partitions}"

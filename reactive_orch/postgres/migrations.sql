@@ -1,5 +1,5 @@
 -- name: applied
--- The schema steps applied, and what they were; before the first release a step did not say (no such column).
+-- The schema steps applied, and the digest of each; NULL from before the column was there.
 SELECT s.version, to_jsonb(s) ->> 'digest' AS digest FROM reactive_orch.schema_steps s ORDER BY s.version;
 
 -- name: pin_search_path

@@ -1,6 +1,7 @@
 """Appends of handlers, put off to the end of their batch, or they would hold back every reader (protocol 3.9).
 
-Which of them a savepoint has taken back the database says: it counts them in a setting that falls back with savepoints.
+A rollback to a savepoint takes those back that came after it. Which ones, the database tells: it counts the appends in
+a setting that such a rollback sets back, too.
 """
 
 from __future__ import annotations

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import AnyConnection
 
 WINDOW_BYTES_MAX = 8 * 1024 * 1024
-"""Of all that is read with one window, so that large events cannot fill the memory; one event is always read."""
+"""A window ends with the event that reaches this size, so that large events cannot fill the memory; one event is always
+read."""
 
 READ_TIMEOUT_S = 10.0
-"""Of each statement: a connection that is silent for so long is given up, although handlers on it may take longer."""
+"""For each statement here. A connection that is silent for so long is given up; only handlers may take longer on it."""
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
@@ -51,7 +52,7 @@ class Found(NamedTuple):
 async def read_window(connection: AnyConnection, log: LogName, window: Window, wanted: Filter) -> Found:
     """Return the events of a log's window in order, and the position up to which the window has been read.
 
-    Raises Unreadable when its first event cannot be read. If another one cannot, those before it, or some, are the end.
+    Raises Unreadable when its first event cannot be read. If a later one cannot, the window ends somewhere before it.
     """
     limit = window.limit
     while True:
@@ -109,7 +110,7 @@ async def _spoiled_column(connection: AnyConnection, log: LogName, position: Pos
         except Exception as error:
             if _of_a_value(error) is None:
                 raise
-            return column  # whatever it is: that it comes with this column is the answer
+            return column  # whatever the error is: it comes with this column
     return None
 
 

@@ -1,9 +1,10 @@
 -- name: read_dense
 -- The events of log $1, of partitions $2, in ($3, $4] that pass the filters $5, $6: at most $7, and none after the first
--- $8 bytes. Along the positions, past the events of other partitions: no index can answer IS TRUE.
--- Each comes with the bytes up to and with it, all that may be long counted, and counted here only: what is cut here must
--- be known to be cut there. First as they are stored, by functions none of which fetches a value that is stored out of
--- line; what is left then as it is sent: a number like 1e100000 in the metadata takes a few bytes there, and 100,000 here.
+-- $8 bytes. Along the positions, past the events of other partitions: no index on them can answer IS TRUE.
+-- Each event comes with the sum of bytes up to and with it, over all columns that may be long. Only this statement counts
+-- them, so the reader knows from the sum whether events were cut off. The bytes are counted twice: first as they are stored,
+-- by functions that fetch no value that is stored out of line; then, for the events left, as they are sent. A number like
+-- 1e100000 in the metadata takes a few bytes in the table, and 100,000 in the answer.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
        w.metadata_json, w.created_at, w.bytes_read
