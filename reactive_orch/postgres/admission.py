@@ -43,8 +43,8 @@ class Admission:
 
         `begun`: the incarnation in which it began to connect. The first one of an incarnation says where that is. If a
         later one leads elsewhere, the address was moved or the server restarted, unnoticed. That is a loss, and the
-        earlier ones are ended. Raises Unavailable when it is itself the one that
-        leads to the wrong server.
+        earlier ones are ended. Raises Unavailable when the new one itself leads to the wrong server: an old primary, or
+        another one than those of an incarnation that began meanwhile.
         """
         there, known = connection.marks.server, self._server
         connection.marks.incarnation = begun

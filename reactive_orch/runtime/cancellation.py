@@ -23,10 +23,10 @@ ALL_CANCELLED = "something has cancelled tasks that are not its own: does a hand
 
 
 def innermost(task: asyncio.Task[Any], scope: anyio.CancelScope) -> Any:
-    """Return what has the task's innermost scope as `cancel_scope`, at any time; `scope` is that one now.
+    """Return an object whose `cancel_scope` is the task's innermost scope at any time; `scope` is that one now.
 
-    anyio has no public way to ask for it. Should it come to keep it elsewhere, that stays `scope`: then a scope that is
-    left open fails where `scope` ends.
+    anyio has no public way to ask for it. Should it come to keep it elsewhere, `cancel_scope` stays `scope`: then a
+    scope that is left open fails where `scope` ends.
     """
     return getattr(_backend, "_task_states", {}).get(task) or SimpleNamespace(cancel_scope=scope)
 
@@ -50,7 +50,7 @@ def from_outside(error: BaseException) -> bool:
 
 
 def take_back(task: asyncio.Task[Any], cancels: int = 0) -> None:
-    """Take back what cancelled a task without its scopes, but for so many times."""
+    """Take back what cancelled a task without its scopes, until only `cancels` cancellations are left."""
     while task.cancelling() > cancels:
         task.uncancel()
 
@@ -58,7 +58,7 @@ def take_back(task: asyncio.Task[Any], cancels: int = 0) -> None:
 def outlive(error: asyncio.CancelledError) -> None:
     """Take back a cancellation of the running task alone, as by a time-out that a handler has left open.
 
-    Raises any other again. A task group would take both for a quiet end.
+    Raises any other cancellation again. Left alone, a task group would take either for a quiet end.
     """
     task = asyncio.current_task()
     if task is None or from_outside(error):

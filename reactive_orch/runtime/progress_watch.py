@@ -108,7 +108,8 @@ def _standings(
 ) -> Mapping[Partition, Standing]:
     """Return how the partitions that a runner should handle stand.
 
-    In a rebalance others may finish their batches first: that has a limit of its own. A database that is away is said.
+    In a rebalance the missing ones are excused: others may finish their batches first, and health has a limit for that.
+    While the database is away all are excused: the worker's state tells of that.
     """
     paused = state is WorkerState.UNAVAILABLE
     given_up_by_others = paused or (state is WorkerState.REBALANCING and not runner.hindrance)

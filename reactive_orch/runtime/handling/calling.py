@@ -56,7 +56,7 @@ class Calling:
         self._handled, task = 0, asyncio.current_task()
         assert task is not None, "this is a coroutine of a task"
         cancels = task.cancelling()
-        # No call begins after the batch's turn, so this deadline leaves each its time, and is never moved.
+        # No call begins after the batch's time, so this one deadline leaves each call its own, and is never moved.
         scope = anyio.CancelScope(deadline=anyio.current_time() + self._batch_s + self._timeout_s)
         left_open = False
         try:

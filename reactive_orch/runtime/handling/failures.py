@@ -31,7 +31,10 @@ class Failures:
         self._pause = Backoff(0.1, 30.0)
 
     def since(self, read_to: Mapping[Partition, Position]) -> float | None:
-        """Return since when it has failed without a success, if it is still ahead of who has read up to here."""
+        """Return since when, by the monotonic clock, an event has failed that is still ahead of these partitions.
+
+        None if there is none. `read_to`: partition → up to where the lane has read it.
+        """
         return self._since if self.attempts.stands(read_to) else None
 
     def failed(self, batch: Batch, failing: int | None, read_to: Mapping[Partition, Position]) -> None:

@@ -1,4 +1,4 @@
-"""The wait for checkpoints that a worker should hold and others have in a batch still.
+"""The wait for checkpoints that a worker should hold, and that others still have in a batch.
 
 One statement for all runners of a process. It waits for one row, which wakes it in a millisecond, and at the end of a
 short slice tells which of the others are free as well. So nobody waits longer because many wait, and one connection is
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.database import Database
 
 QUICK_S = 0.02
-"""An answer that names nobody and comes so much sooner than a slice ends did not wait: there was no such row."""
+"""An answer that names nobody and comes within this time has not waited: to ask again at once would be a busy loop."""
 
 
 class _Wait(NamedTuple):

@@ -38,7 +38,7 @@ class Scope:
 
     @property
     def subject(self) -> Subject:
-        """What is told of it is about."""
+        """What reports of it are about."""
         return Subject(self.replica_set, *self.subscription)
 
     @property
@@ -63,7 +63,7 @@ class Scope:
 
     @property
     def follower(self) -> LogFollower:
-        """The settled end of the log that it reads."""
+        """What knows the settled end of the log that it reads."""
         return self.node.logs[self.projection.log]
 
     async def save(self, swaps: Sequence[Swap], incarnation: Incarnation) -> None:

@@ -22,7 +22,8 @@ SETBACKS_MAX = 20
 """So many setbacks in a row inside handlers count as the handler's own failure."""
 
 ALMOST = 0.9
-"""The server's limit for transactions began before the handlers did: who has had this share of it has had it all."""
+"""The server counts its limit for transactions from the BEGIN, before handlers are called. So handlers that have taken
+this share of it are taken to have reached it."""
 
 
 class Setbacks:

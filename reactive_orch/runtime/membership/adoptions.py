@@ -23,7 +23,7 @@ class Adoptions:
         self.complete = 0
         """The last generation that is known to be complete."""
         self.present: Adoption | None = None
-        """Of the present generation; None: it has still to be looked at."""
+        """The adoption of the generation that was seen last; None until one is seen, and after one was given up."""
 
     @property
     def open(self) -> Adoption | None:

@@ -63,7 +63,7 @@ class Departures:
         self.left(failure)
 
     async def run(self) -> None:
-        """Finish for ever what `leave` could not."""
+        """Finish what `leave` could not, for ever."""
         while True:
             await self._left_over.wait()
             backoff = Backoff(0.05, 5.0)

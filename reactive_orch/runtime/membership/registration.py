@@ -77,7 +77,7 @@ async def register_unless(
     projections: Sequence[Projection],
     interruptions: Interruptions,
 ) -> list[Projection]:
-    """Do the same, but return nothing when asked to stop before the database has answered."""
+    """Do what `register` does, but return an empty list when `stopped` is set before the database has answered."""
 
     async def cancel_when_stopped() -> None:
         await stopped.wait()
@@ -94,8 +94,8 @@ async def register_unless(
 async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Runners) -> bool:
     """Go on without the projections whose recorded filter has changed; tell whether there were any.
 
-    In the database first, and by what stands there: what the others believe that this member runs must be handled.
-    Raises ConfigError when none is left.
+    The member's row in the database decides what is given up, and is changed first: what it names, the others believe
+    this member to handle. Raises ConfigError when none is left.
     """
     refused = me.subscriptions - runners.wanted
     for subscription in sorted(refused):

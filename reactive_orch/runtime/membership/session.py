@@ -67,7 +67,7 @@ class Session:
         """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
         self._drawn: set[MemberId] = set()
-        """All that this process has ever had: a server that has lost the last ones must not give them out again."""
+        """All ids that this process has ever had. A server that has lost the last ones draws them again: not for us."""
         self.since: float | None = None
         """Since when notifications arrive, by the monotonic clock."""
         self.queue_usage = 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.reading.follower import LogFollower
 
 LOOK_S = 0.5
-"""Whoever is to stop does not wait longer than this for a database that is away before it tries again."""
+"""A worker that is to stop, while the database is away, waits no longer than this between attempts."""
 
 
 class Shutdown:
@@ -71,7 +71,7 @@ class Shutdown:
     def is_due(self, followers: Mapping[LogName, LogFollower], incarnation: int, runners: Runners) -> bool:
         """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked.
 
-        First of this incarnation of the database: another one may not have what was settled in the one before.
+        Each incarnation of the database has its own first time: a later one may lack what was settled before.
         """
         if self.begun or not self.until_idle:
             return False

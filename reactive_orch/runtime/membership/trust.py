@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 DISTRUST_S = 3.0
-"""After a reconnect, others' free locks and old heartbeats prove nothing for this long, and for as long as this process
-was away itself: everybody may have been cut off with it, and the longer that lasted the longer are their pauses."""
+"""After a reconnect, others' free locks and old heartbeats prove nothing for this long and, on top of it, for as long
+as this process was away: all may have been cut off with it, and the longer that lasted, the longer are their pauses."""
 
 RETURN_MOST_S = 10.0
 """Nobody needs longer to come back than the longest pause between attempts and one that gets no answer, 5 s each."""
 
 LATE_BEATS = 2
-"""A heartbeat later than so many more of them says that others may have been held up as well."""
+"""When an answer to a heartbeat is late by more than so many heartbeats, others may have been held up as well."""
 
 
 class Trust:
@@ -34,8 +34,8 @@ class Trust:
     def watched_s(self) -> float:
         """For how long this process has been there to hear others, in seconds.
 
-        A heartbeat that was old already when it came may be so because nobody could beat, in an outage that has just
-        ended. That somebody died is told at once by a free lock.
+        Another's heartbeat that was old before this process came may be so because nobody could beat, in an outage that
+        has just ended. Waiting costs little: a free lock tells of a death at once.
         """
         return 0.0 if self._watches_since is None else time.monotonic() - self._watches_since
 
@@ -44,7 +44,7 @@ class Trust:
         self._watches_since = self._watches_since or time.monotonic()
 
     def answered(self) -> None:
-        """Note that a heartbeat was answered. One that comes late says that others may have been held up as well."""
+        """Note that a heartbeat was answered. If that was late, others may have been held up as well."""
         away_s = self._heard()
         if away_s > LATE_BEATS * self._heartbeat_s:
             self._distrust(away_s)
@@ -54,7 +54,7 @@ class Trust:
         self._distrust(DISTRUST_S + self._heard())
 
     def _heard(self) -> float:
-        """Note that the database answers; return for how long it has not, in seconds."""
+        """Note that the database answers; return by how many seconds that is late, at most RETURN_MOST_S."""
         now = time.monotonic()
         away_s, self._heard_at = now - self._heard_at - self._heartbeat_s, now
         return min(max(away_s, 0.0), RETURN_MOST_S)

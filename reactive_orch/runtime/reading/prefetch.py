@@ -1,8 +1,9 @@
 """Fetches the windows of one lane, one ahead: while a batch is handled, the next is read on another connection.
 
 What is read ahead is a guess at the next window. It is used if the lane then asks for the same partitions from the same
-position in the same incarnation of the database, and thrown away otherwise; which events of it count is decided by
-the lane's progress, as for any window. What another lane has fetched, or is fetching, comes from the window cache.
+position, with the same limit, in the same incarnation of the database; otherwise it is thrown away (protocol 4.3). The
+lane's progress decides which of its events count, as for any window. What another lane has fetched, or is fetching,
+comes from the window cache.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Prefetcher:
         try:
             return await self._ask(fetch)
         except Unreadable:
-            # Of a connection that knows stale types and plans the same is to be heard: what a new one says counts.
+            # A connection that knows stale types and plans says the same: what a new one says counts.
             await self._database.renew()
             return await self._ask(fetch)
 

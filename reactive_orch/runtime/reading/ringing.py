@@ -51,7 +51,7 @@ class Ringing:
 
     @property
     def missed(self) -> bool:
-        """Whether events are found that no notification told of, or would be."""
+        """Whether notifications do not tell of events: nobody rings, or several finds in a row came without one."""
         return self._silence is not None or self._missed >= MISSED_TIMES
 
     def begin(self) -> None:
@@ -67,7 +67,10 @@ class Ringing:
         self._missed = self._missed + 1 if self._wakeup.source == "timer" else 0
 
     async def sleep(self, connection: BatchConnection) -> None:
-        """Wait for the bell: armed first, then looked once more, or else an event in between would ring for nobody."""
+        """Arm the bell if that is due, and return for a look; else wait for it.
+
+        Without the look, an event between the last one and the arming would wake nobody (protocol 6.3).
+        """
         if self._armed_until_s - time.monotonic() < ARMED_S / 2:
             self._note_silence(await log.arm(connection, self._log, ARMED_S))
             self._armed_until_s = time.monotonic() + ARMED_S

@@ -50,7 +50,7 @@ class Fetch:
     """It has a connection: the database is at work on it, or has been."""
     fetched: Fetched | None = None
     size: int = 0
-    """What it has brought takes, in bytes, once the cache has weighed it."""
+    """How much memory its events take, in bytes, once the cache has weighed it."""
     arrived: anyio.Event = field(default_factory=anyio.Event)
     """It has been read, or that has failed and `fetched` is None."""
 
