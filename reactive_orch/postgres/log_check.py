@@ -109,8 +109,8 @@ async def witness(connection: AnyConnection, log: LogName, settled: Position, un
 
 
 def of_flaw(flaw: str) -> str:
-    """Return what to say of a flaw that was there for a moment and has gone: what was written meanwhile may be lost."""
-    return f"the log broke a rule for a moment ({flaw}); start again when it stays as it is now"
+    """Return what to say of a flaw that was there for a moment and has gone: readers may miss what was written then."""
+    return f"the log broke a rule for a moment ({flaw}); start again when it is sure not to break it any more"
 
 
 async def _looked_at(connection: AnyConnection, log: LogName) -> Mapping[str, Any]:
