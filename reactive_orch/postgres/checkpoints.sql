@@ -55,8 +55,9 @@ RESET SESSION AUTHORIZATION; RESET ROLE;
 RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSACTION', 'TOKEN'); COMMIT; RESET ALL; DISCARD TEMP;
 
 -- name: seal_and_go_on
--- The same, and the beginning of the next batch in the same round trip: in a transaction that has none of the properties
--- of this one, and after one for the settings, so that rolling back the next batch does not bring them back.
+-- The same, and the beginning of the next batch in the same round trip. BEGIN, not AND CHAIN: the next transaction must have
+-- none of the properties of this one. The settings are reset in a transaction between the two: if that was done in the next
+-- batch's, its rollback would bring them back.
 RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSACTION', 'TOKEN'); COMMIT; BEGIN; RESET ALL; DISCARD TEMP; COMMIT; BEGIN READ WRITE;
 
 -- name: transaction_limit

@@ -11,7 +11,7 @@ SELECT (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.
        (SELECT a.stats_reset FROM pg_catalog.pg_stat_archiver a)                                             AS recovered_at;
 
 -- name: least
--- Of the same what nobody is denied.
+-- What everybody may ask of that.
 SELECT (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())::bigint AS database,
        pg_catalog.pg_postmaster_start_time()                                                                 AS started_at;
 

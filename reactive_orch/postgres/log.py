@@ -40,7 +40,7 @@ Columns: TypeAlias = "tuple[Sequence[Any], ...]"
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 _event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Event)
-"""What Event._make does, without a Python frame for each row; the statements below name the columns in its order."""
+"""What Event._make does, without a Python frame for each row; the statements name the columns in the order of Event."""
 
 
 class Look(NamedTuple):

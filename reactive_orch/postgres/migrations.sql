@@ -3,7 +3,8 @@
 SELECT s.version, to_jsonb(s) ->> 'digest' AS digest FROM reactive_orch.schema_steps s ORDER BY s.version;
 
 -- name: pin_search_path
--- What the steps create binds operators and functions for ever: none that others have put where they are found first.
+-- What the steps create binds operators and functions for ever. They must be PostgreSQL's own, whatever others have put
+-- where a search_path finds it first.
 SELECT set_config('search_path', 'pg_catalog, pg_temp', true);
 
 -- name: migration_lock

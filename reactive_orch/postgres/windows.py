@@ -37,7 +37,7 @@ _COLUMNS = [name.removesuffix("_json") for name in Event._fields]
 
 _of_event = itemgetter(slice(len(_COLUMNS)))
 _event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Event)
-"""What Event._make does, without a Python frame for each row; the statements name the columns in its order."""
+"""What Event._make does, without a Python frame for each row; the statements name the columns in the order of Event."""
 
 
 class Found(NamedTuple):

@@ -29,9 +29,9 @@ WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadat
 ORDER BY w.global_position;
 
 -- name: read_scattered
--- The same, from the index on partitions, past no event of another one. Given the choice, the planner takes the index on
--- positions for most shares, since what lies between two positions lies together, and throws most of it away. Only the
--- other one has positions in this form.
+-- The same, from the index on partitions, past no event of another one. Given the choice, the planner mostly takes the index
+-- on positions, since what lies between two positions lies together, and throws most of it away. It has no choice here: only
+-- the index on partitions has `global_position + 0`.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
        w.metadata_json, w.created_at, w.bytes_read
