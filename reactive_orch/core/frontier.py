@@ -14,8 +14,9 @@ The caller must keep the order, which is what the guarantee rests on:
 
 Why a settled head is safe. Take any position p <= head. It was drawn before the head was read, so the transaction T
 that drew it had the lock before the holders were read. Then either T is among the holders, or it had ended, and
-snapshots taken from then on show how. Once none of the holders is left, T has ended in
-either case, so the rows read next show every event up to the head that will ever be there.
+snapshots taken from then on show how. Once none of the holders is left, T has ended in either case, so the rows read
+next show every event up to the head that will ever be there. (A rollback to a savepoint that came before the draw gives
+the lock back while T goes on. But then no row will ever have p.)
 
 Why a later head may settle before an earlier one. The argument never looks at other heads: the positions up to a later
 head include all those up to an earlier one, and whoever drew one of them and was in flight is among the later head's

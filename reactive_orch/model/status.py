@@ -61,7 +61,7 @@ class LogStatus(NamedTuple):
     settled: Position | None
     """None while that is unknown."""
     held_s: float
-    """For how long writers have held the frontier, in seconds; 0 when it is free."""
+    """For how long writers have held the frontier, in seconds; 0 when it is free, or out of sight."""
     holders: Mapping[str, int]
     """How many transactions the frontier waits for, by kind: `running`, `prepared`."""
 
