@@ -124,7 +124,7 @@ def _window(share: int, low: int, end: int) -> tuple[str, tuple[object, ...]]:
     progress.take(dict.fromkeys(range(0, PARTITIONS, PARTITIONS // share), Checkpoint(low, 0)))
     window = progress.window(end, BATCH)
     assert window is not None
-    return _statement(scattered=window.scattered), (_array(window.partitions), window.low, window.high)
+    return _statement(scattered=window.scattered), (OWN_LOG, _array(window.partitions), window.low, window.high)
 
 
 def _statement(*, scattered: bool) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Section, median, table
 from reactive_orch.core.assignment import assign, moved
-from reactive_orch.model import MemberId
+from reactive_orch.model import OWN_LOG, MemberId, Owners, Subscription
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.scene import Scene
 
 CASES = [
@@ -47,19 +49,20 @@ async def measure(scene: Scene) -> Section:
 
 
 def _row(repeat: int, workers: int, partitions: int, projections: int) -> list[object]:
-    names = [f"projection_{n}" for n in range(projections)]
-    members = {MemberId(n + 1): frozenset(names) for n in range(workers)}
+    cells_of = {Subscription(f"projection_{n}", OWN_LOG): partitions for n in range(projections)}
+    runs_all = frozenset(cells_of)
+    members = {MemberId(n + 1): runs_all for n in range(workers)}
     joiner = MemberId(workers + 1)
     cases = {
-        "join": members | {joiner: frozenset(names)},
+        "join": members | {joiner: runs_all},
         "leave": {member: runs for member, runs in members.items() if member != 1},
         "ten die": {member: runs for member, runs in members.items() if member > min(10, workers - 1)},
     }
-    first_ms, before = _timed(repeat, {}, members, names, partitions)
+    first_ms, before = _timed(repeat, {}, members, cells_of)
     cells: list[object] = [workers, partitions, projections, partitions * projections, f"{first_ms:.2f}"]
     join_ms = 0.0
     for case, changed in cases.items():
-        ms, after = _timed(repeat, before, changed, names, partitions)
+        ms, after = _timed(repeat, before, changed, cells_of)
         cells += [f"{ms:.2f}", moved(before, after)]
         if case == "join":
             cells.append(partitions // (workers + 1) * projections)
@@ -68,10 +71,15 @@ def _row(repeat: int, workers: int, partitions: int, projections: int) -> list[o
     return cells
 
 
-def _timed(repeat: int, before, members, names, partitions):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _timed(
+    repeat: int,
+    before: Owners,
+    members: Mapping[MemberId, frozenset[Subscription]],
+    partitions: Mapping[Subscription, int],
+) -> tuple[float, Owners]:
     times = []
     for _ in range(max(repeat, 3)):
         began = time.perf_counter()
-        after = assign(before, members, names, partitions)
+        after = assign(before, members, partitions)
         times.append((time.perf_counter() - began) * 1000)
     return median(times), after

@@ -99,11 +99,12 @@ async def _slow_batch(url: str) -> AsyncIterator[None]:
     database = Database(url, label="slow", connections_max=1, handler_timeout_s=600.0)
     await database.open()
     try:
-        async with database.processing() as connection:
+        async with database.coordination() as connection:
             await connection.execute(
                 "SELECT reactive_orch.register_projections('tables', '{slow}', '{events}', $1)",
                 [checkpoints.filter_text(Filter())],
             )
+        async with database.processing() as connection:
             batches = checkpoints.Batches(connection, "tables", Subscription("slow", OWN_LOG))
             async with batches.batch([Swap(p, Checkpoint(0, 0), 1) for p in range(8)]):
                 yield
