@@ -67,7 +67,11 @@ class Attached(Protocol):
         ...
 
     def wake(self, source: str) -> None:
-        """Make it look; `source` says what told, for people to see."""
+        """Make it look at its replica set; `source` says what told, for people to see."""
+        ...
+
+    def reconnected(self) -> None:
+        """Make it look at everything anew: connections were lost."""
         ...
 
     def watch_progress(self) -> None:
@@ -159,7 +163,7 @@ class Node:
         for follower in self.logs.values():
             follower.wake()
         for worker in self._workers:
-            worker.wake("reconnect")
+            worker.reconnected()
 
     @contextlib.contextmanager
     def attached(self, worker: Attached) -> Iterator[None]:

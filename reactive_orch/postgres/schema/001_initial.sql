@@ -134,7 +134,7 @@ LANGUAGE sql AS $$
 $$;
 
 -- The bell: until when, in milliseconds of the database's clock, writers are to ring. NOTIFY in a writing transaction
--- holds a lock of the whole database until after its flush, so nobody rings while the readers are awake anyway. A
+-- holds a lock of the whole cluster until after its flush, so nobody rings while the readers are awake anyway. A
 -- sequence, since it is read in place: a writer with an old snapshot sees it too, and there is no row on the writers'
 -- path to bloat. Logged: of an unlogged one a standby has no readable page when it is promoted. Never set counts as armed.
 CREATE SEQUENCE reactive_orch.bell MINVALUE 0;
@@ -242,9 +242,10 @@ END
 $$;
 
 -- Steps one and two of the frontier, in this order whatever a planner thinks: the head, then who may still write at or
--- below it. A transaction takes the table's RowExclusiveLock before it draws a position and keeps it to its end, so a
--- position up to the head belongs to one that is listed here or has ended. The rows are read later, in a statement
--- (and so a snapshot) of their own. A prepared transaction has no pid; its virtual transaction is a new one.
+-- below it. A transaction takes the table's RowExclusiveLock before it draws a position and keeps it as long as the row
+-- may still appear, so a position up to the head belongs to one that is listed here, has ended, or has taken the row back. The rows are read later, in a statement
+-- (and so a snapshot) of their own. A prepared transaction has no pid; after a restart its virtual
+-- transaction has another name.
 -- On the way it tells whether the bell has been disarmed by somebody, and how many of the writers stand in line for
 -- the lock that NOTIFY takes: on a database that is not there, since it is the whole cluster's.
 -- The rules come last: whoever breaks one in a transaction of its own has ended or is among the holders, so that nothing
@@ -295,8 +296,8 @@ $$;
 
 -- ---------------------------------------------------------- the checkpoints
 
--- A projection of a replica set, the log that it reads, and the filter its checkpoints were made with. A worker that comes
--- with another one is refused; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
+-- A projection of a replica set, the log that it reads, and the filter its checkpoints were made with. A worker with another
+-- filter may not run it; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
 -- The identity is the one that the log had when its checkpoints were made.
 CREATE TABLE reactive_orch.projections (
     replica_set  text COLLATE "C" NOT NULL,

@@ -4,6 +4,7 @@
 
 A turn reads once and acts on what it read; a refused write is no error, the next turn sees why. Nothing is remembered
 between turns but the member's id and the generation it has adopted, so lost wake-ups and restarts need no special case.
+A wake-up says nothing, so whoever has written a generation looks once more when its own notification comes.
 """
 
 from __future__ import annotations
