@@ -167,7 +167,13 @@ class Node:
 
     @contextlib.contextmanager
     def attached(self, worker: Attached) -> Iterator[None]:
-        """Wake this worker whenever its replica set may have changed."""
+        """Wake this worker whenever its replica set may have changed.
+
+        Raises ConfigError when the node is not entered.
+        """
+        if self._stack is None:
+            msg = "a worker runs on a node that has been entered: async with node, then run its workers inside"
+            raise ConfigError(msg)
         self.watchers.emit(WorkerStarted(worker.replica_set))
         self._workers.append(worker)
         try:

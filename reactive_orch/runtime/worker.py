@@ -93,15 +93,16 @@ class Worker:
     async def run(self) -> None:
         """Serve until `stop`, or until idle if asked for.
 
-        Raises ProjectionFailed or ConfigError, in an exception group; ConfigError by itself when it has run before.
+        Raises ProjectionFailed or ConfigError, in an exception group; ConfigError by itself when it has run before, and
+        when its node is not entered.
         When cancelled, it leaves without waiting for handlers: their batches are rolled back.
         """
         if self._has_run:
             msg = "a worker runs once: make another one to run again"
             raise ConfigError(msg)
-        self._has_run = True
-        self._shutdown.work_begins()
         with self._node.attached(self), self._node.watchers.tracing.quiet():
+            self._has_run = True
+            self._shutdown.work_begins()
             try:
                 accepted = await registration.register_unless(
                     self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns

@@ -249,6 +249,21 @@ async def test_a_worker_runs_once(database: str) -> None:
             await worker.run()
 
 
+async def test_a_worker_runs_on_a_node_that_is_entered(database: str) -> None:
+    node = Node(Config(database_url=database))
+    worker = Worker(node, "test", [recorder("handled")], until_idle=True)
+    async with prepared(database) as connection:
+        await append_events(connection, 10)
+        for _ in ("before", "after"):
+            with pytest.raises(ConfigError, match="a node that has been entered"):
+                await worker.run()
+            async with node:
+                pass
+        async with node:
+            await worker.run()
+        await assert_each_once(connection)
+
+
 async def test_a_moment_without_the_database_ends_no_handler(
     cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
