@@ -34,11 +34,11 @@ async def append(
     would hold back every reader of the log until the batch ends. They are committed with it, or not at all; a
     conflict then is an error of the batch.
 
-    Appends to the same aggregate wait for each other. One to more than 1000 aggregates and a smaller one do not: either
-    may raise Conflict.
+    Appends to the same aggregate wait for each other. But an append to more than 1000 aggregates and a smaller one do
+    not: either may raise Conflict.
 
-    Raises Conflict when the stream has another version, or an event_id is taken. Raises ValueError when an exact
-    version is given for several aggregates, and when the type of an aggregate or of an event is empty; ValueError or
+    Raises Conflict when the stream has another version, or an event_id is taken. Raises ValueError when anything but
+    `ANY` is given for several aggregates, and when the type of an aggregate or of an event is empty; ValueError or
     TypeError for what JSON cannot carry. A Conflict may leave the caller's transaction unusable, as any failed
     statement does.
     """

@@ -1,6 +1,6 @@
 """What a worker answers when asked how it is: what its state and its troubles mean to whoever asks.
 
-live     only a restart would help if not: the database's state and the lag do not count
+live     if not, only a restart helps; the database's state and the lag do not count
 ready    it takes part, and may be counted upon in a rolling deployment
 well     nothing needs a person
 """
@@ -16,8 +16,8 @@ FROZEN_AFTER_S = 30.0
 STUCK_AFTER_S = 10.0
 """A projection that has been trying the same event for so long has been stopped by it."""
 STALLED_AFTER_S = 10.0
-"""What has not moved for so long is said. Less would call a busy worker idle: what was read without finding an event is
-saved every 5 s, and a statement may take as long before it is given up and tried again."""
+"""What has not moved for so long is said. Sooner would accuse a busy worker: it saves what it read without finding an
+event every 5 s, and a statement may take as long before it is given up and tried again."""
 STALLED_TOO_LONG_S = 30.0
 """Then it needs a person: a restart of the server, or a failover (10 to 14 s), is over by then, and the longest pause
 between attempts is 5 s."""
@@ -57,7 +57,7 @@ class Facts:
     expelled: bool = False
     """Removed by the others, and not a member again yet."""
     missed: bool = False
-    """Events were found that no notification had told of."""
+    """Notifications do not tell of events: they were lost several times in a row, or nobody rings."""
     frontier_held_s: float = 0.0
     failing_s: dict[str, float] = field(default_factory=dict)
     """Projection → for how long it has been trying a failing event."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Change, Member, MemberId, Snapshot
 
 DEBOUNCE_S = 0.25
-"""A join or a leave waits for a generation that is not complete until that one is so old."""
+"""A join or a leave waits until the present generation is complete, or this old."""
 LOOK_AGAIN_S = 0.02
 
 _PATIENT = frozenset({Reason.JOIN, Reason.LEAVE})

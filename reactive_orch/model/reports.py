@@ -46,7 +46,7 @@ class NodeStopped(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Events were appended by `append`; by whom it does not know."""
+    """`append` has taken events; their transaction may still roll back."""
 
     events: int
 
@@ -147,7 +147,7 @@ class FrontierHeld(NamedTuple):
 
 
 class FrontierReleased(NamedTuple):
-    """Writers hold a log's frontier no more, after more than a second."""
+    """A log's frontier moves on, after writers held it for more than a second. Others may hold it again at once."""
 
     log: LogName
     settled: Position
@@ -215,7 +215,7 @@ class GenerationWritten(NamedTuple):
 
 
 class GenerationNotWritten(NamedTuple):
-    """A generation was not written: the replica set has moved on. With an error nobody knows whether it was."""
+    """A generation was not written: the replica set has moved on. With an error nobody knows whether it was written."""
 
     turn: Turn
     traceparent: str
@@ -240,9 +240,9 @@ class AdoptionEnded(NamedTuple):
     outcome: str
     """`acknowledged`, `superseded` or `failed`."""
     assigned: Mapping[Subscription, frozenset[Partition]]
-    """Subscription → the partitions that the member holds by it."""
+    """Subscription → the partitions that the generation gives the member."""
     acknowledging: tuple[int, Acknowledged] | None
-    """When it began to acknowledge, in ns since 1970, and what came back; None if it has not."""
+    """When it began to acknowledge, in ns since 1970, and what came back; None if it was not acknowledged."""
     ended_ns: int
 
     @property
@@ -285,7 +285,7 @@ class Unreachable(NamedTuple):
 
 
 class Stalled(NamedTuple):
-    """Something that should go on has not for long."""
+    """Something that should go on has stood still for long."""
 
     replica_set: str
     reason: str
@@ -345,7 +345,7 @@ class AttemptFailed(NamedTuple):
 
 
 class ReadCut(NamedTuple):
-    """A window was too wide for a time-out; narrower ones follow."""
+    """Reading a window took too long; narrower ones follow."""
 
     subject: Subject
     window: Window
@@ -411,7 +411,7 @@ class Tracing(Protocol):
     """What must be known before something is over. The engine works with every answer, and without one."""
 
     def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
-        """Begin the trace of a generation; return what its row is to say, None for any.
+        """Begin the trace of a generation; return its row's traceparent, or None to have one drawn.
 
         `GenerationWritten` or `GenerationNotWritten` follows.
         """
@@ -425,11 +425,11 @@ class Tracing(Protocol):
         ...
 
     def each(self, subject: Subject, handler: EventHandler) -> EventHandler:
-        """Return a handler that does the same, for a trace of each event."""
+        """Return a handler that does the same, and may trace each event."""
         ...
 
     def quiet(self) -> AbstractContextManager[object]:
-        """Return a context in which an instrumented database driver makes no spans: for what is no handler's."""
+        """Return a context in which an instrumented database driver makes no spans: for all but the handlers."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""An observer is a dictionary: for each type of report, what is done about it."""
+"""An observer from a dictionary: for each type of report, what is done about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def on(kind: type[_Report], handle: Callable[[_Report], object]) -> tuple[type[A
 
 
 def by_type(handles: Handles) -> Observer:
-    """Return the observer that such a dictionary is; reports of other types it ignores."""
+    """Return the observer that such a dictionary describes; reports of other types it ignores."""
     find = handles.get
 
     def observe(report: Report) -> None:

@@ -35,11 +35,11 @@ _logger = logging.getLogger("reactive_orch")
 
 SPANS = Spans()
 TABLES: tuple[Handles, ...] = (SPANS.handles, Metrics(REGISTRY, SPANS.sent_of).handles, lines.HANDLES)
-"""What is watched here, one for the process as the registry is. Spans come first: exemplars name them."""
+"""The default observers' tables, one set for the process as the registry is. Spans come first: exemplars name them."""
 
 
 _THEIRS = (Exception, asyncio.CancelledError)
-"""What is an observer's, or the tracing's, whatever it is: nobody is cancelled inside a call that does not wait."""
+"""What counts as the watcher's own failure. A cancellation does too: a call that does not wait cannot be cancelled."""
 
 
 def default_observers() -> tuple[Observer, ...]:
@@ -129,7 +129,7 @@ def _is_answer(given: object) -> bool:
 
 
 class _Inside(Generic[_Given]):
-    """A context that may fail when it is entered or left: that is dropped. The block's errors pass."""
+    """A context whose failure, on entry or exit, does not reach the block. The block's errors pass."""
 
     __slots__ = ("_context", "_failed", "_holds")
 

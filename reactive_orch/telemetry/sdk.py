@@ -1,10 +1,9 @@
 """The OpenTelemetry SDK, set up. Imported only when something is to be exported.
 
-Coordination is always sampled and has a queue of its own that is sent at once, so that neither the ratio nor the volume
-of batches costs a rebalance its spans. A busy process sends the spans of some batches each second, as many as cost
-little; OTEL_TRACES_SAMPLER, if it is set, decides instead. A dead or slow endpoint costs
-nothing but the spans: queues are bounded, export happens in threads that nobody waits for, and the end waits for a
-second.
+Coordination is always sampled, unless the sampler is `always_off`, and has a queue of its own that is sent at once: so
+neither the ratio nor the volume of batches costs a rebalance its spans. A busy process sends the spans of some batches
+each second, as many as cost little; OTEL_TRACES_SAMPLER, if it is set, decides instead. A dead or slow endpoint costs
+nothing but the data: queues are bounded, nobody waits for the threads that export, and the end waits for a second.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ COORDINATION = "reactive_orch.coordination"
 COORDINATION_DELAY_MS = 100
 SHUTDOWN_S = 1.0
 BATCHES_PER_S = 20.0
-"""A span costs some tenths of a millisecond to make and send: so many are about a percent of a processor."""
+"""A span costs some tenths of a millisecond to make and send: this many take about a percent of a processor."""
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -175,7 +174,7 @@ class Allowance:
 
 
 class _Sampler(Sampler):
-    """As the environment says; if it says nothing batches are thinned out. Rebalances and failures always pass."""
+    """As the environment says; if it says nothing, batches are thinned out. Rebalances and failures always pass."""
 
     def __init__(self, rest: Sampler, allowance: Allowance | None) -> None:
         self._rest = rest
@@ -221,7 +220,7 @@ class _Queues(SpanProcessor):
 
 
 def _watched(exporter: _Exporter, outage: Outage) -> _Exporter:
-    """Return the exporter, with an `export` that tells the outage. Of either kind: what it exports does not matter."""
+    """Return the exporter, of spans or of metrics, with an `export` that tells the outage."""
     export: Any = exporter.export
 
     def attempt(*args: Any, **kwargs: Any) -> Any:

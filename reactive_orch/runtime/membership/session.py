@@ -1,8 +1,8 @@
 """The membership connection: one per process, outside the pools, with nothing slow on it (protocol 5.1, 6.4).
 
 It LISTENs on both channels, holds the session advisory lock of every member of this process ("I live"), and sends the
-heartbeats, which also prove that it is alive. When it is lost it is made again, with backoff: LISTEN first, then the
-locks under the same ids, then everybody is told to look, since whatever was notified meanwhile is gone.
+heartbeats, which also prove that the connection is alive. When it is lost it is made again, with backoff: LISTEN first,
+then the locks under the same ids, then everybody is told to look, since whatever was notified meanwhile is gone.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ ANSWER_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Whom the session tells; each call sets a wake-up at most."""
+    """Whom the session tells. No call waits."""
 
     events: Callable[[], None]
     """Something was appended."""
     generation: Callable[[str], None]
-    """A replica set has a new generation, says a notification."""
+    """A replica set has a new generation, or a projection was rewound, says a notification."""
     attention: Callable[[str], None]
     """The same, or somebody to admit or to remove, says a heartbeat."""
     emit: Emit
@@ -67,7 +67,7 @@ class Session:
         """Of each replica set, what the last heartbeat saw: generation and rewinds."""
         self.members: set[MemberId] = set()
         self._drawn: set[MemberId] = set()
-        """All ids that this process has ever had. A server that has lost the last ones draws them again: not for us."""
+        """All ids that this process has ever had: a server that has lost the last ones would draw them again."""
         self.since: float | None = None
         """Since when notifications arrive, by the monotonic clock."""
         self.queue_usage = 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.reading.follower import LogFollower
 
 LOOK_S = 0.5
-"""A worker that is to stop, while the database is away, waits no longer than this between attempts."""
+"""While the database is away, a worker that is to stop waits no longer than this between attempts."""
 
 
 class Shutdown:
@@ -27,7 +27,7 @@ class Shutdown:
     def __init__(self, *, until_idle: bool, grace_s: float) -> None:
         """`until_idle`: stop once everything that was settled at the start has been handled.
 
-        `grace_s`: how long handlers may go on after that, in seconds.
+        `grace_s`: how long handlers may go on once the worker is to stop, in seconds.
         """
         self.until_idle = until_idle
         self.asked = anyio.Event()
@@ -45,7 +45,7 @@ class Shutdown:
         return self.asked.is_set()
 
     def work_begins(self) -> None:
-        """Note when the work began: what is settled from now on is to be handled until idle."""
+        """Note when the work began: only a later look at the log shows what is to be handled until idle."""
         self._began_at = time.monotonic()
 
     async def watching(self, work: Callable[[], Awaitable[None]]) -> None:

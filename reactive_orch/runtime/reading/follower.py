@@ -2,7 +2,7 @@
 
 It looks when a reader waits and something rang, or a fallback time has passed. With the bell disarmed it looks by the
 clock. While writers hold the frontier it looks every 1 to 20 ms. Everything it knows belongs to one incarnation of the
-database: after any lost connection it checks the log again and starts with an empty frontier.
+database: after any lost connection it checks the log again and begins a new frontier, at the greatest checkpoint.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LogFollower:
         self._rules = LogRules(log.name)
         self._frontier = Frontier()
         self._looked_at = 0.0
-        """When the last look began that has told; 0: the frontier has not been looked at in its incarnation."""
+        """When the last finished look began; 0 if there was none in this incarnation."""
 
     @property
     def missed(self) -> bool:
@@ -125,7 +125,7 @@ class LogFollower:
                 self._hold.forget()
 
     async def _follow(self, connection: BatchConnection, backoff: Backoff) -> None:
-        """Follow the log until this connection's incarnation is over: then it, too, may lead to the wrong server."""
+        """Follow the log until this connection's incarnation is over: from then on it may lead to the wrong server."""
         incarnation = connection.marks.incarnation
         await self._begin(connection)
         looked_again = Backoff(LOOK_AGAIN_FIRST_S, LOOK_AGAIN_MOST_S)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import BatchConnection
 
 HELD_AFTER_S, HELD_REPEAT_S = 1.0, 30.0
-"""A frontier that waits longer than the first is reported with who holds it, and again after each of the second."""
+"""Who holds the frontier is reported after the first of these, and again whenever the second has passed."""
 
 
 class HoldWatch:

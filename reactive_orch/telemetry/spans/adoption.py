@@ -1,4 +1,4 @@
-"""A member's side of a rebalance: how it adopts a generation; and the end of the whole, by the last to acknowledge."""
+"""A member's side of a rebalance: how it adopts a generation. The last to acknowledge tells the end of the whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Adoptions:
-    """Adoptions that have ended. Each is sent when it has."""
+    """The spans of adoptions. Each is sent when its adoption has ended."""
 
     def __init__(self) -> None:
         """Start without any."""
