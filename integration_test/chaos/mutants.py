@@ -1,7 +1,8 @@
 """Every planted bug must be caught: `python -m integration_test.chaos.mutants [NAME …]`, or `make mutants`.
 
-Each runs in the shortest scenario that catches it. First the product itself runs through every scenario: a checker that
-also fires then proves nothing. Exit code 1: a bug survived, or the product did not pass.
+Each runs in the shortest scenario that catches it; those that no scenario catches are left to tests. Unless bugs are
+named, first the product itself runs through every scenario: a checker that also fires then proves nothing. Exit code 1:
+a bug survived, or the product did not pass.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ CAUGHT_BY_TESTS = {
     "gap_passed_beyond_the_settled_end": "runtime/test_progress_watch.py",
     "sealed_by_whoever_says_so": "postgres/test_functions.py",
 }
-"""What no scenario has the handlers for: where it is planted and caught."""
+"""What no scenario can catch: the test that plants it and catches it."""
 
 _BROKEN = {"exits", "log"}
-"""A worker that ends or shows a traceback has not been caught at what the bug does: the planting is out of date."""
+"""A worker that ends or shows a traceback says nothing about its bug: the planting is out of date."""
 
 
 async def _all(cluster: Cluster, wanted: list[str], *, product: bool, verbose: bool) -> bool:

@@ -205,7 +205,7 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
 
 
 def _unwitnessed() -> None:
-    """Silence what notices events that were skipped, too: it may end the worker before a checker has seen the bug."""
+    """Silence the product's own witness of skipped events: it may end the worker before a checker has seen the bug."""
 
     async def witness(connection: Any, name: str, settled: int, unless_within_s: float) -> int:
         del connection, name, unless_within_s
@@ -441,7 +441,7 @@ def listens_after_the_first_read() -> None:
 
 
 def _added_later(session: Session) -> Callable[..., Any]:
-    """Return a stand-in for `add_listener` that does it when everybody has read: a while later, in the background."""
+    """Return a stand-in for `add_listener` that listens a while later, in the background, when everybody has read."""
     import asyncio
 
     tasks = set()

@@ -246,7 +246,7 @@ class Storm:
         first = not self._arena.processes
         await self._arena.start(rules="" if first else self._rules(), url=self._proxy.url() if proxied else "")
         self.summary.processes += 1
-        if self.summary.processes > self._options.workers:  # not all at the same moment, but for the first
+        if self.summary.processes > self._options.workers:  # only the first ones start all at the same moment
             await asyncio.sleep(self._rng.uniform(0, 0.3))
 
     def _rules(self) -> str:

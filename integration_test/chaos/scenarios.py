@@ -1,4 +1,4 @@
-"""One fault each, as short as it can be. The product passes them all; each planted bug fails one of them."""
+"""One fault each, as short as it can be. The product passes them all; a planted bug fails one of them, or a test."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def _gone(arena: Arena, process: Victim) -> None:
 async def zombie(stage: Stage) -> None:
     """A worker freezes just before its swap, is replaced, and wakes: its connections were spared."""
     arena = stage.arena
-    arena.projections = ("handled",)  # of another one it may have a batch in hand, and keep those rows for ever
+    arena.projections = ("handled",)  # a frozen batch of another one would keep its rows for ever
     await _run_sql(arena.url, _SPARE)
     a = await arena.start(rules="swap.before=stop@12")
     await a.said(ADOPTED)
@@ -119,7 +119,7 @@ async def zombie(stage: Stage) -> None:
         await arena.until(_is(lambda: a.frozen), "the first worker is frozen before its swap")
         await _gone(arena, a)
         await _rises(arena, _HANDLED, 300, "the other goes on")
-    # So that no batch of the other has the zombie's rows by chance: nothing but the comparison is to stop it.
+    # No batch of the other may lock the zombie's rows by chance: nothing but the comparison is to stop it.
     await arena.until(arena.all_handled, "the other has handled everything")
     a.send(signal.SIGCONT)
     async with stage.writing():
@@ -341,7 +341,7 @@ async def _other_future(stage: Stage, proxy: Proxy) -> None:
     await arena.settle(1)
 
 
-# In other partitions than the one whose checkpoint the worker knows to be further: its swap would tell it at once.
+# Not in the partition of LAST_KEY: there the worker remembers a later checkpoint, and its swap would fail at once.
 _ELSEWHERE = """
 SELECT 'other-' || n AS key FROM generate_series(1, 40) n
 WHERE hashtextextended('other-' || n, 0) & $2 <> hashtextextended($1, 0) & $2
@@ -381,7 +381,7 @@ async def _promptly(arena: Arena, when: str) -> None:
 
 @_scenario
 async def server_restart(stage: Stage) -> None:
-    """The server restarts, every lock is gone: nobody who comes back is expelled, late as he may be."""
+    """The server restarts, every lock is gone: nobody who comes back is expelled, however late."""
     arena = stage.arena
     arena.pace = CALM
     three = [await arena.start(rules=rules) for rules in ("", "", "resume.before=stop@1")]
@@ -444,7 +444,7 @@ _YOUNGEST_BEAT_S = (
 async def newcomer_after_an_outage(stage: Stage) -> None:
     """Whoever comes first when a common outage ends finds old heartbeats, and expels nobody for them."""
     arena = stage.arena
-    arena.pace = Pace(heartbeat_s=0.3, stale_s=3.0, batch=20)  # time for who is let through again, however slow
+    arena.pace = Pace(heartbeat_s=0.3, stale_s=3.0, batch=20)  # time to beat again, on a slow machine too
     async with Proxy(arena.url) as one, Proxy(arena.url) as other, Proxy(arena.url) as third:
         for proxy in (one, other):
             await (await arena.start(url=proxy.url())).said(ADOPTED)
@@ -472,7 +472,7 @@ _ALL_STALE = "SELECT bool_and(clock_timestamp() - m.heartbeat_at > m.stale_after
 
 @_scenario
 async def join_without_an_answer(stage: Stage) -> None:
-    """A worker's row is written, the answer is lost: the orphan must not be given partitions, and nobody be hurt."""
+    """A worker's row is written, but the answer is lost: the orphan must be gone long before it is stale."""
     arena = stage.arena
     arena.pace = CALM
     a = await arena.start()
@@ -486,7 +486,7 @@ async def join_without_an_answer(stage: Stage) -> None:
 
 @_scenario
 async def acknowledged_without_an_answer(stage: Stage) -> None:
-    """Every statement of a change is executed once without the answer arriving."""
+    """A change, an acknowledgement, a take-over and a commit are executed, and no answer arrives."""
     arena = stage.arena
     rules = (
         "announce.after=raise@1,acknowledge.after=raise@1,take.after=raise@2,commit.after=raise@5,commit.before=raise@9"
@@ -502,7 +502,7 @@ async def acknowledged_without_an_answer(stage: Stage) -> None:
 
 @_scenario
 async def deaf_worker(stage: Stage) -> None:
-    """The network swallows a worker's membership connection, later all of them, while it has batches in hand."""
+    """The network swallows a worker's membership connection, then all its connections, while it has batches in hand."""
     arena = stage.arena
     await arena.start()
     async with Proxy(arena.url) as proxy, stage.writing():

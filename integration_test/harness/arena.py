@@ -195,7 +195,7 @@ class Arena:
     ) -> float:
         """Wait for a fact; return how long it took. Raises Caught at the deadline or when a worker ends by itself.
 
-        A fact that took longer to ask for than it may take is as late as one that was not true.
+        A fact that is found true only after the deadline, as asking took so long, is late all the same.
         """
         started = time.monotonic()
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 KINDS = ("membership", "watch", "tail", "coordination", "work")
 RESTART_EVERY_S = 8.0
-"""Restarts of the server, at most one in this time: between them there must be something to restart from."""
+"""At most one restart of the server in this time: between two the workers must come back to work."""
 
 
 class Faults:
-    """The faults that can strike an arena. `spared` workers are never ended, so that their memory can be watched."""
+    """The faults that can strike an arena. The first `spared` workers are never ended: their memory is watched."""
 
     def __init__(self, arena: Arena, proxy: Proxy, *, spared: int = 1) -> None:
         self._arena = arena
@@ -129,7 +129,7 @@ class Faults:
     # --------------------------------------------------------------------------------------------- contention
 
     async def lock_replica_set(self, rng: random.Random) -> None:
-        """Somebody holds the row that every change needs, longer than the workers' lock time-out at times."""
+        """Somebody holds the row that every change needs, at times for longer than the workers' lock time-out."""
         await self._hold(_LOCK_REPLICA_SET, rng.uniform(0.2, 3.0), REPLICA_SET)
 
     async def lock_checkpoints(self, rng: random.Random) -> None:

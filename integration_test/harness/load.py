@@ -203,7 +203,7 @@ class Load(_Writing):
 
 
 _LAG_OF_ONE_PAUSE, _LAG_MAX = 200, 20_000
-"""A `Load` pauses once more for each of these events that some projection is behind, up to the greatest lag."""
+"""How many events the slowest projection must be behind for a `Load` to pause once more, and how many count at most."""
 
 _LAG = """
 SELECT coalesce((SELECT max(e.global_position) FROM reactive_orch.events e) - min(c.reached), 0)

@@ -3,9 +3,10 @@
 The product has no hooks: its functions are wrapped here, from outside, in this process only. What happens at a point is
 said by the variable REACTIVE_ORCH_CHAOS, rules with commas between: `POINT=ACTION@N` at its N-th passage,
 `POINT=ACTION%P` at each with probability P (seeded by REACTIVE_ORCH_CHAOS_SEED). A point is a name with `.before` or
-`.after`, `*` is all of them. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to itself), `raise` (the connection is
-lost: before the statement, or after it, when its outcome is unknown), `pause` (a few milliseconds, at most 50). Each is
-announced on standard output, but for pauses. While the file REACTIVE_ORCH_CHAOS_CALM exists, nothing happens.
+`.after` (`decide` has only `.after`), `*` is all of them. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to itself),
+`raise` (the connection is lost: before the statement, or after it, when its outcome is unknown), `pause` (up to 50 ms).
+Each but a pause is announced on standard output. While the file that REACTIVE_ORCH_CHAOS_CALM names exists, nothing
+happens.
 
 REACTIVE_ORCH_CHAOS_POLL sets the fallback polls, REACTIVE_ORCH_CHAOS_SAVE how often lazily read positions are saved.
 """

@@ -1,6 +1,6 @@
 """What must be true after a storm has healed. Each checker returns findings.
 
-One that never fired proves nothing: planted bugs show that they do (`python -m integration_test.chaos.mutants`).
+A checker that never fired proves nothing: planted bugs show that they do (`python -m integration_test.chaos.mutants`).
 
 The truth is recorded by triggers that only these tests install: each committed move of a checkpoint, in the order of
 the row's lock; each generation and assignment; each member's row, with whether its lock was held when it was written.
@@ -169,7 +169,7 @@ ORDER BY h.id LIMIT 1000
 
 
 async def _outcomes(arena: Arena, writers: Iterable[Writers]) -> list[Finding]:
-    """What writers know of their transactions is so in the log; an unknown outcome may be either."""
+    """The log agrees with what writers know of their transactions; an unknown outcome may be either."""
     log = {row["event_id"] for row in await arena.ask("SELECT e.event_id FROM reactive_orch.events e")}
     fates = {event: fate for w in writers for event, fate in w.fates.items()}
     gone = [f.position for event, f in fates.items() if f.outcome == "committed" and event not in log]
@@ -182,9 +182,9 @@ async def _outcomes(arena: Arena, writers: Iterable[Writers]) -> list[Finding]:
 
 
 async def _new_chain_rows(arena: Arena, book: Book) -> list[Any]:
-    """Return the moves since the last time of transactions that have surely ended, one for each checkpoint.
+    """Return the new moves of transactions that have surely ended, one for each transaction and checkpoint.
 
-    Within its transaction a batch that is cut short moves its checkpoints back to where it stops.
+    A transaction may move a checkpoint twice: a batch that is cut short moves it back to where it stops.
     """
     horizon = int(await arena.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
     sql = "SELECT * FROM public.chaos_chain WHERE txid >= $1 AND txid < $2 ORDER BY id"
