@@ -9,6 +9,8 @@ statement alone, and, but for Conflict, whatever `append` and `read_stream` meet
 from __future__ import annotations
 
 import re
+from functools import cache
+from pathlib import Path
 
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 
@@ -102,6 +104,35 @@ def named(error: BaseException) -> str:
         return str(error)
     sqlstate = _sqlstate(error)
     return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return the innermost line of a user's own code that an error has come through, as `file:line`; None without one.
+
+    Own is neither this package nor Python nor what is installed; where all is installed it is the first line that is
+    not of this package. Of an error of ours it is that of its cause, of a group that of its first error.
+    """
+    error = _origin(error)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    own, first, trace = None, None, error.__traceback__
+    while trace is not None:
+        at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        if not at.startswith(_OURS):
+            first = first or at
+            own = own if at.startswith(_installed()) else at
+        trace = trace.tb_next
+    return own or first
+
+
+_OURS = str(Path(__file__).parent)
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    import sysconfig  # only where something has failed
+
+    return tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
 
 def _origin(error: BaseException) -> BaseException:

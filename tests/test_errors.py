@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from reactive_orch.errors import HandlerFailed, Unavailable, named
+import json
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reactive_orch import errors
+from reactive_orch.errors import HandlerFailed, Unavailable, named, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -18,3 +29,33 @@ def test_an_error_is_named_by_its_cause_or_in_our_own_words() -> None:
     assert named(Unavailable("an old primary has answered")) == "an old primary has answered"
     assert named(Unavailable()) == "Unavailable"
     assert named(HandlerFailed("value 4711 is wrong")) == "HandlerFailed"
+
+
+def users_own(text: str) -> int:
+    return len(json.loads(text))
+
+
+def raised(call: Callable[[], object]) -> Exception:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - whichever it is, it is what is looked at
+        return error
+    raise AssertionError
+
+
+def line_of(function: Callable[..., object], offset: int) -> str:
+    return f"{__file__}:{function.__code__.co_firstlineno + offset}"
+
+
+def test_the_place_of_an_error_is_the_innermost_line_of_a_users_own_code() -> None:
+    error = raised(lambda: users_own("{"))
+    here = line_of(users_own, 1)
+    assert place_of(error) == here, "not the line of json that raised"
+    assert place_of(caused(HandlerFailed("why"), error)) == here
+    assert place_of(caused(HandlerFailed("why"), ExceptionGroup("two", [error, ValueError()]))) == here
+    assert place_of(HandlerFailed("took too long")) is None
+
+
+def test_where_all_is_installed_the_place_is_the_first_line_that_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_installed", lambda: (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib")))
+    assert place_of(raised(lambda: users_own("{"))) == line_of(raised, 2)

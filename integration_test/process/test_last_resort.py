@@ -141,7 +141,10 @@ async def test_a_handler_that_heeds_no_cancellation_keeps_no_process_whose_other
         finally:
             process.kill()
         assert process.returncode == 1
-        assert "projection 'handled' failed at event position 2" in log
+        raised_at = leaving.handler.__code__.co_firstlineno + 8
+        assert (
+            f"projection 'handled' failed at event position 2 in 1 attempts: KeyError at {__file__}:{raised_at}" in log
+        )
         assert "something that a handler has started does not end" in log
         assert await connection.fetchval("SELECT count(*) FROM reactive_orch.members") == 0
 
@@ -180,6 +183,24 @@ run()
 def test_a_signal_while_the_interpreter_is_taken_apart_does_not_change_how_the_process_ends() -> None:
     ended = subprocess.run([sys.executable, "-c", _SIGNALLED], capture_output=True, check=False, timeout=TIMEOUT_S)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+_FAILED = """
+from reactive_orch.errors import ProjectionFailed
+from reactive_orch.process.explaining import explain
+try:
+    raise ProjectionFailed("why") from KeyError("deep")
+except ProjectionFailed as error:
+    raise SystemExit(explain(error))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-X", "dev"]])
+def test_developers_see_the_whole_traceback_of_a_handler(options: list[str]) -> None:
+    ended = subprocess.run([sys.executable, *options, "-c", _FAILED], capture_output=True, text=True, check=False)
+    *before, last = ended.stderr.splitlines()
+    assert (ended.returncode, last) == (1, "reactive_orch: why")
+    assert any("KeyError" in line for line in before) == bool(options)
 
 
 _HASTY = """

@@ -30,6 +30,7 @@ def explain(error: BaseException) -> int:
         case Unavailable():
             code, text = EXIT_UNREACHABLE, f"the database cannot be reached: {error}"
         case ReactiveOrchError():
+            _trace(error.__cause__)
             code, text = EXIT_FAILED, str(error)
         case _:
             code, text = EXIT_FAILED, _unexpected(error)
@@ -45,9 +46,13 @@ def _telling(error: BaseException) -> BaseException:
     return next((leaf for leaf in leaves if isinstance(leaf, ReactiveOrchError)), leaves[0])
 
 
-def _unexpected(error: BaseException) -> str:
-    if sys.flags.dev_mode:
+def _trace(error: BaseException | None) -> None:
+    if error is not None and sys.flags.dev_mode:
         traceback.print_exception(error)
+
+
+def _unexpected(error: BaseException) -> str:
+    _trace(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"unexpected {type(error).__name__}{where}: {error} (python -X dev shows the whole traceback)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.errors import kind_of, named
+from reactive_orch.errors import kind_of, named, place_of
 from reactive_orch.model.membership import why
 from reactive_orch.model.reports import (
     AdoptionEnded,
@@ -147,11 +147,13 @@ def _resumed(report: Resumed) -> None:
 
 
 def _attempt_failed(report: AttemptFailed) -> None:
+    place = place_of(report.error)
     _logger.warning(
-        "projection %s: batch rolled back at or before position %d, trying again: %s",
+        "projection %s: batch rolled back at or before position %d, trying again: %s%s",
         report.subject.projection,
         report.position,
         named(report.error),
+        f" at {place}" if place else "",
         extra={"event": "retrying", **report.subject._asdict()},
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.core.attempts import Attempts
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Unreadable
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Unreadable, place_of
 from reactive_orch.model.reports import AttemptFailed
 from reactive_orch.runtime.backoff import Backoff
 
@@ -62,7 +62,7 @@ class Failures:
         if attempts.count > scope.config.retries:
             msg = (
                 f"projection {scope.projection.name!r} failed at event position {attempts.until} "
-                f"in {attempts.count} attempts: {error}"
+                f"in {attempts.count} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
             )
             raise ProjectionFailed(msg) from error.__cause__
         scope.watchers.emit(AttemptFailed(scope.subject, attempts.until, error))
