@@ -59,9 +59,13 @@ def projection(
     `tx` is an asyncpg connection inside the transaction that also moves the checkpoint. `concurrency` is the number of
     lanes (tasks) its partitions are dealt to. A filter of None lets all events pass.
 
-    Raises ConfigError for a name that is empty, longer than 63 bytes or not printable, and for a filter that is no list
-    of names or an empty one; when it gets the function, for one that is not async, and for a `concurrency` below 1.
+    Raises ConfigError for a name that is none, empty, longer than 63 bytes or not printable, and for a filter that is
+    no list of names or an empty one; when it gets the function, for one that is not async or cannot be called with two
+    arguments, and for a `concurrency` below 1.
     """
+    if callable(name):
+        msg = 'a projection needs a name: write @projection("name")'
+        raise ConfigError(msg)
     check_name("projection", name)
     for what, wanted in (("aggregate_types", aggregate_types), ("bounded_contexts", bounded_contexts)):
         if isinstance(wanted, str) or (wanted is not None and not wanted):
@@ -72,6 +76,9 @@ def projection(
         if not _is_async(handler):
             called = getattr(handler, "__qualname__", None) or handler
             msg = f"projection {name!r}: the handler {called} is not async; write `async def`"
+            raise ConfigError(msg)
+        if not _takes_two(handler):
+            msg = f"projection {name!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}"
             raise ConfigError(msg)
         if concurrency < 1:
             msg = f"projection {name!r}: concurrency must be at least 1, not {concurrency}"
@@ -85,6 +92,16 @@ def projection(
 def _is_async(handler: Callable[..., object]) -> bool:
     # An object with an async __call__ is as good as a function.
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _takes_two(handler: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(handler).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # nobody knows
+        return True
+    return True
 
 
 def _sorted(names: Sequence[str] | None) -> tuple[str, ...] | None:

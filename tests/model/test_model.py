@@ -59,7 +59,7 @@ async def test_a_projection_can_be_called_like_its_handler() -> None:
     assert seen == [(event(), "tx")]
 
 
-@pytest.mark.parametrize("handler", [handle, Handler(), Handler().__call__, functools.partial(handle, tx=None)])
+@pytest.mark.parametrize("handler", [handle, Handler(), Handler().__call__, functools.partial(handle)])
 def test_whatever_can_be_awaited_is_a_handler(handler: Callable[..., Any]) -> None:
     assert projection("p")(handler).handler is handler
 
@@ -72,6 +72,25 @@ def test_a_handler_that_is_not_async_is_refused(handler: Callable[..., Any], nam
     with pytest.raises(ConfigError, match=r"projection 'p': the handler .* is not async; write `async def`") as caught:
         projection("p")(handler)
     assert name in str(caught.value)
+
+
+async def _takes_one(_event: Event) -> None: ...
+
+
+async def _takes_three(_event: Event, _tx: object, _more: object) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [_takes_one, _takes_three, functools.partial(handle, tx=None)])
+def test_a_handler_that_cannot_be_called_is_refused(handler: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"projection 'p': the handler takes \(event, tx\)"):
+        projection("p")(handler)
+    with pytest.raises(ConfigError, match=r"projection 'p': the handler takes \(events, tx\)"):
+        projection("p", batch=True)(handler)
+
+
+def test_a_decorator_without_its_name_says_so() -> None:
+    with pytest.raises(ConfigError, match=r'write @projection\("name"\)'):
+        projection(handle)  # type: ignore[arg-type]  # the mistake
 
 
 @pytest.mark.parametrize("concurrency", [0, -1])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
-from reactive_orch.model import Window
+from reactive_orch.model import Projection, Window
 from reactive_orch.model.reports import ProjectionRefused, Subject
 from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.runtime.backoff import Backoff
@@ -16,14 +16,17 @@ from reactive_orch.runtime.interruptions import passing_over
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import Member, MemberId, Projection, Subscription
+    from reactive_orch.model import Member, MemberId, Subscription
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
 
 
 def check_projections(projections: Sequence[Projection]) -> None:
-    """Raise ConfigError when there are none, or two of one name."""
+    """Raise ConfigError when there are none, two of one name, or something else among them."""
+    if others := [repr(each) for each in projections if not isinstance(each, Projection)]:
+        msg = f"no projection (@projection makes one): {', '.join(others)}"
+        raise ConfigError(msg)
     wanted = [projection.subscription for projection in projections]
     twice = sorted({each.projection for each in wanted if wanted.count(each) > 1})
     if not wanted:
