@@ -250,19 +250,24 @@ class Writers(_Writing):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        if self._habits.prepare:
-            self._tasks.append(asyncio.create_task(self._tidy_up()))
+        self._tidying = asyncio.create_task(self._tidy_up())
         return self
 
     async def stop(self) -> None:
-        """Let transactions in flight end, roll back what was left prepared. Raises what a writer failed with."""
+        """Let transactions in flight end, roll back what was left prepared. Raises what a writer failed with.
+
+        Until they have ended what was left prepared is rolled back too: one of them may wait for a lock of it.
+        """
         await super().stop()
+        self._tidying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._tidying
         if self._habits.prepare:
             await self._roll_back_prepared(0)
 
     async def _tidy_up(self) -> None:
         """Do what a transaction manager does: a prepared transaction whose client is gone would lock for ever."""
-        while self._goes_on():
+        while self._habits.prepare:
             await asyncio.sleep(0.5)
             with contextlib.suppress(*LOST):
                 await self._roll_back_prepared(2)
