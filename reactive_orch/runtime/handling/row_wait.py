@@ -70,9 +70,10 @@ class RowWait:
                 await anyio.sleep(self._pause.next_s())
             else:
                 self._pause.reset()
-            self._in_vain = True  # unless it is answered
-            with passing_over(self._emit, "share", Unavailable, Superseded, ConfigError):
-                await self._slice(list(self._waits.items()))
+            if self._waits:  # still, after the pause
+                self._in_vain = True  # unless it is answered
+                with passing_over(self._emit, "share", Unavailable, Superseded, ConfigError):
+                    await self._slice(list(self._waits.items()))
 
     async def _slice(self, waits: Collection[tuple[Wakeup, _Wait]]) -> None:
         began = time.monotonic()
