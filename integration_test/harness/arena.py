@@ -250,11 +250,22 @@ class Arena:
         """Wait until the generation is settled and the log handled; return how long it took."""
         started = time.monotonic()
         what = f"settled with {members} members"
-        await self.until(lambda: self.is_settled(members), what, checker="settle", timeout_s=timeout_s)
+        try:
+            await self.until(lambda: self.is_settled(members), what, checker="settle", timeout_s=timeout_s)
+        except Caught as caught:
+            raise Caught(Finding(caught.finding.checker, f"{caught.finding.what}\n{await self._standing()}")) from None
         head = await self.value("SELECT coalesce(max(e.global_position), 0) FROM reactive_orch.events e")
         await self.until(self.all_handled, "every event handled", checker="settle", timeout_s=timeout_s)
         self.settled_to = head
         return time.monotonic() - started
+
+    async def _standing(self) -> str:
+        """Return who the members are, how far they are, and what the living have said last: why nothing settles."""
+        rows = [*await self.ask(_GENERATION, REPLICA_SET), *await self.members()]
+        said = [
+            f"{process.name}, {'frozen' if process.frozen else 'awake'}:\n{process.tail(12)}" for process in self.living
+        ]
+        return "\n".join([*(str(dict(row)) for row in rows), *said])
 
     async def stop_workers(self, timeout_s: float = 20.0) -> None:
         """Stop all workers in good order; what does not end well is a finding."""
@@ -280,6 +291,8 @@ class Arena:
             await process.end()
         shutil.rmtree(self.calm.parent)
 
+
+_GENERATION = "SELECT g.* FROM reactive_orch.generations g WHERE g.replica_set = $1 ORDER BY g.number DESC LIMIT 2"
 
 _MISSING = """
 SELECT count(*) AS missing, count(*) FILTER (WHERE e.global_position <= c.position) AS lost

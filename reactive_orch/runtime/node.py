@@ -67,11 +67,7 @@ class Attached(Protocol):
         ...
 
     def wake(self, source: str) -> None:
-        """Make it look at its replica set; `source` says what told, for people to see."""
-        ...
-
-    def reconnected(self) -> None:
-        """Make it look at everything anew: connections were lost."""
+        """Make it look; `source` says what told, for people to see."""
         ...
 
     def watch_progress(self) -> None:
@@ -163,7 +159,7 @@ class Node:
         for follower in self.logs.values():
             follower.wake()
         for worker in self._workers:
-            worker.reconnected()
+            worker.wake("reconnect")
 
     @contextlib.contextmanager
     def attached(self, worker: Attached) -> Iterator[None]:

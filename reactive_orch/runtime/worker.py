@@ -131,12 +131,8 @@ class Worker:
                 await self._membership.leave_at_once()
 
     def wake(self, source: str) -> None:
-        """Look at the replica set: it may have changed; `source` says what told, for people to see."""
+        """Look: anything may have changed; `source` says what told, for people to see."""
         self._membership.wakeup.set(source)
-
-    def reconnected(self) -> None:
-        """Look, at the replica set and in every lane: all that is remembered is of connections that are gone."""
-        self.wake("reconnect")
         self._runners.wake()
 
     def facts(self) -> Facts:
