@@ -15,10 +15,10 @@ import pytest
 from integration_test.harness.connections import connected
 from integration_test.harness.load import append_events, stand
 from integration_test.harness.waiting import wait_until
-from reactive_orch import Config, Event, Node, Projection, Worker, projection
+from reactive_orch import Config, Event, NewEvent, Node, Projection, Worker, append, projection
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.runtime.backoff import Backoff, Pauses
-from reactive_orch.runtime.handling import lane
+from reactive_orch.runtime.handling import failures, lane
 from reactive_orch.runtime.reading.follower import LogFollower
 
 if TYPE_CHECKING:
@@ -99,6 +99,50 @@ async def test_a_lane_that_waits_after_a_loss_holds_up_no_other(database: str, m
             await append_events(connection, 50)
             await handled.wait()
             worker.stop()
+
+
+async def test_a_lane_that_waits_for_a_failing_event_holds_up_no_other_after_a_loss(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pauses for longer than this test lasts, and forgets all the same when a connection is lost."""
+    monkeypatch.setattr(failures, "Backoff", lambda *_: Backoff(600, 600))
+    failed = asyncio.Event()
+    handled: list[str] = []
+
+    @projection("failing", concurrency=2)
+    async def failing(event: Event, tx: Connection) -> None:  # noqa: ARG001
+        if event.aggregate_id == "bad":
+            failed.set()
+            raise KeyError
+        handled.append(event.aggregate_id)
+
+    def of(*keys: str) -> list[NewEvent]:
+        return [NewEvent(aggregate_type="K", aggregate_id=key, event_type="T") for key in keys]
+
+    async with connected(database) as connection, Node(Config(database_url=database)) as node:
+        worker, begun = Worker(node, "test", [failing]), node.database.incarnation
+
+        async def noted() -> bool:
+            return node.database.incarnation > begun
+
+        async def handled_by_the_other() -> bool:
+            return bool(handled)
+
+        async with asyncio.timeout(20), anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            await append(connection, of("bad"))
+            await failed.wait()
+            await connection.execute(_END_THE_TAIL)
+            await wait_until(noted, what="the loss is noted")
+            await append(connection, of(*(f"good-{n}" for n in range(50))))
+            await wait_until(handled_by_the_other, what="the other lane goes on")
+            tasks.cancel_scope.cancel()
+
+
+_END_THE_TAIL = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.application_name LIKE 'reactive_orch:tail:%'
+"""
 
 
 async def test_batches_follow_the_cost_of_a_swap(database: str) -> None:

@@ -13,11 +13,12 @@ from reactive_orch.model.reports import AttemptFailed
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Partition, Position
     from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.wakeup import Wakeup
 
 
 class Failures:
@@ -56,8 +57,11 @@ class Failures:
         self.attempts.succeeded()
         self._pause.reset()
 
-    async def wait(self, error: HandlerFailed) -> None:
-        """Wait before the next attempt. Raises ProjectionFailed when there have been enough."""
+    async def wait(self, error: HandlerFailed, wakeup: Wakeup, stands: Callable[[], bool]) -> None:
+        """Wait before the next attempt, no longer than the failing event `stands` ahead; `wakeup` tells when to ask.
+
+        Raises ProjectionFailed when there have been enough attempts.
+        """
         scope, attempts = self._scope, self.attempts
         if attempts.count > scope.config.retries:
             msg = (
@@ -67,4 +71,6 @@ class Failures:
             raise ProjectionFailed(msg) from error.__cause__
         scope.watchers.emit(AttemptFailed(scope.subject, attempts.until, error))
         await scope.database.renew()
-        await anyio.sleep(self._pause.next_s())
+        with anyio.move_on_after(self._pause.next_s()):
+            while stands():
+                await wakeup.wait()

@@ -135,7 +135,7 @@ class Lane:
             await anyio.sleep(self._pauses.after_s(error))
         except HandlerFailed as error:
             self._land()
-            await self._failures.wait(error)
+            await self._failures.wait(error, self.wakeup, lambda: self.remembers and self.failing_since is not None)
 
     async def _step(self, tasks: TaskGroup) -> None:
         if self._pace.linger_s:
