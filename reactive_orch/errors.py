@@ -125,14 +125,14 @@ def place_of(error: BaseException) -> str | None:
     return own or first
 
 
-_OURS = str(Path(__file__).parent)
+_OURS = f"{Path(__file__).parent}/"
 
 
 @cache
 def _installed() -> tuple[str, ...]:
     import sysconfig  # only where something has failed
 
-    return tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    return tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -57,5 +57,12 @@ def test_the_place_of_an_error_is_the_innermost_line_of_a_users_own_code() -> No
 
 
 def test_where_all_is_installed_the_place_is_the_first_line_that_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "_installed", lambda: (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib")))
+    monkeypatch.setattr(errors, "_installed", lambda: (f"{Path(__file__).parents[1]}/", sysconfig.get_path("stdlib")))
     assert place_of(raised(lambda: users_own("{"))) == line_of(raised, 2)
+
+
+def test_what_only_begins_like_this_package_is_a_users_own() -> None:
+    file = f"{Path(errors.__file__).parent}_shop/projections.py"
+    made: dict[str, Callable[[], object]] = {}
+    exec(compile("def fail():\n    raise KeyError", file, "exec"), made)  # noqa: S102 - as if it stood there
+    assert place_of(raised(made["fail"])) == f"{file}:2"
