@@ -147,6 +147,7 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
     statements: list[tuple[str, tuple[object, ...]]] = [
         ("log.observe", (OWN_LOG,)),
         ("log.run_end", (OWN_LOG, end // 2, end, log.RUN_ROWS_MAX)),
+        ("windows.read_large", (OWN_LOG, _array(tuple(range(1, end, end // BATCH))), 8 << 20)),
         ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)),
         ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")),
     ]
@@ -161,7 +162,9 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
 
 
 def _label(name: str, arguments: tuple[object, ...]) -> str:
-    return f"{name}, {str(arguments[1]).count(',') + 1} of {PARTITIONS}" if ".read" in name else name
+    return (
+        f"{name}, {str(arguments[1]).count(',') + 1} of {PARTITIONS}" if name.endswith(("dense", "scattered")) else name
+    )
 
 
 async def cost(connection: Any, file: str, name: str, *arguments: object) -> Cost:

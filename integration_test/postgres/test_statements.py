@@ -241,12 +241,14 @@ async def test_scattered_or_not_a_window_brings_the_same_events(
 STREAM = ("default", "Order", "a7")
 TWO = ("{default,default}", "{Order,Order}", "{a7,a8}", "{NULL,NULL}", "{E,E}", "{1,1}", "{a,b}")
 ALL = "{" + ",".join(map(str, range(PARTITIONS))) + "}"
+LARGE = "{" + ",".join(map(str, range(1, ROWS, ROWS // 100))) + "}"
 ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
 
 
 ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
     ("log.run_end", (OWN_LOG, MIDDLE, ROWS, 1000)): 1000,
     ("windows.next_position", (OWN_LOG, MIDDLE, ROWS)): 2,
+    ("windows.read_large", (OWN_LOG, LARGE, 8_000_000)): 101,
     ("log.read_stream", (OWN_LOG, *STREAM, 90)): 10,
     ("log.stream_version", STREAM): 100,  # without statistics PostgreSQL 15 counts through the stream
     ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None)): 2,

@@ -8,6 +8,7 @@ before it are returned, then it is named.
 from __future__ import annotations
 
 import functools
+import itertools
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +36,7 @@ _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 _COLUMNS = [name.removesuffix("_json") for name in Event._fields]
 
+_bytes = itemgetter(len(_COLUMNS))
 _of_event = itemgetter(slice(len(_COLUMNS)))
 _event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Event)
 """What Event._make does, without a Python frame for each row; the statements name the columns in the order of Event."""
@@ -46,7 +48,7 @@ class Found(NamedTuple):
     events: Sequence[Event]
     end: Position
     size: int
-    """What the events' columns hold, in bytes as they are stored."""
+    """What the events' columns that may be long hold, in bytes as they are sent."""
 
 
 async def read_window(connection: AnyConnection, log: LogName, window: Window, wanted: Filter) -> Found:
@@ -77,12 +79,27 @@ async def next_position(connection: AnyConnection, log: LogName, after: Position
 async def _read(connection: AnyConnection, log: LogName, window: Window, wanted: Filter, limit: int) -> Found:
     statement = _SQL.read_scattered if window.scattered else _SQL.read_dense
     with translated():
-        values = (*_of(log, window, wanted), limit, WINDOW_BYTES_MAX)
+        values = (*_of(log, window, wanted), limit, WINDOW_BYTES_MAX // limit)
         rows = await connection.fetch(statement, *values, timeout=READ_TIMEOUT_S)
-    events = tuple(map(_event, map(_of_event, rows)))
-    size = rows[-1]["bytes_read"] if rows else 0
-    cut = len(events) == limit or size >= WINDOW_BYTES_MAX
-    return Found(events, events[-1].global_position if cut else window.high, size)
+    found = await _with_large(connection, log, rows) if None in map(_bytes, rows) else rows
+    events = tuple(map(_event, map(_of_event, found)))
+    cut = len(events) == limit or len(events) < len(rows)
+    return Found(events, events[-1].global_position if cut else window.high, sum(map(_bytes, found)))
+
+
+async def _with_large(connection: AnyConnection, log: LogName, rows: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
+    """Return the rows with the large events among them, up to the event that fills the window."""
+    positions = [row["global_position"] for row in rows if row["bytes"] is None]
+    with translated():
+        large = await connection.fetch(_SQL.read_large, log, positions, WINDOW_BYTES_MAX, timeout=READ_TIMEOUT_S)
+    at = {row["global_position"]: row for row in large}
+    whole = [row if row["bytes"] is not None else at.get(row["global_position"]) for row in rows]
+    read = [0, *itertools.accumulate(row["bytes"] if row else WINDOW_BYTES_MAX for row in whole)]
+    found = [row for row, before in zip(whole, read, strict=False) if row and before < WINDOW_BYTES_MAX]
+    if not found:
+        msg = "a large event that was to be read is gone"
+        raise Superseded(msg)
+    return found
 
 
 def _of(log: LogName, window: Window, wanted: Filter) -> tuple[Any, ...]:

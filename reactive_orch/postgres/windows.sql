@@ -1,60 +1,69 @@
 -- name: read_dense
--- The events of log $1, of partitions $2, in ($3, $4] that pass the filters $5, $6: at most $7, and none after the first
--- $8 bytes. Along the positions, past the events of other partitions: no index on them can answer IS TRUE.
--- Each event comes with the sum of bytes up to and with it, over all columns that may be long. Only this statement counts
--- them, so the reader knows from the sum whether events were cut off. The bytes are counted twice: first as they are stored,
--- by functions that fetch no value that is stored out of line; then, for the events left, as they are sent. A number like
--- 1e100000 in the metadata takes a few bytes in the table, and 100,000 in the answer.
-SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
-       w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata_json, w.created_at, w.bytes_read
-FROM (SELECT t.*, sum(t.bytes + greatest(t.metadata_bytes, octet_length(t.metadata_json)))
-                     OVER (ORDER BY t.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
-      FROM (SELECT s.*, s.metadata::text AS metadata_json
-            FROM (SELECT o.*, sum(o.bytes + o.metadata_bytes)
-                                  OVER (ORDER BY o.global_position ROWS UNBOUNDED PRECEDING) AS stored_read
-                  FROM (SELECT e.*, octet_length(e.payload) + octet_length(e.bounded_context)
-                                  + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
-                                  + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
-                                  + coalesce(octet_length(e.causation_id), 0) AS bytes,
-                               pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
-                        FROM reactive_orch.event_log e
-                        WHERE e.log = $1::text AND (e.partition = ANY ($2::smallint[])) IS TRUE
-                          AND e.global_position > $3::bigint AND e.global_position <= $4::bigint
-                          AND ($5::text[] IS NULL OR e.aggregate_type = ANY ($5::text[]))
-                          AND ($6::text[] IS NULL OR e.bounded_context = ANY ($6::text[]))
-                        ORDER BY e.global_position LIMIT $7::integer) o) s
-            WHERE s.stored_read - s.bytes - s.metadata_bytes < $8::bigint OFFSET 0) t) w
-WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $8::bigint
-ORDER BY w.global_position;
+-- The events of log $1, of partitions $2, in ($3, $4] that pass the filters $5, $6: at most $7, each with its bytes, over all
+-- columns that may be long. Of an event with more than $8 bytes only position and partition come: large ones are read by
+-- read_large, and the others need no sum that limits them. Along the positions, past the events of other partitions: no
+-- index on them can answer IS TRUE.
+-- Nothing that is stored out of line is fetched to find out how long it is, but for metadata that takes at most $8 bytes.
+-- Metadata counts as it is sent: a number like 1e100000 takes a few bytes in the table, and 100,000 in the answer.
+SELECT s.global_position, s.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.event_id,
+       e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata_json, e.created_at,
+       e.bytes
+FROM (SELECT o.*, octet_length(o.payload)::bigint + octet_length(o.bounded_context) + octet_length(o.aggregate_type)
+                + octet_length(o.aggregate_id) + octet_length(o.event_type) + coalesce(octet_length(o.trace_id), 0)
+                + coalesce(octet_length(o.correlation_id), 0) + coalesce(octet_length(o.causation_id), 0) AS other_bytes,
+             CASE WHEN pg_catalog.pg_column_size(o.metadata) <= $8::bigint THEN o.metadata::text END AS metadata_json
+      FROM reactive_orch.event_log o
+      WHERE o.log = $1::text AND (o.partition = ANY ($2::smallint[])) IS TRUE
+        AND o.global_position > $3::bigint AND o.global_position <= $4::bigint
+        AND ($5::text[] IS NULL OR o.aggregate_type = ANY ($5::text[]))
+        AND ($6::text[] IS NULL OR o.bounded_context = ANY ($6::text[]))
+      ORDER BY o.global_position LIMIT $7::integer) s
+LEFT JOIN LATERAL (SELECT s.*, s.other_bytes + octet_length(s.metadata_json) AS bytes OFFSET 0) e ON e.bytes <= $8::bigint
+ORDER BY s.global_position;
 
 -- name: read_scattered
 -- The same, from the index on partitions, past no event of another one. Given the choice, the planner mostly takes the index
 -- on positions, since what lies between two positions lies together, and throws most of it away. It has no choice here: only
 -- the index on partitions has `global_position + 0`.
+SELECT s.global_position, s.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.event_id,
+       e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata_json, e.created_at,
+       e.bytes
+FROM (SELECT o.*, o.global_position + 0 AS ordinal,
+             octet_length(o.payload)::bigint + octet_length(o.bounded_context) + octet_length(o.aggregate_type)
+                + octet_length(o.aggregate_id) + octet_length(o.event_type) + coalesce(octet_length(o.trace_id), 0)
+                + coalesce(octet_length(o.correlation_id), 0) + coalesce(octet_length(o.causation_id), 0) AS other_bytes,
+             CASE WHEN pg_catalog.pg_column_size(o.metadata) <= $8::bigint THEN o.metadata::text END AS metadata_json
+      FROM reactive_orch.event_log o
+      WHERE o.log = $1::text AND o.partition = ANY ($2::smallint[])
+        AND o.global_position + 0 > $3::bigint AND o.global_position + 0 <= $4::bigint
+        AND ($5::text[] IS NULL OR o.aggregate_type = ANY ($5::text[]))
+        AND ($6::text[] IS NULL OR o.bounded_context = ANY ($6::text[]))
+      ORDER BY ordinal LIMIT $7::integer) s
+LEFT JOIN LATERAL (SELECT s.*, s.other_bytes + octet_length(s.metadata_json) AS bytes OFFSET 0) e ON e.bytes <= $8::bigint
+ORDER BY s.ordinal;
+
+-- name: read_large
+-- The events of log $1 at positions $2, none after the first $3 bytes. The bytes are counted twice: first as they are stored,
+-- by functions that fetch no value that is stored out of line; then, for the events left, as they are sent.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata_json, w.created_at, w.bytes_read
-FROM (SELECT t.*, sum(t.bytes + greatest(t.metadata_bytes, octet_length(t.metadata_json)))
-                     OVER (ORDER BY t.ordinal ROWS UNBOUNDED PRECEDING) AS bytes_read
-      FROM (SELECT s.*, s.metadata::text AS metadata_json
-            FROM (SELECT o.*, sum(o.bytes + o.metadata_bytes)
-                                  OVER (ORDER BY o.ordinal ROWS UNBOUNDED PRECEDING) AS stored_read
-                  FROM (SELECT e.*, e.global_position + 0 AS ordinal,
-                               octet_length(e.payload) + octet_length(e.bounded_context)
-                                  + octet_length(e.aggregate_type) + octet_length(e.aggregate_id) + octet_length(e.event_type)
-                                  + coalesce(octet_length(e.trace_id), 0) + coalesce(octet_length(e.correlation_id), 0)
-                                  + coalesce(octet_length(e.causation_id), 0) AS bytes,
-                               pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
-                        FROM reactive_orch.event_log e
-                        WHERE e.log = $1::text AND e.partition = ANY ($2::smallint[])
-                          AND e.global_position + 0 > $3::bigint AND e.global_position + 0 <= $4::bigint
-                          AND ($5::text[] IS NULL OR e.aggregate_type = ANY ($5::text[]))
-                          AND ($6::text[] IS NULL OR e.bounded_context = ANY ($6::text[]))
-                        ORDER BY ordinal LIMIT $7::integer) o) s
-            WHERE s.stored_read - s.bytes - s.metadata_bytes < $8::bigint OFFSET 0) t) w
-WHERE w.bytes_read - w.bytes - greatest(w.metadata_bytes, octet_length(w.metadata_json)) < $8::bigint
-ORDER BY w.ordinal;
+       w.metadata_json, w.created_at, w.bytes
+FROM (SELECT t.*, sum(t.bytes) OVER (ORDER BY t.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
+      FROM (SELECT s.*, s.other_bytes + octet_length(s.metadata_json) AS bytes
+            FROM (SELECT r.*, r.metadata::text AS metadata_json
+                  FROM (SELECT o.*, sum(o.other_bytes + o.metadata_bytes)
+                                        OVER (ORDER BY o.global_position ROWS UNBOUNDED PRECEDING) AS stored_read
+                        FROM (SELECT e.*, octet_length(e.payload)::bigint + octet_length(e.bounded_context)
+                                        + octet_length(e.aggregate_type) + octet_length(e.aggregate_id)
+                                        + octet_length(e.event_type) + coalesce(octet_length(e.trace_id), 0)
+                                        + coalesce(octet_length(e.correlation_id), 0)
+                                        + coalesce(octet_length(e.causation_id), 0) AS other_bytes,
+                                     pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
+                              FROM reactive_orch.event_log e
+                              WHERE e.log = $1::text AND e.global_position = ANY ($2::bigint[])) o) r
+                  WHERE r.stored_read - r.other_bytes - r.metadata_bytes < $3::bigint OFFSET 0) s) t) w
+WHERE w.bytes_read - w.bytes < $3::bigint
+ORDER BY w.global_position;
 
 -- name: find_first
 -- Position and partition of the first event of log $1, of partitions $2, in ($3, $4] that passes the filters $5, $6.
