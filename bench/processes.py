@@ -122,8 +122,8 @@ class Workers:
         gc.set_threshold(*COLLECT_AFTER)
         original = lane.Lane._handle  # noqa: SLF001
 
-        async def noting(one: lane.Lane, batches: Any, connection: Any, batch: Any) -> Any:
-            done = await original(one, batches, connection, batch)
+        async def noting(one: lane.Lane, batches: Any, connection: Any, window: Any, batch: Any) -> Any:
+            done = await original(one, batches, connection, window, batch)
             self._note(done.events)
             if "several_0" in names:
                 self._batches.append((batches.swap_s * 1000, len(done.events)))

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from reactive_orch.errors import ConfigError
+
+OnError: TypeAlias = Literal["park", "halt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,9 @@ class Config:
     stale_after_s: float = 10.0
     """Without a heartbeat for this long a worker is removed by the others. Safety does not depend on it."""
     retries: int = 5
-    """How often a failing event is tried again before its worker stops."""
+    """How often a failing event is tried again."""
+    on_error: OnError = "park"
+    """Then: `park`, its key waits for somebody and all others go on, or `halt`, its worker stops."""
     handler_timeout_s: float = 60.0
     """One call of a handler may take this long, then its batch is rolled back."""
     grace_s: float = 30.0
@@ -57,6 +62,7 @@ class Config:
             ),
             (self.stale_after_s > 86_400, f"--stale-after must be at most a day (86400 s), not {self.stale_after_s:g}"),
             (not 0 <= self.retries <= 1000, f"--retries must be 0 to 1000, not {self.retries}"),
+            (self.on_error not in {"park", "halt"}, f"--on-error must be park or halt, not {self.on_error}"),
             (not 0 < self.handler_timeout_s <= 86_400, "handler_timeout_s must be positive and at most a day"),
             (not self.grace_s >= 0, "grace_s must not be negative"),
             (self.rebalance_s <= 0, "rebalance_s must be positive"),

@@ -236,7 +236,7 @@ class Arena:
         return await self.ask("SELECT m.* FROM reactive_orch.members m ORDER BY m.id")
 
     async def all_handled(self) -> bool:
-        """Tell whether every event of the log was handled by every projection. Raises Caught when one never will be."""
+        """Tell whether every projection has handled every event, or lets it wait. Raises Caught when one is lost."""
         row = (await self.ask(_MISSING, REPLICA_SET, list(self.projections), self.settled_to))[0]
         if row["lost"]:
             raise Caught(Finding("lost", f"{row['lost']} events lie behind their checkpoints, unhandled"))
@@ -298,6 +298,6 @@ _MISSING = """
 SELECT count(*) AS missing, count(*) FILTER (WHERE e.global_position <= c.position) AS lost
 FROM reactive_orch.events e, reactive_orch.checkpoints c
 WHERE e.global_position > $3 AND c.replica_set = $1 AND c.projection = ANY ($2::text[]) AND c.partition = e.partition
-  AND NOT EXISTS (SELECT FROM public.handled h
-                  WHERE h.replica_set = $1 AND h.projection = c.projection AND h.position = e.global_position)
+  AND NOT EXISTS (SELECT FROM public.fates f
+                  WHERE f.replica_set = $1 AND f.projection = c.projection AND f.position = e.global_position)
 """

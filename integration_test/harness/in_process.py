@@ -67,7 +67,7 @@ async def run_until_idle(url: str, *projections: Projection, **config: Any) -> N
 async def failure(url: str, *projections: Projection, **config: Any) -> ProjectionFailed:
     """Run a worker whose projection fails for good and return how."""
     with pytest.raises(BaseExceptionGroup) as caught:
-        await run_until_idle(url, *projections, **{"retries": 0, **config})
+        await run_until_idle(url, *projections, **{"retries": 0, "on_error": "halt", **config})
     failed = caught.value.subgroup(ProjectionFailed)
     assert failed is not None, caught.value
     leaf: BaseException = failed

@@ -52,6 +52,16 @@ CREATE TABLE public.handled (
     at          timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX ON public.handled (position, projection);
+
+CREATE TABLE public.cure (found boolean);
+
+CREATE VIEW public.fates AS
+SELECT h.replica_set, h.projection, h.position, 'handled' AS fate FROM public.handled h
+UNION ALL
+SELECT k.replica_set, k.projection, d.position, 'waits'
+FROM reactive_orch.dead_letters d JOIN reactive_orch.failing_keys k ON k.id = d.key
+UNION ALL
+SELECT x.replica_set, x.projection, x.position, 'left out' FROM reactive_orch.discarded_events x;
 """
 
 _INSERT = """
@@ -137,6 +147,15 @@ async def failing(event: Event, tx: Connection) -> None:
     if event.event_type == POISON and CURED not in os.environ:
         # The table forgets the attempt: that is the point. Standard error remembers it.
         sys.stderr.write(f"attempt at position {event.global_position}, {time.monotonic():.6f} s\n")
+        msg = "this event is poison"
+        raise RuntimeError(msg)
+
+
+@projection("poisoned")
+async def poisoned(event: Event, tx: Connection) -> None:
+    """Fail at poison until there is a row in `cure`."""
+    await record(tx, "poisoned", event)
+    if event.event_type == POISON and not await tx.fetchval("SELECT count(*) FROM public.cure"):
         msg = "this event is poison"
         raise RuntimeError(msg)
 

@@ -14,6 +14,7 @@ from integration_test.harness.checkers import wait_handled
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.processes import ROOT, WorkerProcess
+from integration_test.harness.projections import POISON
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Expected, NewEvent, append, read_stream
 from reactive_orch.postgres import migrations
@@ -171,7 +172,7 @@ async def test_functions_do_not_look_where_their_caller_does(database: str) -> N
         assert await _hostile_calls(connection) == 0
 
 
-NAMED = {"notify", "ring", "refuse_unsealed", "lock_namespace"}
+NAMED = {"notify", "ring", "refuse_unsealed", "lock_namespace", "key_hash"}
 """Functions that name the schema of all they use: pinning costs them, or whoever inlines them, too much."""
 
 
@@ -241,6 +242,23 @@ async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted:
         assert (await run(*command.split(), _as("worker", database))).code == 0
         migrated = await run("migrate", "--database-url", _as("worker", database))
         assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
+
+
+async def test_a_worker_may_park_and_be_asked_to_try_again(granted: Connection, database: str) -> None:
+    url = _as("worker", database)
+    await granted.execute("GRANT SELECT ON public.cure TO worker")
+    await append(granted, [NewEvent(aggregate_type="Key", aggregate_id="1", event_type=t) for t in (POISON, "Good")])
+    options = ("--retries", "0", "--until-idle")
+    async with WorkerProcess(url, "w", projections=["poisoned"], options=options) as worker:
+        assert await worker.wait() == 0
+    await granted.execute("INSERT INTO public.cure VALUES (true)")
+    of = ("--replica-set", "test", "--projection", "poisoned", "--all", "--database-url", url)
+    assert (
+        (await run("dead-letters", "retry", *of)).done().startswith("2 events of 1 key of poisoned: to be tried again")
+    )
+    async with WorkerProcess(url, "w2", projections=["poisoned"], options=options) as worker:
+        assert await worker.wait() == 0
+    await wait_handled(granted, "poisoned")
 
 
 PLANTS = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration_test.chaos import planted
-from integration_test.harness.checkers import wait_handled
+from integration_test.harness.checkers import assert_accounted, wait_handled
 from integration_test.harness.cluster import migrate
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.load import append_events
@@ -17,7 +17,8 @@ from integration_test.harness.logs import RETYPED, read_all
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import recorder
 from reactive_orch import Config, Event, Node, ProjectionFailed, Worker, projection
-from reactive_orch.postgres import windows
+from reactive_orch.model.keys import WantedKeys
+from reactive_orch.postgres import dead_letters, windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,19 +39,18 @@ async def run_until_idle(url: str, *projections: Any, **settings: Any) -> None:
 
 @pytest.mark.parametrize("when", ["20026-01-01", "0044-03-15 BC"])
 async def test_a_time_that_python_cannot_hold(database: str, when: str) -> None:
-    """What stands before it is handled, it is tried as often as an event that fails, then it is named."""
+    """It is tried as often as an event that fails, then its key is parked, and its column named; all others go on."""
     async with prepared(database) as connection:
         await append_events(connection, 70)
         odd = await connection.fetchval(ODD, "odd", when)
         await append_events(connection, 70)
         async with WorkerProcess(database, "w", options=["--until-idle", "--retries", "2"]) as worker:
-            assert await worker.wait() == 1
-        handled = await connection.fetch("SELECT position FROM public.handled ORDER BY position")
-        assert [row["position"] for row in handled] == list(range(1, odd))
-    last = worker.log[-1]
-    assert f"position {odd}" in last
-    assert "created_at" in last
-    assert "3 attempts" in last
+            assert await worker.wait() == 0
+        await assert_accounted(connection)
+        [key] = await dead_letters.listed(connection, WantedKeys("test"))
+        assert (key.first_position, key.attempts) == (odd, 3)
+        assert "its created_at cannot be read" in key.failure.message
+        assert await connection.fetchval("SELECT count(*) FROM public.handled") == 141 - key.events
     assert sum("trying again" in line for line in worker.log) == 2
 
 
@@ -127,7 +127,7 @@ async def test_times_at_the_ends_of_pythons(database: str, when: str) -> None:
 
 async def failure_of(url: str) -> str:
     with pytest.RaisesGroup(pytest.RaisesExc(ProjectionFailed), flatten_subgroups=True) as caught:
-        await run_until_idle(url, recorder("handled"), retries=0)
+        await run_until_idle(url, recorder("handled"), retries=0, on_error="halt")
     [failure] = caught.value.exceptions
     while isinstance(failure, ExceptionGroup):
         [failure] = failure.exceptions

@@ -213,7 +213,18 @@ runpy.run_module("reactive_orch", run_name="__main__", alter_sys=True)
 
 def _started(database: str, *besides: str, patience_s: float = 0.3) -> subprocess.Popen[str]:
     """Start a worker that waits for nobody for more than a moment."""
-    options = ["--replica-set", "test", "--retries", "0", "--http", "127.0.0.1:0", "--database-url", database]
+    options = [
+        "--replica-set",
+        "test",
+        "--retries",
+        "0",
+        "--on-error",
+        "halt",
+        "--http",
+        "127.0.0.1:0",
+        "--database-url",
+        database,
+    ]
     for projection in ("leaving", *besides):
         options += ["--projection", f"integration_test.process.test_last_resort:{projection}"]
     return subprocess.Popen(

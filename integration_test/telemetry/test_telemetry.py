@@ -366,7 +366,7 @@ async def test_a_failed_batch_is_always_sent(database: str) -> None:
         await append_events(connection, 50)
         await append_events(connection, 1, event_type=POISON)
         env = received.env(OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0.0")
-        options = ("--retries", "1", *QUICK)
+        options = ("--retries", "1", "--on-error", "halt", *QUICK)
         async with WorkerProcess(database, "a", projections=["failing"], options=options, env=env) as a:
             assert await a.wait() == 1
         failed = received.named("process failing")
@@ -462,7 +462,7 @@ async def test_no_secret_leaves(database: str) -> None:
                 name,
                 replica_set=name,
                 projections=[f"{OURS}:betraying", "handled"],
-                options=("--retries", "1", "--trace-events", "--log-format", "json", *QUICK),
+                options=("--retries", "1", "--on-error", "halt", "--trace-events", "--log-format", "json", *QUICK),
                 env=received.env(),
             ) as worker:
                 await worker.ready()

@@ -4,12 +4,20 @@ The other modules are their tools: `command`, `database`, `lines`, `loading`, `w
 """
 
 from reactive_orch.commands.append import APPEND
+from reactive_orch.commands.dead_letters import DEAD_LETTERS
 from reactive_orch.commands.migrate import MIGRATE
 from reactive_orch.commands.rewind import REWIND
 from reactive_orch.commands.status import STATUS
 from reactive_orch.commands.trace import TRACE
 
-COMMANDS = {"migrate": MIGRATE, "append": APPEND, "status": STATUS, "rewind": REWIND, "trace": TRACE}
+COMMANDS = {
+    "migrate": MIGRATE,
+    "append": APPEND,
+    "status": STATUS,
+    "dead-letters": DEAD_LETTERS,
+    "rewind": REWIND,
+    "trace": TRACE,
+}
 """What `python -m reactive_orch WORD` does."""
 
 __all__ = ["COMMANDS"]

@@ -9,14 +9,14 @@ import signal
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import anyio
 
 from reactive_orch.commands.database import database_of
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.migrate import migrate
-from reactive_orch.config import Config, shown
+from reactive_orch.config import Config, OnError, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import Projection, check_name
 from reactive_orch.process import last_resort
@@ -52,9 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--batch", int, defaults.batch_events, "EVENTS", "events per transaction, at most"),
         ("--heartbeat", float, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
         ("--stale-after", float, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
-        ("--retries", int, defaults.retries, "N", "of a failing event, before the worker stops"),
+        ("--retries", int, defaults.retries, "N", "of a failing event"),
     ):
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
+    parser.add_argument(
+        "--on-error",
+        choices=get_args(OnError),
+        default=defaults.on_error,
+        help="after the last retry: the event's key waits for somebody and all others go on, or the worker stops "
+        f"(default: {defaults.on_error})",
+    )
     parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
     parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
     parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")
@@ -142,6 +149,7 @@ def _config(options: argparse.Namespace) -> Config:
         heartbeat_s=options.heartbeat,
         stale_after_s=options.stale_after,
         retries=options.retries,
+        on_error=options.on_error,
         trace_events=options.trace_events,
     )
 

@@ -61,6 +61,8 @@ class Facts:
     frontier_held_s: float = 0.0
     failing_s: dict[str, float] = field(default_factory=dict)
     """Projection → for how long it has been trying a failing event."""
+    failing_keys: dict[str, int] = field(default_factory=dict)
+    """Projection → how many of its keys wait here, retrying or parked."""
     refused: frozenset[str] = frozenset()
     """Projections it was to run and does not, since they are recorded with another filter."""
     stalls: tuple[Stall, ...] = ()
@@ -130,6 +132,10 @@ def _degraded(facts: Facts) -> list[tuple[str, bool]]:
     return [
         ("notifications do not arrive, polling works", facts.missed),
         (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
+        *(
+            (f"projection {name}: {keys} {'key waits' if keys == 1 else 'keys wait'} behind a failed event", keys > 0)
+            for name, keys in sorted(facts.failing_keys.items())
+        ),
         (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", bool(facts.refused)),
         *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]

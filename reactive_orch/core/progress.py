@@ -168,6 +168,14 @@ class Progress:
         touched = sorted(set(map(_PARTITION, events)))
         return Batch(events, tuple(Swap(p, self.saved[p], end) for p in touched), covered, self.incarnation)
 
+    def unread(self, window: Window, partition: Partition, position: Position) -> Batch:
+        """Return the batch of the window's first event, which cannot be read."""
+        covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
+        swaps = (
+            (Swap(partition, self.saved[partition], position),) if covered.get(partition, position) < position else ()
+        )
+        return Batch((), swaps, covered, self.incarnation, position)
+
     def passed(self, window: Window, end: Position, batch: Batch) -> None:
         """Note that the window has been read up to `end` and its batch, which may be empty, has been committed.
 

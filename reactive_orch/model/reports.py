@@ -344,6 +344,22 @@ class AttemptFailed(NamedTuple):
     error: BaseException
 
 
+class KeyParked(NamedTuple):
+    """The events of a key wait for a person: the first of them has failed in each attempt."""
+
+    subject: Subject
+    position: Position
+    attempts: int
+    error: BaseException
+
+
+class KeyLive(NamedTuple):
+    """Nothing waits any more of a key that was a failing one."""
+
+    subject: Subject
+    partition: Partition
+
+
 class ReadCut(NamedTuple):
     """Reading a window took too long; narrower ones follow."""
 
@@ -396,6 +412,8 @@ Report: TypeAlias = (
     | EventUnreadable
     | BatchEnded
     | AttemptFailed
+    | KeyParked
+    | KeyLive
     | ReadCut
     | Struck
 )

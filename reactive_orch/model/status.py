@@ -23,6 +23,8 @@ class ProjectionStatus:
     """How old the last event handled is, in seconds; 0 at the settled end."""
     standstill_s: float
     """For how long settled events have waited without any progress, in seconds."""
+    failing_keys: int
+    """Keys of its partitions that wait behind a failed event, as last seen."""
     owned: int
     """Partitions that it has and is to have."""
     awaited: int

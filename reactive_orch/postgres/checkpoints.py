@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, cast
 import anyio
 import asyncpg
 
-from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded, described
+from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded, Unavailable, described
 from reactive_orch.model import Checkpoint, Filter, LogName, Partition, Position, Projection, Subscription, Swap
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
@@ -36,7 +36,7 @@ from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign, tran
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from reactive_orch.postgres.connection import AnyConnection, BatchConnection
 
@@ -69,9 +69,12 @@ class Batches:
         self._marks, self._nest, self._unnest = own.marks, own.nest, own.unnest
         self._begun = False
         self._ends_at: Sequence[Swap] = ()
+        self._last: Callable[[], Awaitable[object]] | None = None
         self._transaction, self._token = "", ""
         self.swap_s = 0.0
         """How long the last swap took, in seconds."""
+        self.failing = 0
+        """How many failing keys the partitions of the batch in hand have."""
 
     @property
     def begun(self) -> bool:
@@ -93,7 +96,7 @@ class Batches:
         transaction met another one; HandlerFailed when the database refuses what the body did; Exhausted; Unavailable
         when the connection is lost: then the outcome is unknown.
         """
-        self._ends_at = ()
+        self._ends_at, self._last = (), None
         try:
             with translated():
                 await self._begin()
@@ -118,6 +121,10 @@ class Batches:
         """End the batch early, at these swaps' targets: later events were not handled."""
         self._ends_at = swaps
 
+    def write_last(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Write this on the batch's connection when its handlers have done, as ourselves, before it is sealed."""
+        self._last = write
+
     async def _begin(self) -> None:
         if not self._begun:
             try:
@@ -132,9 +139,12 @@ class Batches:
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
         assert self._begun, "a batch has begun"
         try:
-            if self._ends_at or self._marks.put_off:
+            if self._ends_at or self._last or self._marks.put_off:
                 await self._connection.execute(_SQL.own_role)
                 await self._move_back()
+                if self._last is not None:
+                    with translated():
+                        await self._last()
                 await put_off.write(self._connection)
             self._marks.put_off = None
             if goes_on() and not self._marks.changed:
@@ -144,6 +154,8 @@ class Batches:
                 self._end()
                 if self._marks.changed:
                     drop(self._connection)
+        except (Superseded, Unavailable, ConfigError):
+            raise  # by what we write last
         except asyncpg.InFailedSQLTransactionError as error:
             msg = "the handler caught a database error and went on; the database has given up its transaction"
             raise HandlerFailed(msg) from error
@@ -157,7 +169,7 @@ class Batches:
         began = time.perf_counter()
         self._token = _new_token()
         moved = await _move(self._connection, self._of, swaps, self._token)
-        self._transaction = moved.transaction
+        self._transaction, self.failing = moved.transaction, moved.failing
         self.swap_s = time.perf_counter() - began
         _demand_all(self._of, swaps, moved.swapped)
 
@@ -215,6 +227,8 @@ class _Moved(NamedTuple):
     """Rows."""
     transaction: str
     """Its id."""
+    failing: int
+    """Failing keys of the partitions."""
 
 
 def _new_token() -> str:
@@ -231,7 +245,7 @@ async def _move(
     values = (*of, partitions, positions, epochs, targets, seal, token if alone else None)
     row = await connection.fetchrow(_SQL.swap, *values, timeout=STATEMENT_TIMEOUT_S)
     assert row is not None, "an aggregate returns one row"
-    return _Moved(*row[:2])
+    return _Moved(*row[:3])
 
 
 def _demand_all(of: _Key, swaps: Sequence[Swap], swapped: int) -> None:

@@ -21,9 +21,9 @@ WITH sent AS (
       AND NOT (SELECT t.relrowsecurity AND reactive_orch.log_is_veiled($3::text)
                FROM pg_catalog.pg_class t
                WHERE t.oid = (SELECT s.relation::oid FROM reactive_orch.logs s WHERE s.name = $3::text))  -- a join scans pg_class
-    RETURNING c.partition
+    RETURNING c.partition, c.failing
 )
-SELECT count(*)::integer AS swapped, pg_current_xact_id()::text AS transaction,
+SELECT count(*)::integer AS swapped, pg_current_xact_id()::text AS transaction, coalesce(sum(s.failing), 0)::integer AS failing,
        CASE WHEN $9::text IS NOT NULL
             THEN set_config('reactive_orch.sealed', $9, true) || set_config('synchronous_commit', 'off', true) END
 FROM swapped s;

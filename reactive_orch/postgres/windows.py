@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from reactive_orch.errors import ReactiveOrchError, Superseded, Unreadable, named
+from reactive_orch.errors import HandlerFailed, ReactiveOrchError, Superseded, Unreadable, named
 from reactive_orch.model import Event, Filter, LogName, Position, Window
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -67,6 +67,26 @@ async def read_window(connection: AnyConnection, log: LogName, window: Window, w
             if limit == 1:
                 raise await _unreadable(connection, log, window, wanted, reason) from reason
             limit //= 2
+
+
+async def read_at(connection: AnyConnection, log: LogName, positions: Sequence[Position]) -> Sequence[Event]:
+    """Return the events of a log at these positions, in order, as many of the first as fit into a window.
+
+    Raises HandlerFailed when one of them cannot be read; if it is the only one, and the server has sent it, its column
+    is named.
+    """
+    try:
+        with translated():
+            rows = await connection.fetch(_SQL.read_large, log, positions, WINDOW_BYTES_MAX, timeout=READ_TIMEOUT_S)
+    except Exception as error:
+        reason = _of_a_value(error)
+        if reason is None:
+            raise
+        told = len(positions) == 1 and not isinstance(reason, asyncpg.PostgresError)  # which ends the transaction
+        column = await _spoiled_column(connection, log, positions[0]) if told else None
+        msg = f"{f'its {column}' if column else 'an event'} cannot be read ({named(reason)})"
+        raise HandlerFailed(msg) from reason
+    return tuple(map(_event, map(_of_event, rows)))
 
 
 async def next_position(connection: AnyConnection, log: LogName, after: Position, settled: Position) -> Position | None:

@@ -51,6 +51,7 @@ def _of_projection(labels: tuple[str, ...], projection: ProjectionStatus) -> Gau
     yield m.LAG, projection.lag, labels
     yield m.LAG_TIME, projection.lag_s, labels
     yield m.STANDSTILL, projection.standstill_s, labels
+    yield m.FAILING_KEYS, projection.failing_keys, labels
     yield m.OWNED, projection.owned, (*labels, "owned")
     yield m.OWNED, projection.awaited, (*labels, "awaited")
     yield m.OWNED, projection.leaving, (*labels, "leaving")

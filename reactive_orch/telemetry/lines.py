@@ -12,6 +12,8 @@ from reactive_orch.model.reports import (
     AttemptFailed,
     Expelled,
     FrontierHeld,
+    KeyLive,
+    KeyParked,
     Left,
     LoopBlocked,
     OrphansSpared,
@@ -158,6 +160,28 @@ def _attempt_failed(report: AttemptFailed) -> None:
     )
 
 
+def _key_parked(report: KeyParked) -> None:
+    place = place_of(report.error)
+    _logger.error(
+        "projection %s: parked, with all later events of its key, the event at position %d, which has failed %d times: "
+        "%s%s; see python -m reactive_orch dead-letters show --replica-set %s",
+        report.subject.projection,
+        report.position,
+        report.attempts,
+        named(report.error),
+        f" at {place}" if place else "",
+        report.subject.replica_set,
+        extra={"event": "parked", **report.subject._asdict()},
+    )
+
+
+def _key_live(report: KeyLive) -> None:
+    words = "projection %s: a key of partition %d is live again, all its events that waited are handled"
+    _logger.info(
+        words, report.subject.projection, report.partition, extra={"event": "live", **report.subject._asdict()}
+    )
+
+
 def _read_cut(report: ReadCut) -> None:
     subject, window, error = report
     _logger.warning(
@@ -192,6 +216,8 @@ HANDLES: Handles = dict(
         on(Stalled, _stalled),
         on(Resumed, _resumed),
         on(AttemptFailed, _attempt_failed),
+        on(KeyParked, _key_parked),
+        on(KeyLive, _key_live),
         on(ReadCut, _read_cut),
         on(Struck, _struck),
     ]

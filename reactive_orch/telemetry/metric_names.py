@@ -146,6 +146,13 @@ STANDSTILL = Metric(
     _OF,
     "for how long settled events have waited while no checkpoint moved and no handler ran; 0 when it gets on",
 )
+FAILING_KEYS = Metric(
+    f"{_RO}projection.failing_keys",
+    _G,
+    "{key}",
+    _OF,
+    "keys of this worker's partitions of which an event has failed: all later events of the key wait behind it",
+)
 OWNED = Metric(
     f"{_RO}partition.status",
     _G,

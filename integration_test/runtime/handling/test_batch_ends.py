@@ -99,7 +99,9 @@ async def test_what_we_write_at_a_batchs_end_we_write_as_ourselves(database: str
     async with prepared(database) as connection:
         await connection.execute(_PREPARE_ROLE)
         await append(connection, [event() for _ in range(6)])
-        await run_until_idle(database, restricted, handler_timeout_s=0.3 if what == "cut short" else 60.0, retries=0)
+        await run_until_idle(
+            database, restricted, handler_timeout_s=0.3 if what == "cut short" else 60.0, retries=0, on_error="halt"
+        )
         await run_until_idle(database, restricted)
         await checked(connection)
     assert calls == 6, "each event was handled at its first call"
@@ -181,7 +183,7 @@ async def test_statements_that_a_handler_has_deallocated_end_no_worker(database:
 
     async with prepared(database) as connection:
         await append(connection, [event() for _ in range(4)])
-        await run_until_idle(database, deallocating, batch_events=1, retries=0)
+        await run_until_idle(database, deallocating, batch_events=1, retries=0, on_error="halt")
         await checked(connection)
 
 
@@ -196,7 +198,7 @@ async def test_a_listener_ends_with_its_batch(database: str) -> None:
 
     async with prepared(database) as connection:
         await append(connection, [event() for _ in range(4)])
-        await run_until_idle(database, listening, batch_events=1, retries=0)
+        await run_until_idle(database, listening, batch_events=1, retries=0, on_error="halt")
         await checked(connection)
     assert len(set(channels)) == 1, "each batch found the session as the first did"
 

@@ -59,7 +59,7 @@ async def _timed_out_between_two_events(database: str) -> None:
     async with prepared(database) as connection:
         await append(connection, [event(f"k{n}", "Bad" if n == 2 else "Good") for n in range(20)])
         with contextlib.suppress(BaseExceptionGroup):
-            await run_until_idle(database, blocking, retries=0, handler_timeout_s=0.3)
+            await run_until_idle(database, blocking, retries=0, on_error="halt", handler_timeout_s=0.3)
         await assert_effects_match_checkpoints(connection)
         await run_until_idle(database, handled)
         await checked(connection)
@@ -228,7 +228,7 @@ async def test_a_call_has_its_whole_time_wherever_it_stands_in_a_batch(database:
 
     async with prepared(database) as connection:
         await append(connection, [event(), event(), event(event_type="Bad"), event()])
-        await run_until_idle(database, quick_then_slow, handler_timeout_s=1.0, retries=0)
+        await run_until_idle(database, quick_then_slow, handler_timeout_s=1.0, retries=0, on_error="halt")
         await checked(connection)
 
 

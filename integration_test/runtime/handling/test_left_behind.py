@@ -65,7 +65,7 @@ async def test_what_a_handler_leaves_in_its_session_ends_with_the_batch(database
     async with prepared(database) as connection:
         await connection.execute(_LOOK_AT_IT)
         await append(connection, [event() for _ in range(6)])
-        await run_until_idle(database, leaving, batch_events=1, retries=0)
+        await run_until_idle(database, leaving, batch_events=1, retries=0, on_error="halt")
         await checked(connection)
     assert found == {(0, 0)}, "nothing is there"
     assert len(set(sessions)) < len(sessions), "in sessions that others had before"
@@ -224,7 +224,7 @@ async def _rewound_in_a_batch_cut_short(database: str) -> None:
 
     async with prepared(database) as connection:
         await append(connection, [event() for _ in range(40)])
-        await run_until_idle(database, rewinding, handler_timeout_s=1.0, retries=0)
+        await run_until_idle(database, rewinding, handler_timeout_s=1.0, retries=0, on_error="halt")
     first = calls[: calls.index(1, 1)]
     assert 3 <= len(first) < 40, "its batch was cut short"
     assert calls == [*first, *range(1, 41)], "and everything is handled from the start"

@@ -312,7 +312,8 @@ CREATE TABLE reactive_orch.projections (
 );
 
 -- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share. The seal is the
--- SHA-256 of the token that the batch was sealed with which has moved the row.
+-- SHA-256 of the token that the batch was sealed with which has moved the row. `failing` is the number of the partition's
+-- failing keys: a batch learns by its swap whether it has to ask for them.
 CREATE TABLE reactive_orch.checkpoints (
     replica_set text COLLATE "C" NOT NULL,
     projection  text COLLATE "C" NOT NULL,
@@ -320,6 +321,7 @@ CREATE TABLE reactive_orch.checkpoints (
     partition   smallint         NOT NULL,
     position    bigint           NOT NULL DEFAULT 0 CHECK (position >= 0),
     epoch       bigint           NOT NULL DEFAULT 0,
+    failing     integer          NOT NULL DEFAULT 0,
     seal        bytea,
     PRIMARY KEY (replica_set, projection, log, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
@@ -538,7 +540,19 @@ BEGIN
             MESSAGE = format('position %s is not one up to %s, where the log is settled', position_to, settled);
     END IF;
 
-    UPDATE reactive_orch.checkpoints c SET position = coalesce(position_to, c.position), epoch = p.epoch
+    -- What waits behind the new position comes again.
+    DELETE FROM reactive_orch.dead_letters d USING reactive_orch.failing_keys k
+    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log AND d.key = k.id
+      AND d.position > position_to;
+    DELETE FROM reactive_orch.failing_keys k
+    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
+      AND NOT EXISTS (SELECT FROM reactive_orch.dead_letters d WHERE d.key = k.id);
+
+    UPDATE reactive_orch.checkpoints c
+    SET position = coalesce(position_to, c.position), epoch = p.epoch,
+        failing = (SELECT count(*) FROM reactive_orch.failing_keys k
+                   WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
+                     AND k.partition = c.partition)
     FROM reactive_orch.projections p
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
       AND p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
@@ -564,6 +578,72 @@ $$;
 
 CREATE TRIGGER truncated AFTER TRUNCATE ON reactive_orch.events
 FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.log_truncated();
+
+-- ----------------------------------------------------------- the failing keys
+
+-- A key is what orders events: bounded context, aggregate type and aggregate id. Its hash, so that a long id does not make
+-- an index row that is too long.
+CREATE FUNCTION reactive_orch.key_hash(in_context text, in_type text, in_id text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.hashtextextended(in_id COLLATE "C", pg_catalog.hashtextextended(in_type COLLATE "C",
+           pg_catalog.hashtextextended(in_context COLLATE "C", 0)))
+$$;
+
+-- The keys of a projection of which an event has failed. That event and all later ones of its key wait in dead_letters, in
+-- the order of the log, while all other keys go on. The row is there as long as any of them waits. Everything but the
+-- request is written only in a batch that holds the partition's checkpoint, so only by the owner of the partition.
+-- `due_at` is when the owner is to act; a parked key has none and waits for somebody's request.
+CREATE TABLE reactive_orch.failing_keys (
+    id              bigint           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    replica_set     text COLLATE "C" NOT NULL,
+    projection      text COLLATE "C" NOT NULL,
+    log             text COLLATE "C" NOT NULL,
+    partition       smallint         NOT NULL,
+    bounded_context text COLLATE "C" NOT NULL,
+    aggregate_type  text COLLATE "C" NOT NULL,
+    aggregate_id    text COLLATE "C" NOT NULL,
+    key_hash        bigint           NOT NULL
+        GENERATED ALWAYS AS (reactive_orch.key_hash(bounded_context, aggregate_type, aggregate_id)) STORED,
+    state           text COLLATE "C" NOT NULL CHECK (state IN ('retrying', 'parked')),
+    attempts        integer          NOT NULL,
+    due_at          timestamptz,
+    request         text COLLATE "C" CHECK (request IN ('retry', 'skip', 'discard')),
+    requested_by    text,
+    error_type      text             NOT NULL,
+    sqlstate        text,
+    message         text             NOT NULL,
+    traceback       text             NOT NULL,
+    worker          text             NOT NULL,
+    failed_first_at timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    failed_last_at  timestamptz      NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE INDEX failing_keys_key ON reactive_orch.failing_keys (replica_set, projection, log, key_hash);
+
+-- Without those that wait for a person: however many they are, the next one that is due is found at once.
+CREATE INDEX failing_keys_due ON reactive_orch.failing_keys (replica_set, projection, log, due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE reactive_orch.dead_letters (
+    key      bigint NOT NULL REFERENCES reactive_orch.failing_keys ON DELETE CASCADE,
+    position bigint NOT NULL,
+    PRIMARY KEY (key, position)
+);
+
+-- What was left out for good, because somebody said so.
+CREATE TABLE reactive_orch.discarded_events (
+    replica_set     text COLLATE "C" NOT NULL,
+    projection      text COLLATE "C" NOT NULL,
+    log             text COLLATE "C" NOT NULL,
+    partition       smallint         NOT NULL,
+    position        bigint           NOT NULL,
+    bounded_context text COLLATE "C" NOT NULL,
+    aggregate_type  text COLLATE "C" NOT NULL,
+    aggregate_id    text COLLATE "C" NOT NULL,
+    request         text COLLATE "C" NOT NULL,
+    requested_by    text             NOT NULL,
+    discarded_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (replica_set, projection, log, position, discarded_at)
+);
 
 -- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the
 -- waiters' numbers, one for each row.

@@ -1,24 +1,36 @@
-"""What a lane does about a failing event: narrow the batch down to it, wait longer each time, in the end give up."""
+"""What a lane does about a failing event: narrow the batch down to it. Alone, it is set aside."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
 from reactive_orch.core.attempts import Attempts
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Unreadable, place_of
 from reactive_orch.model.reports import AttemptFailed
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from reactive_orch.core.progress import Batch
-    from reactive_orch.model import Partition, Position
+    from reactive_orch.core.progress import Batch, Progress
+    from reactive_orch.errors import HandlerFailed, Unreadable
+    from reactive_orch.model import Checkpoint, Partition, Position, Window
     from reactive_orch.runtime.handling.scope import Scope
-    from reactive_orch.runtime.wakeup import Wakeup
+
+
+class Failed(NamedTuple):
+    """An event that has failed alone, and the batch that passes it."""
+
+    window: Window
+    batch: Batch
+    position: Position
+    error: HandlerFailed
+
+    def stands(self, saved: Mapping[Partition, Checkpoint]) -> bool:
+        """Tell whether it is still ahead of the partition that has it: not given away, nor rewound."""
+        return all(saved.get(swap.partition) == swap.expected for swap in self.batch.swaps)
 
 
 class Failures:
@@ -27,9 +39,11 @@ class Failures:
     def __init__(self, scope: Scope) -> None:
         """Start without one."""
         self.attempts = Attempts()
+        self.alone: Failed | None = None
+        """The event that has failed alone, until it is set aside."""
+        self._again = Backoff(0.1, 30.0)
         self._scope = scope
         self._since: float | None = None
-        self._pause = Backoff(0.1, 30.0)
 
     def since(self, read_to: Mapping[Partition, Position]) -> float | None:
         """Return since when, by the monotonic clock, an event has failed that is still ahead of these partitions.
@@ -38,15 +52,19 @@ class Failures:
         """
         return self._since if self.attempts.stands(read_to) else None
 
-    def failed(self, batch: Batch, failing: int | None, read_to: Mapping[Partition, Position]) -> None:
-        """Note a failed batch; `failing` is the index of the event that failed, None when unknown."""
+    def failed(self, window: Window, batch: Batch, error: HandlerFailed, read_to: Mapping[Partition, Position]) -> None:
+        """Note a failed batch of a window."""
         self._since = self.since(read_to) or time.monotonic()
-        self.attempts.failed(batch, failing)
+        self.attempts.failed(batch, error.index)
+        if len(batch.events) == 1:
+            self.alone = Failed(window, batch.beginning(1), self.attempts.until, error)
 
-    def unreadable(self, low: Position, error: Unreadable, read_to: Mapping[Partition, Position]) -> None:
-        """Note an event that could not be read, the first one after `low`."""
-        self._since = self.since(read_to) or time.monotonic()
-        self.attempts.unreadable(low, error.position, error.partition)
+    def unreadable(self, window: Window, error: Unreadable, progress: Progress) -> None:
+        """Note an event that could not be read, the first one of a window."""
+        self._since = self.since(progress.read_to) or time.monotonic()
+        self.attempts.unreadable(window.low, error.position, error.partition)
+        batch = progress.unread(window, error.partition, error.position)
+        self.alone = Failed(window, batch, error.position, error)
 
     def passed(self) -> None:
         """Note that a window has been passed: nothing fails now."""
@@ -55,22 +73,10 @@ class Failures:
     def committed(self) -> None:
         """Note a committed batch."""
         self.attempts.succeeded()
-        self._pause.reset()
+        self._again.reset()
 
-    async def wait(self, error: HandlerFailed, wakeup: Wakeup, stands: Callable[[], bool]) -> None:
-        """Wait before the next attempt, no longer than the failing event `stands` ahead; `wakeup` tells when to ask.
-
-        Raises ProjectionFailed when there have been enough attempts.
-        """
-        scope, attempts = self._scope, self.attempts
-        if attempts.count > scope.config.retries:
-            msg = (
-                f"projection {scope.projection.name!r} failed at event position {attempts.until} "
-                f"in {attempts.count} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
-            )
-            raise ProjectionFailed(msg) from error.__cause__
-        scope.watchers.emit(AttemptFailed(scope.subject, attempts.until, error))
-        await scope.database.renew()
-        with anyio.move_on_after(self._pause.next_s()):
-            while stands():
-                await wakeup.wait()
+    async def narrow(self, error: HandlerFailed) -> None:
+        """Say that the next batch is a smaller one, up to the failing event; wait if it is the same one again."""
+        self._scope.watchers.emit(AttemptFailed(self._scope.subject, self.attempts.until, error))
+        if self.attempts.count > 1:
+            await anyio.sleep(self._again.next_s())

@@ -7,18 +7,23 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from reactive_orch.core.keys import split
 from reactive_orch.errors import HandlerFailed
+from reactive_orch.model.events import written_at
+from reactive_orch.model.keys import key_of
 from reactive_orch.model.reports import BatchEnded
 from reactive_orch.postgres.connection import drop
+from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.runtime.handling.calling import BATCH_S, Calling
 from reactive_orch.runtime.handling.setbacks import Setbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from reactive_orch.core.progress import Batch
-    from reactive_orch.model import Event, Partition, Swap
+    from reactive_orch.model import Event, Partition, Position, Swap
+    from reactive_orch.model.keys import DueKey
     from reactive_orch.model.reports import Subject, Watchers
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
@@ -46,7 +51,8 @@ class Watched:
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
         duration_s = time.perf_counter() - self._began
-        self._emit(BatchEnded(self._subject, self.events, duration_s, failure, self._traceparent))
+        if self.events:  # else all of them wait
+            self._emit(BatchEnded(self._subject, self.events, duration_s, failure, self._traceparent))
         self._context.__exit__(kind, failure, trace)
 
 
@@ -59,9 +65,13 @@ class InHand:
         """Those whose checkpoints are being moved."""
         self._watchers, self._subject, self._generation = scope.watchers, scope.subject, scope.generation
         self._setbacks = Setbacks(scope)
+        self._keys = FailingKeys(scope.replica_set, scope.subscription)
         self._timeout_s = scope.config.handler_timeout_s
         around = partial(self._watchers.tracing.each, self._subject) if scope.config.trace_events else None
         self._calling = Calling(scope.projection, self._timeout_s, around)
+        self.events_handled = 0
+        self.reached_at = time.time()
+        """When the last event handled was appended, or the lane began; in seconds since 1970."""
         self._called_at: float | None = None
         """Since when handlers have been running, by the monotonic clock."""
         self._tx: AnyConnection | None = None
@@ -95,19 +105,84 @@ class InHand:
         try:
             with (
                 self.moving(batch.swaps),
-                Watched(self._watchers, self._subject, self._generation(), batch.events) as watched,
+                self._watched(batch.events) as watched,
                 self._setbacks.strikes(),
             ):
                 async with batches.batch(batch.swaps, lambda: done is batch and goes_on()):
-                    handled = await self._call(batch.events, connection)
-                    if handled < len(batch.events):
-                        done = batch.beginning(handled)
+                    live, queued = await self._split(batches, connection, batch.events)
+                    handled = await self._call_live(batch.events, live, connection)
+                    watched.events = live[:handled]
+                    if handled < len(live):
+                        done = batch.beginning(batch.events.index(live[handled - 1]) + 1)
                         batches.stop_short(done.swaps)
-                        watched.events = done.events
+                    self._queue_last(batches, connection, done.events, queued)
         finally:
             self._tx = None
         self._setbacks.over()
+        self.events_handled += len(watched.events)
+        self.reached_at = written_at(done.events[-1]) or time.time()
         return done
+
+    async def handle_waiting(
+        self, batches: Batches, connection: AnyConnection, swap: Swap, key: DueKey, limit: int
+    ) -> tuple[int, bool]:
+        """Handle the first events that wait of a failing key, at most `limit`, or as many as their time allows.
+
+        `swap` locks the checkpoint and leaves it where it is. Returns how many were handled, and whether the key is no
+        failing one any more.
+        """
+        self._tx = connection
+        handled: Sequence[Event] = ()
+        emptied = False
+        try:
+            with self.moving([swap]), contextlib.ExitStack() as watching, self._setbacks.strikes():
+                async with batches.batch([swap]):
+                    events, up_to = await self._keys.waiting(connection, key.id, limit)
+                    if events:
+                        watched = watching.enter_context(self._watched(events))
+                        watched.events = handled = events[: await self._call(events, connection)]
+                        up_to = handled[-1].global_position
+
+                    async def evict() -> None:
+                        nonlocal emptied
+                        emptied = await self._keys.evict(connection, key, up_to)
+
+                    batches.write_last(evict)
+        finally:
+            self._tx = None
+        self._setbacks.over()
+        self.events_handled += len(handled)
+        return len(handled), emptied
+
+    def _watched(self, events: Sequence[Event]) -> Watched:
+        return Watched(self._watchers, self._subject, self._generation(), events)
+
+    async def _split(
+        self, batches: Batches, connection: AnyConnection, events: Sequence[Event]
+    ) -> tuple[Sequence[Event], Mapping[Position, int]]:
+        """Return the events to handle, and position → id of the failing key of those that wait."""
+        if not batches.failing:
+            return events, {}
+        failing = await self._keys.among(connection, set(map(key_of, events)))
+        if not failing:
+            return events, {}
+        live, waiting = split(events, failing)
+        return live, {event.global_position: failing[key_of(event)] for event in waiting}
+
+    async def _call_live(self, events: Sequence[Event], live: Sequence[Event], tx: AnyConnection) -> int:
+        try:
+            return await self._call(live, tx) if live else 0
+        except HandlerFailed as error:
+            if error.index is not None:
+                error.index = events.index(live[error.index])
+            raise
+
+    def _queue_last(
+        self, batches: Batches, connection: AnyConnection, done: Sequence[Event], queued: Mapping[Position, int]
+    ) -> None:
+        letters = {position: key for position, key in queued.items() if position <= done[-1].global_position}
+        if letters:
+            batches.write_last(partial(self._keys.queue, connection, letters))
 
     async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
         self._called_at = began = time.monotonic()

@@ -17,11 +17,11 @@ import anyio
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
 from reactive_orch.errors import HandlerFailed, Superseded, Unavailable
-from reactive_orch.model.events import written_at
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
+from reactive_orch.runtime.handling.aside import Aside
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
 from reactive_orch.runtime.handling.lane_windows import LaneWindows
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Checkpoint, Partition, Swap
+    from reactive_orch.model import Checkpoint, Partition, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
@@ -53,12 +53,10 @@ class Lane:
         self.progress = Progress(scope.config.batch_events, scope.follower.log.partitions, scope.database.incarnation)
         self.wakeup = Wakeup()
         self.in_hand = InHand(scope)
-        self.events_handled = 0
-        self.reached_at = time.time()
-        """When the last event handled was appended, or the lane began; in seconds since 1970."""
         self._leaving: set[Partition] = set()
         """Partitions of the batch in hand that are to be let go when it ends."""
         self._failures = Failures(scope)
+        self.aside = Aside(scope, self.progress, self.in_hand, self._failures)
         self._pace = Pace(scope.config.batch_events)
         self._windows = LaneWindows(scope, self.progress, self._failures, self._pace, cache)
         self._pauses = Pauses(contended_most_s=1.0)
@@ -77,6 +75,7 @@ class Lane:
     def take(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
         """Begin with partitions where their checkpoints stand, as read in this incarnation."""
         self.progress.take(gained, incarnation)
+        self.aside.look()
         self.wakeup.set()
 
     def release(self, lost: Collection[Partition]) -> tuple[Swap, ...]:
@@ -96,6 +95,7 @@ class Lane:
             self._leaving.add(partition)
         else:
             self.progress.move([partition], other.progress)
+            other.aside.look()
             other.wakeup.set()
 
     def rewound(self, epoch: int) -> None:
@@ -107,6 +107,7 @@ class Lane:
     def invalidate(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
         self.progress.begin(self._scope.database.incarnation)
+        self._failures.alone = None
         self._leaving.clear()
         self._scope.changed()
 
@@ -135,7 +136,9 @@ class Lane:
             await anyio.sleep(self._pauses.after_s(error))
         except HandlerFailed as error:
             self._land()
-            await self._failures.wait(error, self.wakeup, lambda: self.remembers and self.failing_since is not None)
+            await self._scope.database.renew()
+            if self._failures.alone is None:
+                await self._failures.narrow(error)
 
     async def _step(self, tasks: TaskGroup) -> None:
         if self._pace.linger_s:
@@ -145,6 +148,9 @@ class Lane:
             self.invalidate()
         if self._save_is_due():
             await self._save()
+        if self.aside.due:
+            await self.aside.step()
+            self._land()
         window = self._windows.window()
         if window is None:
             await self._rest()
@@ -172,13 +178,13 @@ class Lane:
                 self._windows.read_ahead(tasks, fetched)
                 batch = self._plan(fetched)
                 if batch.events:
-                    batch = await self._handle(batches, connection, batch)
+                    batch = await self._handle(batches, connection, fetched.window, batch)
                 self._passed(fetched, batch)
                 fetched = await self._windows.ahead() if batches.begun else None
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
-        return self._windows.coming and not self._save_is_due()
+        return self._windows.coming and not self._save_is_due() and not self.aside.due
 
     def _plan(self, fetched: Fetched) -> Batch:
         return self.progress.plan(fetched.window, fetched.events, fetched.end)
@@ -195,17 +201,17 @@ class Lane:
         if self.progress.partitions or self._scope.follower.settled is None:
             self._scope.follower.call(self.wakeup)
         self._scope.idle()
-        await self.wakeup.wait(SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None)
+        save_in_s = SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None
+        pauses_s = [pause_s for pause_s in (save_in_s, self.aside.due_in_s) if pause_s is not None]
+        await self.wakeup.wait(min(pauses_s, default=None))
 
-    async def _handle(self, batches: Batches, connection: AnyConnection, batch: Batch) -> Batch:
+    async def _handle(self, batches: Batches, connection: AnyConnection, window: Window, batch: Batch) -> Batch:
         """Handle a batch, or as much of it as its time allows; return what has been committed."""
         try:
             done = await self.in_hand.handle(batches, connection, batch, self._goes_on)
         except HandlerFailed as error:
-            self._failures.failed(batch, error.index, self.progress.read_to)
+            self._failures.failed(window, batch, error, self.progress.read_to)
             raise
-        self.events_handled += len(done.events)
-        self.reached_at = written_at(done.events[-1]) or time.time()
         full = len(batch.events) >= self._windows.limit
         self._pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
         self.progress.batch_events = self._pace.events

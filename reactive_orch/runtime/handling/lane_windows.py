@@ -59,7 +59,7 @@ class LaneWindows:
         try:
             fetched = await self._prefetcher.read(window)
         except Unreadable as error:
-            self._failures.unreadable(window.low, error, self._progress.read_to)
+            self._failures.unreadable(window, error, self._progress)
             self._emit(EventUnreadable(self._subject, error))
             raise
         except (Superseded, Unavailable) as error:

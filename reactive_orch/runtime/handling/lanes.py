@@ -61,15 +61,25 @@ class Lanes:
         return min((lane.failing_since for lane in self._all if lane.failing_since is not None), default=None)
 
     @property
+    def retrying(self) -> bool:
+        """Whether a failing key of theirs is to be tried again, as far as they know."""
+        return any(lane.aside.due_in_s is not None for lane in self._all)
+
+    @property
+    def failing(self) -> int:
+        """Their failing keys, as last seen."""
+        return sum(lane.aside.failing for lane in self._all)
+
+    @property
     def events_handled(self) -> int:
         """Events in committed batches since the start."""
-        return sum(lane.events_handled for lane in self._all)
+        return sum(lane.in_hand.events_handled for lane in self._all)
 
     def lag(self, settled: Position) -> tuple[int, float]:
         """Return how far the slowest one is behind the settled end of the log: in positions, and in seconds."""
         behind = [lane for lane in self._all if (low := lane.progress.low_water) is not None and low < settled]
         positions = max((settled - (lane.progress.low_water or 0) for lane in behind), default=0)
-        oldest = min((lane.reached_at for lane in behind), default=None)
+        oldest = min((lane.in_hand.reached_at for lane in behind), default=None)
         return positions, 0.0 if oldest is None else max(time.time() - oldest, 0.0)
 
     def start(self, tasks: TaskGroup) -> None:
@@ -94,6 +104,7 @@ class Lanes:
     def wake(self) -> None:
         """Make every lane look: what it remembers may have become invalid."""
         for lane in self._all:
+            lane.aside.glance()
             lane.wakeup.set()
 
     def deal(

@@ -79,6 +79,7 @@ class Runner:
             lag=lag,
             lag_s=lag_s,
             standstill_s=standstill_s,
+            failing_keys=self.lanes.failing,
             owned=len(held & assigned),
             awaited=len(assigned - held),
             leaving=len(held - assigned),

@@ -79,7 +79,9 @@ class Runners:
         return max(waits, key=lambda wait: wait[0], default=(0.0, None))
 
     def have_read_to(self, positions: Mapping[LogName, Position]) -> bool:
-        """Tell whether all that is held has been read up to where its log was settled."""
+        """Tell whether all that is held has been read up to where its log was settled, and nothing is tried again."""
+        if any(runner.lanes.retrying for runner in self.by_subscription.values()):
+            return False
         lows = {each: runner.lanes.low_water for each, runner in self.by_subscription.items()}
         return all(low is None or low >= positions[each.log] for each, low in lows.items())
 

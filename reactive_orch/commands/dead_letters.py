@@ -1,0 +1,197 @@
+"""`dead-letters`: the keys of which an event has failed; try them again, or leave their events out."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any, get_args
+
+import anyio
+
+from reactive_orch.commands.command import Command, connected
+from reactive_orch.errors import ConfigError, ReactiveOrchError
+from reactive_orch.model.keys import KeyRequest, WantedKeys
+from reactive_orch.postgres import dead_letters, migrations
+from reactive_orch.process.abandonable import abandonable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from reactive_orch.model.keys import FailingKey
+    from reactive_orch.postgres.connection import AnyConnection
+
+LOOK_AGAIN_S = 0.2
+ERROR_WIDTH = 80
+
+_DONE = {"retry": "tried again", "skip": "left out", "discard": "left out"}
+
+
+async def _dead_letters(options: argparse.Namespace, url: str) -> None:
+    async with connected(url) as connection:
+        await migrations.check(connection)
+        wanted = WantedKeys(options.replica_set, options.projection, options.key, options.type, options.context)
+        keys = await dead_letters.listed(connection, wanted)
+        if options.action == "list":
+            print(json.dumps([_json(key) for key in keys]) if options.json else _table(keys))
+        elif options.action == "show":
+            print(json.dumps([_json(key, whole=True) for key in keys]) if options.json else _shown(keys))
+        else:
+            await _act(connection, options, keys)
+
+
+async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
+    if not keys:
+        msg = f"no failing key of projection {options.projection} is that: dead-letters list shows them all"
+        raise ConfigError(msg)
+    if options.key is not None and len(keys) > 1:
+        msg = f"{len(keys)} keys have this id: say which by --type and --context ({', '.join(map(_named, keys))})"
+        raise ConfigError(msg)
+    events = len(keys) if options.action == "skip" else sum(key.events for key in keys)
+    what = f"{_count(events, 'event')} of {_count(len(keys), 'key')} of {options.projection}"
+    if options.action != "retry" and not options.yes:
+        await _confirm(f"leave out {what} for good?")
+    ids = [key.id for key in keys]
+    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    asked = await dead_letters.request(connection, options.replica_set, ids, options.action, by)
+    gone = "" if asked == len(ids) else f"; {len(ids) - asked} are no failing keys any more"
+    print(f"{what}: to be {_DONE[options.action]} by the workers that have them{gone}")
+    if options.wait:
+        await _wait(connection, ids)
+
+
+async def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        msg = f"{question} say so with --yes"
+        raise ConfigError(msg)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if (await abandonable(sys.stdin.readline)).strip().lower() not in {"y", "yes"}:
+        msg = "nothing was done"
+        raise ConfigError(msg)
+
+
+async def _wait(connection: AnyConnection, ids: Sequence[int]) -> None:
+    """Wait until the owners have done it. Raises ReactiveOrchError when keys have failed again."""
+    while True:
+        outstanding, parked = await dead_letters.outstanding(connection, ids)
+        if not outstanding:
+            break
+        await anyio.sleep(LOOK_AGAIN_S)
+    if parked:
+        msg = f"{_count(parked, 'key')} of {len(ids)} failed again: dead-letters list shows why"
+        raise ReactiveOrchError(msg)
+    print("done")
+
+
+def _json(key: FailingKey, *, whole: bool = False) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "projection": key.projection,
+        "log": key.log,
+        "partition": key.partition,
+        "context": key.key.bounded_context,
+        "type": key.key.aggregate_type,
+        "key": key.key.aggregate_id,
+        "state": key.state,
+        "request": key.request,
+        "events": key.events,
+        "first_position": key.first_position,
+        "error": _error(key),
+        "since": key.failed_first_at.isoformat(),
+        "attempts": key.attempts,
+    }
+    return (
+        known | {"last": key.failed_last_at.isoformat(), "worker": key.worker, "traceback": key.failure.traceback}
+        if whole
+        else known
+    )
+
+
+def _table(keys: Sequence[FailingKey]) -> str:
+    if not keys:
+        return "no failing keys"
+    head = ("PROJECTION", "KEY", "STATE", "EVENTS", "FIRST AT", "ATTEMPTS", "SINCE", "ERROR")
+    rows = [head, *(_row(key) for key in keys)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(key: FailingKey) -> tuple[str, ...]:
+    state = f"{key.state}, {key.request} asked" if key.request else key.state
+    since = f"{key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    counts = str(key.events), str(key.first_position), str(key.attempts)
+    return (
+        key.projection,
+        _named(key),
+        state,
+        *counts,
+        since,
+        textwrap.shorten(_error(key), ERROR_WIDTH, placeholder="…"),
+    )
+
+
+def _shown(keys: Sequence[FailingKey]) -> str:
+    return "\n\n".join(map(_whole, keys)) if keys else "no failing keys"
+
+
+def _whole(key: FailingKey) -> str:
+    return (
+        f"{key.projection}: {_named(key)}, partition {key.partition} of log {key.log}\n"
+        f"{key.state}{f', {key.request} asked' if key.request else ''}; {_count(key.events, 'event')} waiting, "
+        f"the first at position {key.first_position}\n"
+        f"failed {_count(key.attempts, 'time')}, first {key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}, "
+        f"last {key.failed_last_at.astimezone():%Y-%m-%d %H:%M:%S} on {key.worker}\n\n{key.failure.traceback.rstrip()}"
+    )
+
+
+def _named(key: FailingKey) -> str:
+    context, aggregate_type, aggregate_id = key.key
+    return f"{'' if context == 'default' else f'{context}/'}{aggregate_type}/{aggregate_id}"
+
+
+def _error(key: FailingKey) -> str:
+    error_type, sqlstate, message, _ = key.failure
+    return f"{error_type}{f' ({sqlstate})' if sqlstate else ''}: {' '.join(message.split())}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        choices=("list", "show", *get_args(KeyRequest)),
+        help="list; show with tracebacks; retry: try the waiting events again; skip: leave out a key's first one; "
+        "discard: leave out all that wait",
+    )
+    parser.add_argument("--replica-set", required=True, metavar="NAME")
+    parser.add_argument("--projection", metavar="NAME", help="needed to act")
+    parser.add_argument("--key", metavar="ID", help="the aggregate id of one key")
+    parser.add_argument("--type", metavar="TYPE", help="its aggregate type, if there are several")
+    parser.add_argument("--context", metavar="NAME", help="its bounded context, if there are several")
+    parser.add_argument("--all", action="store_true", help="act on all failing keys of the projection")
+    parser.add_argument("--yes", action="store_true", help="do not ask before leaving events out")
+    parser.add_argument("--wait", action="store_true", help="until it is done; exit code 1 if keys fail again")
+    parser.add_argument("--json", action="store_true", help="list and show as JSON")
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.action in {"list", "show"}:
+        return
+    if options.projection is None:
+        msg = f"dead-letters {options.action} needs --projection"
+        raise ConfigError(msg)
+    if (options.key is None) != options.all:
+        msg = f"dead-letters {options.action} needs --key or --all, and not both"
+        raise ConfigError(msg)
+    if options.action == "skip" and options.all:
+        msg = "dead-letters skip leaves out one event: give its --key"
+        raise ConfigError(msg)
+
+
+DEAD_LETTERS = Command(
+    "list and show keys of which an event failed, retry or discard what waits", _arguments, _dead_letters, _check
+)

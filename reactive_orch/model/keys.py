@@ -1,0 +1,105 @@
+"""Keys of events, and what is kept of those of which an event has failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reactive_orch.model.events import Event
+    from reactive_orch.model.log import LogName, Partition, Position
+
+KeyRequest: TypeAlias = Literal["retry", "skip", "discard"]
+"""What a person asks the owner of a failing key to do: try its events again, leave out the first, or all of them."""
+
+
+KeyState: TypeAlias = Literal["retrying", "parked"]
+
+
+class Key(NamedTuple):
+    """What orders events: those of one key are handled in the order of the log."""
+
+    bounded_context: str
+    aggregate_type: str
+    aggregate_id: str
+
+
+class Failure(NamedTuple):
+    """How an event has failed, as it is kept in the database for people. Nothing of it goes to telemetry or logs."""
+
+    error_type: str
+    sqlstate: str | None
+    message: str
+    traceback: str
+
+
+class Attempt(NamedTuple):
+    """An attempt of an event that has failed, and what comes next."""
+
+    number: int
+    """How often this event has failed by now, in a row."""
+    failure: Failure
+    pause_s: float | None
+    """After how many seconds it is tried again; None: it is parked."""
+    worker: str
+    """Where it has failed."""
+
+    @property
+    def state(self) -> KeyState:
+        """What becomes of the key."""
+        return "parked" if self.pause_s is None else "retrying"
+
+
+class DueKey(NamedTuple):
+    """A failing key on which its owner is to act."""
+
+    id: int
+    partition: Partition
+    position: Position
+    """Where its first waiting event is."""
+    attempts: int
+    """How often that one has failed, in a row."""
+    request: KeyRequest | None
+    requested_by: str | None
+    due_in_s: float
+
+
+class WantedKeys(NamedTuple):
+    """Which failing keys a person wants to see: None for any."""
+
+    replica_set: str
+    projection: str | None = None
+    aggregate_id: str | None = None
+    aggregate_type: str | None = None
+    bounded_context: str | None = None
+
+
+class FailingKey(NamedTuple):
+    """A failing key, for people."""
+
+    id: int
+    projection: str
+    log: LogName
+    partition: Partition
+    key: Key
+    state: KeyState
+    request: KeyRequest | None
+    """What its owner has been asked to do and has not done yet."""
+    attempts: int
+    """How often its first waiting event has failed, in a row."""
+    failure: Failure
+    """How it has failed last."""
+    worker: str
+    """Where."""
+    failed_first_at: datetime
+    failed_last_at: datetime
+    events: int
+    """How many wait."""
+    first_position: Position
+    """Where the first of them is."""
+
+
+def key_of(event: Event) -> Key:
+    """Return the key of an event."""
+    return Key(event.bounded_context, event.aggregate_type, event.aggregate_id)

@@ -1,0 +1,123 @@
+"""Failing keys, and the dead letters: the events that wait with them.
+
+All but the look for what is due runs in a batch that has moved, or only locked, the checkpoint of the key's partition:
+so nobody else changes what is read here before the batch has ended.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reactive_orch.errors import Superseded
+from reactive_orch.model import Subscription
+from reactive_orch.model.keys import Attempt, DueKey, FailingKey, Failure, Key, KeyRequest, WantedKeys
+from reactive_orch.postgres import windows
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from reactive_orch.model import Event, Partition, Position
+    from reactive_orch.postgres.connection import AnyConnection
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+class FailingKeys:
+    """Those of one subscription, as its lanes know them."""
+
+    def __init__(self, replica_set: str, subscription: Subscription) -> None:
+        """Ask nothing yet."""
+        self._of = (replica_set, *subscription)
+        self._log = subscription.log
+
+    async def among(self, connection: AnyConnection, keys: Collection[Key]) -> dict[Key, int]:
+        """Return those of these keys that are failing ones, each with its id."""
+        with translated():
+            rows = await connection.fetch(_SQL.among, *self._of, *map(list, zip(*keys, strict=True)))
+        return {Key(*row[1:]): row[0] for row in rows}
+
+    async def queue(self, connection: AnyConnection, letters: Mapping[Position, int]) -> None:
+        """Let the events at these positions wait, each behind those of the key with this id."""
+        await connection.execute(_SQL.queue, list(letters.values()), list(letters))
+
+    async def set_aside(self, connection: AnyConnection, position: Position, attempt: Attempt) -> None:
+        """Let the event at a position wait, and with it its key. Raises Superseded if it is gone."""
+        written = await connection.fetchval(_SQL.set_aside, *self._of, position, *_stored(connection, attempt))
+        if not written:
+            msg = "the event that was to be set aside is gone"
+            raise Superseded(msg)
+
+    async def next_due(self, connection: AnyConnection, partitions: Collection[Partition]) -> tuple[int, DueKey | None]:
+        """Return how many keys of these partitions are failing, and which of them is due first."""
+        with translated():
+            row = await connection.fetchrow(_SQL.next_due, *self._of, sorted(partitions))
+        assert row is not None, "an aggregate returns one row"
+        return row[0], None if row[1] is None else DueKey(*row[1:])
+
+    async def waiting(self, connection: AnyConnection, key: int, limit: int) -> tuple[Sequence[Event], Position]:
+        """Return the first events that wait of a key, at most `limit`, as many as fit into a window, and up to where.
+
+        There may be none: they have been deleted from the log. Raises HandlerFailed when one of them cannot be read,
+        Superseded when nothing waits.
+        """
+        with translated():
+            rows = await connection.fetch(_SQL.first_waiting, key, limit)
+        if not rows:
+            msg = "nothing waits of this key"
+            raise Superseded(msg)
+        positions = [row[0] for row in rows]
+        events = await windows.read_at(connection, self._log, positions)
+        return events, events[-1].global_position if events else positions[-1]
+
+    async def evict(self, connection: AnyConnection, key: DueKey, up_to: Position, *, left_out: bool = False) -> bool:
+        """Let the events of a key up to a position wait no longer; left out, as its request says, they are recorded.
+
+        Returns whether the key is no failing one any more.
+        """
+        request = (key.request, key.requested_by) if left_out else (None, None)
+        return bool(await connection.fetchval(_SQL.evict, *self._of, key.id, up_to, *request))
+
+    async def failed_again(self, connection: AnyConnection, key: DueKey, attempt: Attempt) -> None:
+        """Note that the first waiting event of a key has failed once more."""
+        await connection.execute(_SQL.failed_again, key.id, *_stored(connection, attempt))
+
+
+async def listed(connection: AnyConnection, wanted: WantedKeys) -> list[FailingKey]:
+    """Return failing keys, in the order in which they began to fail, projection by projection."""
+    with translated():
+        rows = await connection.fetch(_SQL.listed, *wanted)
+    return [FailingKey._make([*row[:4], Key(*row[4:7]), *row[7:10], Failure(*row[10:14]), *row[14:]]) for row in rows]
+
+
+async def counted(connection: AnyConnection, replica_set: str) -> dict[Subscription, tuple[int, int]]:
+    """Return subscription → failing keys, events that wait; of those of which any does."""
+    with translated():
+        rows = await connection.fetch(_SQL.counted, replica_set)
+    return {Subscription(*row[:2]): (row[2], row[3]) for row in rows}
+
+
+async def request(connection: AnyConnection, replica_set: str, keys: Collection[int], what: KeyRequest, by: str) -> int:
+    """Ask the owners of these keys, by their ids, to act; `by` is recorded. Returns how many keys are still there."""
+    with translated():
+        return int(await connection.fetchval(_SQL.request, replica_set, list(keys), what, by))
+
+
+async def outstanding(connection: AnyConnection, keys: Collection[int]) -> tuple[int, int]:
+    """Return how many of these keys have still to be acted on, and how many are parked."""
+    with translated():
+        row = await connection.fetchrow(_SQL.outstanding, list(keys))
+    assert row is not None, "an aggregate returns one row"
+    return row[0], row[1]
+
+
+def _stored(connection: AnyConnection, attempt: Attempt) -> list[object]:
+    """Return an attempt as statements take it; its texts without NUL, and in ASCII where not all is UTF-8."""
+    encoding = "utf-8" if connection.get_settings().server_encoding == "UTF8" else "ascii"
+    texts = [
+        None if text is None else text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
+        for text in attempt.failure
+    ]
+    return [attempt.state, attempt.number, attempt.pause_s, *texts, attempt.worker]

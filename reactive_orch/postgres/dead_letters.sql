@@ -1,0 +1,139 @@
+-- name: among
+-- Which of these keys (contexts $4, types $5, ids $6) are failing keys of (replica set $1, projection $2, log $3). Good only
+-- in the transaction of a swap that holds their partitions.
+SELECT k.id, k.bounded_context, k.aggregate_type, k.aggregate_id
+FROM unnest($4::text[], $5::text[], $6::text[]) AS s(context, type, id)
+JOIN reactive_orch.failing_keys k
+  ON k.replica_set = $1::text AND k.projection = $2::text AND k.log = $3::text
+     AND k.key_hash = reactive_orch.key_hash(s.context, s.type, s.id)
+     AND k.bounded_context = s.context AND k.aggregate_type = s.type AND k.aggregate_id = s.id;
+
+-- name: queue
+-- The events at positions $2, each behind those that wait of its key $1.
+INSERT INTO reactive_orch.dead_letters (key, position)
+SELECT s.key, s.position FROM unnest($1::bigint[], $2::bigint[]) AS s(key, position);
+
+-- name: set_aside
+-- The event at position $4 of log $3, with which a key begins to fail for (replica set $1, projection $2): it waits, and with
+-- it its key, due in $7 seconds, or parked. The key is read from the log, as the event may be one that only the server can
+-- read. It may be there already. Returns how many letters were written: 1, or the event is gone.
+WITH event AS (
+    SELECT e.global_position AS position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id
+    FROM reactive_orch.event_log e WHERE e.log = $3::text AND e.global_position = $4::bigint
+), known AS (
+    SELECT k.id FROM event e JOIN reactive_orch.failing_keys k
+      ON k.replica_set = $1::text AND k.projection = $2::text AND k.log = $3::text
+         AND k.key_hash = reactive_orch.key_hash(e.bounded_context, e.aggregate_type, e.aggregate_id)
+         AND k.bounded_context = e.bounded_context AND k.aggregate_type = e.aggregate_type
+         AND k.aggregate_id = e.aggregate_id
+), added AS (
+    INSERT INTO reactive_orch.failing_keys (replica_set, projection, log, partition, bounded_context, aggregate_type,
+                                            aggregate_id, state, attempts, due_at, error_type, sqlstate, message, traceback,
+                                            worker)
+    SELECT $1::text, $2::text, $3::text, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, $5::text,
+           $6::integer, clock_timestamp() + make_interval(secs => $7::double precision), $8::text, $9::text, $10::text,
+           $11::text, $12::text
+    FROM event e WHERE NOT EXISTS (SELECT FROM known)
+    RETURNING id, partition
+), letter AS (
+    INSERT INTO reactive_orch.dead_letters (key, position)
+    SELECT k.id, e.position FROM event e, (SELECT id FROM known UNION ALL SELECT id FROM added) k
+    RETURNING key
+), counted AS (
+    UPDATE reactive_orch.checkpoints c SET failing = c.failing + 1 FROM added a
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = a.partition
+)
+SELECT count(*) FROM letter;
+
+-- name: next_due
+-- How many keys of (replica set $1, projection $2, log $3) fail in partitions $4, and the one that is due first, if any is.
+SELECT f.failing, k.id, k.partition, (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id),
+       k.attempts, k.request, k.requested_by,
+       extract(epoch FROM k.due_at - clock_timestamp())::double precision AS due_in_s
+FROM (SELECT coalesce(sum(c.failing), 0)::integer AS failing FROM reactive_orch.checkpoints c
+      WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text
+        AND c.partition = ANY ($4::smallint[])) f
+LEFT JOIN LATERAL (
+    SELECT k.* FROM reactive_orch.failing_keys k
+    WHERE k.replica_set = $1::text AND k.projection = $2::text AND k.log = $3::text AND k.due_at IS NOT NULL
+      AND k.partition = ANY ($4::smallint[])
+    ORDER BY k.due_at LIMIT 1) k ON f.failing > 0;
+
+-- name: first_waiting
+-- The positions of the first $2 events that wait of key $1. Good only in the transaction of a swap that holds its partition.
+SELECT d.position FROM reactive_orch.dead_letters d WHERE d.key = $1::bigint ORDER BY d.position LIMIT $2::integer;
+
+-- name: evict
+-- The events of key $4 up to position $5 wait no longer: handled, or, if it was asked for by $7, left out, as request $6
+-- says, and recorded. If none of the key waits now, it is no failing key any more; else it goes on at once. A request that
+-- came meanwhile stays.
+WITH key AS (
+    SELECT k.* FROM reactive_orch.failing_keys k WHERE k.id = $4::bigint
+), evicted AS (
+    DELETE FROM reactive_orch.dead_letters d WHERE d.key = $4::bigint AND d.position <= $5::bigint RETURNING d.position
+), recorded AS (
+    INSERT INTO reactive_orch.discarded_events (replica_set, projection, log, partition, position, bounded_context,
+                                                aggregate_type, aggregate_id, request, requested_by)
+    SELECT $1::text, $2::text, $3::text, k.partition, e.position, k.bounded_context, k.aggregate_type, k.aggregate_id,
+           $6::text, coalesce($7::text, '')
+    FROM key k, evicted e WHERE $6::text IS NOT NULL
+), live AS (
+    DELETE FROM reactive_orch.failing_keys k
+    WHERE k.id = $4::bigint AND NOT EXISTS (SELECT FROM reactive_orch.dead_letters d
+                                            WHERE d.key = $4::bigint AND d.position > $5::bigint)
+    RETURNING k.partition
+), going_on AS (
+    UPDATE reactive_orch.failing_keys k
+    SET state = 'retrying', attempts = 0, due_at = clock_timestamp(),
+        request = CASE WHEN k.request NOT IN ('retry', coalesce($6::text, '')) THEN k.request END
+    WHERE k.id = $4::bigint AND EXISTS (SELECT FROM reactive_orch.dead_letters d
+                                        WHERE d.key = $4::bigint AND d.position > $5::bigint)
+), counted AS (
+    UPDATE reactive_orch.checkpoints c SET failing = c.failing - 1 FROM live
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = live.partition
+)
+SELECT count(*) FROM live;
+
+-- name: failed_again
+-- Key $1 has failed once more: due again in $4 seconds, or parked. A request to leave events out, made meanwhile, stays.
+UPDATE reactive_orch.failing_keys k
+SET state = $2::text, attempts = $3::integer,
+    due_at = clock_timestamp() + make_interval(secs => CASE k.request WHEN 'skip' THEN 0 WHEN 'discard' THEN 0
+                                                                      ELSE $4::double precision END),
+    request = CASE WHEN k.request <> 'retry' THEN k.request END, failed_last_at = clock_timestamp(),
+    error_type = $5::text, sqlstate = $6::text, message = $7::text, traceback = $8::text, worker = $9::text
+WHERE k.id = $1::bigint;
+
+-- name: listed
+-- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, each of them NULL for all.
+SELECT k.id, k.projection, k.log, k.partition, k.bounded_context, k.aggregate_type, k.aggregate_id, k.state, k.request,
+       k.attempts, k.error_type, k.sqlstate, k.message, k.traceback, k.worker, k.failed_first_at, k.failed_last_at,
+       l.events, l.first_position
+FROM reactive_orch.failing_keys k
+CROSS JOIN LATERAL (SELECT count(*)::integer AS events, min(d.position) AS first_position
+                    FROM reactive_orch.dead_letters d WHERE d.key = k.id) l
+WHERE k.replica_set = $1::text AND ($2::text IS NULL OR k.projection = $2::text)
+  AND ($3::text IS NULL OR k.aggregate_id = $3::text) AND ($4::text IS NULL OR k.aggregate_type = $4::text)
+  AND ($5::text IS NULL OR k.bounded_context = $5::text)
+ORDER BY k.projection, k.log, k.id;
+
+-- name: request
+-- Asks the owners of the keys $2 of replica set $1 to do $3, for $4. Returns how many of them are still there.
+WITH asked AS (
+    UPDATE reactive_orch.failing_keys k SET request = $3::text, requested_by = $4::text, due_at = clock_timestamp()
+    WHERE k.id = ANY ($2::bigint[]) RETURNING k.id
+)
+SELECT a.asked, reactive_orch.notify('reactive_orch_generations', $1::text)
+FROM (SELECT count(*)::integer AS asked FROM asked) a;
+
+-- name: outstanding
+-- How many of the keys $1 are still to be tried, or to be left out, and how many have been parked.
+SELECT count(*) FILTER (WHERE k.request IS NOT NULL OR k.state = 'retrying')::integer AS outstanding,
+       count(*) FILTER (WHERE k.request IS NULL AND k.state = 'parked')::integer AS parked
+FROM reactive_orch.failing_keys k WHERE k.id = ANY ($1::bigint[]);
+
+-- name: counted
+-- How many keys of each subscription of replica set $1 fail, and how many events wait; of those of which any does.
+SELECT k.projection, k.log, count(DISTINCT k.id)::integer AS keys, count(*)::integer AS events
+FROM reactive_orch.failing_keys k JOIN reactive_orch.dead_letters d ON d.key = k.id
+WHERE k.replica_set = $1::text GROUP BY k.projection, k.log;

@@ -1,0 +1,184 @@
+"""The failing keys of one lane: set aside, tried again when due, parked after the last retry (protocol 7).
+
+Whatever changes them is a batch of the lane, which holds the checkpoint of the key's partition: so no event of a key is
+handled beside another one, whoever owns the partition meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING
+
+from reactive_orch.core.keys import next_pause_s
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, described, place_of
+from reactive_orch.model import Swap
+from reactive_orch.model.keys import Attempt, Failure
+from reactive_orch.model.reports import AttemptFailed, KeyLive, KeyParked
+from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres.dead_letters import FailingKeys
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from reactive_orch.core.progress import Progress
+    from reactive_orch.model import Position
+    from reactive_orch.model.keys import DueKey
+    from reactive_orch.postgres.connection import AnyConnection
+    from reactive_orch.runtime.handling.failures import Failed, Failures
+    from reactive_orch.runtime.handling.in_hand import InHand
+    from reactive_orch.runtime.handling.scope import Scope
+
+MESSAGE_MOST, TRACEBACK_MOST = 8_000, 64_000
+"""Characters that are kept of a failure."""
+
+LAST_POSITION = (1 << 63) - 1
+
+
+class Aside:
+    """The failing keys of one lane."""
+
+    def __init__(self, scope: Scope, progress: Progress, in_hand: InHand, failures: Failures) -> None:
+        """Know of none yet; `failures` tells which event is to be set aside."""
+        self._scope, self._progress, self._in_hand, self._failures = scope, progress, in_hand, failures
+        self._keys = FailingKeys(scope.replica_set, scope.subscription)
+        self.failing = 0
+        """How many keys are failing of the lane's partitions, as last seen."""
+        self._look_at: float | None = 0.0
+        """When to look for what is due, by the monotonic clock; None: not before somebody says so."""
+        self._said = 0
+        self._draining: tuple[int, int] = (0, 1)
+        """The key that was tried last, and how many of its events the next batch may have."""
+
+    @property
+    def due_in_s(self) -> float | None:
+        """In how many seconds something is to be done, 0 or less at once; None: nothing that is known of."""
+        if self._failures.alone is not None:
+            return 0.0
+        if self._look_at is None or not self._progress.partitions:
+            return None
+        return self._look_at - time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether something is to be done now."""
+        return (due_in_s := self.due_in_s) is not None and due_in_s <= 0
+
+    def look(self) -> None:
+        """Look into the database at the next step: partitions came, or something has changed."""
+        self._look_at = 0.0
+        self._said += 1
+
+    def glance(self) -> None:
+        """Look as well, but only if a key is known to be failing: only then can anybody have asked for something."""
+        if self.failing:
+            self.look()
+
+    async def step(self) -> None:
+        """Do what is due first, if anything is. Raises ProjectionFailed for an event that is given up, not parked."""
+        if self._failures.alone is not None:
+            await self._set_aside(self._failures.alone)
+            return
+        said = self._said
+        async with self._scope.database.coordination(self._progress.incarnation) as connection:
+            self.failing, key = await self._keys.next_due(connection, self._progress.partitions)
+        if said == self._said:
+            self._look_at = None if key is None else time.monotonic() + key.due_in_s
+        if key is not None and key.due_in_s <= 0:
+            await (self._try(key) if key.request in {None, "retry"} else self._leave_out(key))
+
+    async def _set_aside(self, failed: Failed) -> None:
+        """Let a failed event wait, and with it its key, if it is still this lane's; its batch passes it."""
+        self._failures.alone = None
+        if not failed.stands(self._progress.saved):
+            return
+        if failed.batch.swaps:
+            attempt = self._attempt(1, failed.position, failed.error)
+            write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
+            await self._write(failed.batch.swaps, write)
+            self._tell(failed.position, failed.error, attempt)
+            self.look()
+        self._progress.passed(failed.window, failed.position, failed.batch)
+        self._failures.committed()
+        self._failures.passed()
+
+    async def _try(self, key: DueKey) -> None:
+        last, limit = self._draining
+        limit = limit if last == key.id else 1
+        try:
+            async with self._batches() as (connection, batches):
+                handled, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, limit)
+        except HandlerFailed as error:
+            self._draining = key.id, max(error.index or 0, 1)
+            if limit == 1:
+                await self._failed_again(key, error)
+            return
+        self._draining = key.id, min(max(limit, handled) * 2, self._scope.config.batch_events)
+        if live:
+            self._scope.watchers.emit(KeyLive(self._scope.subject, key.partition))
+
+    async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
+        attempt = self._attempt(key.attempts + 1, key.position, error)
+        await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt))
+        self._tell(key.position, error, attempt)
+
+    async def _leave_out(self, key: DueKey) -> None:
+        up_to = key.position if key.request == "skip" else LAST_POSITION
+        await self._write((self._locking(key),), partial(self._keys.evict, key=key, up_to=up_to, left_out=True))
+
+    async def _write(self, swaps: tuple[Swap, ...], write: Callable[[AnyConnection], Awaitable[object]]) -> None:
+        """Write this in a batch without a handler."""
+        async with self._batches() as (connection, batches):
+            with self._in_hand.moving(swaps):
+                async with batches.batch(swaps):
+                    batches.write_last(partial(write, connection))
+
+    @contextlib.asynccontextmanager
+    async def _batches(self) -> AsyncIterator[tuple[AnyConnection, checkpoints.Batches]]:
+        scope = self._scope
+        async with (
+            scope.database.processing(self._progress.incarnation) as connection,
+            checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
+        ):
+            yield connection, batches
+
+    def _locking(self, key: DueKey) -> Swap:
+        """Return the swap that locks a key's checkpoint and leaves it where it is. Raises Superseded if it is gone."""
+        checkpoint = self._progress.saved.get(key.partition)
+        if checkpoint is None:
+            msg = "the partition of a failing key is another lane's by now"
+            raise Superseded(msg)
+        return Swap(key.partition, checkpoint, checkpoint.position)
+
+    def _attempt(self, attempts: int, position: Position, error: HandlerFailed) -> Attempt:
+        """Return what becomes of an event that has failed so often. Raises ProjectionFailed where it is not parked."""
+        config, projection = self._scope.config, self._scope.projection
+        pause_s = next_pause_s(attempts, config.retries)
+        if pause_s is None and config.on_error == "halt":
+            msg = (
+                f"projection {projection.name!r} failed at event position {position} "
+                f"in {attempts} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
+            )
+            raise ProjectionFailed(msg) from error.__cause__
+        jittered_s = None if pause_s is None else pause_s * random.uniform(0.5, 1.0)
+        return Attempt(attempts, _failure(error), jittered_s, self._scope.node.label)
+
+    def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt) -> None:
+        subject, emit = self._scope.subject, self._scope.watchers.emit
+        parked = attempt.state == "parked"
+        emit(KeyParked(subject, position, attempt.number, error) if parked else AttemptFailed(subject, position, error))
+
+
+def _failure(error: HandlerFailed) -> Failure:
+    cause = error.__cause__ or error
+    sqlstate = getattr(cause, "sqlstate", None)
+    text = "".join(traceback.format_exception(cause))
+    return Failure(
+        type(cause).__name__,
+        sqlstate if isinstance(sqlstate, str) else None,
+        (str(cause) if str(error) == described(cause) else str(error))[:MESSAGE_MOST],
+        text[-TRACEBACK_MOST:],
+    )
