@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ from reactive_orch.core.dealing import FAR_BEHIND_BATCHES
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
-from reactive_orch.postgres import checkpoints, log, log_check, membership, put_off, windows
+from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.checkpoints import Batches
+from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.postgres.faults import translated
-from reactive_orch.runtime.handling import lanes
+from reactive_orch.runtime.handling import in_hand, lanes
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.runner import Runner
@@ -335,6 +337,43 @@ def cut_off_known_by_payloads_only() -> None:
         return found if cut else found._replace(end=window.high)
 
     _put(windows, "read_window", read_window)
+
+
+@_bug
+def failing_keys_read_before_the_lock() -> None:
+    known: dict[Any, tuple[float, int | None]] = {}
+    original = FailingKeys.among
+
+    async def among(self: FailingKeys, connection: Any, keys: Any) -> dict[Any, int]:
+        now = time.monotonic()
+        new = [key for key in keys if key not in known or now - known[key][0] > 1]
+        found = await original(self, connection, new) if new else {}
+        known.update((key, (now, found.get(key))) for key in new)
+        return {key: row for key in keys if (row := known[key][1]) is not None}
+
+    _put(FailingKeys, "among", among)
+
+
+@_bug
+def later_events_of_a_failing_key_handled() -> None:
+    _put(in_hand, "split", lambda events, _failing: (events, ()))
+
+
+@_bug
+def retry_leaves_a_gap() -> None:
+    original = FailingKeys.evict
+
+    async def evict(self: FailingKeys, connection: Any, key: Any, up_to: Any, *, left_out: bool = False) -> bool:
+        further = up_to if left_out else up_to + 10
+        return await original(self, connection, key, further, left_out=left_out)
+
+    _put(FailingKeys, "evict", evict)
+
+
+@_bug
+def failing_keys_not_counted() -> None:
+    statements = dead_letters._SQL
+    _put(statements, "set_aside", _replaced(statements.set_aside, "c.failing + 1", "c.failing"))
 
 
 @_bug

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration_test.chaos import planted
+from integration_test.harness import poison
 from integration_test.harness import recorded as checkers
 from integration_test.harness.arena import REPLICA_SET, Arena, Caught, Finding, database
 from integration_test.harness.cluster import Cluster
@@ -168,6 +169,7 @@ class Storm:
 
     async def _round(self, until: float) -> None:
         self._arena.calm.unlink(missing_ok=True)
+        await poison.fall_ill(self._arena)
         writers = Writers(self._arena.url, self._rng, self._options.writers, Habits(prepare=0.02))
         self._writers = [writers]
         async with writers, self._kept_up():
@@ -244,7 +246,8 @@ class Storm:
 
     async def _begin(self, *, proxied: bool) -> None:
         first = not self._arena.processes
-        await self._arena.start(rules="" if first else self._rules(), url=self._proxy.url() if proxied else "")
+        url = self._proxy.url() if proxied else ""
+        await self._arena.start(rules="" if first else self._rules(), url=url, options=poison.OPTIONS)
         self.summary.processes += 1
         if self.summary.processes > self._options.workers:  # only the first ones start all at the same moment
             await asyncio.sleep(self._rng.uniform(0, 0.3))
@@ -261,6 +264,7 @@ class Storm:
     async def _examine(self, writers: Writers) -> None:
         self.summary.rounds += 1
         self.summary.settle_s.append(await self._arena.settle(self._options.workers, SETTLE_S))
+        await poison.cure(self._arena, self._rng, SETTLE_S)
         self._find(await checkers.check(self._arena, [writers], self._book))
         self._arena.findings.clear()
         self._find(checkers.memory(self._arena.processes))
@@ -303,6 +307,7 @@ async def storm(cluster: Cluster, options: Options) -> Summary:
     with database(cluster, "chaos_storm") as url:
         await checkers.install(url)
         arena = Arena(cluster, url, random.Random(options.seed), env={planted.MUTANT: options.mutant})
+        arena.projections = (*arena.projections, checkers.POISONED)
         async with Proxy(url) as proxy:
             raging = Storm(arena, options, proxy)
             try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from integration_test.chaos import planted
-from integration_test.harness import points
+from integration_test.harness import points, poison
 from integration_test.harness import projections as test_projections
 from integration_test.harness import recorded as checkers
 from integration_test.harness.arena import PARTITIONS, REPLICA_SET, Arena, Caught, Finding, Pace
@@ -19,6 +19,7 @@ from integration_test.harness.cluster import copied
 from integration_test.harness.connections import connected
 from integration_test.harness.load import Habits, Writers
 from integration_test.harness.proxy import Proxy
+from integration_test.harness.recorded import POISONED
 from reactive_orch import NewEvent, append
 
 if TYPE_CHECKING:
@@ -523,3 +524,22 @@ async def deaf_worker(stage: Stage) -> None:
         await arena.settle(2)
         b.send(signal.SIGTERM)
         await b.wait()
+
+
+@_scenario
+async def poisoned_keys(stage: Stage) -> None:
+    """Keys fail, wait, are retried, parked and left out while workers die and come; cured, all that waits drains."""
+    arena = stage.arena
+    arena.projections = ("handled", POISONED)
+    for _ in range(2):
+        await arena.start(options=poison.OPTIONS)
+    async with stage.writing(3):
+        for _ in range(4):
+            await poison.poison(arena, arena.rng, keys=6)
+            newcomer = await arena.start(options=poison.OPTIONS)
+            await newcomer.said(ADOPTED)
+            await poison.ask(arena, arena.rng, ["retry", "skip", "discard", "retry"])
+            arena.rng.choice(arena.living).send(signal.SIGKILL)
+            await _rises(arena, _HANDLED, 100, "work goes on")
+    await arena.settle(len(arena.living))
+    await poison.cure(arena, arena.rng)

@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from integration_test.harness import poison
 from integration_test.harness.arena import REPLICA_SET
 from integration_test.harness.connections import LOST, connected
 
@@ -156,6 +157,18 @@ class Faults:
             rng.choice(self._arena.projections),
         )
 
+    # ----------------------------------------------------------------------------------------------- failing events
+
+    async def poison_keys(self, rng: random.Random) -> None:
+        """Some events will fail in every attempt."""
+        with contextlib.suppress(*LOST):
+            await poison.poison(self._arena, rng, rng.randint(1, 6))
+
+    async def ask_of_keys(self, rng: random.Random) -> None:
+        """People ask for something to be done about each failing key."""
+        with contextlib.suppress(*LOST):
+            await poison.ask(self._arena, rng, ["retry", "skip", "discard"])
+
     # -------------------------------------------------------------------------------------------- notifications
 
     async def forge_notifications(self, rng: random.Random) -> None:
@@ -195,6 +208,8 @@ _WEIGHTS = {
     "lock_checkpoints": 2,
     "lock_members": 1,
     "keep_and_go_on": 1,
+    "poison_keys": 2,
+    "ask_of_keys": 2,
     "forge_notifications": 1,
     "drop_notifications": 1,
 }
