@@ -61,7 +61,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         (["--nonsense"], "the following arguments are required"),
         (["--database-url", "x", "status"], "the command comes first: python -m reactive_orch status"),
         ([*WORKER, "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["staus"], "unknown command 'staus'; there are migrate, append, status, dead-letters, rewind"),
+        (["staus"], "unknown command 'staus'; there are migrate, append, status, dead-letters, pause, resume, rewind"),
         ([*WORKER, "--batch", "many"], "argument --batch: invalid int value: 'many'"),
         ([*WORKER, "--heartbeat", "2s"], "argument --heartbeat: invalid float value: '2s'"),
         ([*WORKER, "--projection"], "argument --projection: expected one argument"),

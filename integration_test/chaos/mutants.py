@@ -41,6 +41,7 @@ SCENARIO_OF = {
     "free_lock_trusted_after_a_restart": "server_restart",
     "old_heartbeat_trusted_after_an_outage": "common_outage",
     "old_heartbeat_trusted_by_a_newcomer": "newcomer_after_an_outage",
+    "pause_forgotten_by_a_new_owner": "paused",
     "failing_keys_read_before_the_lock": "poisoned_keys",
     "later_events_of_a_failing_key_handled": "poisoned_keys",
     "retry_leaves_a_gap": "poisoned_keys",

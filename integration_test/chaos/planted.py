@@ -29,6 +29,7 @@ from reactive_orch.runtime.handling import in_hand, lanes
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.runner import Runner
+from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
 from reactive_orch.runtime.membership.trust import Trust
 
@@ -374,6 +375,18 @@ def retry_leaves_a_gap() -> None:
 def failing_keys_not_counted() -> None:
     statements = dead_letters._SQL
     _put(statements, "set_aside", _replaced(statements.set_aside, "c.failing + 1", "c.failing"))
+
+
+@_bug
+def pause_forgotten_by_a_new_owner() -> None:
+    seen_running: set[Subscription] = set()
+    original = Runners.rest
+
+    def rest(self: Runners, resting: Mapping[Subscription, Any]) -> None:
+        seen_running.update(self.by_subscription.keys() - resting.keys())
+        original(self, {each: state for each, state in resting.items() if each in seen_running})
+
+    _put(Runners, "rest", rest)
 
 
 @_bug

@@ -543,3 +543,42 @@ async def poisoned_keys(stage: Stage) -> None:
             await _rises(arena, _HANDLED, 100, "work goes on")
     await arena.settle(len(arena.living))
     await poison.cure(arena, arena.rng)
+
+
+@_scenario
+async def paused(stage: Stage) -> None:
+    """A projection is paused while its owners die and come: nobody handles anything of it before it is resumed."""
+    arena = stage.arena
+    for _ in range(2):
+        await arena.start()
+    async with stage.writing():
+        await _rises(arena, _HANDLED, 100, "work goes on")
+        await arena.ask(_SET_STATE, REPLICA_SET, "handled", "paused")
+        for process in arena.living:
+            await process.said("projection handled of .* is paused")
+        handled = await _at_rest(arena)
+        arena.living[0].send(signal.SIGKILL)
+        newcomer = await arena.start()
+        await newcomer.said(ADOPTED)
+        await _rises(arena, _HANDLED, 300, "the other projection goes on")
+        if await arena.value(_HANDLED_OF, "handled") != handled:
+            raise Caught(Finding("paused", "a paused projection has handled events"))
+        await arena.ask(_SET_STATE, REPLICA_SET, "handled", "running")
+    await arena.settle(2)
+
+
+_SET_STATE = "SELECT reactive_orch.set_projection_state($1, $2, $3, '', 'chaos')"
+_HANDLED_OF = "SELECT count(*) FROM public.handled h WHERE h.projection = $1"
+
+
+async def _at_rest(arena: Arena) -> int:
+    """Wait until the batches in hand of `handled` have ended; return how many events it has handled."""
+    counts = [-1]
+
+    async def stays() -> bool:
+        counts.append(await arena.value(_HANDLED_OF, "handled"))
+        await asyncio.sleep(0.3)
+        return counts[-1] == counts[-2]
+
+    await arena.until(stays, "the paused projection rests")
+    return counts[-1]

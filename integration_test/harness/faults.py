@@ -157,6 +157,13 @@ class Faults:
             rng.choice(self._arena.projections),
         )
 
+    async def pause_and_resume(self, rng: random.Random) -> None:
+        """People pause a projection for a while."""
+        of = (REPLICA_SET, rng.choice(self._arena.projections))
+        await self._arena.ask(_SET_STATE, *of, "paused")
+        await asyncio.sleep(rng.uniform(0.2, 3.0))
+        await self._arena.ask(_SET_STATE, *of, "running")
+
     # ----------------------------------------------------------------------------------------------- failing events
 
     async def poison_keys(self, rng: random.Random) -> None:
@@ -208,12 +215,17 @@ _WEIGHTS = {
     "lock_checkpoints": 2,
     "lock_members": 1,
     "keep_and_go_on": 1,
+    "pause_and_resume": 1,
     "poison_keys": 2,
     "ask_of_keys": 2,
     "forge_notifications": 1,
     "drop_notifications": 1,
 }
 
+_SET_STATE = """
+SELECT reactive_orch.set_projection_state(p.replica_set, p.name, $3, '', 'chaos')
+FROM reactive_orch.projections p WHERE p.replica_set = $1 AND p.name = $2
+"""
 _END = """
 SELECT pg_terminate_backend(a.pid) FROM (
     SELECT a.pid FROM pg_stat_activity a WHERE a.application_name LIKE $1 AND a.datname = current_database()

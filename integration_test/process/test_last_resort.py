@@ -60,6 +60,8 @@ async def leaving(e: Event, tx: Connection) -> None:
         sys.stdout.write(f"left {e.event_type}\n")
         await asyncio.sleep(0)
     elif e.event_type == "Bad":
+        if "deaf" in sys.argv[-1]:
+            await deaf_began.wait()
         raise KeyError
     elif e.event_type == "Cancelling all":
         for each in asyncio.all_tasks():
@@ -67,9 +69,13 @@ async def leaving(e: Event, tx: Connection) -> None:
         await asyncio.sleep(0.05)
 
 
+deaf_began = asyncio.Event()
+
+
 @make_projection("deaf")
 async def deaf(e: Event, _tx: Connection) -> None:
     if e.event_type == "Bad":
+        deaf_began.set()
         await _never_end()
 
 
@@ -84,13 +90,11 @@ async def deaf(e: Event, _tx: Connection) -> None:
 )
 async def test_what_a_handler_has_left_behind_does_not_keep_the_process(database: str, end: str, what: str) -> None:
     async with prepared(database) as connection:
-        await append(connection, [event("k", what)])
-        process = _started(database)
+        await append(connection, [event("k", what), *([event("k", "Bad")] if end == "failed" else ())])
+        process = _started(database, until_idle=end == "failed")
         try:
-            await wait_handled(connection)
-            if end == "failed":
-                await append(connection, [event("k", "Bad")])
-            else:
+            if end != "failed":
+                await wait_handled(connection)
                 process.send_signal(signal.SIGTERM)
             said, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
         finally:
@@ -135,13 +139,13 @@ async def test_a_handler_that_heeds_no_cancellation_keeps_no_process_whose_other
 ) -> None:
     async with prepared(database) as connection:
         await append(connection, [event("k"), event("k", "Bad")])
-        process = _started(database, "deaf")
+        process = _started(database, "deaf", until_idle=True)
         try:
             _, log = await asyncio.to_thread(process.communicate, timeout=TIMEOUT_S)
         finally:
             process.kill()
         assert process.returncode == 1
-        raised_at = leaving.handler.__code__.co_firstlineno + 8
+        raised_at = leaving.handler.__code__.co_firstlineno + 10
         assert (
             f"projection 'handled' failed at event position 2 in 1 attempts: KeyError at {__file__}:{raised_at}" in log
         )
@@ -211,20 +215,10 @@ runpy.run_module("reactive_orch", run_name="__main__", alter_sys=True)
 """
 
 
-def _started(database: str, *besides: str, patience_s: float = 0.3) -> subprocess.Popen[str]:
+def _started(database: str, *besides: str, patience_s: float = 0.3, until_idle: bool = False) -> subprocess.Popen[str]:
     """Start a worker that waits for nobody for more than a moment."""
-    options = [
-        "--replica-set",
-        "test",
-        "--retries",
-        "0",
-        "--on-error",
-        "halt",
-        "--http",
-        "127.0.0.1:0",
-        "--database-url",
-        database,
-    ]
+    options = ["--replica-set", "test", "--batch", "1", "--http", "127.0.0.1:0", "--database-url", database]
+    options += ["--retries", "0", "--on-error", "halt", *(["--until-idle"] if until_idle else [])]
     for projection in ("leaving", *besides):
         options += ["--projection", f"integration_test.process.test_last_resort:{projection}"]
     return subprocess.Popen(

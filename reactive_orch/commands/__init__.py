@@ -6,6 +6,7 @@ The other modules are their tools: `command`, `database`, `lines`, `loading`, `w
 from reactive_orch.commands.append import APPEND
 from reactive_orch.commands.dead_letters import DEAD_LETTERS
 from reactive_orch.commands.migrate import MIGRATE
+from reactive_orch.commands.pause import PAUSE, RESUME
 from reactive_orch.commands.rewind import REWIND
 from reactive_orch.commands.status import STATUS
 from reactive_orch.commands.trace import TRACE
@@ -15,6 +16,8 @@ COMMANDS = {
     "append": APPEND,
     "status": STATUS,
     "dead-letters": DEAD_LETTERS,
+    "pause": PAUSE,
+    "resume": RESUME,
     "rewind": REWIND,
     "trace": TRACE,
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from reactive_orch.commands.command import Command, connected
 from reactive_orch.errors import ConfigError, UnsafeLog
 from reactive_orch.model.membership import why
-from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, migrations
+from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, migrations, projections
 
 if TYPE_CHECKING:
     import argparse
@@ -46,11 +46,15 @@ async def _print_replica_set(
         age = f"heartbeat {member.heartbeat_age_s:.1f} s ago"
         print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
     waiting = await dead_letters.counted(connection, name)
+    resting = await projections.resting(connection, name)
     for of, saved in (await checkpoints.positions(connection, name)).items():
         positions = f"{min(saved.values())} … {max(saved.values())} of {heads.get(of.log, '?')}"
         keys, events = waiting.get(of, (0, 0))
         failing = f"; failing keys: {keys}, events that wait: {events} (see dead-letters)" if keys else ""
         print(f"  projection {of.projection}: saved up to {positions} (log {of.log}){failing}")
+        if (rest := resting.get(of)) is not None:
+            why_so = f": {rest.reason}" if rest.reason else ""
+            print(f"    {rest.state} since {rest.since.astimezone():%Y-%m-%d %H:%M:%S} by {rest.by}{why_so}")
 
 
 async def _described(connection: AnyConnection, name: str, number: int) -> str:

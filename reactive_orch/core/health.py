@@ -63,6 +63,8 @@ class Facts:
     """Projection → for how long it has been trying a failing event."""
     failing_keys: dict[str, int] = field(default_factory=dict)
     """Projection → how many of its keys wait here, retrying or parked."""
+    resting: dict[str, str] = field(default_factory=dict)
+    """Projection → paused or halted, if it is."""
     refused: frozenset[str] = frozenset()
     """Projections it was to run and does not, since they are recorded with another filter."""
     stalls: tuple[Stall, ...] = ()
@@ -136,6 +138,7 @@ def _degraded(facts: Facts) -> list[tuple[str, bool]]:
             (f"projection {name}: {keys} {'key waits' if keys == 1 else 'keys wait'} behind a failed event", keys > 0)
             for name, keys in sorted(facts.failing_keys.items())
         ),
+        *((f"projection {name} is {state}", True) for name, state in sorted(facts.resting.items())),
         (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", bool(facts.refused)),
         *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, NewType, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, NewType, TypeAlias
 
 from reactive_orch.incarnation import NEVER, Incarnation
 
@@ -66,6 +66,9 @@ class Member:
     """The last generation it has adopted."""
 
 
+RestingState: TypeAlias = Literal["paused", "halted"]
+"""Of a projection in a replica set: by people, or by a worker, since an event has failed for good."""
+
 Owners: TypeAlias = "Mapping[Subscription, tuple[MemberId, ...]]"
 """Subscription → the owner of each partition, by index."""
 
@@ -85,6 +88,8 @@ class Snapshot:
     """Who joined, left or was removed."""
     epochs: Mapping[Subscription, int] = field(default_factory=dict)
     """Subscription → its epoch: checkpoints loaded in an older one have been rewound since."""
+    resting: Mapping[Subscription, RestingState] = field(default_factory=dict)
+    """Those that are not to run for now, and why."""
     traceparent: str | None = None
     """The root of this generation's trace."""
     created_at: datetime | None = None

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from reactive_orch.model.events import Event
     from reactive_orch.model.log import Holder, LogName, Partition, Position, Subscription, Window
-    from reactive_orch.model.membership import Acknowledged, Adopted, AdoptionSteps, Change, Snapshot, Turn, Written
+    from reactive_orch.model.membership import (
+        Acknowledged,
+        Adopted,
+        AdoptionSteps,
+        Change,
+        RestingState,
+        Snapshot,
+        Turn,
+        Written,
+    )
     from reactive_orch.model.projections import EventHandler
     from reactive_orch.model.status import Status
 
@@ -344,6 +353,14 @@ class AttemptFailed(NamedTuple):
     error: BaseException
 
 
+class RestChanged(NamedTuple):
+    """A projection rests from now on, or runs again."""
+
+    subject: Subject
+    state: RestingState | None
+    """None: it runs."""
+
+
 class KeyParked(NamedTuple):
     """The events of a key wait for a person: the first of them has failed in each attempt."""
 
@@ -412,6 +429,7 @@ Report: TypeAlias = (
     | EventUnreadable
     | BatchEnded
     | AttemptFailed
+    | RestChanged
     | KeyParked
     | KeyLive
     | ReadCut

@@ -121,7 +121,7 @@ class Beat(NamedTuple):
     id: MemberId
     replica_set: str
     generation: int
-    rewinds: int
+    changes: int
     """Of all projections of the replica set together."""
     attention: bool
     """Somebody is to be admitted to the replica set, or removed from it."""
@@ -177,6 +177,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         owners={Subscription(*key): tuple(map(MemberId, ids)) for *key, ids in json.loads(row["owners"])},
         partitions=json.loads(row["partitions"]),
         epochs={Subscription(*key): epoch for *key, epoch in json.loads(row["epochs"])},
+        resting={Subscription(*key): state for *key, state in json.loads(row["resting"])},
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],

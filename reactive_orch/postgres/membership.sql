@@ -12,14 +12,15 @@ SELECT reactive_orch.resume_members($1::text, $2::integer[]);
 
 -- name: heartbeat
 -- Say that these members live, by the database's clock; the ids that come back are still members. In the same look:
--- the generation, how often projections were rewound, and whether the replica set has somebody to admit or to remove.
+-- the generation, how often projections were rewound, paused or resumed, and whether the replica set has somebody to admit or to remove.
 WITH beat AS (
     UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp()
     WHERE m.name = $1::text AND m.id = ANY ($2::integer[])
     RETURNING m.id, m.replica_set
 )
 SELECT b.id, b.replica_set, r.generation,
-       (SELECT coalesce(sum(p.epoch), 0) FROM reactive_orch.projections p WHERE p.replica_set = b.replica_set)::bigint AS rewinds,
+       (SELECT coalesce(sum(p.epoch + p.state_changes), 0)
+        FROM reactive_orch.projections p WHERE p.replica_set = b.replica_set)::bigint AS changes,
        EXISTS (SELECT FROM reactive_orch.member_status m
                WHERE m.replica_set = b.replica_set AND (m.gone OR m.state = 'waiting')) AS attention,
        pg_notification_queue_usage() AS queue_usage
@@ -39,6 +40,8 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
        extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s, g.completed_at IS NOT NULL AS complete,
        (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.epoch)), '[]')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
+       (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.state)), '[]')
+        FROM reactive_orch.projections p WHERE p.replica_set = r.name AND p.state <> 'running')::text AS resting,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'logs', m.logs,
                    'lock_held', m.lock_held, 'dead', m.dead, 'stale', m.stale, 'heartbeat_age_s', m.heartbeat_age_s,

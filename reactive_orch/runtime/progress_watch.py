@@ -68,6 +68,7 @@ class ProgressWatch:
             missed=any(follower.missed for follower in followers),
             frontier_held_s=max((follower.held_s for follower in followers), default=0.0),
             failing_s={name: now - since for name, since in failing.items() if since is not None},
+            resting={each.projection: runner.resting for each, runner in runners.items() if runner.resting},
             failing_keys={each.projection: runner.lanes.failing for each, runner in runners.items()},
             stalls=self.stalls,
             **known,
@@ -117,7 +118,13 @@ def _standings(
     missing = Standing(None, waits=True, excused=given_up_by_others)
     found = dict.fromkeys(runner.assigned, missing)
     for lane in runner.lanes:
-        excused = paused or settled is None or lane.failing_since is not None or lane.in_hand.handler_runs(now)
+        excused = (
+            paused
+            or settled is None
+            or runner.resting is not None
+            or lane.failing_since is not None
+            or lane.in_hand.handler_runs(now)
+        )
         for partition, read_to in lane.progress.read_to.items():
             if partition in found:
                 waits = settled is None or read_to < settled

@@ -176,5 +176,6 @@ class Worker:
             generation=lambda: self.generation,
             changed=self._membership.runner_moved,
             idle=self._membership.idle,
+            until_idle=self._shutdown.until_idle,
             interruptions=Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription),
         )

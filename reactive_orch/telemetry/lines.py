@@ -19,6 +19,7 @@ from reactive_orch.model.reports import (
     OrphansSpared,
     ProjectionRefused,
     ReadCut,
+    RestChanged,
     Resumed,
     RingingResumed,
     RingingStopped,
@@ -160,6 +161,21 @@ def _attempt_failed(report: AttemptFailed) -> None:
     )
 
 
+def _rest_changed(report: RestChanged) -> None:
+    level, event = _RESTS[report.state]
+    words = "projection %s of %s %s"
+    state = f"is {report.state}: status says why, resume lets it run" if report.state else "runs again"
+    subject = report.subject
+    _logger.log(level, words, subject.projection, subject.replica_set, state, extra={**event, **subject._asdict()})
+
+
+_RESTS = {
+    "paused": (logging.INFO, {"event": "paused"}),
+    "halted": (logging.ERROR, {"event": "halted"}),
+    None: (logging.INFO, {"event": "running"}),
+}
+
+
 def _key_parked(report: KeyParked) -> None:
     place = place_of(report.error)
     _logger.error(
@@ -216,6 +232,7 @@ HANDLES: Handles = dict(
         on(Stalled, _stalled),
         on(Resumed, _resumed),
         on(AttemptFailed, _attempt_failed),
+        on(RestChanged, _rest_changed),
         on(KeyParked, _key_parked),
         on(KeyLive, _key_live),
         on(ReadCut, _read_cut),

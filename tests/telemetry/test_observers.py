@@ -157,6 +157,8 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     ),
     (r.BatchEnded(SUBJECT, [EVENT], 0.1, ERROR, None), {m.HANDLING_DURATION, m.BATCHES}, (), None),
     (r.AttemptFailed(SUBJECT, 7, ERROR), set(), (), "retrying"),
+    (r.RestChanged(SUBJECT, "paused"), set(), (), "paused"),
+    (r.RestChanged(SUBJECT, None), set(), (), "running"),
     (r.KeyParked(SUBJECT, 7, 3, ERROR), set(), (), "parked"),
     (r.KeyLive(SUBJECT, 3), set(), (), "live"),
     (r.ReadCut(SUBJECT, Window((), 1, 9, 1), ERROR), set(), (), "read_cut"),

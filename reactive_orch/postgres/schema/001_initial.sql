@@ -298,16 +298,23 @@ $$;
 
 -- A projection of a replica set, the log that it reads, and the filter its checkpoints were made with. A worker with another
 -- filter may not run it; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
--- The identity is the one that the log had when its checkpoints were made.
+-- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
+-- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
+-- heartbeats notice it without a notification.
 CREATE TABLE reactive_orch.projections (
-    replica_set  text COLLATE "C" NOT NULL,
-    name         text COLLATE "C" NOT NULL,
-    log          text COLLATE "C" NOT NULL REFERENCES reactive_orch.logs,
-    filter       jsonb            NOT NULL,
-    proposed     jsonb,
-    epoch        bigint           NOT NULL DEFAULT 0,
-    log_identity text             NOT NULL,
-    created_at   timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    replica_set   text COLLATE "C" NOT NULL,
+    name          text COLLATE "C" NOT NULL,
+    log           text COLLATE "C" NOT NULL REFERENCES reactive_orch.logs,
+    filter        jsonb            NOT NULL,
+    proposed      jsonb,
+    epoch         bigint           NOT NULL DEFAULT 0,
+    log_identity  text             NOT NULL,
+    created_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    state         text COLLATE "C" NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'halted')),
+    state_reason  text             NOT NULL DEFAULT '',
+    state_by      text             NOT NULL DEFAULT '',
+    state_since   timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    state_changes bigint           NOT NULL DEFAULT 0,
     PRIMARY KEY (replica_set, name, log)
 );
 
@@ -578,6 +585,32 @@ $$;
 
 CREATE TRIGGER truncated AFTER TRUNCATE ON reactive_orch.events
 FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.log_truncated();
+
+-- Pauses, halts or resumes a projection, for the whole replica set, and tells all its workers. What is in a batch is still
+-- committed. Returns the state before. Whoever halts it has not heard of a pause yet: that stays.
+CREATE FUNCTION reactive_orch.set_projection_state(
+    in_replica_set text, in_projection text, in_state text, in_reason text, in_by text, in_log text DEFAULT 'events')
+RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text;
+BEGIN
+    SELECT p.state INTO before FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
+    END IF;
+    IF before <> in_state AND NOT (before = 'paused' AND in_state = 'halted') THEN
+        UPDATE reactive_orch.projections p
+        SET state = in_state, state_reason = in_reason, state_by = in_by, state_since = clock_timestamp(),
+            state_changes = p.state_changes + 1
+        WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+        PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+    END IF;
+    RETURN before;
+END
+$$;
 
 -- ----------------------------------------------------------- the failing keys
 

@@ -16,7 +16,7 @@ import anyio
 
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
-from reactive_orch.errors import HandlerFailed, Superseded, Unavailable
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Pauses
@@ -112,7 +112,7 @@ class Lane:
         self._scope.changed()
 
     async def run(self) -> None:
-        """Run batches for ever. Raises ProjectionFailed when a handler has failed for good."""
+        """Run batches for ever. Raises ProjectionFailed when an event has failed for good and that ends the worker."""
         async with lasting_group() as tasks:
             while True:
                 try:
@@ -139,6 +139,8 @@ class Lane:
             await self._scope.database.renew()
             if self._failures.alone is None:
                 await self._failures.narrow(error)
+        except ProjectionFailed as error:
+            await self._scope.halt(error)
 
     async def _step(self, tasks: TaskGroup) -> None:
         if self._pace.linger_s:
@@ -148,6 +150,10 @@ class Lane:
             self.invalidate()
         if self._save_is_due():
             await self._save()
+        if self._scope.rests():
+            self._scope.idle()
+            await self.wakeup.wait(SAVE_EVERY_S)
+            return
         if self.aside.due:
             await self.aside.step()
             self._land()
@@ -174,7 +180,7 @@ class Lane:
             scope.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
-            while fetched is not None and self.remembers:
+            while fetched is not None and self.remembers and not self._scope.rests():
                 self._windows.read_ahead(tasks, fetched)
                 batch = self._plan(fetched)
                 if batch.events:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reactive_orch.model import LogName, Partition, Position, Subscription
+    from reactive_orch.model.membership import RestingState
     from reactive_orch.runtime.handling.runner import Runner
 
 
@@ -79,10 +80,14 @@ class Runners:
         return max(waits, key=lambda wait: wait[0], default=(0.0, None))
 
     def have_read_to(self, positions: Mapping[LogName, Position]) -> bool:
-        """Tell whether all that is held has been read up to where its log was settled, and nothing is tried again."""
-        if any(runner.lanes.retrying for runner in self.by_subscription.values()):
+        """Tell whether all that is held has been read up to where its log was settled, and nothing is tried again.
+
+        Those that rest are left out: nothing of them will be handled before somebody says so.
+        """
+        running = {each: runner.lanes for each, runner in self.by_subscription.items() if runner.resting is None}
+        if any(lanes.retrying for lanes in running.values()):
             return False
-        lows = {each: runner.lanes.low_water for each, runner in self.by_subscription.items()}
+        lows = {each: lanes.low_water for each, lanes in running.items()}
         return all(low is None or low >= positions[each.log] for each, low in lows.items())
 
     def assign(self, partitions: Mapping[Subscription, frozenset[Partition]]) -> None:
@@ -94,6 +99,11 @@ class Runners:
         """Load again what stands at an older epoch."""
         for each, runner in self.by_subscription.items():
             runner.lanes.rewound(epochs.get(each, 0))
+
+    def rest(self, resting: Mapping[Subscription, RestingState]) -> None:
+        """Say which of them are not to run for now; the others run."""
+        for each, runner in self.by_subscription.items():
+            runner.rest(resting.get(each))
 
     def drop(self) -> None:
         """Let go of everything at once, saving nothing: this worker was removed and others go on already."""

@@ -9,9 +9,10 @@ from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from reactive_orch.config import Config
+    from reactive_orch.errors import ProjectionFailed
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Projection, Subscription, Swap
     from reactive_orch.model.reports import Watchers
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.reading.follower import LogFollower
+
+
+async def raised(error: ProjectionFailed) -> None:
+    """End the worker with this error."""
+    raise error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +38,13 @@ class Scope:
     changed: Callable[[], None]
     """A lane let go of partitions, or forgot them."""
     idle: Callable[[], None]
-    """A lane came to the end of the log."""
+    """A lane came to the end of the log, or rests."""
+    rests: Callable[[], bool] = bool
+    """Whether the projection is paused or halted: its lanes begin no batch."""
+    until_idle: bool = False
+    """Somebody waits for the end, and for how it ends: an event that fails for good ends the worker."""
+    halt: Callable[[ProjectionFailed], Awaitable[None]] = raised
+    """Let nobody go on with the projection: an event has failed for good, and is not to be parked."""
     interruptions: Interruptions
     """What the loops of this projection pass over."""
 

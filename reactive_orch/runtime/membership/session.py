@@ -64,7 +64,7 @@ class Session:
         self._lost = anyio.Event()
         self.trust = Trust(heartbeat_s)
         self._states: dict[str, tuple[int, int]] = {}
-        """Of each replica set, what the last heartbeat saw: generation and rewinds."""
+        """Of each replica set, what the last heartbeat saw: generation and changes of projections."""
         self.members: set[MemberId] = set()
         self._drawn: set[MemberId] = set()
         """All ids that this process has ever had: a server that has lost the last ones would draw them again."""
@@ -133,7 +133,7 @@ class Session:
             self._listeners.look()
         for beat in beats:
             self.queue_usage = beat.queue_usage
-            state = (beat.generation, beat.rewinds)
+            state = (beat.generation, beat.changes)
             if beat.attention or self._states.get(beat.replica_set) != state:
                 self._states[beat.replica_set] = state
                 self._listeners.attention(beat.replica_set)

@@ -232,6 +232,7 @@ class Membership:
         if await registration.give_up_refused(self._node, self._replica_set, me, self._runners):
             self.wakeup.set("refused")
         self._runners.rewound(snapshot.epochs)
+        self._runners.rest(snapshot.resting)
         adoption = self.adoptions.present
         if adoption is None or not adoption.is_of(snapshot):
             self.life.note(Happened.BEGAN_TO_ADOPT)

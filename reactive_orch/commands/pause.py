@@ -1,0 +1,46 @@
+"""`pause` and `resume`: let a projection rest in its whole replica set, and run again."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from typing import TYPE_CHECKING
+
+from reactive_orch.commands.command import Command, connected
+from reactive_orch.model import OWN_LOG, Subscription
+from reactive_orch.postgres import migrations, projections
+
+if TYPE_CHECKING:
+    import argparse
+
+
+async def _pause(options: argparse.Namespace, url: str) -> None:
+    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    async with connected(url) as connection:
+        await migrations.check(connection)
+        of = Subscription(options.projection, OWN_LOG)
+        change = projections.StateChange("paused", options.reason, by)
+        before = await projections.set_state(connection, options.replica_set, of, change)
+    print(f"{options.projection} was paused already" if before == "paused" else f"{options.projection} is paused")
+
+
+async def _resume(options: argparse.Namespace, url: str) -> None:
+    async with connected(url) as connection:
+        await migrations.check(connection)
+        of = Subscription(options.projection, OWN_LOG)
+        before = await projections.set_state(connection, options.replica_set, of, projections.StateChange("running"))
+    print(f"{options.projection} {'was running already' if before == 'running' else f'was {before} and runs again'}")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--replica-set", required=True, metavar="NAME")
+    parser.add_argument("--projection", required=True, metavar="NAME")
+
+
+def _pause_arguments(parser: argparse.ArgumentParser) -> None:
+    _arguments(parser)
+    parser.add_argument("--reason", default="", metavar="TEXT", help="for whoever wonders, in `status`")
+
+
+PAUSE = Command("let a projection rest on all its workers, until it is resumed", _pause_arguments, _pause)
+RESUME = Command("let a projection run again that was paused or halted", _arguments, _resume)

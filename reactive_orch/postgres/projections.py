@@ -1,0 +1,64 @@
+"""Whether a projection is running, paused or halted, for its whole replica set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import asyncpg
+
+from reactive_orch.errors import ConfigError
+from reactive_orch.model import Subscription
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reactive_orch.model.membership import RestingState
+    from reactive_orch.postgres.connection import AnyConnection
+
+ProjectionState: TypeAlias = Literal["running", "paused", "halted"]
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+class StateChange(NamedTuple):
+    """What is to become of a projection."""
+
+    state: ProjectionState
+    reason: str = ""
+    by: str = ""
+
+
+class Rest(NamedTuple):
+    """Why a projection does not run."""
+
+    state: RestingState
+    reason: str
+    by: str
+    """Who has paused it, or the worker that has halted it."""
+    since: datetime
+
+
+async def set_state(
+    connection: AnyConnection, replica_set: str, of: Subscription, change: StateChange
+) -> ProjectionState:
+    """Pause, halt or resume a projection; its workers see it at once. A pause is not overwritten by a halt.
+
+    Returns the state before. Raises ConfigError for a projection that is not known.
+    """
+    values = (replica_set, of.projection, change.state, change.reason, change.by, of.log)
+    with translated():
+        try:
+            before: ProjectionState = await connection.fetchval(_SQL.set_state, *values)
+        except asyncpg.InvalidParameterValueError as error:
+            raise ConfigError(error.message) from error
+    return before
+
+
+async def resting(connection: AnyConnection, replica_set: str) -> dict[Subscription, Rest]:
+    """Return the projections of a replica set that do not run."""
+    with translated():
+        rows = await connection.fetch(_SQL.resting, replica_set)
+    return {Subscription(*row[:2]): Rest(*row[2:]) for row in rows}

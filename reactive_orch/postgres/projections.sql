@@ -1,0 +1,8 @@
+-- name: set_state
+-- Pause, halt or resume projection $2 of replica set $1 on log $6, with a reason, by somebody; the state before.
+SELECT reactive_orch.set_projection_state($1::text, $2::text, $3::text, $4::text, $5::text, $6::text);
+
+-- name: resting
+-- The projections of replica set $1 that are paused or halted.
+SELECT p.name, p.log, p.state, p.state_reason, p.state_by, p.state_since
+FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.state <> 'running';
