@@ -125,6 +125,16 @@ def place_of(error: BaseException) -> str | None:
     return own or first
 
 
+def traceback_of(error: BaseException) -> str:
+    """Return an error's traceback, from the first line on that is not this package's, as Python prints it."""
+    import traceback  # only where something has failed
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
 _OURS = f"{Path(__file__).parent}/"
 
 

@@ -202,10 +202,13 @@ class Storm:
         keeping = asyncio.create_task(self._keep_up())
         try:
             yield
-            while len(self._fit()) < self._options.workers:
-                if keeping.done():
-                    keeping.result()
-                await asyncio.sleep(0.05)
+            # One that was cut off as it started ends with code 3 only when its attempts to connect have timed out.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    while sum(process.joined for process in self._fit()) < self._options.workers:
+                        if keeping.done():
+                            keeping.result()
+                        await asyncio.sleep(0.05)
         finally:
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):

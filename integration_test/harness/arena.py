@@ -84,6 +84,8 @@ class Victim(Process):
         self.doomed = False
         """Its end was wanted."""
         self.frozen = False
+        self.joined = False
+        """It has said that it has adopted a generation."""
         self.proxied = False
         self.points: list[str] = []
         """What it did to itself."""
@@ -95,6 +97,7 @@ class Victim(Process):
     def hear(self, line: str) -> None:
         """Take note of a line, and of what it says that it does to itself."""
         super().hear(line)
+        self.joined |= " adopted in " in line
         if _STRANGE.search(line):
             self.strange.append(line)
         if line.startswith("chaos: "):

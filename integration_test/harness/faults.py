@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from integration_test.harness import poison
 from integration_test.harness.arena import REPLICA_SET
 from integration_test.harness.connections import LOST, connected
+from reactive_orch.errors import Unavailable
 
 if TYPE_CHECKING:
     import random
@@ -168,12 +169,12 @@ class Faults:
 
     async def poison_keys(self, rng: random.Random) -> None:
         """Some events will fail in every attempt."""
-        with contextlib.suppress(*LOST):
+        with contextlib.suppress(*LOST, Unavailable):
             await poison.poison(self._arena, rng, rng.randint(1, 6))
 
     async def ask_of_keys(self, rng: random.Random) -> None:
         """People ask for something to be done about each failing key."""
-        with contextlib.suppress(*LOST):
+        with contextlib.suppress(*LOST, Unavailable):
             await poison.ask(self._arena, rng, ["retry", "skip", "discard"])
 
     # -------------------------------------------------------------------------------------------- notifications

@@ -60,14 +60,13 @@ class FailingKeys:
     async def waiting(self, connection: AnyConnection, key: int, limit: int) -> tuple[Sequence[Event], Position]:
         """Return the first events that wait of a key, at most `limit`, as many as fit into a window, and up to where.
 
-        There may be none: they have been deleted from the log. Raises HandlerFailed when one of them cannot be read,
-        Superseded when nothing waits.
+        There may be none: they have been deleted from the log, or from the list. Raises HandlerFailed when one of them
+        cannot be read.
         """
         with translated():
             rows = await connection.fetch(_SQL.first_waiting, key, limit)
         if not rows:
-            msg = "nothing waits of this key"
-            raise Superseded(msg)
+            return (), 0
         positions = [row[0] for row in rows]
         events = await windows.read_at(connection, self._log, positions)
         return events, events[-1].global_position if events else positions[-1]

@@ -27,6 +27,7 @@ from reactive_orch import projection as make_projection
 from reactive_orch.model.keys import WantedKeys
 from reactive_orch.postgres import checkpoints, dead_letters
 from reactive_orch.postgres.statements import load_statements
+from reactive_orch.runtime.handling import aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,6 +96,7 @@ async def test_the_key_of_a_failing_event_waits_and_all_others_go_on(database: s
         assert sum(key.events for key in keys) == waiting
         assert {(key.state, key.attempts, key.failure.error_type) for key in keys} == {("parked", 2, "LookupError")}
         assert all(f'{__file__}", line ' in key.failure.traceback for key in keys), "file and line of the handler"
+        assert not any("/calling.py" in key.failure.traceback for key in keys), "and nothing of ours"
 
 
 async def test_a_key_that_is_tried_again_holds_up_nobody(database: str) -> None:
@@ -229,6 +231,40 @@ async def test_the_command_lists_shows_and_retries(database: str) -> None:
         await run_until_idle(database, failing(lambda _: False))
         await checked(connection)
         assert (await run("dead-letters", "list", *of)).done() == "no failing keys\n"
+
+
+async def test_a_request_whose_notification_is_lost_is_seen_all_the_same(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aside, "LOOK_EVERY_S", 0.2)
+    well = False
+    async with prepared(database) as connection, serving(database, failing(lambda e: bad(e) and not well), retries=0):
+        await append(connection, [event("k", "Bad"), event("k")])
+        await wait_until(lambda: state_of(connection, "parked"))
+        well = True
+        asked = (
+            "UPDATE reactive_orch.failing_keys SET request = 'retry', requested_by = 'x', due_at = clock_timestamp()"
+        )
+        await connection.execute(asked)
+        await checked(connection)
+
+
+DELETED = ("DELETE FROM reactive_orch.dead_letters", "DELETE FROM reactive_orch.events")
+
+
+@pytest.mark.parametrize("deletion", DELETED)
+async def test_what_somebody_has_deleted_by_hand_holds_nobody_up(database: str, deletion: str) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Bad")])
+        await run_until_idle(database, failing(bad), retries=0)
+        await connection.execute(deletion)
+        await append(connection, [event("other")])
+        ids = [key.id for key in await keys_of(connection)]
+        await dead_letters.request(connection, "test", ids, "retry", "test")
+        await run_until_idle(database, failing(bad), retries=0)
+        assert await keys_of(connection) == []
+        assert await connection.fetchval("SELECT sum(failing) FROM reactive_orch.checkpoints") == 0
+        assert await connection.fetchval("SELECT count(*) FROM handled") == 1
 
 
 MANY = """

@@ -7,14 +7,14 @@ handled beside another one, whoever owns the partition meanwhile.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
-import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.keys import next_pause_s
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, described, place_of
+from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, described, place_of, traceback_of
 from reactive_orch.model import Swap
 from reactive_orch.model.keys import Attempt, Failure
 from reactive_orch.model.reports import AttemptFailed, KeyLive, KeyParked
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 MESSAGE_MOST, TRACEBACK_MOST = 8_000, 64_000
 """Characters that are kept of a failure."""
 
+LOOK_EVERY_S = 5.0
+"""As long as keys are failing: somebody may have asked for something, and the notification was lost."""
+
 LAST_POSITION = (1 << 63) - 1
 
 
@@ -47,20 +50,26 @@ class Aside:
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
         self.failing = 0
         """How many keys are failing of the lane's partitions, as last seen."""
-        self._look_at: float | None = 0.0
-        """When to look for what is due, by the monotonic clock; None: not before somebody says so."""
+        self._look_at = 0.0
+        """When to look for what is due, by the monotonic clock."""
+        self._expects = True
+        """Whether a key is to be tried again, or it is not known that none is."""
         self._said = 0
         self._draining: tuple[int, int] = (0, 1)
         """The key that was tried last, and how many of its events the next batch may have."""
+
+    @property
+    def retrying(self) -> bool:
+        """Whether a failing key is to be tried again, as far as is known; not when all of them wait for somebody."""
+        return self._failures.alone is not None or (self._expects and bool(self._progress.partitions))
 
     @property
     def due_in_s(self) -> float | None:
         """In how many seconds something is to be done, 0 or less at once; None: nothing that is known of."""
         if self._failures.alone is not None:
             return 0.0
-        if self._look_at is None or not self._progress.partitions:
-            return None
-        return self._look_at - time.monotonic()
+        known = self._look_at < math.inf and self._progress.partitions
+        return self._look_at - time.monotonic() if known else None
 
     @property
     def due(self) -> bool:
@@ -69,7 +78,7 @@ class Aside:
 
     def look(self) -> None:
         """Look into the database at the next step: partitions came, or something has changed."""
-        self._look_at = 0.0
+        self._look_at, self._expects = 0.0, True
         self._said += 1
 
     def glance(self) -> None:
@@ -86,7 +95,9 @@ class Aside:
         async with self._scope.database.coordination(self._progress.incarnation) as connection:
             self.failing, key = await self._keys.next_due(connection, self._progress.partitions)
         if said == self._said:
-            self._look_at = None if key is None else time.monotonic() + key.due_in_s
+            self._expects = key is not None
+            due_in_s = math.inf if key is None else key.due_in_s
+            self._look_at = time.monotonic() + (min(due_in_s, LOOK_EVERY_S) if self.failing else math.inf)
         if key is not None and key.due_in_s <= 0:
             await (self._try(key) if key.request in {None, "retry"} else self._leave_out(key))
 
@@ -175,10 +186,9 @@ class Aside:
 def _failure(error: HandlerFailed) -> Failure:
     cause = error.__cause__ or error
     sqlstate = getattr(cause, "sqlstate", None)
-    text = "".join(traceback.format_exception(cause))
     return Failure(
         type(cause).__name__,
         sqlstate if isinstance(sqlstate, str) else None,
         (str(cause) if str(error) == described(cause) else str(error))[:MESSAGE_MOST],
-        text[-TRACEBACK_MOST:],
+        traceback_of(cause)[-TRACEBACK_MOST:],
     )

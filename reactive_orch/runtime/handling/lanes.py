@@ -63,7 +63,7 @@ class Lanes:
     @property
     def retrying(self) -> bool:
         """Whether a failing key of theirs is to be tried again, as far as they know."""
-        return any(lane.aside.due_in_s is not None for lane in self._all)
+        return any(lane.aside.retrying for lane in self._all)
 
     @property
     def failing(self) -> int:

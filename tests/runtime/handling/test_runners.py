@@ -95,7 +95,7 @@ def test_how_far_all_have_read(runners: Runners) -> None:
     assert not runners.have_read_to({OWN_LOG: 40}), "failing keys may be due"
     for runner in runners.by_subscription.values():
         for lane in runner.lanes:
-            lane.aside._look_at = None  # noqa: SLF001 - it has looked, and none is
+            lane.aside._expects = False  # noqa: SLF001 - it has looked, and none is
     assert runners.have_read_to({OWN_LOG: 40})
     assert not runners.have_read_to({OWN_LOG: 41})
 
