@@ -143,8 +143,7 @@ class Batches:
                 await self._connection.execute(_SQL.own_role)
                 await self._move_back()
                 if self._last is not None:
-                    with translated():
-                        await self._last()
+                    await self._last()
                 await put_off.write(self._connection)
             self._marks.put_off = None
             if goes_on() and not self._marks.changed:

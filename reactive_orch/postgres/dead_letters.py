@@ -80,8 +80,11 @@ class FailingKeys:
         return bool(await connection.fetchval(_SQL.evict, *self._of, key.id, up_to, *request))
 
     async def failed_again(self, connection: AnyConnection, key: DueKey, attempt: Attempt) -> None:
-        """Note that the first waiting event of a key has failed once more."""
-        await connection.execute(_SQL.failed_again, key.id, *_stored(connection, attempt))
+        """Note that a key's first waiting event has failed once more. Raises Superseded if that one waits no more."""
+        values = (*_stored(connection, attempt), key.position, key.request)
+        if await connection.fetchval(_SQL.failed_again, key.id, *values) is None:
+            msg = "somebody else has tried the failing key meanwhile"
+            raise Superseded(msg)
 
 
 async def listed(connection: AnyConnection, wanted: WantedKeys) -> list[FailingKey]:

@@ -9,9 +9,12 @@ JOIN reactive_orch.failing_keys k
      AND k.bounded_context = s.context AND k.aggregate_type = s.type AND k.aggregate_id = s.id;
 
 -- name: queue
--- The events at positions $2, each behind those that wait of its key $1.
+-- The events at positions $2, each behind those that wait of its key $1. If a handler has rewound its own projection, the key
+-- may be gone, or the event come twice.
 INSERT INTO reactive_orch.dead_letters (key, position)
-SELECT s.key, s.position FROM unnest($1::bigint[], $2::bigint[]) AS s(key, position);
+SELECT k.id, s.position FROM unnest($1::bigint[], $2::bigint[]) AS s(key, position)
+JOIN reactive_orch.failing_keys k ON k.id = s.key
+ON CONFLICT DO NOTHING;
 
 -- name: set_aside
 -- The event at position $4 of log $3, with which a key begins to fail for (replica set $1, projection $2): it waits, and with
@@ -65,8 +68,8 @@ SELECT d.position FROM reactive_orch.dead_letters d WHERE d.key = $1::bigint ORD
 
 -- name: evict
 -- The events of key $4 up to position $5 wait no longer: handled, or, if it was asked for by $7, left out, as request $6
--- says, and recorded. If none of the key waits now, it is no failing key any more; else it goes on at once. A request that
--- came meanwhile stays.
+-- says, and recorded. If none of the key waits now, it is no failing key any more; else it goes on at once. A request to
+-- discard stays that came meanwhile; the others were about the event that has gone.
 WITH key AS (
     SELECT k.* FROM reactive_orch.failing_keys k WHERE k.id = $4::bigint
 ), evicted AS (
@@ -84,8 +87,7 @@ WITH key AS (
     RETURNING k.partition
 ), going_on AS (
     UPDATE reactive_orch.failing_keys k
-    SET state = 'retrying', attempts = 0, due_at = clock_timestamp(),
-        request = CASE WHEN k.request NOT IN ('retry', coalesce($6::text, '')) THEN k.request END
+    SET state = 'retrying', attempts = 0, due_at = clock_timestamp(), request = CASE k.request WHEN 'discard' THEN k.request END
     WHERE k.id = $4::bigint AND EXISTS (SELECT FROM reactive_orch.dead_letters d
                                         WHERE d.key = $4::bigint AND d.position > $5::bigint)
 ), counted AS (
@@ -95,14 +97,17 @@ WITH key AS (
 SELECT count(*) FROM live;
 
 -- name: failed_again
--- Key $1 has failed once more: due again in $4 seconds, or parked. A request to leave events out, made meanwhile, stays.
+-- The first waiting event of key $1, at position $10, has failed once more: due again in $4 seconds, or parked. A request that
+-- came meanwhile, another one than $11, stays, and is due at once. No row: somebody else has dealt with it meanwhile.
 UPDATE reactive_orch.failing_keys k
 SET state = $2::text, attempts = $3::integer,
-    due_at = clock_timestamp() + make_interval(secs => CASE k.request WHEN 'skip' THEN 0 WHEN 'discard' THEN 0
-                                                                      ELSE $4::double precision END),
-    request = CASE WHEN k.request <> 'retry' THEN k.request END, failed_last_at = clock_timestamp(),
+    due_at = clock_timestamp() + make_interval(secs => CASE WHEN k.request IS DISTINCT FROM $11::text THEN 0
+                                                            ELSE $4::double precision END),
+    request = nullif(k.request, $11::text), failed_last_at = clock_timestamp(),
     error_type = $5::text, sqlstate = $6::text, message = $7::text, traceback = $8::text, worker = $9::text
-WHERE k.id = $1::bigint;
+WHERE k.id = $1::bigint AND k.attempts = $3::integer - 1
+  AND $10::bigint = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id)
+RETURNING k.id;
 
 -- name: listed
 -- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, each of them NULL for all.
@@ -121,7 +126,8 @@ ORDER BY k.projection, k.log, k.id;
 -- Asks the owners of the keys $2 of replica set $1 to do $3, for $4. Returns how many of them are still there.
 WITH asked AS (
     UPDATE reactive_orch.failing_keys k SET request = $3::text, requested_by = $4::text, due_at = clock_timestamp()
-    WHERE k.id = ANY ($2::bigint[]) RETURNING k.id
+    FROM (SELECT l.id FROM reactive_orch.failing_keys l WHERE l.id = ANY ($2::bigint[]) ORDER BY l.id FOR UPDATE) locked
+    WHERE k.id = locked.id RETURNING k.id
 )
 SELECT a.asked, reactive_orch.notify('reactive_orch_generations', $1::text)
 FROM (SELECT count(*)::integer AS asked FROM asked) a;

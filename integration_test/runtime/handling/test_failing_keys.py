@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from pathlib import Path
@@ -17,15 +18,18 @@ from integration_test.harness.checkers import (
     wait_settled,
 )
 from integration_test.harness.command_line import run
-from integration_test.harness.connections import prepared
+from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import running, says
 from integration_test.harness.in_process import event, run_until_idle, serving
 from integration_test.harness.projections import record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Event, Projection, append
 from reactive_orch import projection as make_projection
-from reactive_orch.model.keys import WantedKeys
+from reactive_orch.errors import Superseded
+from reactive_orch.model import OWN_LOG, Subscription
+from reactive_orch.model.keys import Attempt, DueKey, Failure, WantedKeys
 from reactive_orch.postgres import checkpoints, dead_letters
+from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.postgres.statements import load_statements
 from reactive_orch.runtime.handling import aside
 
@@ -265,6 +269,55 @@ async def test_what_somebody_has_deleted_by_hand_holds_nobody_up(database: str, 
         assert await keys_of(connection) == []
         assert await connection.fetchval("SELECT sum(failing) FROM reactive_orch.checkpoints") == 0
         assert await connection.fetchval("SELECT count(*) FROM handled") == 1
+
+
+async def test_a_failure_that_comes_late_is_no_failure_of_the_event_behind(database: str) -> None:
+    """Another owner has handled the event meanwhile: the key has another first event, or is live."""
+    keys = FailingKeys("test", Subscription("handled", OWN_LOG))
+    failure = Attempt(2, Failure("E", None, "late", ""), None, "late")
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Bad"), event("k")])
+        await run_until_idle(database, failing(bad), retries=0)
+        (key,) = await keys_of(connection)
+        late = DueKey(key.id, key.partition, key.first_position, key.attempts, None, None, 0.0)
+        for changed in (late._replace(position=late.position + 1), late._replace(attempts=5)):
+            with pytest.raises(Superseded):
+                await keys.failed_again(connection, changed, failure._replace(number=changed.attempts + 1))
+        await keys.failed_again(connection, late, failure)
+        assert [(k.attempts, k.failure.message) for k in await keys_of(connection)] == [(2, "late")]
+
+
+async def test_a_request_that_comes_during_the_last_attempt_is_carried_out(database: str) -> None:
+    well, asked = False, asyncio.Event()
+
+    @make_projection("handled")
+    async def slow(e: Event, tx: Connection) -> None:
+        await record(tx, "handled", e)
+        if bad(e) and not well:
+            async with connected(database) as other:
+                for key in await dead_letters.listed(other, WantedKeys("test")):
+                    await dead_letters.request(other, "test", [key.id], "retry", "test")
+                    asked.set()
+            msg = "not yet"
+            raise LookupError(msg)
+
+    async with prepared(database) as connection, serving(database, slow, retries=1):
+        await append(connection, [event("k", "Bad"), event("k")])
+        await asked.wait()
+        well = True
+        await checked(connection)
+
+
+async def test_checkpoints_that_were_deleted_come_back_with_their_failing_keys(database: str) -> None:
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Bad"), event("k"), event("other")])
+        await run_until_idle(database, failing(bad), retries=0)
+        await connection.execute("DELETE FROM reactive_orch.checkpoints")
+        await checkpoints.rewind(connection, "test", failing(bad).subscription, 3)
+        await assert_accounted(connection)
+        await append(connection, [event("k")])
+        await run_until_idle(database, failing(bad), retries=0)
+        await assert_accounted(connection)
 
 
 MANY = """

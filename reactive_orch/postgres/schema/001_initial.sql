@@ -522,6 +522,12 @@ BEGIN
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
     ORDER BY c.partition FOR NO KEY UPDATE;
 
+    -- Positions of another log say nothing about this one.
+    DELETE FROM reactive_orch.failing_keys k USING reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log
+      AND p.log_identity <> reactive_orch.log_identity(in_log)
+      AND k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log;
+
     UPDATE reactive_orch.projections p
     SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
                                        WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log)),
@@ -563,8 +569,11 @@ BEGIN
     FROM reactive_orch.projections p
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
       AND p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch)
-    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch, failing)
+    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch,
+           (SELECT count(*) FROM reactive_orch.failing_keys k
+            WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
+              AND k.partition = g.partition)
     FROM reactive_orch.projections p, generate_series(0, width - 1) AS g(partition)
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND position_to IS NOT NULL
     ON CONFLICT DO NOTHING;
@@ -865,6 +874,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO reactive_orch.replica_sets (name) VALUES (in_replica_set) ON CONFLICT DO NOTHING;
+    -- What an earlier projection of this name has left behind, whose row was deleted by hand.
+    DELETE FROM reactive_orch.failing_keys k USING unnest(in_names, in_logs) AS w(name, log)
+    WHERE k.replica_set = in_replica_set AND k.projection = w.name AND k.log = w.log
+      AND NOT EXISTS (SELECT FROM reactive_orch.projections p
+                      WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log);
     -- Checkpoints come with their projection and never later: who finds them deleted must not begin at 0 again.
     WITH added AS (
         INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity)

@@ -14,12 +14,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.keys import next_pause_s
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, described, place_of, traceback_of
+from reactive_orch.errors import (
+    HandlerFailed,
+    ProjectionFailed,
+    Superseded,
+    Unavailable,
+    described,
+    place_of,
+    traceback_of,
+)
 from reactive_orch.model import Swap
 from reactive_orch.model.keys import Attempt, Failure
 from reactive_orch.model.reports import AttemptFailed, KeyLive, KeyParked
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.dead_letters import FailingKeys
+from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,15 +57,22 @@ class Aside:
         """Know of none yet; `failures` tells which event is to be set aside."""
         self._scope, self._progress, self._in_hand, self._failures = scope, progress, in_hand, failures
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
-        self.failing = 0
-        """How many keys are failing of the lane's partitions, as last seen."""
+        self._failing = 0
         self._look_at = 0.0
         """When to look for what is due, by the monotonic clock."""
         self._expects = True
         """Whether a key is to be tried again, or it is not known that none is."""
         self._said = 0
-        self._draining: tuple[int, int] = (0, 1)
-        """The key that was tried last, and how many of its events the next batch may have."""
+        self._not_before = 0.0
+        """After a setback, the next attempt: others are handled first."""
+        self._after_setback = Backoff(0.1, LOOK_EVERY_S)
+        self._limits: dict[int, int] = {}
+        """Key → how many of its events its next batch may have; 1 if it is not there."""
+
+    @property
+    def failing(self) -> int:
+        """How many keys are failing of the lane's partitions, as last seen."""
+        return self._failing if self._progress.partitions else 0
 
     @property
     def retrying(self) -> bool:
@@ -69,7 +85,7 @@ class Aside:
         if self._failures.alone is not None:
             return 0.0
         known = self._look_at < math.inf and self._progress.partitions
-        return self._look_at - time.monotonic() if known else None
+        return max(self._look_at, self._not_before) - time.monotonic() if known else None
 
     @property
     def due(self) -> bool:
@@ -93,46 +109,54 @@ class Aside:
             return
         said = self._said
         async with self._scope.database.coordination(self._progress.incarnation) as connection:
-            self.failing, key = await self._keys.next_due(connection, self._progress.partitions)
+            self._failing, key = await self._keys.next_due(connection, self._progress.partitions)
         if said == self._said:
             self._expects = key is not None
             due_in_s = math.inf if key is None else key.due_in_s
-            self._look_at = time.monotonic() + (min(due_in_s, LOOK_EVERY_S) if self.failing else math.inf)
+            self._look_at = time.monotonic() + (min(due_in_s, LOOK_EVERY_S) if self._failing else math.inf)
         if key is not None and key.due_in_s <= 0:
             await (self._try(key) if key.request in {None, "retry"} else self._leave_out(key))
 
     async def _set_aside(self, failed: Failed) -> None:
         """Let a failed event wait, and with it its key, if it is still this lane's; its batch passes it."""
         self._failures.alone = None
-        if not failed.stands(self._progress.saved):
+        if not failed.stands(self._progress):
             return
+        attempt = self._attempt(1, failed.error)
         if failed.batch.swaps:
-            attempt = self._attempt(1, failed.position, failed.error)
             write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
             await self._write(failed.batch.swaps, write)
-            self._tell(failed.position, failed.error, attempt)
             self.look()
+        if failed.window.incarnation != self._progress.incarnation:
+            return  # all was forgotten in the moment after it was written
         self._progress.passed(failed.window, failed.position, failed.batch)
         self._failures.committed()
         self._failures.passed()
+        if failed.batch.swaps:
+            self._tell(failed.position, failed.error, attempt)
 
     async def _try(self, key: DueKey) -> None:
-        last, limit = self._draining
-        limit = limit if last == key.id else 1
+        limit = self._limits.pop(key.id, 1)
         try:
             async with self._batches() as (connection, batches):
                 handled, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, limit)
         except HandlerFailed as error:
-            self._draining = key.id, max(error.index or 0, 1)
             if limit == 1:
                 await self._failed_again(key, error)
+            else:
+                self._limits[key.id] = max(error.index or 0, 1)
             return
-        self._draining = key.id, min(max(limit, handled) * 2, self._scope.config.batch_events)
+        except (Superseded, Unavailable):
+            self._not_before = time.monotonic() + self._after_setback.next_s()
+            raise
+        self._after_setback.reset()
         if live:
             self._scope.watchers.emit(KeyLive(self._scope.subject, key.partition))
+        else:
+            self._limits[key.id] = min(max(limit, handled) * 2, self._scope.config.batch_events)
 
     async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
-        attempt = self._attempt(key.attempts + 1, key.position, error)
+        attempt = self._attempt(key.attempts + 1, error)
         await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt))
         self._tell(key.position, error, attempt)
 
@@ -164,23 +188,25 @@ class Aside:
             raise Superseded(msg)
         return Swap(key.partition, checkpoint, checkpoint.position)
 
-    def _attempt(self, attempts: int, position: Position, error: HandlerFailed) -> Attempt:
-        """Return what becomes of an event that has failed so often. Raises ProjectionFailed where it is not parked."""
-        config, projection = self._scope.config, self._scope.projection
-        pause_s = next_pause_s(attempts, config.retries)
-        if pause_s is None and config.on_error == "halt":
-            msg = (
-                f"projection {projection.name!r} failed at event position {position} "
-                f"in {attempts} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
-            )
-            raise ProjectionFailed(msg) from error.__cause__
+    def _attempt(self, attempts: int, error: HandlerFailed) -> Attempt:
+        """Return what becomes of an event that has failed so often."""
+        pause_s = next_pause_s(attempts, self._scope.config.retries)
+        if pause_s is None and self._scope.config.on_error == "halt":
+            pause_s = 0.0  # when the projection runs again
         jittered_s = None if pause_s is None else pause_s * random.uniform(0.5, 1.0)
         return Attempt(attempts, _failure(error), jittered_s, self._scope.node.label)
 
     def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt) -> None:
-        subject, emit = self._scope.subject, self._scope.watchers.emit
-        parked = attempt.state == "parked"
-        emit(KeyParked(subject, position, attempt.number, error) if parked else AttemptFailed(subject, position, error))
+        """Tell what has been written about an event. Raises ProjectionFailed where it is to halt its projection."""
+        scope = self._scope
+        if scope.config.on_error == "halt" and attempt.number > scope.config.retries:
+            msg = (
+                f"projection {scope.projection.name!r} failed at event position {position} "
+                f"in {attempt.number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
+            )
+            raise ProjectionFailed(msg) from error.__cause__
+        parked = KeyParked(scope.subject, position, attempt.number, error)
+        scope.watchers.emit(parked if attempt.state == "parked" else AttemptFailed(scope.subject, position, error))
 
 
 def _failure(error: HandlerFailed) -> Failure:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Batch, Progress
     from reactive_orch.errors import HandlerFailed, Unreadable
-    from reactive_orch.model import Checkpoint, Partition, Position, Window
+    from reactive_orch.model import Partition, Position, Window
     from reactive_orch.runtime.handling.scope import Scope
 
 
@@ -28,9 +28,14 @@ class Failed(NamedTuple):
     position: Position
     error: HandlerFailed
 
-    def stands(self, saved: Mapping[Partition, Checkpoint]) -> bool:
-        """Tell whether it is still ahead of the partition that has it: not given away, nor rewound."""
-        return all(saved.get(swap.partition) == swap.expected for swap in self.batch.swaps)
+    def stands(self, progress: Progress) -> bool:
+        """Tell whether it is still ahead of the partition that has it: not given away, loaded anew, nor rewound."""
+        planned = self.batch.read_to
+        return all(
+            progress.saved.get(swap.partition) == swap.expected
+            and progress.read_to[swap.partition] >= planned[swap.partition]
+            for swap in self.batch.swaps
+        )
 
 
 class Failures:

@@ -140,6 +140,7 @@ class Lane:
             if self._failures.alone is None:
                 await self._failures.narrow(error)
         except ProjectionFailed as error:
+            self._land()
             await self._scope.halt(error)
 
     async def _step(self, tasks: TaskGroup) -> None:
