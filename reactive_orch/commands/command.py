@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,3 +39,12 @@ async def connected(url: str) -> AsyncIterator[AnyConnection]:
         yield connection
     finally:
         await connection.close(timeout=2)
+
+
+def operator() -> str:
+    """Return who runs a command, for the record: user and host, or the number of a user that has no name here."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # the latter from Python 3.13 on; as in a container with a user id of its own
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

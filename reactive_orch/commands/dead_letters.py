@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, get_args
 
 import anyio
 
-from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.command import Command, connected, operator
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest, WantedKeys
 from reactive_orch.postgres import dead_letters, migrations
@@ -55,8 +53,7 @@ async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Seq
     if options.action != "retry" and not options.yes:
         await _confirm(f"leave out {what} for good?")
     ids = [key.id for key in keys]
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
-    asked = await dead_letters.request(connection, options.replica_set, ids, options.action, by)
+    asked = await dead_letters.request(connection, options.replica_set, ids, options.action, operator())
     gone = "" if asked == len(ids) else f"; {len(ids) - asked} are no failing keys any more"
     print(f"{what}: to be {_DONE[options.action]} by the workers that have them{gone}")
     if options.wait:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.command import Command, connected, operator
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, projections
 
@@ -15,11 +13,10 @@ if TYPE_CHECKING:
 
 
 async def _pause(options: argparse.Namespace, url: str) -> None:
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
     async with connected(url) as connection:
         await migrations.check(connection)
         of = Subscription(options.projection, OWN_LOG)
-        change = projections.StateChange("paused", options.reason, by)
+        change = projections.StateChange("paused", options.reason, operator())
         before = await projections.set_state(connection, options.replica_set, of, change)
     print(f"{options.projection} was paused already" if before == "paused" else f"{options.projection} is paused")
 
