@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, cast
 import anyio
 import asyncpg
 
-from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded, Unavailable, described
+from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded, described
 from reactive_orch.model import Checkpoint, Filter, LogName, Partition, Position, Projection, Subscription, Swap
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
@@ -153,8 +153,8 @@ class Batches:
                 self._end()
                 if self._marks.changed:
                     drop(self._connection)
-        except (Superseded, Unavailable, ConfigError):
-            raise  # by what we write last
+        except Superseded:
+            raise  # by what we write: it says nothing of the handler
         except asyncpg.InFailedSQLTransactionError as error:
             msg = "the handler caught a database error and went on; the database has given up its transaction"
             raise HandlerFailed(msg) from error
