@@ -27,8 +27,8 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
-                 membership (turns, adoptions, the session), handling (runners, lanes, batches) and
-                 reading (the follower of the log, windows)
+                 membership (turns, adoptions, the session), handling (runners, lanes, batches,
+                 failing keys) and reading (the follower of the log, windows)
     http         health and metrics
     process      how a process speaks and ends
     commands     a module each; run is the worker. cli chooses one, and is the only reader of the environment

@@ -30,7 +30,7 @@ class Config:
     retries: int = 5
     """How often a failing event is tried again."""
     on_error: OnError = "park"
-    """Then: `park`, its key waits for somebody and all others go on, or `halt`, its worker stops."""
+    """Then: `park`, its key waits for somebody and all others go on, or `halt`, its projection rests on all workers."""
     handler_timeout_s: float = 60.0
     """One call of a handler may take this long, then its batch is rolled back."""
     grace_s: float = 30.0

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-error",
         choices=get_args(OnError),
         default=defaults.on_error,
-        help="after the last retry: the event's key waits for somebody and all others go on, or the worker stops "
-        f"(default: {defaults.on_error})",
+        help="after the last retry: the event's key waits for somebody and all others go on, or the projection rests "
+        f"on all workers (default: {defaults.on_error})",
     )
     parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
     parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
