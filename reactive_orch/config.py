@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from reactive_orch.errors import ConfigError
-
-OnError: TypeAlias = Literal["park", "halt"]
+from reactive_orch.model.projections import RETRIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S, OnError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +26,7 @@ class Config:
     stale_after_s: float = 10.0
     """Without a heartbeat for this long a worker is removed by the others. Safety does not depend on it."""
     retries: int = 5
-    """How often a failing event is tried again."""
+    """How often a failing event is tried again. This and the next two a projection may say for itself."""
     on_error: OnError = "park"
     """Then: `park`, its key waits for somebody and all others go on, or `halt`, its projection rests on all workers."""
     handler_timeout_s: float = 60.0
@@ -61,9 +59,13 @@ class Config:
                 f"({3 * self.heartbeat_s:g} s): one lost heartbeat is no death",
             ),
             (self.stale_after_s > 86_400, f"--stale-after must be at most a day (86400 s), not {self.stale_after_s:g}"),
-            (not 0 <= self.retries <= 1000, f"--retries must be 0 to 1000, not {self.retries}"),
+            (not 0 <= self.retries <= RETRIES_MAX, f"--retries must be 0 to {RETRIES_MAX}, not {self.retries}"),
             (self.on_error not in {"park", "halt"}, f"--on-error must be park or halt, not {self.on_error}"),
-            (not 0 < self.handler_timeout_s <= 86_400, "handler_timeout_s must be positive and at most a day"),
+            (
+                not TIMEOUT_MIN_S <= self.handler_timeout_s <= TIMEOUT_MAX_S,
+                f"--handler-timeout must be {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:g} seconds, "
+                f"not {self.handler_timeout_s:g}",
+            ),
             (not self.grace_s >= 0, "grace_s must not be negative"),
             (self.rebalance_s <= 0, "rebalance_s must be positive"),
             (not 1 <= self.connections_max <= 1000, "connections_max must be 1 to 1000"),

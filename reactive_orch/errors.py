@@ -55,6 +55,10 @@ class HandlerFailed(ReactiveOrchError):
         self.index = index
 
 
+class TimedOut(HandlerFailed):
+    """A handler has taken too long. The text says how long it may take and what sets that, and holds no values."""
+
+
 class Unreadable(HandlerFailed):
     """An event of the log, at `position` of `partition`, cannot be read: that counts as a failure of its handler."""
 
@@ -97,8 +101,11 @@ def kind_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    Of an error of ours it is that of its cause. An Unavailable without a cause is told by its text, which is ours.
+    Of an error of ours it is that of its cause. A TimedOut, and an Unavailable without a cause, are told by their
+    texts, which are ours.
     """
+    if isinstance(error, TimedOut):
+        return str(error)
     error = _origin(error)
     if isinstance(error, Unavailable) and str(error):
         return str(error)

@@ -16,9 +16,9 @@ import anyio
 from reactive_orch.commands.database import database_of
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.migrate import migrate
-from reactive_orch.config import Config, OnError, shown
+from reactive_orch.config import Config, shown
 from reactive_orch.errors import ConfigError
-from reactive_orch.model import Projection, check_name
+from reactive_orch.model import OnError, Projection, check_name
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import EXIT_FAILED, explain
 from reactive_orch.runtime.cancellation import lasting_group
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--batch", int, defaults.batch_events, "EVENTS", "events per transaction, at most"),
         ("--heartbeat", float, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
         ("--stale-after", float, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
+        ("--handler-timeout", float, defaults.handler_timeout_s, "SECONDS", "how long one call of a handler may take"),
         ("--retries", int, defaults.retries, "N", "of a failing event"),
     ):
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
@@ -148,6 +149,7 @@ def _config(options: argparse.Namespace) -> Config:
         batch_events=options.batch,
         heartbeat_s=options.heartbeat,
         stale_after_s=options.stale_after,
+        handler_timeout_s=options.handler_timeout,
         retries=options.retries,
         on_error=options.on_error,
         trace_events=options.trace_events,

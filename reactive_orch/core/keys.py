@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from reactive_orch.model.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reactive_orch.model import Event
+    from reactive_orch.model import Event, OnError
     from reactive_orch.model.keys import Key
 
 RETRY_FIRST_S = 0.1
@@ -23,8 +23,27 @@ def split(events: Sequence[Event], failing: Mapping[Key, int]) -> tuple[Sequence
     return live, tuple(event for event in events if key_of(event) in failing)
 
 
-def next_pause_s(attempts: int, retries: int) -> float | None:
-    """Return in how many seconds a key is tried again that has failed so often in a row; None: no more."""
-    if attempts > retries:
-        return None
-    return min(RETRY_FIRST_S * 2.0 ** (attempts - 1), RETRY_MOST_S)
+Action: TypeAlias = Literal["retry", "park", "halt"]
+
+
+class Policy(NamedTuple):
+    """What a projection says about events that fail."""
+
+    retries: int
+    on_error: OnError
+
+
+class Verdict(NamedTuple):
+    """What becomes of a key whose first waiting event has failed."""
+
+    action: Action
+    pause_s: float | None
+    """In how many seconds it is tried again, at most; 0 when its projection runs again; None: when somebody asks."""
+
+
+def judge(attempts: int, policy: Policy) -> Verdict:
+    """Return what becomes of a key whose first waiting event has failed so often in a row."""
+    if attempts <= policy.retries:
+        # At 30 s long before the exponent is more than a float can take.
+        return Verdict("retry", min(RETRY_FIRST_S * 2.0 ** (attempts - 1), RETRY_MOST_S))
+    return Verdict("park", None) if policy.on_error == "park" else Verdict("halt", 0.0)

@@ -37,7 +37,7 @@ from reactive_orch.model.membership import (
     seconds,
 )
 from reactive_orch.model.names import NAME_BYTES_MAX, check_name
-from reactive_orch.model.projections import BatchHandler, EventHandler, Filter, Projection, projection
+from reactive_orch.model.projections import BatchHandler, EventHandler, Filter, OnError, Projection, projection
 
 __all__ = [
     "NAME_BYTES_MAX",
@@ -62,6 +62,7 @@ __all__ = [
     "MemberId",
     "MemberState",
     "NewEvent",
+    "OnError",
     "Owners",
     "Partition",
     "Position",

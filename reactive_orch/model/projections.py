@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from reactive_orch.errors import ConfigError
 from reactive_orch.model.events import Event
@@ -14,6 +14,12 @@ from reactive_orch.model.names import check_name
 
 EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
 BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
+
+OnError: TypeAlias = Literal["park", "halt"]
+"""What becomes of an event after its last retry: its key waits for somebody, or its projection rests."""
+RETRIES_MAX = 1000
+TIMEOUT_MIN_S, TIMEOUT_MAX_S = 0.001, 86_400.0
+"""Of a call of a handler: up to a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,17 @@ class Projection:
     name: str
     handler: EventHandler | BatchHandler
     batch: bool = False
+    """The handler takes many events at once."""
     filter: Filter = Filter()
     concurrency: int = 1
+    """The number of lanes (tasks) that its partitions are dealt to, on each worker."""
+    retries: int | None = None
+    """How often a failing event is tried again. None, as of the next two: what the process says (`Config`)."""
+    timeout: float | None = None
+    """How long one call of the handler may take, in seconds; one that takes longer has failed."""
+    on_error: OnError | None = None
+    """What becomes of an event after its last retry: its key waits for somebody and all others go on, or the
+    projection rests on all workers."""
     log: LogName = OWN_LOG
 
     @property
@@ -45,48 +60,89 @@ class Projection:
         return self.handler(events, tx)
 
 
-def projection(
+def projection(  # noqa: PLR0913 - a keyword for each thing that can be said about a projection
     name: str,
     *,
     batch: bool = False,
     aggregate_types: Sequence[str] | None = None,
     bounded_contexts: Sequence[str] | None = None,
     concurrency: int = 1,
+    retries: int | None = None,
+    timeout: float | None = None,
+    on_error: OnError | None = None,
 ) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
     """Make an async function a projection.
 
     The function gets `(event, tx)`, or with `batch=True` `(events, tx)`, a sequence of events in the order of the log.
-    `tx` is an asyncpg connection inside the transaction that also moves the checkpoint. `concurrency` is the number of
-    lanes (tasks) its partitions are dealt to. A filter of None lets all events pass.
+    `tx` is an asyncpg connection inside the transaction that also moves the checkpoint. A filter of None lets all
+    events pass. The other options are described where `Projection` has them.
 
     Raises ConfigError for a name that is none, empty, longer than 63 bytes or not printable, and for a filter that is
     no list of names or an empty one; when it gets the function, for one that is not async or cannot be called with two
-    arguments, and for a `concurrency` below 1.
+    arguments, and for an option that cannot be, with all that is wrong.
     """
     if callable(name):
         msg = 'a projection needs a name: write @projection("name")'
         raise ConfigError(msg)
     check_name("projection", name)
-    for what, wanted in (("aggregate_types", aggregate_types), ("bounded_contexts", bounded_contexts)):
-        if isinstance(wanted, str) or (wanted is not None and not wanted):
-            msg = f"projection {name!r}: {what} must be a list of names, not {wanted!r}"
-            raise ConfigError(msg)
+    only = Filter(
+        _names(name, "aggregate_types", aggregate_types),
+        _names(name, "bounded_contexts", bounded_contexts),
+    )
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
-        if not _is_async(handler):
-            called = getattr(handler, "__qualname__", None) or handler
-            msg = f"projection {name!r}: the handler {called} is not async; write `async def`"
-            raise ConfigError(msg)
-        if not _takes_two(handler):
-            msg = f"projection {name!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}"
-            raise ConfigError(msg)
-        if concurrency < 1:
-            msg = f"projection {name!r}: concurrency must be at least 1, not {concurrency}"
-            raise ConfigError(msg)
-        only = Filter(_sorted(aggregate_types), _sorted(bounded_contexts))
-        return Projection(name, handler, batch, only, concurrency)
+        _check_handler(name, handler, batch=batch)
+        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error)
+        _check_options(made)
+        return made
 
     return decorate
+
+
+def _names(projection: str, option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str) or (names is not None and not names):
+        msg = f"projection {projection!r}: {option} must be a list of names, not {names!r}"
+        raise ConfigError(msg)
+    return None if names is None else tuple(sorted(set(names)))
+
+
+def _check_options(made: Projection) -> None:
+    """Raise ConfigError with everything that is wrong with a projection's options."""
+    complaints = [text for broken, text in _rules(made) if broken]
+    if complaints:
+        msg = f"projection {made.name!r}: {'; '.join(complaints)}"
+        raise ConfigError(msg)
+
+
+def _rules(made: Projection) -> list[tuple[bool, str]]:
+    """Return for each option whether it cannot be, and what is said then."""
+    retries, timeout, on_error = made.retries, made.timeout, made.on_error
+    return [
+        (made.concurrency < 1, f"concurrency must be at least 1, not {made.concurrency}"),
+        (
+            retries is not None and not (isinstance(retries, int) and 0 <= retries <= RETRIES_MAX),
+            f"retries must be a whole number from 0 to {RETRIES_MAX}, not {retries!r}",
+        ),
+        (
+            timeout is not None
+            and not (isinstance(timeout, (int, float)) and TIMEOUT_MIN_S <= timeout <= TIMEOUT_MAX_S),
+            f"timeout must be {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:g} seconds, not {timeout!r}",
+        ),
+        (
+            on_error is not None and on_error not in get_args(OnError),
+            f"on_error must be {' or '.join(get_args(OnError))}, not {on_error!r}",
+        ),
+    ]
+
+
+def _check_handler(projection: str, handler: Callable[..., Awaitable[None]], *, batch: bool) -> None:
+    if not _is_async(handler):
+        called = getattr(handler, "__qualname__", None) or handler
+        msg = f"projection {projection!r}: the handler {called} is not async; write `async def`"
+        raise ConfigError(msg)
+    if not _takes_two(handler):
+        msg = f"projection {projection!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}"
+        raise ConfigError(msg)
 
 
 def _is_async(handler: Callable[..., object]) -> bool:
@@ -102,7 +158,3 @@ def _takes_two(handler: Callable[..., object]) -> bool:
     except ValueError:  # nobody knows
         return True
     return True
-
-
-def _sorted(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(sorted(set(names)))

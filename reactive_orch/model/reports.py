@@ -349,8 +349,10 @@ class AttemptFailed(NamedTuple):
 
     subject: Subject
     position: Position
-    """The failing event is here, or before."""
+    """The failing event is here; or before, while it is not known which it is."""
     error: BaseException
+    alone: bool
+    """It is known which it is."""
 
 
 class RestChanged(NamedTuple):

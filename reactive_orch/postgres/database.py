@@ -78,23 +78,29 @@ class Database:
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         self._connections_max, self._handler_timeout_s = connections_max, handler_timeout_s
 
-    def _pool(
-        self, kind: str, size: int, settings: Mapping[str, str], timeout_s: float
-    ) -> asyncpg.Pool[asyncpg.Record]:
+    def _pool(self, size: int, connect_arguments: Mapping[str, Any]) -> asyncpg.Pool[asyncpg.Record]:
         return asyncpg.create_pool(
             min_size=0,
             max_size=size,
             connect=self._connect,
             reset=_keep_session,
-            command_timeout=timeout_s,
             max_inactive_connection_lifetime=60.0,
-            **self._connect_arguments(kind, settings),
+            connection_class=BatchConnection,
+            **connect_arguments,
         )
 
-    def _connect_arguments(self, kind: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    def _work_arguments(self) -> dict[str, Any]:
+        idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
+        settings = {
+            "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s",
+            "default_transaction_read_only": "on",  # a batch begins as one that writes
+        }
+        return self._connect_arguments(WORK, settings, idle_limit_s)
+
+    def _connect_arguments(self, kind: str, settings: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
         name = f"reactive_orch:{kind}:{self.label}"[:63]
         return {
-            "connection_class": BatchConnection,
+            "command_timeout": timeout_s,
             "timeout": CONNECT_TIMEOUT_S,
             "target_session_attrs": "primary",
             "server_settings": {**_COMMON_SETTINGS, **settings, "application_name": name},
@@ -127,9 +133,8 @@ class Database:
         When the server ends it that is a loss, noted at once. Raises Unavailable or ConfigError.
         """
         with translated():
-            connection = await self._connect(
-                command_timeout=timeout_s, **self._connect_arguments(kind, _COORDINATION_SETTINGS)
-            )
+            arguments = self._connect_arguments(kind, _COORDINATION_SETTINGS, timeout_s)
+            connection = await self._connect(connection_class=BatchConnection, **arguments)
         connection.add_termination_listener(lambda _: self.give_up(connection))
         return connection
 
@@ -205,19 +210,24 @@ class Database:
 
     async def open(self) -> None:
         """Make the pools, which belong to this event loop; they connect when first used."""
-        idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
-        processing_settings = {
-            "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s",
-            "default_transaction_read_only": "on",  # a batch begins as one that writes
-        }
+        coordination = self._connect_arguments(COORDINATION, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S)
         self.pools = {
-            WORK: self._pool(WORK, self._connections_max, processing_settings, idle_limit_s),
-            COORDINATION: self._pool(
-                COORDINATION, COORDINATION_CONNECTIONS_MAX, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S
-            ),
+            WORK: self._pool(self._connections_max, self._work_arguments()),
+            COORDINATION: self._pool(COORDINATION_CONNECTIONS_MAX, coordination),
         }
         for pool in self.pools.values():
             await pool
+
+    async def allow(self, handler_timeout_s: float) -> None:
+        """Let the transactions and statements of handlers last for so long, if that is longer than now.
+
+        A connection has the limits of the slowest handler of its process, as any lane may get it. They are for a
+        worker that has frozen or vanished in the middle of a batch; a handler's own time-out is the runtime's.
+        """
+        if handler_timeout_s > self._handler_timeout_s:
+            self._handler_timeout_s = handler_timeout_s
+            self.pools[WORK].set_connect_args(**self._work_arguments())
+            await self.pools[WORK].expire_connections()
 
     async def close(self) -> None:
         """Close all pooled connections within bounded time, whatever the state of the network."""

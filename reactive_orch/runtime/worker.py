@@ -103,6 +103,7 @@ class Worker:
         with self._node.attached(self), self._node.watchers.tracing.quiet():
             self._has_run = True
             self._shutdown.work_begins()
+            await self._node.database.allow(max(p.timeout or 0.0 for p in self._projections))
             try:
                 accepted = await registration.register_unless(
                     self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns

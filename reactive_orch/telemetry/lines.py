@@ -152,8 +152,9 @@ def _resumed(report: Resumed) -> None:
 def _attempt_failed(report: AttemptFailed) -> None:
     place = place_of(report.error)
     _logger.warning(
-        "projection %s: batch rolled back at or before position %d, trying again: %s%s",
+        "projection %s: batch rolled back at %sposition %d, trying again: %s%s",
         report.subject.projection,
+        "" if report.alone else "or before ",
         report.position,
         named(report.error),
         f" at {place}" if place else "",

@@ -99,6 +99,30 @@ def test_a_projection_has_a_lane(concurrency: int) -> None:
         projection("p", concurrency=concurrency)(handle)
 
 
+def test_a_projection_says_for_itself_what_else_the_process_says() -> None:
+    made = projection("p", retries=0, timeout=0.5, on_error="halt")(handle)
+    assert (made.retries, made.timeout, made.on_error) == (0, 0.5, "halt")
+    plain = projection("p")(handle)
+    assert (plain.retries, plain.timeout, plain.on_error) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ({"retries": -1}, "retries must be a whole number from 0 to 1000, not -1"),
+        ({"retries": 1.5}, "retries must be a whole number from 0 to 1000, not 1.5"),
+        ({"timeout": 0}, "timeout must be 0.001 to 86400 seconds, not 0"),
+        ({"timeout": float("nan")}, "timeout must be 0.001 to 86400 seconds, not nan"),
+        ({"timeout": "30s"}, "timeout must be 0.001 to 86400 seconds, not '30s'"),
+        ({"on_error": "skip"}, "on_error must be park or halt, not 'skip'"),
+        ({"concurrency": 0, "timeout": 1e9}, "concurrency must be at least 1, not 0; timeout must be"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(option: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=f"projection 'p': {complaint}"):
+        projection("p", **option)(handle)
+
+
 @pytest.mark.parametrize("wanted", ["Order", [], ()])
 def test_a_filter_that_can_match_nothing_is_refused(wanted: Any) -> None:
     with pytest.raises(ConfigError, match="projection 'p': aggregate_types must be a list of names"):

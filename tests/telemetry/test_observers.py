@@ -156,7 +156,7 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
         None,
     ),
     (r.BatchEnded(SUBJECT, [EVENT], 0.1, ERROR, None), {m.HANDLING_DURATION, m.BATCHES}, (), None),
-    (r.AttemptFailed(SUBJECT, 7, ERROR), set(), (), "retrying"),
+    (r.AttemptFailed(SUBJECT, 7, ERROR, alone=True), set(), (), "retrying"),
     (r.RestChanged(SUBJECT, "paused"), set(), (), "paused"),
     (r.RestChanged(SUBJECT, None), set(), (), "running"),
     (r.KeyParked(SUBJECT, 7, 3, ERROR), set(), (), "parked"),

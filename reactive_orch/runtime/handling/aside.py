@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reactive_orch.core.keys import next_pause_s
+from reactive_orch.core.keys import judge
 from reactive_orch.errors import (
     HandlerFailed,
     ProjectionFailed,
@@ -33,6 +33,7 @@ from reactive_orch.runtime.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from reactive_orch.core.keys import Action
     from reactive_orch.core.progress import Progress
     from reactive_orch.model import Position
     from reactive_orch.model.keys import DueKey
@@ -122,7 +123,7 @@ class Aside:
         self._failures.alone = None
         if not failed.stands(self._progress):
             return
-        attempt = self._attempt(1, failed.error)
+        attempt, action = self._judged(1, failed.error)
         if failed.batch.swaps:
             write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
             await self._write(failed.batch.swaps, write)
@@ -133,7 +134,7 @@ class Aside:
         self._failures.committed()
         self._failures.passed()
         if failed.batch.swaps:
-            self._tell(failed.position, failed.error, attempt)
+            self._tell(failed.position, failed.error, attempt, action)
 
     async def _try(self, key: DueKey) -> None:
         limit = self._limits.pop(key.id, 1)
@@ -156,9 +157,9 @@ class Aside:
             self._limits[key.id] = min(max(limit, handled) * 2, self._scope.config.batch_events)
 
     async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
-        attempt = self._attempt(key.attempts + 1, error)
+        attempt, action = self._judged(key.attempts + 1, error)
         await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt))
-        self._tell(key.position, error, attempt)
+        self._tell(key.position, error, attempt, action)
 
     async def _leave_out(self, key: DueKey) -> None:
         up_to = key.position if key.request == "skip" else LAST_POSITION
@@ -188,25 +189,23 @@ class Aside:
             raise Superseded(msg)
         return Swap(key.partition, checkpoint, checkpoint.position)
 
-    def _attempt(self, attempts: int, error: HandlerFailed) -> Attempt:
-        """Return what becomes of an event that has failed so often."""
-        pause_s = next_pause_s(attempts, self._scope.config.retries)
-        if pause_s is None and self._scope.config.on_error == "halt":
-            pause_s = 0.0  # when the projection runs again
+    def _judged(self, attempts: int, error: HandlerFailed) -> tuple[Attempt, Action]:
+        """Return what is to be written about an event that has failed so often, and what becomes of it."""
+        action, pause_s = judge(attempts, self._scope.policy)
         jittered_s = None if pause_s is None else pause_s * random.uniform(0.5, 1.0)
-        return Attempt(attempts, _failure(error), jittered_s, self._scope.node.label)
+        return Attempt(attempts, _failure(error), jittered_s, self._scope.node.label), action
 
-    def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt) -> None:
+    def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt, action: Action) -> None:
         """Tell what has been written about an event. Raises ProjectionFailed where it is to halt its projection."""
         scope = self._scope
-        if scope.config.on_error == "halt" and attempt.number > scope.config.retries:
+        if action == "halt":
             msg = (
                 f"projection {scope.projection.name!r} failed at event position {position} "
                 f"in {attempt.number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
             )
             raise ProjectionFailed(msg) from error.__cause__
         parked = KeyParked(scope.subject, position, attempt.number, error)
-        scope.watchers.emit(parked if attempt.state == "parked" else AttemptFailed(scope.subject, position, error))
+        scope.watchers.emit(parked if action == "park" else AttemptFailed(scope.subject, position, error, alone=True))
 
 
 def _failure(error: HandlerFailed) -> Failure:

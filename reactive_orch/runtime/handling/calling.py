@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Never
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from reactive_orch.errors import HandlerFailed, described
+from reactive_orch.errors import HandlerFailed, TimedOut, described
 from reactive_orch.runtime.cancellation import from_outside, innermost, leave_inner, take_back
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Calling:
         self._batch = projection.batch
         self._handler = around(handler) if around and not self._batch else handler
         self._timeout_s = timeout_s
+        self._set_by = "--handler-timeout" if projection.timeout is None else "timeout of its projection"
         self._batch_s = 0.0 if self._batch else min(BATCH_S, BATCH_SHARE * timeout_s)
         self._handled = 0
 
@@ -58,7 +59,7 @@ class Calling:
         cancels = task.cancelling()
         # No call begins after the batch's time, so this one deadline leaves each call its own, and is never moved.
         scope = anyio.CancelScope(deadline=anyio.current_time() + self._batch_s + self._timeout_s)
-        left_open = False
+        left_open, struck_at = False, None
         try:
             with scope:
                 scopes = innermost(task, scope)
@@ -68,13 +69,16 @@ class Calling:
                         self._handled = len(events)
                     else:
                         await self._each(events, tx, task, scopes)
+                except asyncio.CancelledError as error:
+                    struck_at = error.__traceback__
+                    raise
                 finally:
                     left_open = leave_inner(scopes, scope)
         except BaseException as error:  # noqa: BLE001 - of a handler each of them is a failure
             self._raise(error, events, scope, task, cancels)
         await checkpoint_if_cancelled()
         if scope.cancel_called:
-            raise self._too_long(events) from TimeoutError()
+            raise self._too_long(events) from TimeoutError().with_traceback(struck_at)
         wrong = _LEFT_OPEN if left_open else await _wrong(tx, task, cancels)
         if wrong:
             raise HandlerFailed(wrong, self._index(events))
@@ -107,8 +111,9 @@ class Calling:
             raise self._too_long(events) from error
         raise HandlerFailed(described(error), self._index(events)) from error
 
-    def _too_long(self, events: Sequence[Event]) -> HandlerFailed:
-        return HandlerFailed(f"the handler took longer than {self._timeout_s:g} s", self._index(events))
+    def _too_long(self, events: Sequence[Event]) -> TimedOut:
+        msg = f"the handler took longer than {self._timeout_s:g} s ({self._set_by})"
+        return TimedOut(msg, self._index(events))
 
     def _index(self, events: Sequence[Event]) -> int | None:
         return None if self._batch else min(self._handled, len(events) - 1)

@@ -82,6 +82,7 @@ class Failures:
 
     async def narrow(self, error: HandlerFailed) -> None:
         """Say that the next batch is a smaller one, up to the failing event; wait if it is the same one again."""
-        self._scope.watchers.emit(AttemptFailed(self._scope.subject, self.attempts.until, error))
+        alone = error.index is not None
+        self._scope.watchers.emit(AttemptFailed(self._scope.subject, self.attempts.until, error, alone=alone))
         if self.attempts.count > 1:
             await anyio.sleep(self._again.next_s())

@@ -66,7 +66,7 @@ class InHand:
         self._watchers, self._subject, self._generation = scope.watchers, scope.subject, scope.generation
         self._setbacks = Setbacks(scope)
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
-        self._timeout_s = scope.config.handler_timeout_s
+        self._timeout_s = scope.timeout_s
         around = partial(self._watchers.tracing.each, self._subject) if scope.config.trace_events else None
         self._calling = Calling(scope.projection, self._timeout_s, around)
         self.events_handled = 0

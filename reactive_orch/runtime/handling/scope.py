@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reactive_orch.core.keys import Policy
 from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
 
@@ -67,6 +68,18 @@ class Scope:
     def config(self) -> Config:
         """How this process runs."""
         return self.node.config
+
+    @property
+    def timeout_s(self) -> float:
+        """How long one call of the handler may take."""
+        own = self.projection.timeout
+        return self.config.handler_timeout_s if own is None else own
+
+    @property
+    def policy(self) -> Policy:
+        """What becomes of events that fail."""
+        own, config = self.projection, self.config
+        return Policy(config.retries if own.retries is None else own.retries, own.on_error or config.on_error)
 
     @property
     def database(self) -> Database:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import HandlerFailed, Superseded, described
+from reactive_orch.errors import HandlerFailed, Superseded, TimedOut, described
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign
@@ -32,7 +32,7 @@ class Setbacks:
     def __init__(self, scope: Scope) -> None:
         """Begin without any."""
         self._database = scope.database
-        self._timeout_s = scope.config.handler_timeout_s
+        self._timeout_s = scope.timeout_s
         self._subject, self._emit = scope.subject, scope.watchers.emit
         self._in_a_row = 0
 
@@ -60,8 +60,8 @@ class Setbacks:
     async def tell(self, error: HandlerFailed, tx: AnyConnection, took_s: float) -> None:
         """Raise what a failed call ends its batch with if it was a setback; return if the handler is to blame.
 
-        `took_s` is how long the batch's handlers have taken. Raises HandlerFailed when the server has ended the
-        transaction because it lasted too long.
+        `took_s` is how long the batch's handlers have taken. Raises TimedOut when the server has ended the transaction
+        because it lasted too long.
         """
         cause = error.__cause__
         if cause is None or self._in_a_row >= SETBACKS_MAX or took_s >= self._timeout_s:
@@ -79,4 +79,4 @@ class Setbacks:
             limit_s = await checkpoints.transaction_limit_s(connection)
         if limit_s and took_s >= ALMOST * limit_s:
             msg = f"its batch took longer than transaction_timeout lets a transaction last, {limit_s:g} s"
-            raise HandlerFailed(msg, error.index) from TimeoutError(msg)
+            raise TimedOut(msg, error.index) from TimeoutError(msg)
