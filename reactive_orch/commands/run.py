@@ -27,12 +27,16 @@ from reactive_orch.runtime.worker import Worker
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.logs import FORMATS, log_to
+from reactive_orch.telemetry.observers import default_observers
 from reactive_orch.telemetry.registry import REGISTRY
+from reactive_orch.telemetry.tracebacks import TRACEBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from anyio.abc import TaskStatus
+
+    from reactive_orch.model.reports import Observer
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -72,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
     parser.add_argument(
         "--log-format", choices=FORMATS, default="auto", help="auto: text on a terminal, JSON elsewhere"
+    )
+    parser.add_argument(
+        "--log-tracebacks",
+        action=argparse.BooleanOptionalAction,
+        help="of an event's first failure, with the values that they quote (default: on a terminal)",
     )
 
 
@@ -126,7 +135,7 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
     log_to(sys.stderr, options.log_format)
     if options.migrate or embedded:
         await migrate(url)
-    node = Node(config)
+    node = Node(config, _observers(tracebacks=options.log_tracebacks))
     worker = Worker(node, options.replica_set, projections, until_idle=options.until_idle)
     from reactive_orch.http.health import health
     from reactive_orch.http.server import Pages, serving
@@ -140,6 +149,11 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
             # When it ends unasked: handlers that do not heed their cancellation must not hold up what comes after.
             node.departures.left = partial(last_resort.end_after, 0.0, explain)
             await worker.run()
+
+
+def _observers(*, tracebacks: bool | None) -> list[Observer]:
+    asked = sys.stderr.isatty() if tracebacks is None else tracebacks
+    return [*default_observers(), *([TRACEBACKS] if asked else [])]
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -353,6 +353,8 @@ class AttemptFailed(NamedTuple):
     error: BaseException
     alone: bool
     """It is known which it is."""
+    first: bool
+    """It has not failed before, as far as its lane knows."""
 
 
 class RestChanged(NamedTuple):
@@ -370,6 +372,19 @@ class KeyParked(NamedTuple):
     position: Position
     attempts: int
     error: BaseException
+    first: bool
+    """It was the first attempt, and nothing has been told of it."""
+
+
+class EventFailed(NamedTuple):
+    """An event has failed in each attempt, and for that its projection halts."""
+
+    subject: Subject
+    position: Position
+    attempts: int
+    error: BaseException
+    first: bool
+    """As of `KeyParked`."""
 
 
 class KeyLive(NamedTuple):
@@ -433,6 +448,7 @@ Report: TypeAlias = (
     | AttemptFailed
     | RestChanged
     | KeyParked
+    | EventFailed
     | KeyLive
     | ReadCut
     | Struck

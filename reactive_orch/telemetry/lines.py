@@ -10,6 +10,7 @@ from reactive_orch.model.membership import why
 from reactive_orch.model.reports import (
     AdoptionEnded,
     AttemptFailed,
+    EventFailed,
     Expelled,
     FrontierHeld,
     KeyLive,
@@ -192,6 +193,19 @@ def _key_parked(report: KeyParked) -> None:
     )
 
 
+def _event_failed(report: EventFailed) -> None:
+    place = place_of(report.error)
+    _logger.error(
+        "projection %s: halts, as the event at position %d has failed %d times: %s%s",
+        report.subject.projection,
+        report.position,
+        report.attempts,
+        named(report.error),
+        f" at {place}" if place else "",
+        extra={"event": "failed", **report.subject._asdict()},
+    )
+
+
 def _key_live(report: KeyLive) -> None:
     words = "projection %s: a key of partition %d is live again, all its events that waited are handled"
     _logger.info(
@@ -235,6 +249,7 @@ HANDLES: Handles = dict(
         on(AttemptFailed, _attempt_failed),
         on(RestChanged, _rest_changed),
         on(KeyParked, _key_parked),
+        on(EventFailed, _event_failed),
         on(KeyLive, _key_live),
         on(ReadCut, _read_cut),
         on(Struck, _struck),

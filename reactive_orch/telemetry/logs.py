@@ -1,4 +1,4 @@
-"""Log lines: one line each, for people on a terminal, JSON for everything else.
+"""Log lines: one line each but for tracebacks, for people on a terminal, JSON for everything else.
 
 A line says what happened (`event`), to whom, and in which trace; never why in the words of an exception, which hold
 values: `errors.kind_of` names it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import textwrap
 import time
 import uuid
 from traceback import extract_tb
@@ -29,7 +30,7 @@ COMPLAINTS_MAX = 100
 _HEADERS = "opentelemetry.util.re"
 """Its lines quote what it could not read: a password, perhaps."""
 
-_FIELDS = ("event", "replica_set", "generation", "member", "projection", "url")
+_FIELDS = ("event", "replica_set", "generation", "member", "projection", "url", "traceback")
 
 
 def log_to(stream: TextIO, form: str) -> None:
@@ -107,7 +108,9 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         trace = "".join(f" {key}={value}" for key, value in _context(record).items())
-        return f"{_time(record)} {record.levelname:<7} {_message(record)}{trace}"
+        traceback = getattr(record, "traceback", None)
+        below = f"\n{textwrap.indent(traceback.rstrip(), '    ')}" if traceback else ""
+        return f"{_time(record)} {record.levelname:<7} {_message(record)}{trace}{below}"
 
 
 class Json(logging.Formatter):

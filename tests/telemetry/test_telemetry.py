@@ -436,6 +436,12 @@ def test_a_task_that_nobody_awaited_is_one_line_without_its_words(said: list[str
     assert "hush" not in line
 
 
+def test_a_traceback_stands_below_its_line_in_text_and_is_a_field_in_json() -> None:
+    record = logging.makeLogRecord({"msg": "how it failed", "traceback": "Traceback:\n  line\nKeyError: 'x'\n"})
+    assert Text().format(record).endswith("how it failed\n    Traceback:\n      line\n    KeyError: 'x'")
+    assert json.loads(Json().format(record))["traceback"] == "Traceback:\n  line\nKeyError: 'x'\n"
+
+
 def test_the_readme_names_the_event_of_every_line() -> None:
     said = r'"event": "(\w+)"|fields\("(\w+)"'
     code = "".join(path.read_text() for path in (ROOT / "reactive_orch").rglob("*.py"))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 from integration_test.harness.checkers import checked
-from integration_test.harness.command_line import FAILED, run_worker
 from integration_test.harness.connections import prepared
 from integration_test.harness.in_process import event, failure, run_until_idle
 from integration_test.harness.projections import record
@@ -16,8 +14,6 @@ from reactive_orch.model.keys import WantedKeys
 from reactive_orch.postgres import dead_letters
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
     from reactive_orch.model.projections import OnError
@@ -65,30 +61,3 @@ async def test_a_time_out_that_is_shorter_ends_the_call_and_says_so(database: st
         await append(connection, [event()])
         failed = await failure(database, impatient)
         assert "the handler took longer than 0.2 s (timeout of its projection)" in str(failed)
-
-
-SLOW = """
-import asyncio
-from reactive_orch import projection
-
-@projection("slow")
-async def slow(event, tx):
-    await asyncio.sleep(60 if event.aggregate_id == "k" else 0)
-"""
-
-
-async def test_the_first_line_about_a_time_out_names_it_the_projection_and_the_event(
-    database: str, tmp_path: Path
-) -> None:
-    (tmp_path / "slow_projection.py").write_text(SLOW)
-    async with prepared(database) as connection:
-        await append(connection, [event("other"), event("k"), event("another")])
-        options = ("--handler-timeout", "0.3", "--retries", "0", "--on-error", "halt", "--log-format", "json")
-        ended = await run_worker("--projection", "slow_projection", *options, url=database, cwd=tmp_path)
-    assert ended.code == FAILED
-    lines = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
-    said = [line["message"] for line in lines if line.get("event") == "retrying"]
-    assert said[0] == (
-        "projection slow: batch rolled back at position 2, trying again: "
-        f"the handler took longer than 0.3 s (--handler-timeout) at {tmp_path}/slow_projection.py:7"
-    )

@@ -25,7 +25,7 @@ from reactive_orch.errors import (
 )
 from reactive_orch.model import Swap
 from reactive_orch.model.keys import Attempt, Failure
-from reactive_orch.model.reports import AttemptFailed, KeyLive, KeyParked
+from reactive_orch.model.reports import AttemptFailed, EventFailed, KeyLive, KeyParked
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.runtime.backoff import Backoff
@@ -134,7 +134,7 @@ class Aside:
         self._failures.committed()
         self._failures.passed()
         if failed.batch.swaps:
-            self._tell(failed.position, failed.error, attempt, action)
+            self._tell(failed.position, failed.error, attempt, action, first=failed.first)
 
     async def _try(self, key: DueKey) -> None:
         limit = self._limits.pop(key.id, 1)
@@ -159,7 +159,7 @@ class Aside:
     async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
         attempt, action = self._judged(key.attempts + 1, error)
         await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt))
-        self._tell(key.position, error, attempt, action)
+        self._tell(key.position, error, attempt, action, first=attempt.number == 1)
 
     async def _leave_out(self, key: DueKey) -> None:
         up_to = key.position if key.request == "skip" else LAST_POSITION
@@ -195,17 +195,20 @@ class Aside:
         jittered_s = None if pause_s is None else pause_s * random.uniform(0.5, 1.0)
         return Attempt(attempts, _failure(error), jittered_s, self._scope.node.label), action
 
-    def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt, action: Action) -> None:
+    def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt, action: Action, *, first: bool) -> None:
         """Tell what has been written about an event. Raises ProjectionFailed where it is to halt its projection."""
-        scope = self._scope
-        if action == "halt":
+        scope, number = self._scope, attempt.number
+        if action == "retry":
+            scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first))
+        elif action == "park":
+            scope.watchers.emit(KeyParked(scope.subject, position, number, error, first))
+        else:
+            scope.watchers.emit(EventFailed(scope.subject, position, number, error, first))
             msg = (
                 f"projection {scope.projection.name!r} failed at event position {position} "
-                f"in {attempt.number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
+                f"in {number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
             )
             raise ProjectionFailed(msg) from error.__cause__
-        parked = KeyParked(scope.subject, position, attempt.number, error)
-        scope.watchers.emit(parked if action == "park" else AttemptFailed(scope.subject, position, error, alone=True))
 
 
 def _failure(error: HandlerFailed) -> Failure:

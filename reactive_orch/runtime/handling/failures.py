@@ -27,6 +27,8 @@ class Failed(NamedTuple):
     batch: Batch
     position: Position
     error: HandlerFailed
+    first: bool
+    """It has failed for the first time."""
 
     def stands(self, progress: Progress) -> bool:
         """Tell whether it is still ahead of the partition that has it: not given away, loaded anew, nor rewound."""
@@ -49,6 +51,7 @@ class Failures:
         self._again = Backoff(0.1, 30.0)
         self._scope = scope
         self._since: float | None = None
+        self._first = False
 
     def since(self, read_to: Mapping[Partition, Position]) -> float | None:
         """Return since when, by the monotonic clock, an event has failed that is still ahead of these partitions.
@@ -59,17 +62,21 @@ class Failures:
 
     def failed(self, window: Window, batch: Batch, error: HandlerFailed, read_to: Mapping[Partition, Position]) -> None:
         """Note a failed batch of a window."""
-        self._since = self.since(read_to) or time.monotonic()
+        self._begin(read_to)
         self.attempts.failed(batch, error.index)
         if len(batch.events) == 1:
-            self.alone = Failed(window, batch.beginning(1), self.attempts.until, error)
+            self.alone = Failed(window, batch.beginning(1), self.attempts.until, error, self._first)
 
     def unreadable(self, window: Window, error: Unreadable, progress: Progress) -> None:
         """Note an event that could not be read, the first one of a window."""
-        self._since = self.since(progress.read_to) or time.monotonic()
+        self._begin(progress.read_to)
         self.attempts.unreadable(window.low, error.position, error.partition)
         batch = progress.unread(window, error.partition, error.position)
-        self.alone = Failed(window, batch, error.position, error)
+        self.alone = Failed(window, batch, error.position, error, self._first)
+
+    def _begin(self, read_to: Mapping[Partition, Position]) -> None:
+        self._first = not self.attempts.stands(read_to)
+        self._since = self.since(read_to) or time.monotonic()
 
     def passed(self) -> None:
         """Note that a window has been passed: nothing fails now."""
@@ -82,7 +89,7 @@ class Failures:
 
     async def narrow(self, error: HandlerFailed) -> None:
         """Say that the next batch is a smaller one, up to the failing event; wait if it is the same one again."""
-        alone = error.index is not None
-        self._scope.watchers.emit(AttemptFailed(self._scope.subject, self.attempts.until, error, alone=alone))
+        subject, alone = self._scope.subject, error.index is not None
+        self._scope.watchers.emit(AttemptFailed(subject, self.attempts.until, error, alone=alone, first=self._first))
         if self.attempts.count > 1:
             await anyio.sleep(self._again.next_s())
