@@ -619,7 +619,7 @@ async def test_a_rewind_to_nowhere(database: str, to: str) -> None:
         await append_events(connection, 10)
         before = await connection.fetch("SELECT * FROM reactive_orch.checkpoints")
         line = (await _rewind(database, to=to)).complaint()
-        assert line == f"--to {to}: give start, keep, or a position up to 10, where the log is settled".replace(
+        assert line == f"--to {to}: give start, keep, a time, or a position up to 10, where the log is settled".replace(
             "  ", " "
         )
         assert await connection.fetch("SELECT * FROM reactive_orch.checkpoints") == before

@@ -152,6 +152,8 @@ CALLS = (
     "SELECT reactive_orch.mend_bell()",
     """SELECT reactive_orch.register_projections('r', '{p}', '{events}', '{"{}"}')""",
     "SELECT reactive_orch.rewind('r', 'p', NULL)",
+    "SELECT reactive_orch.rewind_effects('r', 'p', 0)",
+    "SELECT reactive_orch.position_before('2026-01-01 00:00:00+00'::pg_catalog.timestamptz)",
     "SELECT reactive_orch.await_free('{1}', '{r}', '{p}', '{events}', '{1}')",
     "SELECT reactive_orch.await_death(7)",
     "SELECT reactive_orch.terminate_backends('{nobody}')",
@@ -172,7 +174,7 @@ async def test_functions_do_not_look_where_their_caller_does(database: str) -> N
         assert await _hostile_calls(connection) == 0
 
 
-NAMED = {"notify", "ring", "refuse_unsealed", "lock_namespace", "key_hash"}
+NAMED = {"notify", "ring", "refuse_unsealed", "lock_namespace", "key_hash", "passes"}
 """Functions that name the schema of all they use: pinning costs them, or whoever inlines them, too much."""
 
 

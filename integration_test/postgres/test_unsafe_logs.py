@@ -291,7 +291,7 @@ async def test_the_rewind_function_passes_no_open_writer(database: str) -> None:
             await connection.fetchval(_REWIND, "unknown", 0)
 
 
-_REWIND = "SELECT reactive_orch.rewind('test', $1, $2)"
+_REWIND = "SELECT partitions FROM reactive_orch.rewind('test', $1, $2, in_skip_unhandled => true)"
 
 
 async def test_checkpoints_deleted_under_a_running_worker(database: str) -> None:
@@ -319,7 +319,7 @@ async def test_deleted_checkpoints_do_not_begin_at_the_start_again(database: str
         assert says in ended.err
         with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be kept"):
             await connection.fetchval(_REWIND, "handled", None)
-        await connection.fetchval(_REWIND, "handled", 20)
+        await rewind(database, "20")
         await handled_up_to(connection, database, 20)
 
 

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reactive_orch.postgres.database import Database
+from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S, Database
 
 if TYPE_CHECKING:
     import argparse
@@ -31,10 +31,13 @@ class Command:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str) -> AsyncIterator[AnyConnection]:
-    """Connect for one command, outside any pool. Raises Unavailable or ConfigError."""
+async def connected(url: str, statements_s: float = STATEMENT_TIMEOUT_S) -> AsyncIterator[AnyConnection]:
+    """Connect for one command, outside any pool; its statements end within the time-out.
+
+    Raises Unavailable or ConfigError.
+    """
     database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
-    connection = await database.connect("command")
+    connection = await database.connect("command", statements_s)
     try:
         yield connection
     finally:

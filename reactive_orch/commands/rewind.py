@@ -1,59 +1,127 @@
-"""`rewind`: set a projection back while workers run, or accept another filter or log."""
+"""`rewind`: set a projection back while workers run, or accept another filter or log. It says what it does first."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from reactive_orch.commands.command import Command, connected
 from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import OWN_LOG, Subscription
-from reactive_orch.postgres import checkpoints, migrations
+from reactive_orch.postgres import migrations, rewinds
 from reactive_orch.postgres.faults import is_stale
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
+    from reactive_orch.model import Position
     from reactive_orch.postgres.connection import AnyConnection
+
+PATIENCE_S = 3600.0
+"""To count, or to look for a time, in a log of hundreds of millions of events on a cold disk takes minutes."""
+
+
+class _Plan(NamedTuple):
+    """What is to be done, and what that does."""
+
+    replica_set: str
+    of: Subscription
+    to: Position | None
+    """None: the positions are kept."""
+    since: datetime | None
+    """The time that was asked for."""
+    proposed: str | None
+    """The filter that becomes the recorded one."""
+    effects: rewinds.Effects
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is said of it beforehand, for people."""
+        effects, about = self.effects, "" if self.effects.exact else "about "
+        where = "at their positions" if self.to is None else f"to position {self.to}"
+        since = f", behind which is all that was created since {self.since}" if self.since else ""
+        yield f"rewind of {self.of.projection}: {effects.partitions} partitions {where}{since}"
+        if self.proposed is not None:
+            yield f"  its filter becomes {self.proposed}"
+        if effects.unknown:
+            yield f"  nobody knows what was handled of {effects.unknown}: their checkpoints are gone, or of another log"
+        if effects.unknown < effects.partitions:
+            yield f"  {about}{_events(effects.again)} handled again"
+        if effects.left_out:
+            yield f"  {about}{_events(effects.left_out)} left out without having been handled (--skip-unhandled)"
+        if effects.letters_again:
+            yield f"  {_events(effects.letters_again)} that wait with failing keys taken off their lists: come again"
+        if effects.letters_dropped:
+            yield f"  {_events(effects.letters_dropped)} that wait with failing keys taken off their lists for good"
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"
 
 
 async def _rewind(options: argparse.Namespace, url: str) -> None:
-    async with connected(url) as connection:
+    async with connected(url, PATIENCE_S) as connection:
         await migrations.check(connection)
-        to = await _target(connection, options.to)
-        of = Subscription(options.projection, OWN_LOG)
-        proposed = await checkpoints.proposed(connection, options.replica_set, of)
-        estranged = await checkpoints.is_estranged(connection, options.replica_set, of)
-        if to is None and proposed is None and not estranged:
-            msg = "--to keep accepts the filter of a worker that was refused, or another log: nothing to do"
-            raise ConfigError(msg)
-        partitions = await _rewound(connection, options.replica_set, of, to)
-    where = "kept where they were" if to is None else f"set to position {to}"
-    print(f"{partitions} partitions of {options.projection} {where}; running workers start over from there")
-    if proposed is not None:
-        print(f"the filter is now {proposed}; start the worker again that was refused with it")
+        plan = await _plan(connection, options)
+        print(*plan.lines(), sep="\n", flush=True)
+        if options.dry_run:
+            print("nothing was done: --dry-run")
+            return
+        effects = await _rewound(connection, plan, skip_unhandled=options.skip_unhandled)
+    where = "kept where they were" if plan.to is None else f"set to position {plan.to}"
+    print(f"{effects.partitions} partitions of {options.projection} {where}; running workers start over from there")
+    if plan.proposed is not None:
+        print(f"the filter is now {plan.proposed}; start the worker again that was refused with it")
 
 
-async def _rewound(connection: AnyConnection, replica_set: str, of: Subscription, to: int | None) -> int:
+async def _plan(connection: AnyConnection, options: argparse.Namespace) -> _Plan:
+    """Return what is to be done. Raises ConfigError for a target that is none, and if there is nothing to do."""
+    to, since = await _target(connection, options.to)
+    of = Subscription(options.projection, OWN_LOG)
+    proposed = await rewinds.proposed(connection, options.replica_set, of)
+    estranged = await rewinds.is_estranged(connection, options.replica_set, of)
+    if to is None and proposed is None and not estranged:
+        msg = "--to keep accepts the filter of a worker that was refused, or another log: nothing to do"
+        raise ConfigError(msg)
+    effects = await rewinds.effects(connection, options.replica_set, of, to)
+    return _Plan(options.replica_set, of, to, since, proposed, effects)
+
+
+async def _rewound(connection: AnyConnection, plan: _Plan, *, skip_unhandled: bool) -> rewinds.Effects:
     """Rewind between two batches, waiting for the slowest handler as long as it takes (with a word about it)."""
     while True:
         try:
-            return await checkpoints.rewind(connection, replica_set, of, to)
+            return await rewinds.rewind(connection, plan.replica_set, plan.of, plan.to, skip_unhandled=skip_unhandled)
         except Superseded as error:
             if is_stale(error):
                 raise
             print("waiting for the batches in flight", file=sys.stderr)
 
 
-async def _target(connection: AnyConnection, text: str) -> int | None:
-    """Return the position meant, None for keep. Raises ConfigError for one that is not settled yet."""
+async def _target(connection: AnyConnection, text: str) -> tuple[Position | None, datetime | None]:
+    """Return the position meant, None for keep, and the time if one was given.
+
+    Raises ConfigError for what is neither, and for a position that is not settled yet.
+    """
     if text in _WORDS:
-        return _WORDS[text]
-    settled = await checkpoints.settled_end(connection, OWN_LOG)
+        return _WORDS[text], None
+    since = None if text.isdecimal() else _time(text)
+    if since is not None:
+        return await rewinds.position_before(connection, OWN_LOG, since), since
+    settled = await rewinds.settled_end(connection, OWN_LOG)
     if not text.isdecimal() or int(text) > settled:
-        msg = f"--to {text}: give start, keep, or a position up to {settled}, where the log is settled"
+        msg = f"--to {text}: give start, keep, a time, or a position up to {settled}, where the log is settled"
         raise ConfigError(msg)
-    return int(text)
+    return int(text), None
+
+
+def _time(text: str) -> datetime | None:
+    """Return the time that a text is, by this machine's zone if it names none; None if it is no time."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        return None
 
 
 _WORDS = {"start": 0, "keep": None}
@@ -65,8 +133,15 @@ def _rewind_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        metavar="start|keep|POSITION",
-        help="handle again everything after this position; keep: only let the next worker record another filter",
+        metavar="start|keep|POSITION|TIME",
+        help="handle again everything after this position, or created at this time or later (ISO 8601; without a zone "
+        "it is this machine's); keep: only let the next worker record another filter",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    parser.add_argument(
+        "--skip-unhandled",
+        action="store_true",
+        help="leave out for good the events up to there that have not been handled; without it that is refused",
     )
 
 

@@ -297,43 +297,11 @@ def _deleted(replica_set: str, projection: str) -> str:
     )
 
 
-async def proposed(connection: AnyConnection, replica_set: str, subscription: Subscription) -> str | None:
-    """Return the filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
-    with translated():
-        text: str | None = await connection.fetchval(_SQL.proposed, replica_set, *subscription)
-    return text
-
-
-async def rewind(connection: AnyConnection, replica_set: str, subscription: Subscription, to: Position | None) -> int:
-    """Set all positions of a projection (None: keep them), raise the epoch, accept the filter that was proposed.
-
-    Returns the number of partitions. Raises ConfigError for a position that is not settled, for an unknown projection,
-    and when positions to keep were deleted or lie beyond the log.
-    """
-    with translated():
-        try:
-            return int(await connection.fetchval(_SQL.rewind, replica_set, *subscription, to))
-        except asyncpg.InvalidParameterValueError as error:
-            raise ConfigError(error.message) from error
-
-
 async def transaction_limit_s(connection: AnyConnection) -> float | None:
     """Return for how long the server lets a transaction last, in seconds; 0 or None for ever."""
     with translated():
         limit_s: float | None = await connection.fetchval(_SQL.transaction_limit)
     return limit_s
-
-
-async def settled_end(connection: AnyConnection, log: LogName) -> Position:
-    """Return the greatest position of a log that a checkpoint may be set to."""
-    with translated():
-        return int(await connection.fetchval(_SQL.settled_end, log))
-
-
-async def is_estranged(connection: AnyConnection, replica_set: str, subscription: Subscription) -> bool:
-    """Tell whether a projection's checkpoints were made on another log than its log is now."""
-    with translated():
-        return bool(await connection.fetchval(_SQL.is_estranged, replica_set, *subscription))
 
 
 async def positions(connection: AnyConnection, replica_set: str) -> dict[Subscription, dict[Partition, Position]]:

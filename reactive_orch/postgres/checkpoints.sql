@@ -81,25 +81,6 @@ ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
 -- is not there.
 SELECT reactive_orch.await_free($1::integer[], $2::text[], $3::text[], $4::text[], $5::smallint[]);
 
--- name: rewind
--- Positions of projection $2 on log $3 to $4 (NULL: keep them), a new epoch, and the filter that was proposed.
-SELECT reactive_orch.rewind($1::text, $2::text, $4::bigint, $3::text);
-
--- name: proposed
--- The filter that a refused worker wanted; NULL when there is none.
-SELECT p.proposed::text FROM reactive_orch.projections p
-WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
-
--- name: settled_end
--- The greatest position of log $1 that a checkpoint may be set to.
-SELECT reactive_orch.settled_end($1::text);
-
--- name: is_estranged
--- Whether a projection's checkpoints were made on another log than this one: keeping them is the operator's word.
-SELECT p.log_identity <> reactive_orch.log_identity(p.log) OR reactive_orch.log_differs_at(p.log) IS NOT NULL
-FROM reactive_orch.projections p
-WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
-
 -- name: incomplete
 -- Which of the projections $2 on the logs $3 lack, for some partition, a checkpoint that can be loaded.
 SELECT w.name FROM unnest($2::text[], $3::text[]) AS w(name, log)

@@ -133,7 +133,8 @@ class Database:
         When the server ends it that is a loss, noted at once. Raises Unavailable or ConfigError.
         """
         with translated():
-            arguments = self._connect_arguments(kind, _COORDINATION_SETTINGS, timeout_s)
+            settings = {**_COORDINATION_SETTINGS, "statement_timeout": f"{max(timeout_s, STATEMENT_TIMEOUT_S):.0f}s"}
+            arguments = self._connect_arguments(kind, settings, timeout_s)
             connection = await self._connect(connection_class=BatchConnection, **arguments)
         connection.add_termination_listener(lambda _: self.give_up(connection))
         return connection

@@ -28,7 +28,7 @@ from reactive_orch import projection as make_projection
 from reactive_orch.errors import Superseded
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import Attempt, DueKey, Failure, WantedKeys
-from reactive_orch.postgres import checkpoints, dead_letters
+from reactive_orch.postgres import dead_letters, rewinds
 from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.postgres.statements import load_statements
 from reactive_orch.runtime.handling import aside
@@ -195,7 +195,7 @@ async def test_a_rewind_frees_the_keys_that_wait_behind_it(database: str) -> Non
         await run_until_idle(database, failing(bad), retries=0)
         assert len(await keys_of(connection)) == 2
         await connection.execute("DELETE FROM handled")
-        await checkpoints.rewind(connection, "test", failing(bad).subscription, 0)
+        await rewinds.rewind(connection, "test", failing(bad).subscription, 0)
         assert not await keys_of(connection)
         await run_until_idle(database, failing(lambda _: False))
         await checked(connection)
@@ -313,7 +313,7 @@ async def test_checkpoints_that_were_deleted_come_back_with_their_failing_keys(d
         await append(connection, [event("k", "Bad"), event("k"), event("other")])
         await run_until_idle(database, failing(bad), retries=0)
         await connection.execute("DELETE FROM reactive_orch.checkpoints")
-        await checkpoints.rewind(connection, "test", failing(bad).subscription, 3)
+        await rewinds.rewind(connection, "test", failing(bad).subscription, 3)
         await assert_accounted(connection)
         await append(connection, [event("k")])
         await run_until_idle(database, failing(bad), retries=0)

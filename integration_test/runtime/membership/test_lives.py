@@ -29,7 +29,7 @@ from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.model import OWN_LOG, Subscription, WorkerState
-from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres import checkpoints, rewinds
 from reactive_orch.postgres import database as connecting_to
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import leaving, shutdown, watch
@@ -398,7 +398,7 @@ async def test_a_refused_projection_is_given_up_even_if_the_first_attempt_fails(
         )
         async with guard.transaction():
             await guard.execute("SELECT FROM reactive_orch.members FOR UPDATE")
-            await checkpoints.rewind(connection, "test", Subscription("changed", OWN_LOG), None)
+            await rewinds.rewind(connection, "test", Subscription("changed", OWN_LOG), None)
             ended = functools.partial(connection.fetchval, _END_GIVING_UP)
             await wait_until(ended, what="the statement that gives it up is cut")
         tasks.start_soon(Worker(other, "test", [narrowed]).run)

@@ -41,6 +41,10 @@ ALTER TABLE reactive_orch.events ALTER COLUMN metadata SET STORAGE EXTERNAL;
 -- better only the reader knows; the sum is there so that the statement decides which index it uses, not the planner.
 CREATE INDEX events_partition_position ON reactive_orch.events (partition, (global_position + 0));
 
+-- Which stretches of the table have events of a time, for a rewind to it: one row for a megabyte, and nothing that could be
+-- measured for an append. With positions as a sum, for the same reason.
+CREATE INDEX events_created_at ON reactive_orch.events USING brin (created_at, (global_position + 0)) WITH (autosummarize = on);
+
 -- The logs: which relation each is, which sequence numbers it, into how many partitions it is divided, and by what is known
 -- how far it is settled (locks: whoever writes holds a lock of the relation). One for now, the own table. Whatever speaks of
 -- a log names it; its events are those of its name in the view event_log, so that no runtime SQL is a template.
@@ -504,85 +508,6 @@ BEGIN
 END
 $$;
 
--- Positions back (or forward) while workers run, and with them the filter that was proposed, if one was, and the log they
--- are positions of. The epoch is raised, so that no batch begun before can commit, even when a position returns to an
--- old value. position_to NULL keeps the positions; checkpoints that were deleted come back at position_to. The workers
--- look at the epochs. Returns the number of partitions. Raises what is not a position: nobody reads behind it.
-CREATE FUNCTION reactive_orch.rewind(
-    in_replica_set text, in_projection text, position_to bigint, in_log text DEFAULT 'events') RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    settled bigint := reactive_orch.settled_end(in_log);
-    width   integer := (SELECT s.partitions FROM reactive_orch.logs s WHERE s.name = in_log);
-    present integer;
-    last    bigint;
-BEGIN
-    PERFORM reactive_orch.renew_log_identity(in_log);  -- if nobody has noticed yet: this is the word that is asked for then
-    PERFORM FROM reactive_orch.checkpoints c
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
-    ORDER BY c.partition FOR NO KEY UPDATE;
-
-    -- Positions of another log say nothing about this one.
-    DELETE FROM reactive_orch.failing_keys k USING reactive_orch.projections p
-    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log
-      AND p.log_identity <> reactive_orch.log_identity(in_log)
-      AND k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log;
-
-    UPDATE reactive_orch.projections p
-    SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
-                                       WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log)),
-        filter = coalesce(p.proposed, p.filter), proposed = NULL,
-        log_identity = reactive_orch.log_identity(in_log)
-    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
-    END IF;
-
-    SELECT count(*), max(c.position) INTO present, last FROM reactive_orch.checkpoints c
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log AND c.partition < width;
-    IF position_to IS NULL AND (present < width OR last > (
-        SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.logs s WHERE s.name = in_log)) THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('the positions of %L cannot be kept: %s of its %s checkpoints are there, the last at position %s',
-                             in_projection, present, width, coalesce(last, 0)),
-            HINT = 'Give a position, or 0 for the start.';
-    END IF;
-    IF position_to < 0 OR position_to > settled THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('position %s is not one up to %s, where the log is settled', position_to, settled);
-    END IF;
-
-    -- What waits behind the new position comes again.
-    DELETE FROM reactive_orch.dead_letters d USING reactive_orch.failing_keys k
-    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log AND d.key = k.id
-      AND d.position > position_to;
-    DELETE FROM reactive_orch.failing_keys k
-    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
-      AND NOT EXISTS (SELECT FROM reactive_orch.dead_letters d WHERE d.key = k.id);
-
-    UPDATE reactive_orch.checkpoints c
-    SET position = coalesce(position_to, c.position), epoch = p.epoch,
-        failing = (SELECT count(*) FROM reactive_orch.failing_keys k
-                   WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
-                     AND k.partition = c.partition)
-    FROM reactive_orch.projections p
-    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
-      AND p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch, failing)
-    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch,
-           (SELECT count(*) FROM reactive_orch.failing_keys k
-            WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
-              AND k.partition = g.partition)
-    FROM reactive_orch.projections p, generate_series(0, width - 1) AS g(partition)
-    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND position_to IS NOT NULL
-    ON CONFLICT DO NOTHING;
-
-    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
-    RETURN width;
-END
-$$;
-
 -- TRUNCATE ... RESTART IDENTITY, while nobody need be there to see it. Without RESTART the positions go on.
 CREATE FUNCTION reactive_orch.log_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -686,6 +611,223 @@ CREATE TABLE reactive_orch.discarded_events (
     discarded_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (replica_set, projection, log, position, discarded_at)
 );
+
+-- ------------------------------------------------------------- the rewinds
+
+-- Whether a filter, as it is recorded, lets an event pass. What it does not name may be anything.
+CREATE FUNCTION reactive_orch.passes(in_filter jsonb, in_context text, in_type text, in_event_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (pg_catalog.jsonb_typeof(in_filter OPERATOR(pg_catalog.->) 'bounded_contexts') IS DISTINCT FROM 'array'
+            OR (in_filter OPERATOR(pg_catalog.->) 'bounded_contexts') OPERATOR(pg_catalog.?) in_context)
+       AND (pg_catalog.jsonb_typeof(in_filter OPERATOR(pg_catalog.->) 'aggregate_types') IS DISTINCT FROM 'array'
+            OR (in_filter OPERATOR(pg_catalog.->) 'aggregate_types') OPERATOR(pg_catalog.?) in_type)
+       AND (pg_catalog.jsonb_typeof(in_filter OPERATOR(pg_catalog.->) 'event_types') IS DISTINCT FROM 'array'
+            OR (in_filter OPERATOR(pg_catalog.->) 'event_types') OPERATOR(pg_catalog.?) in_event_type)
+$$;
+
+-- How many events in (in_low, in_high] pass a filter and are at or before the checkpoint of their partition, or, if they are
+-- not to be handled ones, behind it. The first 100,000 rows of the log there are looked at. If there are more, the number is what
+-- it would be if the rest was like them, at least 1, and not exact: whoever asks may hold locks meanwhile.
+CREATE FUNCTION reactive_orch.events_between(
+    in_replica_set text, in_projection text, in_log text, in_filter jsonb, in_low bigint, in_high bigint, in_handled boolean,
+    OUT events bigint, OUT exact boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN r.exact THEN r.found
+                ELSE greatest(1, r.found * (in_high - in_low)::numeric / (r.last - in_low))::bigint END, r.exact
+    FROM (SELECT count(*) FILTER (WHERE (s.position <= c.position) = in_handled
+                                    AND reactive_orch.passes(in_filter, s.bounded_context, s.aggregate_type, s.event_type)) AS found,
+                 count(*) < 100000 AS exact, max(s.position) AS last
+          FROM (SELECT e.global_position AS position, e.partition, e.bounded_context, e.aggregate_type, e.event_type
+                FROM reactive_orch.event_log e
+                WHERE e.log = in_log AND e.global_position > in_low AND e.global_position <= in_high
+                ORDER BY e.global_position LIMIT 100000) s
+          LEFT JOIN reactive_orch.checkpoints c ON c.replica_set = in_replica_set AND c.projection = in_projection
+                                               AND c.log = in_log AND c.partition = s.partition) r
+$$;
+
+-- The events that wait with failing keys and that a rewind takes off: those behind its target, which come again; those that the
+-- filter of then leaves out; and all of them if the log is another one now, as they say nothing about this one.
+CREATE FUNCTION reactive_orch.letters_taken(in_replica_set text, in_projection text, position_to bigint, in_log text)
+RETURNS TABLE (key bigint, "position" bigint, comes_again boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT w.key, w.position, w.comes_again
+    FROM (SELECT d.key, d.position, coalesce(d.position > position_to, false) AS comes_again,
+                 p.log_identity <> reactive_orch.log_identity(in_log) AS estranged,
+                 reactive_orch.passes(
+                     coalesce(p.proposed, p.filter), k.bounded_context, k.aggregate_type,
+                     CASE WHEN jsonb_typeof(coalesce(p.proposed, p.filter) -> 'event_types') = 'array' THEN
+                          (SELECT e.event_type FROM reactive_orch.event_log e
+                           WHERE e.log = in_log AND e.global_position = d.position) END) IS FALSE AS unwanted
+          FROM reactive_orch.projections p
+          JOIN reactive_orch.failing_keys k ON k.replica_set = p.replica_set AND k.projection = p.name AND k.log = p.log
+          JOIN reactive_orch.dead_letters d ON d.key = k.id
+          WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log) w
+    WHERE w.comes_again OR w.unwanted OR w.estranged
+$$;
+
+-- What a rewind does, or would do as things stand: to how many partitions, of how many of which nobody knows what has been
+-- handled, since their checkpoints are gone or were made on another log; of the others, how many events it lets be handled
+-- again, how many it leaves out that have not been handled, and whether these two are exact; of how many failing keys events that
+-- wait are taken off, how many of those come again, and how many do not.
+CREATE FUNCTION reactive_orch.rewind_effects(
+    in_replica_set text, in_projection text, position_to bigint, in_log text DEFAULT 'events',
+    OUT partitions integer, OUT unknown integer, OUT again bigint, OUT left_out bigint, OUT exact boolean,
+    OUT keys bigint, OUT letters_again bigint, OUT letters_dropped bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    wanted    jsonb;
+    estranged boolean;
+    first     bigint;
+    last      bigint;
+    back      record;
+    ahead     record;
+BEGIN
+    SELECT coalesce(p.proposed, p.filter), p.log_identity <> reactive_orch.log_identity(in_log) INTO wanted, estranged
+    FROM reactive_orch.projections p WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
+    END IF;
+    SELECT count(DISTINCT t.key), count(*) FILTER (WHERE t.comes_again), count(*) FILTER (WHERE NOT t.comes_again)
+    INTO keys, letters_again, letters_dropped
+    FROM reactive_orch.letters_taken(in_replica_set, in_projection, position_to, in_log) t;
+
+    SELECT s.partitions, s.partitions - count(c.position), min(c.position), max(c.position) INTO partitions, unknown, first, last
+    FROM reactive_orch.logs s
+    LEFT JOIN reactive_orch.checkpoints c ON c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = s.name
+                                         AND c.partition < s.partitions
+    WHERE s.name = in_log GROUP BY s.partitions;
+    unknown := CASE WHEN estranged THEN partitions ELSE unknown END;
+    again := 0;
+    left_out := 0;
+    exact := true;
+    IF unknown = partitions OR position_to IS NULL THEN
+        RETURN;
+    END IF;
+    back := reactive_orch.events_between(in_replica_set, in_projection, in_log, wanted, position_to, last, true);
+    ahead := reactive_orch.events_between(in_replica_set, in_projection, in_log, wanted, first, position_to, false);
+    again := greatest(back.events - letters_again, 0);
+    left_out := ahead.events;
+    exact := back.exact AND ahead.exact;
+END
+$$;
+
+-- Positions back (or forward) while workers run, and with them the filter that was proposed, if one was, and the log they
+-- are positions of. The epoch is raised, so that no batch begun before can commit, even when a position returns to an
+-- old value. position_to NULL keeps the positions; checkpoints that were deleted come back at position_to. The workers
+-- look at the epochs. Returns what it has done, as told above. Raises what is not a position: nobody reads behind it. And, under
+-- the locks that nobody handles an event without, what would leave out events that have not been handled, unless that is meant.
+CREATE FUNCTION reactive_orch.rewind(
+    in_replica_set text, in_projection text, position_to bigint, in_log text DEFAULT 'events',
+    in_skip_unhandled boolean DEFAULT false,
+    OUT partitions integer, OUT unknown integer, OUT again bigint, OUT left_out bigint, OUT exact boolean,
+    OUT keys bigint, OUT letters_again bigint, OUT letters_dropped bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    settled bigint := reactive_orch.settled_end(in_log);
+    present integer;
+    last    bigint;
+BEGIN
+    PERFORM reactive_orch.renew_log_identity(in_log);  -- if nobody has noticed yet: this is the word that is asked for then
+    PERFORM FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
+    ORDER BY c.partition FOR NO KEY UPDATE;
+
+    SELECT e.* INTO partitions, unknown, again, left_out, exact, keys, letters_again, letters_dropped
+    FROM reactive_orch.rewind_effects(in_replica_set, in_projection, position_to, in_log) e;
+    SELECT count(*), max(c.position) INTO present, last FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log AND c.partition < partitions;
+    IF position_to IS NULL AND (present < partitions OR last > (
+        SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.logs s WHERE s.name = in_log)) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('the positions of %L cannot be kept: %s of its %s checkpoints are there, the last at position %s',
+                             in_projection, present, partitions, coalesce(last, 0)),
+            HINT = 'Give a position, or 0 for the start.';
+    END IF;
+    IF position_to < 0 OR position_to > settled THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('position %s is not one up to %s, where the log is settled', position_to, settled);
+    END IF;
+    IF left_out > 0 AND in_skip_unhandled IS NOT TRUE THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('%s%s up to position %s %s not been handled and would be left out for good: '
+                             'if that is meant, say --skip-unhandled',
+                             CASE WHEN NOT exact THEN 'about ' END, left_out || CASE left_out WHEN 1 THEN ' event' ELSE ' events' END,
+                             position_to, CASE left_out WHEN 1 THEN 'has' ELSE 'have' END),
+            HINT = 'Of this function: in_skip_unhandled.';
+    END IF;
+
+    -- Of a key whose first waiting event goes, the next one has not been tried.
+    WITH taken AS MATERIALIZED (
+        SELECT t.key, t.position FROM reactive_orch.letters_taken(in_replica_set, in_projection, position_to, in_log) t
+    ), gone AS (
+        DELETE FROM reactive_orch.dead_letters d USING taken t WHERE d.key = t.key AND d.position = t.position
+    )
+    UPDATE reactive_orch.failing_keys k
+    SET state = 'retrying', attempts = 0, due_at = clock_timestamp(), request = CASE k.request WHEN 'discard' THEN k.request END
+    FROM (SELECT t.key, min(t.position) AS position FROM taken t GROUP BY t.key) f
+    WHERE k.id = f.key AND f.position = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id);
+    DELETE FROM reactive_orch.failing_keys k
+    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
+      AND NOT EXISTS (SELECT FROM reactive_orch.dead_letters d WHERE d.key = k.id);
+
+    UPDATE reactive_orch.projections p
+    SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
+                                       WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log)),
+        filter = coalesce(p.proposed, p.filter), proposed = NULL,
+        log_identity = reactive_orch.log_identity(in_log)
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    UPDATE reactive_orch.checkpoints c
+    SET position = coalesce(position_to, c.position), epoch = p.epoch,
+        failing = (SELECT count(*) FROM reactive_orch.failing_keys k
+                   WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
+                     AND k.partition = c.partition)
+    FROM reactive_orch.projections p
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
+      AND p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch, failing)
+    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch,
+           (SELECT count(*) FROM reactive_orch.failing_keys k
+            WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
+              AND k.partition = g.partition)
+    FROM reactive_orch.projections p, generate_series(0, partitions - 1) AS g(partition)
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND position_to IS NOT NULL
+    ON CONFLICT DO NOTHING;
+
+    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+END
+$$;
+
+-- The position behind which everything comes that was created at a time or later; at most the settled end. Times do not follow
+-- positions: an event may have waited for its commit, a clock be set back, a writer bring a time of its own. So what a search that
+-- trusts them has found is only a bound, and what is before it is looked up by the index below. Planners do not know how little
+-- that one reads.
+CREATE FUNCTION reactive_orch.position_before(in_time timestamptz, in_log text DEFAULT 'events') RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    settled bigint := reactive_orch.settled_end(in_log);
+    low     bigint := 0;
+    high    bigint := settled;
+    middle  bigint;
+    event   record;
+BEGIN
+    WHILE low < high LOOP
+        middle := (low + high) / 2;
+        SELECT e.global_position AS position, e.created_at INTO event FROM reactive_orch.event_log e
+        WHERE e.log = in_log AND e.global_position > middle AND e.global_position <= settled
+        ORDER BY e.global_position LIMIT 1;
+        IF event.created_at < in_time THEN
+            low := event.position;
+        ELSE
+            high := middle;
+        END IF;
+    END LOOP;
+    RETURN least(high, (SELECT min(e.global_position + 0) - 1 FROM reactive_orch.event_log e
+                        WHERE e.log = in_log AND e.created_at >= in_time AND e.global_position + 0 <= high));
+END
+$$;
 
 -- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the
 -- waiters' numbers, one for each row.
