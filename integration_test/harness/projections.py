@@ -168,3 +168,23 @@ async def orders(event: Event, tx: Connection) -> None:
 @projection("filtered", aggregate_types=["Order", "Invoice"])
 async def orders_and_invoices(event: Event, tx: Connection) -> None:
     await record(tx, "filtered", event)
+
+
+async def empty(tx: Connection) -> None:
+    await tx.execute("TRUNCATE handled")
+
+
+async def fail_to_empty(tx: Connection) -> None:
+    await empty(tx)
+    msg = "cannot empty it"
+    raise LookupError(msg)
+
+
+@projection("resettable", reset=empty)
+async def resettable(event: Event, tx: Connection) -> None:
+    await record(tx, "resettable", event)
+
+
+@projection("resettable", reset=fail_to_empty)
+async def hardly_resettable(event: Event, tx: Connection) -> None:
+    await record(tx, "resettable", event)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration_test.harness.connections import connected
+from integration_test.harness.projections import recorder
 from reactive_orch import Conflict, Expected, NewEvent, append
-from reactive_orch.model import OWN_LOG, Filter, Subscription
 from reactive_orch.postgres import membership, migrations
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ async def test_streams_and_checkpoints_are_found_after_the_library_has_changed_i
     reordered: tuple[str, str], cluster: Cluster
 ) -> None:
     url, name = reordered
-    projections = {Subscription(f"p-{n}", OWN_LOG): Filter() for n in range(STREAMS)}
+    projections = [recorder(f"p-{n}") for n in range(STREAMS)]
     async with connected(url) as connection:
         await migrations.migrate(connection, partitions=1)
         for event in _streams():

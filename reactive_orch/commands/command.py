@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S, Database
+from reactive_orch.postgres.database import COORDINATION_SETTINGS, LENT_SETTINGS, STATEMENT_TIMEOUT_S, Database
 
 if TYPE_CHECKING:
     import argparse
@@ -31,13 +31,15 @@ class Command:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, statements_s: float = STATEMENT_TIMEOUT_S) -> AsyncIterator[AnyConnection]:
-    """Connect for one command, outside any pool; its statements end within the time-out.
+async def connected(
+    url: str, statements_s: float = STATEMENT_TIMEOUT_S, *, lent: bool = False
+) -> AsyncIterator[AnyConnection]:
+    """Connect for one command, outside any pool; its statements end within the time-out. `lent`: to its user's code.
 
     Raises Unavailable or ConfigError.
     """
     database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
-    connection = await database.connect("command", statements_s)
+    connection = await database.connect("command", statements_s, LENT_SETTINGS if lent else COORDINATION_SETTINGS)
     try:
         yield connection
     finally:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.loading import projections_of
 from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, rewinds
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from reactive_orch.model import Position
+    from reactive_orch.model import Position, ResetHook
     from reactive_orch.postgres.connection import AnyConnection
 
 PATIENCE_S = 3600.0
@@ -32,9 +33,10 @@ class _Plan(NamedTuple):
     """None: the positions are kept."""
     since: datetime | None
     """The time that was asked for."""
-    proposed: str | None
-    """The filter that becomes the recorded one."""
+    known: rewinds.Known
     effects: rewinds.Effects
+    reset: ResetHook | None
+    """What empties what has been filled."""
 
     def lines(self) -> Iterator[str]:
         """Yield what is said of it beforehand, for people."""
@@ -42,8 +44,12 @@ class _Plan(NamedTuple):
         where = "at their positions" if self.to is None else f"to position {self.to}"
         since = f", behind which is all that was created since {self.since}" if self.since else ""
         yield f"rewind of {self.of.projection}: {effects.partitions} partitions {where}{since}"
-        if self.proposed is not None:
-            yield f"  its filter becomes {self.proposed}"
+        if self.known.proposed is not None:
+            yield f"  its filter becomes {self.known.proposed}"
+        if self.reset is not None:
+            yield "  its reset hook is called, in the same transaction"
+        elif self.known.resets:
+            yield "  its reset hook is not called"
         if effects.unknown:
             yield f"  nobody knows what was handled of {effects.unknown}: their checkpoints are gone, or of another log"
         if effects.unknown < effects.partitions:
@@ -68,31 +74,54 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         if options.dry_run:
             print("nothing was done: --dry-run")
             return
+    async with connected(url, PATIENCE_S, lent=plan.reset is not None) as connection:
         effects = await _rewound(connection, plan, skip_unhandled=options.skip_unhandled)
     where = "kept where they were" if plan.to is None else f"set to position {plan.to}"
     print(f"{effects.partitions} partitions of {options.projection} {where}; running workers start over from there")
-    if plan.proposed is not None:
-        print(f"the filter is now {plan.proposed}; start the worker again that was refused with it")
+    if plan.known.proposed is not None:
+        print(f"the filter is now {plan.known.proposed}; start the worker again that was refused with it")
 
 
 async def _plan(connection: AnyConnection, options: argparse.Namespace) -> _Plan:
     """Return what is to be done. Raises ConfigError for a target that is none, and if there is nothing to do."""
     to, since = await _target(connection, options.to)
     of = Subscription(options.projection, OWN_LOG)
-    proposed = await rewinds.proposed(connection, options.replica_set, of)
-    estranged = await rewinds.is_estranged(connection, options.replica_set, of)
-    if to is None and proposed is None and not estranged:
+    known = await rewinds.known(connection, options.replica_set, of)
+    if to is None and known.proposed is None and not known.estranged:
         msg = "--to keep accepts the filter of a worker that was refused, or another log: nothing to do"
         raise ConfigError(msg)
+    reset = _reset_hook(options, resets=known.resets) if to == 0 and not options.no_reset else None
     effects = await rewinds.effects(connection, options.replica_set, of, to)
-    return _Plan(options.replica_set, of, to, since, proposed, effects)
+    return _Plan(options.replica_set, of, to, since, known, effects, reset)
+
+
+def _reset_hook(options: argparse.Namespace, *, resets: bool) -> ResetHook | None:
+    """Return the projection's reset hook, from the code that is given; None if it has none.
+
+    Raises ConfigError when it has one and no code is given, or that of something else.
+    """
+    if options.load is None and resets:
+        msg = (
+            f"projection {options.projection!r} has a reset hook, which empties what it has filled: "
+            "say where its code is by --load MODULE[:ATTR], or --no-reset"
+        )
+        raise ConfigError(msg)
+    if options.load is None:
+        return None
+    for loaded in projections_of([options.load], "--load"):
+        if loaded.name == options.projection:
+            return loaded.reset
+    msg = f"--load {options.load}: there is no projection {options.projection!r}"
+    raise ConfigError(msg)
 
 
 async def _rewound(connection: AnyConnection, plan: _Plan, *, skip_unhandled: bool) -> rewinds.Effects:
     """Rewind between two batches, waiting for the slowest handler as long as it takes (with a word about it)."""
     while True:
         try:
-            return await rewinds.rewind(connection, plan.replica_set, plan.of, plan.to, skip_unhandled=skip_unhandled)
+            return await rewinds.rewind(
+                connection, plan.replica_set, plan.of, plan.to, skip_unhandled=skip_unhandled, reset=plan.reset
+            )
         except Superseded as error:
             if is_stale(error):
                 raise
@@ -143,6 +172,8 @@ def _rewind_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out for good the events up to there that have not been handled; without it that is refused",
     )
+    parser.add_argument("--load", metavar="MODULE[:ATTR]", help="the projection's code, for --to start: its reset hook")
+    parser.add_argument("--no-reset", action="store_true", help="do not call the projection's reset hook")
 
 
 REWIND = Command("set a projection's positions back while workers run", _rewind_arguments, _rewind)

@@ -37,7 +37,15 @@ from reactive_orch.model.membership import (
     seconds,
 )
 from reactive_orch.model.names import NAME_BYTES_MAX, check_name
-from reactive_orch.model.projections import BatchHandler, EventHandler, Filter, OnError, Projection, projection
+from reactive_orch.model.projections import (
+    BatchHandler,
+    EventHandler,
+    Filter,
+    OnError,
+    Projection,
+    ResetHook,
+    projection,
+)
 
 __all__ = [
     "NAME_BYTES_MAX",
@@ -68,6 +76,7 @@ __all__ = [
     "Position",
     "Projection",
     "Reason",
+    "ResetHook",
     "Snapshot",
     "Subscription",
     "Swap",

@@ -14,6 +14,7 @@ from reactive_orch.model.names import check_name
 
 EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
 BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
+ResetHook: TypeAlias = Callable[[Any], Awaitable[None]]
 
 OnError: TypeAlias = Literal["park", "halt"]
 """What becomes of an event after its last retry: its key waits for somebody, or its projection rests."""
@@ -48,6 +49,8 @@ class Projection:
     on_error: OnError | None = None
     """What becomes of an event after its last retry: its key waits for somebody and all others go on, or the
     projection rests on all workers."""
+    reset: ResetHook | None = None
+    """Empties what the handler has filled: called in the transaction of a rewind to the start, with its connection."""
     log: LogName = OWN_LOG
 
     @property
@@ -70,6 +73,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     retries: int | None = None,
     timeout: float | None = None,
     on_error: OnError | None = None,
+    reset: ResetHook | None = None,
 ) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
     """Make an async function a projection.
 
@@ -92,7 +96,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
         _check_handler(name, handler, batch=batch)
-        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error)
+        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error, reset)
         _check_options(made)
         return made
 
@@ -132,6 +136,10 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
             on_error is not None and on_error not in get_args(OnError),
             f"on_error must be {' or '.join(get_args(OnError))}, not {on_error!r}",
         ),
+        (
+            made.reset is not None and not (_is_async(made.reset) and _takes(made.reset, 1)),
+            f"reset must be an async function that takes (tx), not {made.reset!r}",
+        ),
     ]
 
 
@@ -140,7 +148,7 @@ def _check_handler(projection: str, handler: Callable[..., Awaitable[None]], *, 
         called = getattr(handler, "__qualname__", None) or handler
         msg = f"projection {projection!r}: the handler {called} is not async; write `async def`"
         raise ConfigError(msg)
-    if not _takes_two(handler):
+    if not _takes(handler, 2):
         msg = f"projection {projection!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}"
         raise ConfigError(msg)
 
@@ -150,9 +158,9 @@ def _is_async(handler: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
-def _takes_two(handler: Callable[..., object]) -> bool:
+def _takes(handler: Callable[..., object], arguments: int) -> bool:
     try:
-        inspect.signature(handler).bind(None, None)
+        inspect.signature(handler).bind(*[None] * arguments)
     except TypeError:
         return False
     except ValueError:  # nobody knows

@@ -51,13 +51,15 @@ _COMMON_SETTINGS = {
     "idle_session_timeout": "0",
     "jit": "off",
 }
-_COORDINATION_SETTINGS = {
+COORDINATION_SETTINGS = {
     # No handler runs here: nobody's operators and functions take the place of PostgreSQL's.
     "search_path": "pg_catalog, pg_temp",
     "lock_timeout": "2s",
     "statement_timeout": "5s",
     "idle_in_transaction_session_timeout": "5s",
 }
+LENT_SETTINGS = {"lock_timeout": COORDINATION_SETTINGS["lock_timeout"]}
+"""Of a command's connection on which it runs its user's code."""
 
 
 class Database:
@@ -127,13 +129,15 @@ class Database:
         for connection in self._borrowed:
             drop(connection)
 
-    async def connect(self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S) -> BatchConnection:
+    async def connect(
+        self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S, settings: Mapping[str, str] = COORDINATION_SETTINGS
+    ) -> BatchConnection:
         """Open a connection of its own, outside the pools; its statements end within the time-out.
 
         When the server ends it that is a loss, noted at once. Raises Unavailable or ConfigError.
         """
         with translated():
-            settings = {**_COORDINATION_SETTINGS, "statement_timeout": f"{max(timeout_s, STATEMENT_TIMEOUT_S):.0f}s"}
+            settings = {**settings, "statement_timeout": f"{max(timeout_s, STATEMENT_TIMEOUT_S):.0f}s"}
             arguments = self._connect_arguments(kind, settings, timeout_s)
             connection = await self._connect(connection_class=BatchConnection, **arguments)
         connection.add_termination_listener(lambda _: self.give_up(connection))
@@ -211,7 +215,7 @@ class Database:
 
     async def open(self) -> None:
         """Make the pools, which belong to this event loop; they connect when first used."""
-        coordination = self._connect_arguments(COORDINATION, _COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S)
+        coordination = self._connect_arguments(COORDINATION, COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S)
         self.pools = {
             WORK: self._pool(self._connections_max, self._work_arguments()),
             COORDINATION: self._pool(COORDINATION_CONNECTIONS_MAX, coordination),

@@ -15,7 +15,6 @@ from reactive_orch.model import (
     Acknowledged,
     Adopted,
     Change,
-    Filter,
     Member,
     MemberId,
     MemberState,
@@ -30,9 +29,9 @@ from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-    from reactive_orch.model import Turn
+    from reactive_orch.model import Projection, Turn
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -79,14 +78,20 @@ class MemberRow(NamedTuple):
 
 
 async def register(
-    connection: AnyConnection, replica_set: str, filters: Mapping[Subscription, Filter]
+    connection: AnyConnection, replica_set: str, projections: Collection[Projection]
 ) -> frozenset[Subscription]:
-    """Record projections with their filters; return those refused because they are recorded with another one."""
-    wanted = sorted(filters)
-    texts = [filter_text(filters[subscription]) for subscription in wanted]
+    """Record projections; return those refused because they are recorded with another filter."""
+    wanted = sorted(projections, key=lambda each: each.subscription)
+    names = columns([each.subscription for each in wanted])
+    filters = [filter_text(each.filter) for each in wanted]
     with translated():
-        refused = await connection.fetch(_SQL.register, replica_set, *columns(wanted), texts)
+        refused = await connection.fetch(_SQL.register, replica_set, *names, filters, list(map(_declared, wanted)))
     return frozenset(Subscription(*row) for row in refused)
+
+
+def _declared(projection: Projection) -> str:
+    """Return what is recorded of a projection's code, where it is not what most are: JSON."""
+    return json.dumps({"reset": True} if projection.reset else {})
 
 
 async def join(  # noqa: PLR0913, PLR0917 - a member's row

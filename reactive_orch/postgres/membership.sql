@@ -1,6 +1,6 @@
 -- name: register
--- Record the projections, their logs and their filters; returns those that are refused.
-SELECT projection, log FROM reactive_orch.register_projections($1::text, $2::text[], $3::text[], $4::text[]);
+-- Record the projections, their logs, their filters and what is declared of them; returns those that are refused.
+SELECT projection, log FROM reactive_orch.register_projections($1::text, $2::text[], $3::text[], $4::text[], $5::text[]);
 
 -- name: join
 -- Take the lock that says "I live" and write a waiting row; returns the member's id.

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
-from reactive_orch.errors import ConfigError
+from reactive_orch.errors import ConfigError, ReactiveOrchError, described, place_of
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reactive_orch.model import LogName, Position, Subscription
+    from reactive_orch.model import LogName, Position, ResetHook, Subscription
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -40,6 +40,17 @@ class Effects(NamedTuple):
     """How many do not: the new filter leaves them out, or the log is another one now."""
 
 
+class Known(NamedTuple):
+    """What is recorded of a projection."""
+
+    proposed: str | None
+    """The filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
+    estranged: bool
+    """Its checkpoints were made on another log than its log is now."""
+    resets: bool
+    """Its code has a reset hook."""
+
+
 async def effects(
     connection: AnyConnection, replica_set: str, subscription: Subscription, to: Position | None
 ) -> Effects:
@@ -53,34 +64,60 @@ async def effects(
     return Effects(*row)
 
 
-async def rewind(
+async def rewind(  # noqa: PLR0913 - what it is told
     connection: AnyConnection,
     replica_set: str,
     subscription: Subscription,
     to: Position | None,
     *,
     skip_unhandled: bool = False,
+    reset: ResetHook | None = None,
 ) -> Effects:
     """Set all positions of a projection (None: keep them), raise the epoch, accept the filter that was proposed.
 
-    Returns what that did. Raises ConfigError for a position that is not settled, for an unknown projection, when
-    positions to keep were deleted or lie beyond the log, and for a position that leaves out events that have not been
-    handled, unless told to.
+    In the same transaction `reset` is called, while nobody handles anything for the projection. Returns what the rewind
+    did. Raises ConfigError for a position that is not settled, for an unknown projection, when positions to keep were
+    deleted or lie beyond the log, and for a position that leaves out events that have not been handled, unless told
+    to; ReactiveOrchError when `reset` fails.
     """
     with translated():
-        try:
-            row = await connection.fetchrow(_SQL.rewind, replica_set, *subscription, to, skip_unhandled)
-        except asyncpg.InvalidParameterValueError as error:
-            raise ConfigError(error.message) from error
+        async with connection.transaction():
+            await connection.execute(_SQL.own_path)
+            try:
+                row = await connection.fetchrow(_SQL.rewind, replica_set, *subscription, to, skip_unhandled)
+            except asyncpg.InvalidParameterValueError as error:
+                raise ConfigError(error.message) from error
+            if reset is not None:
+                await _call(reset, connection)
     assert row is not None, "the function returns one row"
     return Effects(*row)
 
 
-async def proposed(connection: AnyConnection, replica_set: str, subscription: Subscription) -> str | None:
-    """Return the filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
+async def _call(reset: ResetHook, connection: AnyConnection) -> None:
+    transaction = await connection.fetchval(_SQL.transaction)
+    await connection.execute(_SQL.users_path)
+    try:
+        await reset(connection)
+        same = connection.is_in_transaction() and transaction == await connection.fetchval(_SQL.transaction)
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        raise  # somebody reads what it empties: all of it is to be done again
+    except Exception as error:
+        at = f" at {place}" if (place := place_of(error)) else ""
+        msg = f"the reset hook failed, and nothing was done: {described(error)}{at}"
+        raise ReactiveOrchError(msg) from error
+    if not same:
+        msg = "the reset hook has ended the transaction that it was given, and may be half done: rewind again"
+        raise ReactiveOrchError(msg)
+
+
+async def known(connection: AnyConnection, replica_set: str, subscription: Subscription) -> Known:
+    """Return what is recorded of a projection that a rewind depends on. Raises ConfigError for an unknown one."""
     with translated():
-        text: str | None = await connection.fetchval(_SQL.proposed, replica_set, *subscription)
-    return text
+        row = await connection.fetchrow(_SQL.known, replica_set, *subscription)
+    if row is None:
+        msg = f"replica set {replica_set!r} has no projection {subscription.projection!r}"
+        raise ConfigError(msg)
+    return Known(*row)
 
 
 async def settled_end(connection: AnyConnection, log: LogName) -> Position:
@@ -96,9 +133,3 @@ async def position_before(connection: AnyConnection, log: LogName, time: datetim
     """
     with translated():
         return int(await connection.fetchval(_SQL.position_before, log, time))
-
-
-async def is_estranged(connection: AnyConnection, replica_set: str, subscription: Subscription) -> bool:
-    """Tell whether a projection's checkpoints were made on another log than its log is now."""
-    with translated():
-        return bool(await connection.fetchval(_SQL.is_estranged, replica_set, *subscription))

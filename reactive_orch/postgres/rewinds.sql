@@ -9,9 +9,25 @@ FROM reactive_orch.rewind_effects($1::text, $2::text, $4::bigint, $3::text) e;
 SELECT e.partitions, e.unknown, e.again, e.left_out, e.exact, e.keys, e.letters_again, e.letters_dropped
 FROM reactive_orch.rewind($1::text, $2::text, $4::bigint, $3::text, $5::boolean) e;
 
--- name: proposed
--- The filter that a refused worker wanted; NULL when there is none.
-SELECT p.proposed::text FROM reactive_orch.projections p
+-- name: own_path
+-- Let what follows in this transaction look nowhere but at PostgreSQL's own.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- name: users_path
+-- And what follows now, where its user does.
+SET LOCAL search_path TO DEFAULT;
+
+-- name: transaction
+-- Which transaction this is.
+SELECT pg_current_xact_id()::text;
+
+-- name: known
+-- Of a projection: the filter that a refused worker wanted, NULL when there is none; whether its checkpoints were made on
+-- another log than this one, so that keeping them is the operator's word; whether it has a reset hook.
+SELECT p.proposed::text,
+       p.log_identity <> reactive_orch.log_identity(p.log) OR reactive_orch.log_differs_at(p.log) IS NOT NULL AS estranged,
+       coalesce((p.declared -> 'reset')::boolean, false) AS resets
+FROM reactive_orch.projections p
 WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
 
 -- name: settled_end
@@ -21,9 +37,3 @@ SELECT reactive_orch.settled_end($1::text);
 -- name: position_before
 -- The position of log $1 behind which all comes that was created at $2 or later.
 SELECT reactive_orch.position_before($2::timestamptz, $1::text);
-
--- name: is_estranged
--- Whether a projection's checkpoints were made on another log than this one: keeping them is the operator's word.
-SELECT p.log_identity <> reactive_orch.log_identity(p.log) OR reactive_orch.log_differs_at(p.log) IS NOT NULL
-FROM reactive_orch.projections p
-WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;

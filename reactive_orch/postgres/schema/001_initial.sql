@@ -304,13 +304,15 @@ $$;
 -- filter may not run it; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
 -- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
--- heartbeats notice it without a notification.
+-- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
+-- `reset`, it has a hook that empties what it has filled.
 CREATE TABLE reactive_orch.projections (
     replica_set   text COLLATE "C" NOT NULL,
     name          text COLLATE "C" NOT NULL,
     log           text COLLATE "C" NOT NULL REFERENCES reactive_orch.logs,
     filter        jsonb            NOT NULL,
     proposed      jsonb,
+    declared      jsonb            NOT NULL DEFAULT '{}',
     epoch         bigint           NOT NULL DEFAULT 0,
     log_identity  text             NOT NULL,
     created_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
@@ -1008,9 +1010,10 @@ END
 $$;
 
 -- A worker's projections, the log that each reads, and their filters, before it joins. One whose recorded filter differs is
--- refused: its checkpoints say nothing about the events that the old filter left out. Returns the refused.
+-- refused: its checkpoints say nothing about the events that the old filter left out. Returns the refused. What is declared of
+-- any of them is recorded, of the refused too: theirs may be the code that goes on.
 CREATE FUNCTION reactive_orch.register_projections(
-    in_replica_set text, in_names text[], in_logs text[], in_filters text[])
+    in_replica_set text, in_names text[], in_logs text[], in_filters text[], in_declared text[] DEFAULT '{}')
 RETURNS TABLE (projection text, log text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -1036,10 +1039,11 @@ BEGIN
     ON CONFLICT DO NOTHING;
 
     -- Whoever comes with the recorded filter takes an older proposal back.
-    UPDATE reactive_orch.projections p SET proposed = nullif(w.filter::jsonb, p.filter)
-    FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)
+    UPDATE reactive_orch.projections p
+    SET proposed = nullif(w.filter::jsonb, p.filter), declared = coalesce(w.declared::jsonb, p.declared)
+    FROM unnest(in_names, in_logs, in_filters, in_declared) AS w(name, log, filter, declared)
     WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log
-      AND p.proposed IS DISTINCT FROM nullif(w.filter::jsonb, p.filter);
+      AND (p.proposed IS DISTINCT FROM nullif(w.filter::jsonb, p.filter) OR p.declared <> w.declared::jsonb);
 
     RETURN QUERY
     SELECT w.name, w.log FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)

@@ -127,13 +127,13 @@ def nothing_left(refused: frozenset[Subscription]) -> str:
 async def _refused(
     node: Node, replica_set: str, projections: Sequence[Projection], interruptions: Interruptions
 ) -> frozenset[Subscription]:
-    wanted = {projection.subscription: projection.filter for projection in projections}
+    wanted = {projection.subscription for projection in projections}
     backoff = Backoff(0.05, 5.0)
     while True:
         try:
             async with node.database.coordination() as connection:
-                refused = await membership.register(connection, replica_set, wanted)
-                await checkpoints.demand_complete(connection, replica_set, wanted.keys() - refused)
+                refused = await membership.register(connection, replica_set, projections)
+                await checkpoints.demand_complete(connection, replica_set, wanted - refused)
         except (Unavailable, Superseded) as error:
             interruptions.note("register", error)
             await anyio.sleep(backoff.next_s())
