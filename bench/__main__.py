@@ -23,6 +23,7 @@ NAMES = [
     "catchup",
     "hot_path",
     "shared",
+    "shared_rows",
     "lanes",
     "append",
     "bell",

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS public.bench_effects (position bigint NOT NULL, body 
 CREATE TABLE IF NOT EXISTS public.bench_handled (
     position bigint NOT NULL, partition smallint NOT NULL, worker text NOT NULL, created_at timestamptz NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE TABLE IF NOT EXISTS public.bench_balances (customer text PRIMARY KEY, events bigint NOT NULL);
 """
 STEP = 100_000
 INSERT = """

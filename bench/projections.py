@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch import Event, Projection, projection
@@ -17,6 +18,14 @@ INSERT_MANY = "INSERT INTO public.bench_effects SELECT * FROM unnest($1::bigint[
 RECORD = (
     "INSERT INTO public.bench_handled (position, partition, worker, created_at) "
     "SELECT p, q, $4, c FROM unnest($1::bigint[], $2::smallint[], $3::timestamptz[]) AS s(p, q, c)"
+)
+COUNT_ONE = (
+    "INSERT INTO public.bench_balances VALUES ($1, 1) "
+    "ON CONFLICT (customer) DO UPDATE SET events = bench_balances.events + 1"
+)
+COUNT_MANY = (
+    "INSERT INTO public.bench_balances SELECT * FROM unnest($1::text[], $2::bigint[]) "
+    "ON CONFLICT (customer) DO UPDATE SET events = bench_balances.events + excluded.events"
 )
 WORKER = f"w{os.getpid()}"
 WAIT_S = 0.05
@@ -86,6 +95,26 @@ async def _record(events: Sequence[Event], tx: Any) -> None:
         [e.created_at for e in events],
         WORKER,
     )
+
+
+@projection("balance_each")
+async def balance_each(event: Event, tx: Any) -> None:
+    """Count an event of a customer in the customer's row."""
+    await tx.execute(COUNT_ONE, event.json()["customer"])
+
+
+@projection("balance_batch", batch=True)
+async def balance_batch(events: Sequence[Event], tx: Any) -> None:
+    """Count the events of each customer, in the order in which the customers come."""
+    counts = Counter(event.json()["customer"] for event in events)
+    await tx.execute(COUNT_MANY, list(counts), list(counts.values()))
+
+
+@projection("balance_sorted", batch=True)
+async def balance_sorted(events: Sequence[Event], tx: Any) -> None:
+    """Count them in the order of the rows: whoever does so waits for others, and they never for him."""
+    counts = sorted(Counter(event.json()["customer"] for event in events).items())
+    await tx.execute(COUNT_MANY, *map(list, zip(*counts, strict=True)))
 
 
 def several(count: int) -> list[Projection]:
