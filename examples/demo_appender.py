@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 from opentelemetry import trace
@@ -33,22 +33,27 @@ class Shop:
     """The orders that are not shipped yet."""
 
     customers: int
-    open_orders: dict[str, str] = field(default_factory=dict)
+    open_orders: dict[str, NewEvent] = field(default_factory=dict)
+    """Order → the last event of it."""
 
     def next_event(self) -> NewEvent:
         """Return what happens next: an order is placed, or an open one goes on."""
         if self.open_orders and random.random() < 2 / 3:  # each order has three events
-            order = random.choice(list(self.open_orders))
-            kind = NEXT[self.open_orders[order]]
-        else:
-            order, kind = uuid.uuid4().hex, "OrderPlaced"
-        payload = {"customer": f"customer-{random.randrange(self.customers)}"} if kind == "OrderPlaced" else {}
-        return NewEvent(aggregate_type="Order", aggregate_id=order, event_type=kind, payload=payload)
+            last = self.open_orders[random.choice(list(self.open_orders))]
+            return replace(last, event_type=NEXT[last.event_type], payload={})
+        customer = f"customer-{random.randrange(self.customers)}"
+        return NewEvent(
+            aggregate_type="Order",
+            aggregate_id=uuid.uuid4().hex,
+            event_type="OrderPlaced",
+            payload={"customer": customer},
+            partition_key=customer,
+        )
 
     def happened(self, event: NewEvent) -> None:
         """Remember an event that was committed."""
         if event.event_type in NEXT:
-            self.open_orders[event.aggregate_id] = event.event_type
+            self.open_orders[event.aggregate_id] = event
         else:
             del self.open_orders[event.aggregate_id]
 

@@ -102,8 +102,8 @@ async def test_a_version_is_that_of_one_aggregate(connection: Connection, expect
     assert await versions(connection) == {}
 
 
-@pytest.mark.parametrize("empty", ["aggregate_type", "event_type"])
-async def test_an_event_has_types(connection: Connection, empty: str) -> None:
+@pytest.mark.parametrize("empty", ["aggregate_type", "event_type", "partition_key"])
+async def test_what_is_given_is_not_empty(connection: Connection, empty: str) -> None:
     event: NewEvent = replace(order(), **dict[str, Any]({empty: ""}))
     with pytest.raises(ValueError, match="must not be empty"):
         await append(connection, [event])

@@ -38,12 +38,12 @@ async def append(
     not: either may raise Conflict.
 
     Raises Conflict when the stream has another version, or an event_id is taken. Raises ValueError when anything but
-    `ANY` is given for several aggregates, and when the type of an aggregate or of an event is empty; ValueError or
+    `ANY` is given for several aggregates, and when a type or the partition key of an event is empty; ValueError or
     TypeError for what JSON cannot carry. A Conflict may leave the caller's transaction unusable, as any failed
     statement does.
     """
-    if not all(e.aggregate_type and e.event_type for e in events):
-        msg = "aggregate_type and event_type of an event must not be empty"
+    if not all(e.aggregate_type and e.event_type and e.partition_key != "" for e in events):
+        msg = "aggregate_type, event_type and partition_key of an event must not be empty"
         raise ValueError(msg)
     traceparent = current_traceparent()
     if traceparent is not None:

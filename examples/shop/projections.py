@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @projection("orders_per_customer", aggregate_types=["Order"])
 async def orders_per_customer(event: Event, tx: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Count a customer's orders. Through `tx`, so that it happens exactly once."""
+    """Count a customer's orders. Through `tx`, so that it happens exactly once.
+
+    The row is a customer's, and orders are appended with the customer as their partition key: so no two workers write
+    one row at a time.
+    """
     if event.event_type == "OrderPlaced":
         await tx.execute(
             "INSERT INTO orders_per_customer VALUES ($1, 1) "

@@ -167,11 +167,12 @@ GROUP BY 1, 2, e.global_position HAVING count(f.fate) <> 1 OR e.global_position 
 """
 
 OVERTAKEN = """
-SELECT e.aggregate_id, min(e.global_position) FILTER (WHERE f.fate = 'waits') AS waits,
+SELECT min(e.aggregate_id) AS aggregate_id, min(e.global_position) FILTER (WHERE f.fate = 'waits') AS waits,
        max(e.global_position) FILTER (WHERE f.fate <> 'waits') AS passed
 FROM public.fates f JOIN reactive_orch.events e ON e.global_position = f.position
 WHERE f.replica_set = $1 AND f.projection = $2
-GROUP BY e.bounded_context, e.aggregate_type, e.aggregate_id
+GROUP BY e.partition_key,
+         CASE WHEN e.partition_key IS NULL THEN (e.bounded_context, e.aggregate_type, e.aggregate_id) END
 HAVING min(e.global_position) FILTER (WHERE f.fate = 'waits') < max(e.global_position) FILTER (WHERE f.fate <> 'waits')
 """
 

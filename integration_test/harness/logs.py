@@ -38,7 +38,7 @@ ALTER TABLE reactive_orch.events ALTER COLUMN event_version TYPE bigint;
 CREATE VIEW reactive_orch.event_log AS
 SELECT 'events'::text COLLATE "C" AS log,
        global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
-       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, partition_key
 FROM reactive_orch.events;
 COMMIT;
 """

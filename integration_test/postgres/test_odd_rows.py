@@ -151,7 +151,7 @@ CREATE OR REPLACE VIEW reactive_orch.event_log AS
 SELECT 'events'::text COLLATE "C" AS log,
        global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        event_type, event_version / (CASE global_position WHEN 20 THEN 0 ELSE 1 END) AS event_version,
-       payload, trace_id, correlation_id, causation_id, metadata, created_at
+       payload, trace_id, correlation_id, causation_id, metadata, created_at, partition_key
 FROM reactive_orch.events
 """
 

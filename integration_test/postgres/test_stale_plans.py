@@ -38,7 +38,7 @@ CREATE OR REPLACE VIEW reactive_orch.event_log AS
 SELECT 'events'::text COLLATE "C" AS log,
        global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        CASE WHEN public.demand_newer() THEN event_type END AS event_type,
-       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, partition_key
 FROM reactive_orch.events;
 INSERT INTO public.changed VALUES (clock_timestamp());
 """
@@ -90,7 +90,7 @@ CREATE OR REPLACE VIEW reactive_orch.event_log AS
 SELECT 'events'::text COLLATE "C" AS log,
        global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
        CASE WHEN public.damage(global_position) THEN event_type END AS event_type,
-       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, partition_key
 FROM reactive_orch.events;
 """
 

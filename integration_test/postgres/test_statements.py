@@ -251,7 +251,7 @@ ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
     ("windows.read_large", (OWN_LOG, LARGE, 8_000_000)): 101,
     ("log.read_stream", (OWN_LOG, *STREAM, 90)): 10,
     ("log.stream_version", STREAM): 100,  # without statistics PostgreSQL 15 counts through the stream
-    ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', None)): 2,
+    ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', "{NULL,NULL}", None)): 2,
     ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)): 2 * PARTITIONS,
     ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")): PARTITIONS,
     ("checkpoints.positions", ("r7",)): PARTITIONS,

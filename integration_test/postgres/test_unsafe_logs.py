@@ -53,7 +53,8 @@ FLAWS = [
         "CREATE OR REPLACE VIEW reactive_orch.event_log AS SELECT 'events'::text COLLATE \"C\" AS log, "
         "global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, "
         "event_type, event_version, payload, trace_id, "
-        "correlation_id, causation_id, metadata, created_at FROM reactive_orch.events WHERE aggregate_id <> 'key-1'",
+        "correlation_id, causation_id, metadata, created_at, partition_key "
+        "FROM reactive_orch.events WHERE aggregate_id <> 'key-1'",
         "event_log does not show",
         id="view",
     ),

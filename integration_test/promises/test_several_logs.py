@@ -30,7 +30,8 @@ ORDERS = Subscription("totals", OWN_LOG)
 PARTITIONS = {"bookings": 16, OWN_LOG: 64}
 
 COLUMNS = """global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
-       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at"""
+       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at,
+       partition_key"""
 SECOND_LOG = """
 CREATE TABLE public.bookings (LIKE reactive_orch.events INCLUDING ALL);
 ALTER TABLE public.bookings DROP COLUMN partition;

@@ -127,7 +127,7 @@ BEGIN PERFORM pg_sleep(0.001); RETURN true; END $$;
 CREATE VIEW public.slow_log AS
 SELECT 'events'::text AS log,
        global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id,
-       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+       event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, partition_key
 FROM reactive_orch.events WHERE public.read_slowly(global_position)
 """
 """A millisecond and more for each event that is passed over."""

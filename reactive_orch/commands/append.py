@@ -77,6 +77,7 @@ def _append_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aggregate-type", metavar="TYPE")
     parser.add_argument("--aggregate-id", metavar="ID")
     parser.add_argument("--bounded-context", default="default", metavar="NAME")
+    parser.add_argument("--partition-key", metavar="KEY", help="what it is ordered with, instead of its aggregate")
     parser.add_argument("--payload", default="{}", metavar="JSON")
     parser.add_argument(
         "--expected",
@@ -100,7 +101,7 @@ def _single_event(options: argparse.Namespace) -> NewEvent:
     if missing:
         msg = f"append of one event needs {' and '.join(missing)} too"
         raise ConfigError(msg)
-    names = ("event_type", "aggregate_type", "aggregate_id", "bounded_context")
+    names = ("event_type", "aggregate_type", "aggregate_id", "bounded_context", "partition_key")
     columns = json.dumps({name: vars(options)[name] for name in names})
     try:
         payload = lines.checked(options.payload)

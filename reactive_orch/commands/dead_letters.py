@@ -88,8 +88,8 @@ def _json(key: FailingKey, *, whole: bool = False) -> dict[str, Any]:
         "projection": key.projection,
         "log": key.log,
         "partition": key.partition,
-        "context": key.key.bounded_context,
-        "type": key.key.aggregate_type,
+        "context": key.key.bounded_context or None,
+        "type": key.key.aggregate_type or None,
         "key": key.key.aggregate_id,
         "state": key.state,
         "request": key.request,
@@ -145,6 +145,8 @@ def _whole(key: FailingKey) -> str:
 
 def _named(key: FailingKey) -> str:
     context, aggregate_type, aggregate_id = key.key
+    if not aggregate_type:
+        return aggregate_id  # a partition key
     return f"{'' if context == 'default' else f'{context}/'}{aggregate_type}/{aggregate_id}"
 
 
@@ -166,7 +168,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--replica-set", required=True, metavar="NAME")
     parser.add_argument("--projection", metavar="NAME", help="needed to act")
-    parser.add_argument("--key", metavar="ID", help="the aggregate id of one key")
+    parser.add_argument("--key", metavar="ID", help="one key: an aggregate id, or a partition key")
     parser.add_argument("--type", metavar="TYPE", help="its aggregate type, if there are several")
     parser.add_argument("--context", metavar="NAME", help="its bounded context, if there are several")
     parser.add_argument("--all", action="store_true", help="act on all failing keys of the projection")

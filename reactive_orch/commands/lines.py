@@ -99,11 +99,14 @@ def _after_space(line: str, at: int) -> int:
 
 def _check_types(values: dict[str, Any]) -> None:
     kinds = {"bounded_context": str, "event_version": int, "metadata": dict, "event_id": str}
-    kinds |= dict.fromkeys(("trace_id", "correlation_id", "causation_id"), str)
+    kinds |= dict.fromkeys(("trace_id", "correlation_id", "causation_id", "partition_key"), str)
     for key, kind in kinds.items():
         if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
             msg = f"{key} must be {'an object' if kind is dict else f'of type {kind.__name__}'}"
             raise ValueError(msg)
+    if values.get("partition_key") == "":
+        msg = "partition_key must not be empty"
+        raise ValueError(msg)
     if not 1 <= values.get("event_version", 1) <= EVENT_VERSION_MAX:
         msg = f"event_version must be 1 to {EVENT_VERSION_MAX}"
         raise ValueError(msg)

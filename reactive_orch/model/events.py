@@ -31,6 +31,8 @@ class Event(NamedTuple):
     causation_id: str | None
     metadata_json: str
     created_at: datetime
+    partition_key: str | None = None
+    """What it shares its partition, and its order, with; None: with the other events of its aggregate id."""
 
     def json(self) -> Any:
         """Return the payload decoded as JSON. Raises ValueError when it is not JSON."""
@@ -75,6 +77,9 @@ class NewEvent:
     correlation_id: str | None = None
     causation_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    partition_key: str | None = None
+    """All events of one key are handled one after the other, in order, whatever their aggregates; None: those of one
+    aggregate id are. Events of one aggregate need one key, or they have no order among each other."""
 
     def payload_bytes(self) -> bytes:
         """Return the payload as stored: bytes as they are, all else as compact JSON.

@@ -18,7 +18,10 @@ KeyState: TypeAlias = Literal["retrying", "parked"]
 
 
 class Key(NamedTuple):
-    """What orders events: those of one key are handled in the order of the log."""
+    """What orders events: those of one key are handled in the order of the log.
+
+    A partition key is an id alone, without a context and a type.
+    """
 
     bounded_context: str
     aggregate_type: str
@@ -101,5 +104,7 @@ class FailingKey(NamedTuple):
 
 
 def key_of(event: Event) -> Key:
-    """Return the key of an event."""
+    """Return the key of an event: its partition key if it has one, else its aggregate."""
+    if event.partition_key is not None:
+        return Key("", "", event.partition_key)
     return Key(event.bounded_context, event.aggregate_type, event.aggregate_id)

@@ -21,7 +21,10 @@ ON CONFLICT DO NOTHING;
 -- it its key, due in $7 seconds, or parked. The key is read from the log, as the event may be one that only the server can
 -- read. It may be there already. Returns how many letters were written: 1, or the event is gone.
 WITH event AS (
-    SELECT e.global_position AS position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id
+    SELECT e.global_position AS position, e.partition,
+           CASE WHEN e.partition_key IS NULL THEN e.bounded_context ELSE '' END AS bounded_context,
+           CASE WHEN e.partition_key IS NULL THEN e.aggregate_type ELSE '' END AS aggregate_type,
+           coalesce(e.partition_key, e.aggregate_id) AS aggregate_id
     FROM reactive_orch.event_log e WHERE e.log = $3::text AND e.global_position = $4::bigint
 ), known AS (
     SELECT k.id FROM event e JOIN reactive_orch.failing_keys k

@@ -162,7 +162,8 @@ def columns_of(events: Sequence[NewEvent]) -> Columns:
             e.correlation_id,
             e.causation_id,
             text_of(e.metadata),
+            e.partition_key,
         )
         for e in events
     ]
-    return tuple(list(column) for column in zip(*rows, strict=True)) or ((),) * 11
+    return tuple(list(column) for column in zip(*rows, strict=True)) or ((),) * 12

@@ -16,7 +16,7 @@ WHERE r.global_position = $2::bigint + r.n;
 -- The events of one aggregate in log $1 after a version, in order.
 SELECT e.global_position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version,
        e.event_id, e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id,
-       e.metadata::text, e.created_at
+       e.metadata::text, e.created_at, e.partition_key
 FROM reactive_orch.event_log e
 WHERE e.log = $1::text AND e.bounded_context = $2::text AND e.aggregate_type = $3::text AND e.aggregate_id = $4::text
   AND e.aggregate_version > $5::bigint
@@ -53,23 +53,23 @@ FROM reactive_orch.events e
 WHERE e.bounded_context = $1::text AND e.aggregate_type = $2::text AND e.aggregate_id = $3::text;
 
 -- name: append
--- Events in the order given, each numbered after the last of its aggregate, or after version $12 if that is given. If a
--- writer of plain SQL has committed since $12 was checked, that is a unique violation. The last event is looked up below the
+-- Events in the order given, each numbered after the last of its aggregate, or after version $13 if that is given. If a
+-- writer of plain SQL has committed since $13 was checked, that is a unique violation. The last event is looked up below the
 -- sort, before anything is written: else each event would pass over all that are before it in this statement.
 INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
-                                  event_version, payload, trace_id, correlation_id, causation_id, metadata)
+                                  event_version, payload, trace_id, correlation_id, causation_id, metadata, partition_key)
 SELECT n.context, n.type, n.id,
-       coalesce($12::bigint,
+       coalesce($13::bigint,
                 pg_catalog.first_value((SELECT max(e.aggregate_version) FROM reactive_orch.events e
                              WHERE e.bounded_context = n.context AND e.aggregate_type = n.type
                                AND e.aggregate_id = n.id)) OVER stream, 0)
            + row_number() OVER stream,
        coalesce(n.event_id, gen_random_uuid()), n.event_type, n.event_version, n.payload,
-       n.trace_id, n.correlation_id, n.causation_id, n.metadata::jsonb
+       n.trace_id, n.correlation_id, n.causation_id, n.metadata::jsonb, n.partition_key
 FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::integer[], $7::bytea[], $8::text[],
-            $9::text[], $10::text[], $11::text[])
+            $9::text[], $10::text[], $11::text[], $12::text[])
      WITH ORDINALITY AS n(context, type, id, event_id, event_type, event_version, payload, trace_id, correlation_id,
-                          causation_id, metadata, i)
+                          causation_id, metadata, partition_key, i)
 WINDOW stream AS (PARTITION BY n.context, n.type, n.id ORDER BY n.i)
 ORDER BY n.i;
 

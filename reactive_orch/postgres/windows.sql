@@ -7,10 +7,11 @@
 -- Metadata counts as it is sent: a number like 1e100000 takes a few bytes in the table, and 100,000 in the answer.
 SELECT s.global_position, s.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.event_id,
        e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata_json, e.created_at,
-       e.bytes
+       e.partition_key, e.bytes
 FROM (SELECT o.*, octet_length(o.payload)::bigint + octet_length(o.bounded_context) + octet_length(o.aggregate_type)
                 + octet_length(o.aggregate_id) + octet_length(o.event_type) + coalesce(octet_length(o.trace_id), 0)
-                + coalesce(octet_length(o.correlation_id), 0) + coalesce(octet_length(o.causation_id), 0) AS other_bytes,
+                + coalesce(octet_length(o.correlation_id), 0) + coalesce(octet_length(o.causation_id), 0)
+                + coalesce(octet_length(o.partition_key), 0) AS other_bytes,
              CASE WHEN pg_catalog.pg_column_size(o.metadata) <= $8::bigint THEN o.metadata::text END AS metadata_json
       FROM reactive_orch.event_log o
       WHERE o.log = $1::text AND (o.partition = ANY ($2::smallint[])) IS TRUE
@@ -27,11 +28,12 @@ ORDER BY s.global_position;
 -- the index on partitions has `global_position + 0`.
 SELECT s.global_position, s.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version, e.event_id,
        e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id, e.metadata_json, e.created_at,
-       e.bytes
+       e.partition_key, e.bytes
 FROM (SELECT o.*, o.global_position + 0 AS ordinal,
              octet_length(o.payload)::bigint + octet_length(o.bounded_context) + octet_length(o.aggregate_type)
                 + octet_length(o.aggregate_id) + octet_length(o.event_type) + coalesce(octet_length(o.trace_id), 0)
-                + coalesce(octet_length(o.correlation_id), 0) + coalesce(octet_length(o.causation_id), 0) AS other_bytes,
+                + coalesce(octet_length(o.correlation_id), 0) + coalesce(octet_length(o.causation_id), 0)
+                + coalesce(octet_length(o.partition_key), 0) AS other_bytes,
              CASE WHEN pg_catalog.pg_column_size(o.metadata) <= $8::bigint THEN o.metadata::text END AS metadata_json
       FROM reactive_orch.event_log o
       WHERE o.log = $1::text AND o.partition = ANY ($2::smallint[])
@@ -47,7 +49,7 @@ ORDER BY s.ordinal;
 -- by functions that fetch no value that is stored out of line; then, for the events left, as they are sent.
 SELECT w.global_position, w.partition, w.bounded_context, w.aggregate_type, w.aggregate_id, w.aggregate_version,
        w.event_id, w.event_type, w.event_version, w.payload, w.trace_id, w.correlation_id, w.causation_id,
-       w.metadata_json, w.created_at, w.bytes
+       w.metadata_json, w.created_at, w.partition_key, w.bytes
 FROM (SELECT t.*, sum(t.bytes) OVER (ORDER BY t.global_position ROWS UNBOUNDED PRECEDING) AS bytes_read
       FROM (SELECT s.*, s.other_bytes + octet_length(s.metadata_json) AS bytes
             FROM (SELECT r.*, r.metadata::text AS metadata_json
@@ -57,7 +59,8 @@ FROM (SELECT t.*, sum(t.bytes) OVER (ORDER BY t.global_position ROWS UNBOUNDED P
                                         + octet_length(e.aggregate_type) + octet_length(e.aggregate_id)
                                         + octet_length(e.event_type) + coalesce(octet_length(e.trace_id), 0)
                                         + coalesce(octet_length(e.correlation_id), 0)
-                                        + coalesce(octet_length(e.causation_id), 0) AS other_bytes,
+                                        + coalesce(octet_length(e.causation_id), 0)
+                                        + coalesce(octet_length(e.partition_key), 0) AS other_bytes,
                                      pg_catalog.pg_column_size(e.metadata) AS metadata_bytes
                               FROM reactive_orch.event_log e
                               WHERE e.log = $1::text AND e.global_position = ANY ($2::bigint[])) o) r
@@ -91,7 +94,8 @@ SELECT CASE $3::text WHEN 'global_position' THEN e.global_position END,
        CASE $3::text WHEN 'correlation_id' THEN e.correlation_id END,
        CASE $3::text WHEN 'causation_id' THEN e.causation_id END,
        CASE $3::text WHEN 'metadata' THEN e.metadata::text END,
-       CASE $3::text WHEN 'created_at' THEN e.created_at END
+       CASE $3::text WHEN 'created_at' THEN e.created_at END,
+       CASE $3::text WHEN 'partition_key' THEN e.partition_key END
 FROM reactive_orch.event_log e
 WHERE e.log = $1::text AND e.global_position = $2::bigint;
 

@@ -27,8 +27,9 @@ BEGIN
             causation_id      text,
             metadata          jsonb            NOT NULL DEFAULT '{}',
             created_at        timestamptz      NOT NULL DEFAULT clock_timestamp(),
+            partition_key     text COLLATE "C",
             partition         smallint         NOT NULL GENERATED ALWAYS AS
-                ((hashtextextended(aggregate_id, 0) & %s)::smallint) STORED,
+                ((hashtextextended(coalesce(partition_key, aggregate_id), 0) & %s)::smallint) STORED,
             UNIQUE (bounded_context, aggregate_type, aggregate_id, aggregate_version)
         )$ddl$, current_setting('reactive_orch.partitions')::integer - 1);
 END
@@ -67,7 +68,7 @@ VALUES ('events', 'reactive_orch.events', pg_get_serial_sequence('reactive_orch.
 CREATE VIEW reactive_orch.event_log AS
 SELECT 'events'::text COLLATE "C" AS log,
        global_position, partition, bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
-       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at
+       event_version, payload, trace_id, correlation_id, causation_id, metadata, created_at, partition_key
 FROM reactive_orch.events;
 
 -- Whether row level security, which the log has, may hide rows from whom the view reads for: its owner, or with
@@ -550,8 +551,8 @@ $$;
 
 -- ----------------------------------------------------------- the failing keys
 
--- A key is what orders events: bounded context, aggregate type and aggregate id. Its hash, so that a long id does not make
--- an index row that is too long.
+-- A key is what orders events: their partition key, or else bounded context, aggregate type and aggregate id. A partition key
+-- stands as an id without a context and a type (''). Its hash, so that a long id does not make an index row that is too long.
 CREATE FUNCTION reactive_orch.key_hash(in_context text, in_type text, in_id text) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT pg_catalog.hashtextextended(in_id COLLATE "C", pg_catalog.hashtextextended(in_type COLLATE "C",
