@@ -136,10 +136,10 @@ def no_reload_after_a_short_count() -> None:
 @_bug
 def deadline_moved_after_its_scope_was_cancelled() -> None:
     async def call(self: Calling, events: Sequence[Event], tx: Any) -> int:
-        with anyio.CancelScope(deadline=anyio.current_time() + self._timeout_s) as scope:
+        with anyio.CancelScope(deadline=anyio.current_time() + self.timeout_s) as scope:
             for event in events:
                 await self._handler(event, tx)
-                scope.deadline = anyio.current_time() + self._timeout_s
+                scope.deadline = anyio.current_time() + self.timeout_s
         return len(events)
 
     _put(Calling, "__call__", call)

@@ -146,7 +146,7 @@ async def assert_accounted(connection: Connection, projection: str = "handled", 
     """Check that each event was handled, waits, or was left out: one of them, once, and of a key the last ones wait.
 
     What was handled of a key was handled in order, without a gap but for what was left out; and a checkpoint counts its
-    failing keys.
+    failing keys and the events that wait with them.
     """
     for statement in (TWICE_ACCOUNTED, OVERTAKEN, MISCOUNTED, OUT_OF_TURN):
         wrong = await connection.fetch(statement, replica_set, projection)
@@ -177,10 +177,12 @@ HAVING min(e.global_position) FILTER (WHERE f.fate = 'waits') < max(e.global_pos
 """
 
 MISCOUNTED = """
-SELECT c.partition, c.failing, count(k.id) AS keys
+SELECT c.partition, c.failing, c.waiting, count(DISTINCT k.id) AS keys, count(d.position) AS letters
 FROM reactive_orch.checkpoints c LEFT JOIN reactive_orch.failing_keys k
   ON k.replica_set = c.replica_set AND k.projection = c.projection AND k.log = c.log AND k.partition = c.partition
-WHERE c.replica_set = $1 AND c.projection = $2 GROUP BY 1, 2 HAVING c.failing <> count(k.id)
+LEFT JOIN reactive_orch.dead_letters d ON d.key = k.id
+WHERE c.replica_set = $1 AND c.projection = $2 GROUP BY 1, 2, 3
+HAVING c.failing <> count(DISTINCT k.id) OR c.waiting <> count(d.position)
 """
 
 OUT_OF_TURN = """

@@ -10,11 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactive_orch.model import Event, OnError
-    from reactive_orch.model.keys import Key
+    from reactive_orch.model.keys import Key, Waiting
 
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 30.0
 """The pause before each attempt is twice the one before, within these."""
+
+
+KEYS_MAX = 1024
+EVENTS_MAX = 100_000
+"""More of a projection are not to wait: so many are for a person to look at, not to be piled up."""
 
 
 def split(events: Sequence[Event], failing: Mapping[Key, int]) -> tuple[Sequence[Event], Sequence[Event]]:
@@ -47,3 +52,15 @@ def judge(attempts: int, policy: Policy) -> Verdict:
         # At 30 s long before the exponent is more than a float can take.
         return Verdict("retry", min(RETRY_FIRST_S * 2.0 ** (attempts - 1), RETRY_MOST_S))
     return Verdict("park", None) if policy.on_error == "park" else Verdict("halt", 0.0)
+
+
+def too_many(waiting: Waiting) -> str | None:
+    """Return why a projection is not to let more wait; None if it may.
+
+    What waited when somebody let it run was known to him: as much again may wait.
+    """
+    if waiting.keys - waiting.keys_then > KEYS_MAX:
+        return f"{waiting.keys} keys wait behind failed events, and no more than {KEYS_MAX} are to pile up"
+    if waiting.events - waiting.events_then > EVENTS_MAX:
+        return f"{waiting.events} events wait behind failed ones, and no more than {EVENTS_MAX} are to pile up"
+    return None

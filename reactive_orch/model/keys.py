@@ -54,6 +54,18 @@ class Attempt(NamedTuple):
         return "parked" if self.pause_s is None else "retrying"
 
 
+class Waiting(NamedTuple):
+    """What waits of a projection, in its whole replica set, as far as one batch can see."""
+
+    keys: int
+    """How many keys fail."""
+    events: int
+    """How many events wait with them."""
+    keys_then: int
+    """How many keys failed when somebody last let the projection run."""
+    events_then: int
+
+
 class DueKey(NamedTuple):
     """A failing key on which its owner is to act."""
 

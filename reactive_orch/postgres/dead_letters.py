@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Subscription
-from reactive_orch.model.keys import Attempt, DueKey, FailingKey, Failure, Key, KeyRequest, WantedKeys
+from reactive_orch.model.keys import Attempt, DueKey, FailingKey, Failure, Key, KeyRequest, Waiting, WantedKeys
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -39,16 +39,22 @@ class FailingKeys:
             rows = await connection.fetch(_SQL.among, *self._of, *map(list, zip(*keys, strict=True)))
         return {Key(*row[1:]): row[0] for row in rows}
 
-    async def queue(self, connection: AnyConnection, letters: Mapping[Position, int]) -> None:
-        """Let the events at these positions wait, each behind those of the key with this id."""
-        await connection.execute(_SQL.queue, list(letters.values()), list(letters))
+    async def queue(self, connection: AnyConnection, letters: Mapping[Position, int]) -> Waiting:
+        """Let the events at these positions wait, each behind those of the key with this id; return what waits then."""
+        row = await connection.fetchrow(_SQL.queue, *self._of, list(letters.values()), list(letters))
+        assert row is not None, "a function of aggregates returns one row"
+        return Waiting(*row)
 
-    async def set_aside(self, connection: AnyConnection, position: Position, attempt: Attempt) -> None:
-        """Let the event at a position wait, and with it its key. Raises Superseded if it is gone."""
-        written = await connection.fetchval(_SQL.set_aside, *self._of, position, *_stored(connection, attempt))
-        if not written:
+    async def set_aside(self, connection: AnyConnection, position: Position, attempt: Attempt) -> Waiting:
+        """Let the event at a position wait, and with it its key; return what waits then.
+
+        Raises Superseded if the event is gone.
+        """
+        row = await connection.fetchrow(_SQL.set_aside, *self._of, position, *_stored(connection, attempt))
+        if row is None:
             msg = "the event that was to be set aside is gone"
             raise Superseded(msg)
+        return Waiting(*row)
 
     async def next_due(self, connection: AnyConnection, partitions: Collection[Partition]) -> tuple[int, DueKey | None]:
         """Return how many keys of these partitions are failing, and which of them is due first."""

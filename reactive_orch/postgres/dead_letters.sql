@@ -9,17 +9,27 @@ JOIN reactive_orch.failing_keys k
      AND k.bounded_context = s.context AND k.aggregate_type = s.type AND k.aggregate_id = s.id;
 
 -- name: queue
--- The events at positions $2, each behind those that wait of its key $1. If a handler has rewound its own projection, the key
--- may be gone, or the event come twice.
-INSERT INTO reactive_orch.dead_letters (key, position)
-SELECT k.id, s.position FROM unnest($1::bigint[], $2::bigint[]) AS s(key, position)
-JOIN reactive_orch.failing_keys k ON k.id = s.key
-ON CONFLICT DO NOTHING;
+-- The events at positions $5, each behind those that wait of its key $4, of (replica set $1, projection $2, log $3). If a handler
+-- has rewound its own projection, the key may be gone, or the event come twice. Returns what waits of the projection now, and
+-- what did when somebody let it run last: keys, events, keys then, events then.
+WITH queued AS (
+    INSERT INTO reactive_orch.dead_letters (key, position)
+    SELECT k.id, s.position FROM unnest($4::bigint[], $5::bigint[]) AS s(key, position)
+    JOIN reactive_orch.failing_keys k ON k.id = s.key
+    ON CONFLICT DO NOTHING RETURNING key
+), counted AS (
+    UPDATE reactive_orch.checkpoints c SET waiting = c.waiting + q.events
+    FROM (SELECT k.partition, count(*)::integer AS events
+          FROM queued JOIN reactive_orch.failing_keys k ON k.id = queued.key GROUP BY k.partition) q
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = q.partition
+)
+SELECT w.keys, w.events + (SELECT count(*)::integer FROM queued), w.keys_then, w.events_then
+FROM reactive_orch.waiting_of($1::text, $2::text, $3::text) w;
 
 -- name: set_aside
 -- The event at position $4 of log $3, with which a key begins to fail for (replica set $1, projection $2): it waits, and with
 -- it its key, due in $7 seconds, or parked. The key is read from the log, as the event may be one that only the server can
--- read. It may be there already. Returns how many letters were written: 1, or the event is gone.
+-- read. It may be there already. No row: the event is gone. Else what waits now, as for queue.
 WITH event AS (
     SELECT e.global_position AS position, e.partition,
            CASE WHEN e.partition_key IS NULL THEN e.bounded_context ELSE '' END AS bounded_context,
@@ -46,10 +56,13 @@ WITH event AS (
     SELECT k.id, e.position FROM event e, (SELECT id FROM known UNION ALL SELECT id FROM added) k
     RETURNING key
 ), counted AS (
-    UPDATE reactive_orch.checkpoints c SET failing = c.failing + 1 FROM added a
-    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = a.partition
+    UPDATE reactive_orch.checkpoints c
+    SET failing = c.failing + 1 - (SELECT count(*)::integer FROM known), waiting = c.waiting + 1
+    FROM event e, letter
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = e.partition
 )
-SELECT count(*) FROM letter;
+SELECT w.keys + 1 - (SELECT count(*)::integer FROM known), w.events + 1, w.keys_then, w.events_then
+FROM letter, reactive_orch.waiting_of($1::text, $2::text, $3::text) w;
 
 -- name: next_due
 -- How many keys of (replica set $1, projection $2, log $3) fail in partitions $4, and the one that is due first, if any is.
@@ -94,8 +107,13 @@ WITH key AS (
     WHERE k.id = $4::bigint AND EXISTS (SELECT FROM reactive_orch.dead_letters d
                                         WHERE d.key = $4::bigint AND d.position > $5::bigint)
 ), counted AS (
-    UPDATE reactive_orch.checkpoints c SET failing = c.failing - 1 FROM live
-    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = live.partition
+    UPDATE reactive_orch.checkpoints c
+    SET failing = c.failing - (SELECT count(*)::integer FROM live),
+        -- What was deleted by hand is not counted any more when nothing can be left of it.
+        waiting = CASE WHEN c.failing = (SELECT count(*) FROM live) THEN 0
+                       ELSE c.waiting - (SELECT count(*)::integer FROM evicted) END
+    FROM key k
+    WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = k.partition
 )
 SELECT count(*) FROM live;
 

@@ -267,7 +267,7 @@ async def test_what_somebody_has_deleted_by_hand_holds_nobody_up(database: str, 
         await dead_letters.request(connection, "test", ids, "retry", "test")
         await run_until_idle(database, failing(bad), retries=0)
         assert await keys_of(connection) == []
-        assert await connection.fetchval("SELECT sum(failing) FROM reactive_orch.checkpoints") == 0
+        assert await connection.fetchval("SELECT sum(failing + waiting) FROM reactive_orch.checkpoints") == 0
         assert await connection.fetchval("SELECT count(*) FROM handled") == 1
 
 

@@ -306,7 +306,7 @@ $$;
 -- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
 -- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
--- `reset`, it has a hook that empties what it has filled.
+-- `reset`, it has a hook that empties what it has filled. What waited when somebody last let it run is kept: so much was known.
 CREATE TABLE reactive_orch.projections (
     replica_set   text COLLATE "C" NOT NULL,
     name          text COLLATE "C" NOT NULL,
@@ -322,12 +322,14 @@ CREATE TABLE reactive_orch.projections (
     state_by      text             NOT NULL DEFAULT '',
     state_since   timestamptz      NOT NULL DEFAULT clock_timestamp(),
     state_changes bigint           NOT NULL DEFAULT 0,
+    keys_then     integer          NOT NULL DEFAULT 0,
+    events_then   integer          NOT NULL DEFAULT 0,
     PRIMARY KEY (replica_set, name, log)
 );
 
 -- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share. The seal is the
 -- SHA-256 of the token that the batch was sealed with which has moved the row. `failing` is the number of the partition's
--- failing keys: a batch learns by its swap whether it has to ask for them.
+-- failing keys: a batch learns by its swap whether it has to ask for them. `waiting` is how many events wait with them.
 CREATE TABLE reactive_orch.checkpoints (
     replica_set text COLLATE "C" NOT NULL,
     projection  text COLLATE "C" NOT NULL,
@@ -336,6 +338,7 @@ CREATE TABLE reactive_orch.checkpoints (
     position    bigint           NOT NULL DEFAULT 0 CHECK (position >= 0),
     epoch       bigint           NOT NULL DEFAULT 0,
     failing     integer          NOT NULL DEFAULT 0,
+    waiting     integer          NOT NULL DEFAULT 0,
     seal        bytea,
     PRIMARY KEY (replica_set, projection, log, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
@@ -541,7 +544,11 @@ BEGIN
     IF before <> in_state AND NOT (before = 'paused' AND in_state = 'halted') THEN
         UPDATE reactive_orch.projections p
         SET state = in_state, state_reason = in_reason, state_by = in_by, state_since = clock_timestamp(),
-            state_changes = p.state_changes + 1
+            state_changes = p.state_changes + 1,
+            (keys_then, events_then) = (
+                SELECT coalesce(w.keys, p.keys_then), coalesce(w.events, p.events_then)
+                FROM (VALUES (1)) AS one
+                LEFT JOIN reactive_orch.waiting_of(in_replica_set, in_projection, in_log) w ON in_state = 'running')
         WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
         PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
     END IF;
@@ -598,6 +605,29 @@ CREATE TABLE reactive_orch.dead_letters (
     position bigint NOT NULL,
     PRIMARY KEY (key, position)
 );
+
+-- How many keys of a projection fail and how many events wait, and how many did when somebody last let it run. From the
+-- counts in the checkpoints: what others have counted and not committed yet is missing.
+CREATE FUNCTION reactive_orch.waiting_of(
+    in_replica_set text, in_projection text, in_log text,
+    OUT keys integer, OUT events integer, OUT keys_then integer, OUT events_then integer)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.keys, c.events, coalesce(p.keys_then, 0), coalesce(p.events_then, 0)
+    FROM (SELECT coalesce(sum(c.failing), 0)::integer AS keys, coalesce(sum(c.waiting), 0)::integer AS events
+          FROM reactive_orch.checkpoints c
+          WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log) c
+    LEFT JOIN reactive_orch.projections p
+      ON p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log
+$$;
+
+-- The same of one partition, counted: for when the counts in the checkpoints are to be made anew.
+CREATE FUNCTION reactive_orch.count_waiting(
+    in_replica_set text, in_projection text, in_log text, in_partition smallint, OUT keys integer, OUT events integer)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(DISTINCT k.id)::integer, count(d.position)::integer
+    FROM reactive_orch.failing_keys k LEFT JOIN reactive_orch.dead_letters d ON d.key = k.id
+    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log AND k.partition = in_partition
+$$;
 
 -- What was left out for good, because somebody said so.
 CREATE TABLE reactive_orch.discarded_events (
@@ -784,18 +814,15 @@ BEGIN
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     UPDATE reactive_orch.checkpoints c
     SET position = coalesce(position_to, c.position), epoch = p.epoch,
-        failing = (SELECT count(*) FROM reactive_orch.failing_keys k
-                   WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
-                     AND k.partition = c.partition)
+        (failing, waiting) = (SELECT w.keys, w.events
+                              FROM reactive_orch.count_waiting(in_replica_set, in_projection, in_log, c.partition) w)
     FROM reactive_orch.projections p
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
       AND p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch, failing)
-    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch,
-           (SELECT count(*) FROM reactive_orch.failing_keys k
-            WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log
-              AND k.partition = g.partition)
-    FROM reactive_orch.projections p, generate_series(0, partitions - 1) AS g(partition)
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, position, epoch, failing, waiting)
+    SELECT in_replica_set, in_projection, in_log, g.partition, position_to, p.epoch, w.keys, w.events
+    FROM reactive_orch.projections p, generate_series(0, partitions - 1) AS g(partition),
+         reactive_orch.count_waiting(in_replica_set, in_projection, in_log, g.partition::smallint) w
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND position_to IS NOT NULL
     ON CONFLICT DO NOTHING;
 

@@ -11,9 +11,9 @@ import math
 import random
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from reactive_orch.core.keys import judge
+from reactive_orch.core.keys import judge, too_many
 from reactive_orch.errors import (
     HandlerFailed,
     ProjectionFailed,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from reactive_orch.core.keys import Action
     from reactive_orch.core.progress import Progress
     from reactive_orch.model import Position
-    from reactive_orch.model.keys import DueKey
+    from reactive_orch.model.keys import DueKey, Waiting
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.failures import Failed, Failures
     from reactive_orch.runtime.handling.in_hand import InHand
@@ -49,6 +49,8 @@ LOOK_EVERY_S = 5.0
 """As long as keys are failing: somebody may have asked for something, and the notification was lost."""
 
 LAST_POSITION = (1 << 63) - 1
+
+_Written = TypeVar("_Written")
 
 
 class Aside:
@@ -124,17 +126,25 @@ class Aside:
         if not failed.stands(self._progress):
             return
         attempt, action = self._judged(1, failed.error)
+        waiting = None
         if failed.batch.swaps:
             write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
-            await self._write(failed.batch.swaps, write)
+            waiting = await self._write(failed.batch.swaps, write)
             self.look()
         if failed.window.incarnation != self._progress.incarnation:
             return  # all was forgotten in the moment after it was written
         self._progress.passed(failed.window, failed.position, failed.batch)
         self._failures.committed()
         self._failures.passed()
-        if failed.batch.swaps:
+        if waiting is not None:
             self._tell(failed.position, failed.error, attempt, action, first=failed.first)
+            self.demand_room(waiting)
+
+    def demand_room(self, waiting: Waiting) -> None:
+        """Raise ProjectionFailed when more waits of the projection than should."""
+        if (reason := too_many(waiting)) is not None:
+            msg = f"projection {self._scope.projection.name!r}: {reason}; dead-letters list shows why"
+            raise ProjectionFailed(msg)
 
     async def _try(self, key: DueKey) -> None:
         limit = self._limits.pop(key.id, 1)
@@ -165,12 +175,18 @@ class Aside:
         up_to = key.position if key.request == "skip" else LAST_POSITION
         await self._write((self._locking(key),), partial(self._keys.evict, key=key, up_to=up_to, left_out=True))
 
-    async def _write(self, swaps: tuple[Swap, ...], write: Callable[[AnyConnection], Awaitable[object]]) -> None:
-        """Write this in a batch without a handler."""
+    async def _write(self, swaps: tuple[Swap, ...], write: Callable[[AnyConnection], Awaitable[_Written]]) -> _Written:
+        """Write this in a batch without a handler; return what that returns."""
+        written: list[_Written] = []
         async with self._batches() as (connection, batches):
+
+            async def last() -> None:
+                written.append(await write(connection))
+
             with self._in_hand.moving(swaps):
                 async with batches.batch(swaps):
-                    batches.write_last(partial(write, connection))
+                    batches.write_last(last)
+        return written[0]
 
     @contextlib.asynccontextmanager
     async def _batches(self) -> AsyncIterator[tuple[AnyConnection, checkpoints.Batches]]:

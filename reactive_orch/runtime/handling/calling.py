@@ -43,7 +43,7 @@ class Calling:
         handler: Any = projection.handler
         self._batch = projection.batch
         self._handler = around(handler) if around and not self._batch else handler
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._set_by = "--handler-timeout" if projection.timeout is None else "timeout of its projection"
         self._batch_s = 0.0 if self._batch else min(BATCH_S, BATCH_SHARE * timeout_s)
         self._handled = 0
@@ -58,7 +58,7 @@ class Calling:
         assert task is not None, "this is a coroutine of a task"
         cancels = task.cancelling()
         # No call begins after the batch's time, so this one deadline leaves each call its own, and is never moved.
-        scope = anyio.CancelScope(deadline=anyio.current_time() + self._batch_s + self._timeout_s)
+        scope = anyio.CancelScope(deadline=anyio.current_time() + self._batch_s + self.timeout_s)
         left_open, struck_at = False, None
         try:
             with scope:
@@ -112,7 +112,7 @@ class Calling:
         raise HandlerFailed(described(error), self._index(events)) from error
 
     def _too_long(self, events: Sequence[Event]) -> TimedOut:
-        msg = f"the handler took longer than {self._timeout_s:g} s ({self._set_by})"
+        msg = f"the handler took longer than {self.timeout_s:g} s ({self._set_by})"
         return TimedOut(msg, self._index(events))
 
     def _index(self, events: Sequence[Event]) -> int | None:

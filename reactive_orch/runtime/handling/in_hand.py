@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Event, Partition, Position, Swap
-    from reactive_orch.model.keys import DueKey
+    from reactive_orch.model.keys import DueKey, Waiting
     from reactive_orch.model.reports import Subject, Watchers
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
@@ -66,19 +66,20 @@ class InHand:
         self._watchers, self._subject, self._generation = scope.watchers, scope.subject, scope.generation
         self._setbacks = Setbacks(scope)
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
-        self._timeout_s = scope.timeout_s
         around = partial(self._watchers.tracing.each, self._subject) if scope.config.trace_events else None
-        self._calling = Calling(scope.projection, self._timeout_s, around)
+        self._calling = Calling(scope.projection, scope.timeout_s, around)
         self.events_handled = 0
         self.reached_at = time.time()
         """When the last event handled was appended, or the lane began; in seconds since 1970."""
         self._called_at: float | None = None
         """Since when handlers have been running, by the monotonic clock."""
         self._tx: AnyConnection | None = None
+        self.waiting: Waiting | None = None
+        """What waited of the projection when its last batch let an event wait; None if it did not."""
 
     def handler_runs(self, now: float) -> bool:
         """Tell whether handlers are running, and not for longer than they may."""
-        return self._called_at is not None and now - self._called_at <= self._timeout_s + BATCH_S
+        return self._called_at is not None and now - self._called_at <= self._calling.timeout_s + BATCH_S
 
     def cut(self) -> None:
         """End the batch's transaction, whatever its handler is doing: it must not keep rows for others."""
@@ -101,7 +102,7 @@ class InHand:
 
         `goes_on` is asked at the end of a whole batch whether the next one follows at once.
         """
-        done, self._tx = batch, connection
+        done, self._tx, self.waiting = batch, connection, None
         try:
             with (
                 self.moving(batch.swaps),
@@ -181,8 +182,12 @@ class InHand:
         self, batches: Batches, connection: AnyConnection, done: Sequence[Event], queued: Mapping[Position, int]
     ) -> None:
         letters = {position: key for position, key in queued.items() if position <= done[-1].global_position}
+
+        async def queue() -> None:
+            self.waiting = await self._keys.queue(connection, letters)
+
         if letters:
-            batches.write_last(partial(self._keys.queue, connection, letters))
+            batches.write_last(queue)
 
     async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
         self._called_at = began = time.monotonic()

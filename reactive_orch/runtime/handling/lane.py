@@ -187,6 +187,8 @@ class Lane:
                 if batch.events:
                     batch = await self._handle(batches, connection, fetched.window, batch)
                 self._passed(fetched, batch)
+                if batch.events and self.in_hand.waiting is not None:
+                    self.aside.demand_room(self.in_hand.waiting)
                 fetched = await self._windows.ahead() if batches.begun else None
 
     def _goes_on(self) -> bool:

@@ -1,0 +1,100 @@
+"""More keys and events of a projection than somebody can look at do not pile up: it halts, and nothing is lost."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration_test.harness.checkers import assert_accounted, checked
+from integration_test.harness.connections import prepared
+from integration_test.harness.in_process import event, failure, serving
+from integration_test.harness.projections import record
+from integration_test.harness.waiting import wait_until
+from reactive_orch import append, projection
+from reactive_orch.core import keys
+from reactive_orch.model.keys import WantedKeys
+from reactive_orch.postgres import dead_letters, projections
+
+if TYPE_CHECKING:
+    from integration_test.harness.connections import Connection
+    from reactive_orch import Event
+
+cure: list[str] = []
+"""What somebody has mended."""
+
+
+@projection("handled", concurrency=2)
+async def poisoned(event: Event, tx: Connection) -> None:
+    await record(tx, "handled", event)
+    if event.event_type == "Bad" and not cure:
+        raise LookupError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_mended() -> None:
+    cure.clear()
+
+
+async def _halted(connection: Connection) -> str | None:
+    """Return why the projection is halted; None if it is not."""
+    rest = (await projections.resting(connection, "test")).get(poisoned.subscription)
+    return rest.reason if rest is not None and rest.state == "halted" else None
+
+
+async def _resume(connection: Connection) -> None:
+    await projections.set_state(connection, "test", poisoned.subscription, projections.StateChange("running"))
+
+
+async def _keys(connection: Connection) -> int:
+    return len(await dead_letters.listed(connection, WantedKeys("test")))
+
+
+async def test_more_failing_keys_than_allowed_halt_the_projection_and_again_after_a_resume(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "KEYS_MAX", 3)
+    async with prepared(database) as connection:
+        for n in range(40):
+            await append(connection, [event(f"k{n}", "Bad" if n % 2 else "Good"), event(f"k{n}")])
+        async with serving(database, poisoned, retries=0):
+            await wait_until(partial(_halted, connection))
+            assert "keys wait behind failed events, and no more than 3 are to pile up" in str(await _halted(connection))
+            first = await _keys(connection)
+            assert 4 <= first <= 4 + 2, "each lane may have set one aside at the same moment"
+            await assert_accounted(connection)
+            await _resume(connection)
+            await wait_until(partial(_halted, connection))
+            assert first + 4 <= await _keys(connection) <= first + 4 + 2
+            await assert_accounted(connection)
+
+
+async def test_more_waiting_events_than_allowed_halt_the_projection_which_goes_on_when_they_are_retried(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "EVENTS_MAX", 20)
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Bad")])
+        async with serving(database, poisoned, retries=0, batch_events=5):
+            await append(connection, [event(key) for _ in range(50) for key in ("k", "other")])
+            await wait_until(partial(_halted, connection))
+            assert "events wait behind failed ones, and no more than 20 are to pile up" in str(
+                await _halted(connection)
+            )
+            (key,) = await dead_letters.listed(connection, WantedKeys("test"))
+            assert 20 < key.events <= 20 + 2 * 5, "a batch of each lane"
+            cure.append("all")
+            await _resume(connection)
+            await dead_letters.request(connection, "test", [key.id], "retry", "test")
+            await checked(connection)
+        await assert_accounted(connection)
+
+
+async def test_until_idle_ends_with_the_reason(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "KEYS_MAX", 2)
+    async with prepared(database) as connection:
+        await append(connection, [event(f"k{n}", "Bad") for n in range(10)])
+        failed = await failure(database, poisoned, on_error="park")
+        assert "3 keys wait behind failed events, and no more than 2" in str(failed)
+        await assert_accounted(connection)
