@@ -53,7 +53,10 @@ class _Plan(NamedTuple):
         if effects.unknown:
             yield f"  nobody knows what was handled of {effects.unknown}: their checkpoints are gone, or of another log"
         if effects.unknown < effects.partitions:
-            yield f"  {about}{_events(effects.again)} handled again"
+            how = "handled again" if self.known.replays else "passed over as replayed"
+            yield f"  {about}{_events(effects.again)} {how}"
+        if effects.again and self.known.replays:
+            yield "  their effects outside the transaction happen again, unless the handler heeds event.replayed"
         if effects.left_out:
             yield f"  {about}{_events(effects.left_out)} left out without having been handled (--skip-unhandled)"
         if effects.letters_again:

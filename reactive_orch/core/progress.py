@@ -197,7 +197,7 @@ class Progress:
         """Note that these swaps have been committed."""
         for swap in swaps:
             if swap.partition in self.saved:
-                self.saved[swap.partition] = Checkpoint(swap.target, swap.expected.epoch)
+                self.saved[swap.partition] = swap.expected._replace(position=swap.target)
 
     def unsaved(self, partitions: Iterable[Partition]) -> tuple[Swap, ...]:
         """Return the swaps that save what has been read of these partitions without finding an event."""

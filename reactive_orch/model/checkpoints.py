@@ -13,6 +13,8 @@ class Checkpoint(NamedTuple):
 
     position: Position
     epoch: int
+    handled_to: Position = 0
+    """Where it stood furthest before it was rewound: events up to there are replayed."""
 
 
 class Swap(NamedTuple):

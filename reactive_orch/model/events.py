@@ -34,6 +34,11 @@ class Event(NamedTuple):
     partition_key: str | None = None
     """What it shares its partition, and its order, with; None: with the other events of its aggregate id."""
 
+    @property
+    def replayed(self) -> bool:
+        """Whether it has been dealt with before: its projection was rewound since."""
+        return False
+
     def json(self) -> Any:
         """Return the payload decoded as JSON. Raises ValueError when it is not JSON."""
         return json.loads(self.payload)
@@ -42,6 +47,21 @@ class Event(NamedTuple):
     def metadata(self) -> dict[str, Any]:
         """The metadata column, decoded at each access: most handlers never look, so reading does not pay for it."""
         return cast("dict[str, Any]", json.loads(self.metadata_json))
+
+
+class _Replayed(Event):
+    """An event that comes again. Events are shared by all who read the same window; this is one's own."""
+
+    __slots__ = ()
+
+    @property
+    def replayed(self) -> bool:
+        return True
+
+
+def replay_of(event: Event) -> Event:
+    """Return the event as one that comes again."""
+    return tuple.__new__(_Replayed, event)
 
 
 def written_at(event: Event) -> float | None:

@@ -51,6 +51,8 @@ class Projection:
     projection rests on all workers."""
     reset: ResetHook | None = None
     """Empties what the handler has filled: called in the transaction of a rewind to the start, with its connection."""
+    replay: bool = True
+    """Replayed events come to the handler, too; else they are passed over, as if handled: for effects elsewhere."""
     log: LogName = OWN_LOG
 
     @property
@@ -74,6 +76,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     timeout: float | None = None,
     on_error: OnError | None = None,
     reset: ResetHook | None = None,
+    replay: bool = True,
 ) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
     """Make an async function a projection.
 
@@ -96,7 +99,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
         _check_handler(name, handler, batch=batch)
-        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error, reset)
+        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, replay)
         _check_options(made)
         return made
 

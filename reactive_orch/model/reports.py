@@ -342,6 +342,8 @@ class BatchEnded(NamedTuple):
     """What has rolled it back; None if it was committed."""
     traceparent: str | None
     """What `Tracing.batch` has given."""
+    replayed: int = 0
+    """How many of the events are replayed ones."""
 
 
 class AttemptFailed(NamedTuple):

@@ -265,7 +265,21 @@ async def load_free(
         rows = await connection.fetch(_SQL.load_free, *of, sorted(partitions), filter_text(projection.filter))
     if not all(row["ours"] for row in rows):
         raise Refused(projection.name)
-    return {row["partition"]: Checkpoint(row["position"], row["epoch"]) for row in rows}
+    return {row["partition"]: Checkpoint(row["position"], row["epoch"], row["handled_to"]) for row in rows}
+
+
+async def unhandled(
+    connection: AnyConnection, replica_set: str, subscription: Subscription, swaps: Sequence[Swap]
+) -> frozenset[Position]:
+    """Return where, in the stretches that these swaps have moved over, events are that have never been handled.
+
+    In the transaction of the swaps.
+    """
+    low, high = min(swap.expected.position for swap in swaps), max(swap.target for swap in swaps)
+    partitions = [swap.partition for swap in swaps]
+    with translated():
+        rows = await connection.fetch(_SQL.unhandled, replica_set, *subscription, partitions, low, high)
+    return frozenset(row[0] for row in rows)
 
 
 async def await_free(

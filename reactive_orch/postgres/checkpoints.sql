@@ -68,13 +68,20 @@ SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval
 -- The checkpoints of partitions $4 that no transaction holds, and whether they were made with filter $5. Only rows of the
 -- epoch that the projection's row has: if a rewind has just moved one, it is found at the next look. The locks end with the
 -- statement, so its commit need not wait for the disk.
-SELECT c.partition, c.position, c.epoch, p.filter = $5::jsonb AS ours
+SELECT c.partition, c.position, c.epoch, c.handled_to, p.filter = $5::jsonb AS ours
 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS no_flush
 CROSS JOIN reactive_orch.checkpoints c
 JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.log = c.log
      AND p.epoch = c.epoch
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = ANY ($4::smallint[])
 ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
+
+-- name: unhandled
+-- Which of the events of partitions $4 in ($5, $6] have never been handled, though their checkpoints have stood behind them. Good
+-- only in the transaction of a swap that holds these.
+SELECT u.position FROM reactive_orch.unhandled_events u
+WHERE u.replica_set = $1::text AND u.projection = $2::text AND u.log = $3::text AND u.partition = ANY ($4::smallint[])
+  AND u.position > $5::bigint AND u.position <= $6::bigint;
 
 -- name: await_free
 -- Wait for the first of these rows, for a slice; returns the numbers $1 of those who wait for one that is free then, or that

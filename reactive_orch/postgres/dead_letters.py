@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Subscription
+from reactive_orch.model.events import replay_of
 from reactive_orch.model.keys import Attempt, DueKey, FailingKey, Failure, Key, KeyRequest, Waiting, WantedKeys
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.faults import translated
@@ -73,8 +74,9 @@ class FailingKeys:
             rows = await connection.fetch(_SQL.first_waiting, key, limit)
         if not rows:
             return (), 0
-        positions = [row[0] for row in rows]
-        events = await windows.read_at(connection, self._log, positions)
+        positions, replayed = [row[0] for row in rows], {position for position, replayed in rows if replayed}
+        found = await windows.read_at(connection, self._log, positions)
+        events = tuple(replay_of(event) if event.global_position in replayed else event for event in found)
         return events, events[-1].global_position if events else positions[-1]
 
     async def evict(self, connection: AnyConnection, key: DueKey, up_to: Position, *, left_out: bool = False) -> bool:

@@ -13,8 +13,9 @@ JOIN reactive_orch.failing_keys k
 -- has rewound its own projection, the key may be gone, or the event come twice. Returns what waits of the projection now, and
 -- what did when somebody let it run last: keys, events, keys then, events then.
 WITH queued AS (
-    INSERT INTO reactive_orch.dead_letters (key, position)
-    SELECT k.id, s.position FROM unnest($4::bigint[], $5::bigint[]) AS s(key, position)
+    INSERT INTO reactive_orch.dead_letters (key, position, replayed)
+    SELECT k.id, s.position, reactive_orch.is_replayed(k.replica_set, k.projection, k.log, k.partition, s.position)
+    FROM unnest($4::bigint[], $5::bigint[]) AS s(key, position)
     JOIN reactive_orch.failing_keys k ON k.id = s.key
     ON CONFLICT DO NOTHING RETURNING key
 ), counted AS (
@@ -52,8 +53,9 @@ WITH event AS (
     FROM event e WHERE NOT EXISTS (SELECT FROM known)
     RETURNING id, partition
 ), letter AS (
-    INSERT INTO reactive_orch.dead_letters (key, position)
-    SELECT k.id, e.position FROM event e, (SELECT id FROM known UNION ALL SELECT id FROM added) k
+    INSERT INTO reactive_orch.dead_letters (key, position, replayed)
+    SELECT k.id, e.position, reactive_orch.is_replayed($1::text, $2::text, $3::text, e.partition, e.position)
+    FROM event e, (SELECT id FROM known UNION ALL SELECT id FROM added) k
     RETURNING key
 ), counted AS (
     UPDATE reactive_orch.checkpoints c
@@ -79,8 +81,9 @@ LEFT JOIN LATERAL (
     ORDER BY k.due_at LIMIT 1) k ON f.failing > 0;
 
 -- name: first_waiting
--- The positions of the first $2 events that wait of key $1. Good only in the transaction of a swap that holds its partition.
-SELECT d.position FROM reactive_orch.dead_letters d WHERE d.key = $1::bigint ORDER BY d.position LIMIT $2::integer;
+-- The positions of the first $2 events that wait of key $1, and whether they are replayed. Good only in the transaction of a
+-- swap that holds its partition.
+SELECT d.position, d.replayed FROM reactive_orch.dead_letters d WHERE d.key = $1::bigint ORDER BY d.position LIMIT $2::integer;
 
 -- name: evict
 -- The events of key $4 up to position $5 wait no longer: handled, or, if it was asked for by $7, left out, as request $6

@@ -91,7 +91,8 @@ async def register(
 
 def _declared(projection: Projection) -> str:
     """Return what is recorded of a projection's code, where it is not what most are: JSON."""
-    return json.dumps({"reset": True} if projection.reset else {})
+    declared = {"reset": projection.reset is not None, "replay": projection.replay}
+    return json.dumps({name: value for name, value in declared.items() if value != (name == "replay")})
 
 
 async def join(  # noqa: PLR0913, PLR0917 - a member's row

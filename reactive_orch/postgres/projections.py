@@ -1,4 +1,4 @@
-"""Whether a projection is running, paused or halted, for its whole replica set."""
+"""How a projection stands in its whole replica set: running, paused or halted; what it does about replayed events."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from reactive_orch.model import Position
     from reactive_orch.model.membership import RestingState
     from reactive_orch.postgres.connection import AnyConnection
 
@@ -41,6 +42,15 @@ class Rest(NamedTuple):
     since: datetime
 
 
+class Replay(NamedTuple):
+    """What a projection does about events that come again."""
+
+    up_to: Position | None
+    """There it will have handled all again; None while nothing comes again."""
+    leaves_out: bool
+    """Its handler does not get them."""
+
+
 async def set_state(
     connection: AnyConnection, replica_set: str, of: Subscription, change: StateChange
 ) -> ProjectionState:
@@ -62,3 +72,10 @@ async def resting(connection: AnyConnection, replica_set: str) -> dict[Subscript
     with translated():
         rows = await connection.fetch(_SQL.resting, replica_set)
     return {Subscription(*row[:2]): Rest(*row[2:]) for row in rows}
+
+
+async def replays(connection: AnyConnection, replica_set: str) -> dict[Subscription, Replay]:
+    """Return what the projections of a replica set do about events that come again."""
+    with translated():
+        rows = await connection.fetch(_SQL.replays, replica_set)
+    return {Subscription(*row[:2]): Replay(*row[2:]) for row in rows}

@@ -49,6 +49,8 @@ class Known(NamedTuple):
     """Its checkpoints were made on another log than its log is now."""
     resets: bool
     """Its code has a reset hook."""
+    replays: bool
+    """Replayed events come to its handler."""
 
 
 async def effects(

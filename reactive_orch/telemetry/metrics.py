@@ -143,7 +143,7 @@ class Metrics:
         self._record(m.REBALANCE_DURATION, report.duration_s, *labels, traceparent=self._span_of(report))
 
     def _batch(self, report: BatchEnded) -> None:
-        subject, events, duration_s, failure, traceparent = report
+        subject, events, duration_s, failure, traceparent, _ = report
         error_type = "" if failure is None else self._counted(error_type_of(failure))
         self._record(m.HANDLING_DURATION, duration_s, *subject, error_type, traceparent=traceparent)
         self._count(m.BATCHES, *subject, outcome_of(failure))

@@ -118,6 +118,7 @@ PROCESS = SpanKind(
             f"{_RO}{k}"
             for k in ("replica_set", "generation", "position.from", "position.to", "outcome", "links.dropped")
         ),
+        f"{_RO}replayed",
     ),
     "one batch: swap, handlers, commit; all that failed, of the others up to 20 a second of each process, unless "
     "OTEL_TRACES_SAMPLER says which",

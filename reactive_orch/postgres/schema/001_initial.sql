@@ -306,7 +306,8 @@ $$;
 -- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
 -- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
--- `reset`, it has a hook that empties what it has filled. What waited when somebody last let it run is kept: so much was known.
+-- `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events out. What waited when
+-- somebody last let it run is kept: so much was known.
 CREATE TABLE reactive_orch.projections (
     replica_set   text COLLATE "C" NOT NULL,
     name          text COLLATE "C" NOT NULL,
@@ -330,6 +331,8 @@ CREATE TABLE reactive_orch.projections (
 -- Rows are few and updated in every batch: room for HOT updates, and vacuum by count instead of by share. The seal is the
 -- SHA-256 of the token that the batch was sealed with which has moved the row. `failing` is the number of the partition's
 -- failing keys: a batch learns by its swap whether it has to ask for them. `waiting` is how many events wait with them.
+-- `handled_to` is where the row stood furthest before it was rewound: events up to there are replayed. Only rewinds write it, so that
+-- batches do not pay for it.
 CREATE TABLE reactive_orch.checkpoints (
     replica_set text COLLATE "C" NOT NULL,
     projection  text COLLATE "C" NOT NULL,
@@ -339,6 +342,7 @@ CREATE TABLE reactive_orch.checkpoints (
     epoch       bigint           NOT NULL DEFAULT 0,
     failing     integer          NOT NULL DEFAULT 0,
     waiting     integer          NOT NULL DEFAULT 0,
+    handled_to  bigint           NOT NULL DEFAULT 0,
     seal        bytea,
     PRIMARY KEY (replica_set, projection, log, partition)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
@@ -600,9 +604,11 @@ CREATE INDEX failing_keys_key ON reactive_orch.failing_keys (replica_set, projec
 -- Without those that wait for a person: however many they are, the next one that is due is found at once.
 CREATE INDEX failing_keys_due ON reactive_orch.failing_keys (replica_set, projection, log, due_at) WHERE due_at IS NOT NULL;
 
+-- A letter is replayed if its event had been handled before it began to wait.
 CREATE TABLE reactive_orch.dead_letters (
-    key      bigint NOT NULL REFERENCES reactive_orch.failing_keys ON DELETE CASCADE,
-    position bigint NOT NULL,
+    key      bigint  NOT NULL REFERENCES reactive_orch.failing_keys ON DELETE CASCADE,
+    position bigint  NOT NULL,
+    replayed boolean NOT NULL DEFAULT false,
     PRIMARY KEY (key, position)
 );
 
@@ -627,6 +633,30 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT count(DISTINCT k.id)::integer, count(d.position)::integer
     FROM reactive_orch.failing_keys k LEFT JOIN reactive_orch.dead_letters d ON d.key = k.id
     WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log AND k.partition = in_partition
+$$;
+
+-- What has never been handled although its partition's checkpoint has stood behind it: events that waited with a failing key when
+-- a rewind took them off. They come again as new ones. Rows that the checkpoint has passed since mean nothing any more; the next
+-- rewind deletes them.
+CREATE TABLE reactive_orch.unhandled_events (
+    replica_set text COLLATE "C" NOT NULL,
+    projection  text COLLATE "C" NOT NULL,
+    log         text COLLATE "C" NOT NULL,
+    partition   smallint         NOT NULL,
+    position    bigint           NOT NULL,
+    PRIMARY KEY (replica_set, projection, log, partition, position)
+);
+
+-- Whether an event of a partition has been handled before for a projection. Good only while the partition's checkpoint is held.
+CREATE FUNCTION reactive_orch.is_replayed(
+    in_replica_set text, in_projection text, in_log text, in_partition smallint, in_position bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM reactive_orch.checkpoints c
+                   WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
+                     AND c.partition = in_partition AND in_position <= c.handled_to)
+       AND NOT EXISTS (SELECT FROM reactive_orch.unhandled_events u
+                       WHERE u.replica_set = in_replica_set AND u.projection = in_projection AND u.log = in_log
+                         AND u.partition = in_partition AND u.position = in_position)
 $$;
 
 -- What was left out for good, because somebody said so.
@@ -686,11 +716,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.key, w.position, w.comes_again
     FROM (SELECT d.key, d.position, coalesce(d.position > position_to, false) AS comes_again,
                  p.log_identity <> reactive_orch.log_identity(in_log) AS estranged,
-                 reactive_orch.passes(
-                     coalesce(p.proposed, p.filter), k.bounded_context, k.aggregate_type,
-                     CASE WHEN jsonb_typeof(coalesce(p.proposed, p.filter) -> 'event_types') = 'array' THEN
-                          (SELECT e.event_type FROM reactive_orch.event_log e
-                           WHERE e.log = in_log AND e.global_position = d.position) END) IS FALSE AS unwanted
+                 CASE WHEN p.proposed IS NOT NULL THEN
+                     (SELECT NOT reactive_orch.passes(p.proposed, e.bounded_context, e.aggregate_type, e.event_type)
+                      FROM reactive_orch.event_log e WHERE e.log = in_log AND e.global_position = d.position) END AS unwanted
           FROM reactive_orch.projections p
           JOIN reactive_orch.failing_keys k ON k.replica_set = p.replica_set AND k.projection = p.name AND k.log = p.log
           JOIN reactive_orch.dead_letters d ON d.key = k.id
@@ -762,6 +790,7 @@ DECLARE
     settled bigint := reactive_orch.settled_end(in_log);
     present integer;
     last    bigint;
+    estranged boolean;
 BEGIN
     PERFORM reactive_orch.renew_log_identity(in_log);  -- if nobody has noticed yet: this is the word that is asked for then
     PERFORM FROM reactive_orch.checkpoints c
@@ -783,6 +812,8 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('position %s is not one up to %s, where the log is settled', position_to, settled);
     END IF;
+    estranged := (SELECT p.log_identity <> reactive_orch.log_identity(in_log) FROM reactive_orch.projections p
+                  WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log);
     IF left_out > 0 AND in_skip_unhandled IS NOT TRUE THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('%s%s up to position %s %s not been handled and would be left out for good: '
@@ -791,6 +822,19 @@ BEGIN
                              position_to, CASE left_out WHEN 1 THEN 'has' ELSE 'have' END),
             HINT = 'Of this function: in_skip_unhandled.';
     END IF;
+
+    -- What the checkpoints have passed is dealt with by now; what waits and comes again has not been handled yet.
+    DELETE FROM reactive_orch.unhandled_events u USING reactive_orch.checkpoints c
+    WHERE u.replica_set = in_replica_set AND u.projection = in_projection AND u.log = in_log
+      AND c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
+      AND c.partition = u.partition AND (u.position <= c.position OR estranged);
+    INSERT INTO reactive_orch.unhandled_events (replica_set, projection, log, partition, position)
+    SELECT in_replica_set, in_projection, in_log, k.partition, t.position
+    FROM reactive_orch.letters_taken(in_replica_set, in_projection, position_to, in_log) t
+    JOIN reactive_orch.failing_keys k ON k.id = t.key
+    JOIN reactive_orch.dead_letters d ON d.key = t.key AND d.position = t.position
+    WHERE t.comes_again AND NOT d.replayed AND NOT estranged
+    ON CONFLICT DO NOTHING;
 
     -- Of a key whose first waiting event goes, the next one has not been tried.
     WITH taken AS MATERIALIZED (
@@ -814,6 +858,7 @@ BEGIN
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     UPDATE reactive_orch.checkpoints c
     SET position = coalesce(position_to, c.position), epoch = p.epoch,
+        handled_to = CASE WHEN estranged THEN 0 ELSE greatest(c.handled_to, c.position) END,
         (failing, waiting) = (SELECT w.keys, w.events
                               FROM reactive_orch.count_waiting(in_replica_set, in_projection, in_log, c.partition) w)
     FROM reactive_orch.projections p

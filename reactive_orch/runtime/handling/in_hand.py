@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from reactive_orch.core.keys import split
+from reactive_orch.core.replays import marked, replays
 from reactive_orch.errors import HandlerFailed
 from reactive_orch.model.events import written_at
 from reactive_orch.model.keys import key_of
 from reactive_orch.model.reports import BatchEnded
+from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.connection import drop
 from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.runtime.handling.calling import BATCH_S, Calling
@@ -33,12 +35,14 @@ if TYPE_CHECKING:
 class Watched:
     """A batch, told of when it has ended; handlers run in the context that traces give it."""
 
-    __slots__ = ("_began", "_context", "_emit", "_subject", "_traceparent", "events")
+    __slots__ = ("_began", "_context", "_emit", "_subject", "_traceparent", "events", "replays")
 
     def __init__(self, watchers: Watchers, subject: Subject, generation: int, events: Sequence[Event]) -> None:
         """`events` are to be handled."""
         self.events = events
         """Those that are committed, if it is."""
+        self.replays = False
+        """Whether some of them may be replayed ones."""
         self._subject, self._emit = subject, watchers.emit
         self._context = watchers.tracing.batch(subject, generation, events)
 
@@ -52,7 +56,8 @@ class Watched:
     ) -> None:
         duration_s = time.perf_counter() - self._began
         if self.events:  # else all of them wait
-            self._emit(BatchEnded(self._subject, self.events, duration_s, failure, self._traceparent))
+            replayed = sum(event.replayed for event in self.events) if self.replays else 0
+            self._emit(BatchEnded(self._subject, self.events, duration_s, failure, self._traceparent, replayed))
         self._context.__exit__(kind, failure, trace)
 
 
@@ -63,10 +68,10 @@ class InHand:
         """Start with nothing."""
         self.partitions: frozenset[Partition] = frozenset()
         """Those whose checkpoints are being moved."""
-        self._watchers, self._subject, self._generation = scope.watchers, scope.subject, scope.generation
+        self._scope, self._subject = scope, scope.subject
         self._setbacks = Setbacks(scope)
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
-        around = partial(self._watchers.tracing.each, self._subject) if scope.config.trace_events else None
+        around = partial(scope.watchers.tracing.each, self._subject) if scope.config.trace_events else None
         self._calling = Calling(scope.projection, scope.timeout_s, around)
         self.events_handled = 0
         self.reached_at = time.time()
@@ -110,7 +115,11 @@ class InHand:
                 self._setbacks.strikes(),
             ):
                 async with batches.batch(batch.swaps, lambda: done is batch and goes_on()):
-                    live, queued = await self._split(batches, connection, batch.events)
+                    wanted = batch.events
+                    if replays(batch.swaps):
+                        watched.events = wanted = await self._marked(connection, batch)
+                        watched.replays = True
+                    live, queued = await self._split(batches, connection, wanted)
                     handled = await self._call_live(batch.events, live, connection)
                     watched.events = live[:handled]
                     if handled < len(live):
@@ -139,9 +148,12 @@ class InHand:
             with self.moving([swap]), contextlib.ExitStack() as watching, self._setbacks.strikes():
                 async with batches.batch([swap]):
                     events, up_to = await self._keys.waiting(connection, key.id, limit)
-                    if events:
-                        watched = watching.enter_context(self._watched(events))
-                        watched.events = handled = events[: await self._call(events, connection)]
+                    wanted = self._wanted(events)
+                    if wanted:
+                        watched = watching.enter_context(self._watched(wanted))
+                        watched.events = handled = wanted[: await self._call(wanted, connection)]
+                        watched.replays = True
+                    if len(handled) < len(wanted):
                         up_to = handled[-1].global_position
 
                     async def evict() -> None:
@@ -156,7 +168,16 @@ class InHand:
         return len(handled), emptied
 
     def _watched(self, events: Sequence[Event]) -> Watched:
-        return Watched(self._watchers, self._subject, self._generation(), events)
+        return Watched(self._scope.watchers, self._subject, self._scope.generation(), events)
+
+    async def _marked(self, connection: AnyConnection, batch: Batch) -> Sequence[Event]:
+        """Return the events that are wanted of a batch which begins before where its checkpoints have stood."""
+        scope = self._scope
+        unhandled = await checkpoints.unhandled(connection, scope.replica_set, scope.subscription, batch.swaps)
+        return self._wanted(marked(batch.events, batch.swaps, unhandled))
+
+    def _wanted(self, events: Sequence[Event]) -> Sequence[Event]:
+        return events if self._scope.projection.replay else tuple(event for event in events if not event.replayed)
 
     async def _split(
         self, batches: Batches, connection: AnyConnection, events: Sequence[Event]

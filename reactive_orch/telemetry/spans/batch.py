@@ -79,6 +79,8 @@ class Batches:
             return
         if len(report.events) < len(begun.events):
             begun.span.set_attributes(_extent(report.events))
+        if report.replayed:
+            begun.span.set_attribute("reactive_orch.replayed", report.replayed)
         if report.failure is not None:
             _fail(begun, report.events, report.failure)
 
