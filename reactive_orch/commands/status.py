@@ -47,7 +47,7 @@ async def _print_replica_set(
         print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
     waiting = await dead_letters.counted(connection, name)
     resting = await projections.resting(connection, name)
-    replays = await projections.replays(connection, name)
+    traits = await projections.traits(connection, name)
     for of, saved in (await checkpoints.positions(connection, name)).items():
         positions = f"{min(saved.values())} … {max(saved.values())} of {heads.get(of.log, '?')}"
         keys, events = waiting.get(of, (0, 0))
@@ -56,14 +56,16 @@ async def _print_replica_set(
         if (rest := resting.get(of)) is not None:
             why_so = f": {rest.reason}" if rest.reason else ""
             print(f"    {rest.state} since {rest.since.astimezone():%Y-%m-%d %H:%M:%S} by {rest.by}{why_so}")
-        if (replay := replays.get(of)) is not None:
-            _print_replay(replay)
+        if of in traits:
+            _print_traits(traits[of])
 
 
-def _print_replay(replay: projections.Replay) -> None:
-    if replay.up_to is not None:
-        print(f"    replays events up to position {replay.up_to}")
-    if replay.leaves_out:
+def _print_traits(traits: projections.Traits) -> None:
+    if traits.start != "beginning":
+        print(f"    began behind position {traits.start_position} (start: {traits.start})")
+    if traits.replays_to is not None:
+        print(f"    replays events up to position {traits.replays_to}")
+    if traits.leaves_replayed_out:
         print("    replayed events are left out")
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from reactive_orch.errors import ConfigError
 from reactive_orch.model.events import Event
 from reactive_orch.model.log import OWN_LOG, LogName, Subscription
 from reactive_orch.model.names import check_name
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
 BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
+StartWord: TypeAlias = Literal["beginning", "now"]
+Start: TypeAlias = "StartWord | datetime"
 ResetHook: TypeAlias = Callable[[Any], Awaitable[None]]
 
 OnError: TypeAlias = Literal["park", "halt"]
@@ -51,6 +56,9 @@ class Projection:
     projection rests on all workers."""
     reset: ResetHook | None = None
     """Empties what the handler has filled: called in the transaction of a rewind to the start, with its connection."""
+    start: Start = "beginning"
+    """Where it begins when it is first registered in its replica set: at the log's first event, behind what is there
+    now, or at what was created at a time or later. That is found once, for all partitions, and kept."""
     replay: bool = True
     """Replayed events come to the handler, too; else they are passed over, as if handled: for effects elsewhere."""
     log: LogName = OWN_LOG
@@ -76,6 +84,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     timeout: float | None = None,
     on_error: OnError | None = None,
     reset: ResetHook | None = None,
+    start: Start = "beginning",
     replay: bool = True,
 ) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
     """Make an async function a projection.
@@ -99,7 +108,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
         _check_handler(name, handler, batch=batch)
-        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, replay)
+        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay)
         _check_options(made)
         return made
 
@@ -143,7 +152,17 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
             made.reset is not None and not (_is_async(made.reset) and _takes(made.reset, 1)),
             f"reset must be an async function that takes (tx), not {made.reset!r}",
         ),
+        (
+            not _is_start(made.start),
+            f"start must be 'beginning', 'now' or a datetime with its time zone, not {made.start!r}",
+        ),
     ]
+
+
+def _is_start(start: object) -> bool:
+    # Not by its type: the core, which knows projections, may know no clock.
+    offset = getattr(start, "utcoffset", None)
+    return start in get_args(StartWord) if isinstance(start, str) else offset is not None and offset() is not None
 
 
 def _check_handler(projection: str, handler: Callable[..., Awaitable[None]], *, batch: bool) -> None:

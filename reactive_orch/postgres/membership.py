@@ -83,9 +83,10 @@ async def register(
     """Record projections; return those refused because they are recorded with another filter."""
     wanted = sorted(projections, key=lambda each: each.subscription)
     names = columns([each.subscription for each in wanted])
-    filters = [filter_text(each.filter) for each in wanted]
+    filters, declared = [filter_text(each.filter) for each in wanted], list(map(_declared, wanted))
+    starts = [each.start if isinstance(each.start, str) else each.start.isoformat() for each in wanted]
     with translated():
-        refused = await connection.fetch(_SQL.register, replica_set, *names, filters, list(map(_declared, wanted)))
+        refused = await connection.fetch(_SQL.register, replica_set, *names, filters, declared, starts)
     return frozenset(Subscription(*row) for row in refused)
 
 

@@ -1,6 +1,8 @@
 -- name: register
--- Record the projections, their logs, their filters and what is declared of them; returns those that are refused.
-SELECT projection, log FROM reactive_orch.register_projections($1::text, $2::text[], $3::text[], $4::text[], $5::text[]);
+-- Record the projections, their logs, their filters, what is declared of them, and where new ones begin; returns those that are
+-- refused.
+SELECT projection, log
+FROM reactive_orch.register_projections($1::text, $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]);
 
 -- name: join
 -- Take the lock that says "I live" and write a waiting row; returns the member's id.

@@ -1,4 +1,4 @@
-"""How a projection stands in its whole replica set: running, paused or halted; what it does about replayed events."""
+"""How a projection stands in its whole replica set: running, paused or halted; where it began, what comes again."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ class Rest(NamedTuple):
     since: datetime
 
 
-class Replay(NamedTuple):
-    """What a projection does about events that come again."""
+class Traits(NamedTuple):
+    """What else is to be known of a projection."""
 
-    up_to: Position | None
+    start: str
+    """Where it was to begin when it was first registered."""
+    start_position: Position
+    """Where that was found to be."""
+    replays_to: Position | None
     """There it will have handled all again; None while nothing comes again."""
-    leaves_out: bool
-    """Its handler does not get them."""
+    leaves_replayed_out: bool
+    """Its handler does not get what comes again."""
 
 
 async def set_state(
@@ -74,8 +78,8 @@ async def resting(connection: AnyConnection, replica_set: str) -> dict[Subscript
     return {Subscription(*row[:2]): Rest(*row[2:]) for row in rows}
 
 
-async def replays(connection: AnyConnection, replica_set: str) -> dict[Subscription, Replay]:
-    """Return what the projections of a replica set do about events that come again."""
+async def traits(connection: AnyConnection, replica_set: str) -> dict[Subscription, Traits]:
+    """Return what else is to be known of the projections of a replica set."""
     with translated():
-        rows = await connection.fetch(_SQL.replays, replica_set)
-    return {Subscription(*row[:2]): Replay(*row[2:]) for row in rows}
+        rows = await connection.fetch(_SQL.traits, replica_set)
+    return {Subscription(*row[:2]): Traits(*row[2:]) for row in rows}

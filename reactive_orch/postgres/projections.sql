@@ -7,10 +7,11 @@ SELECT reactive_orch.set_projection_state($1::text, $2::text, $3::text, $4::text
 SELECT p.name, p.log, p.state, p.state_reason, p.state_by, p.state_since
 FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.state <> 'running';
 
--- name: replays
--- The projections of replica set $1: up to where they handle events again, NULL if they do not; and whether they leave these out.
-SELECT p.name, p.log, (SELECT max(c.handled_to) FROM reactive_orch.checkpoints c
-                       WHERE c.replica_set = p.replica_set AND c.projection = p.name AND c.log = p.log
-                         AND c.position < c.handled_to) AS up_to,
-       NOT coalesce((p.declared -> 'replay')::boolean, true) AS leaves_out
+-- name: traits
+-- Of the projections of replica set $1: where they began, up to where they handle events again, NULL if they do not, and whether
+-- they leave these out.
+SELECT p.name, p.log, p.start, p.start_position,
+       (SELECT max(c.handled_to) FROM reactive_orch.checkpoints c
+        WHERE c.replica_set = p.replica_set AND c.projection = p.name AND c.log = p.log AND c.position < c.handled_to) AS replays_to,
+       NOT coalesce((p.declared -> 'replay')::boolean, true) AS leaves_replayed_out
 FROM reactive_orch.projections p WHERE p.replica_set = $1::text;

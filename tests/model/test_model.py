@@ -222,3 +222,20 @@ def test_a_payload_that_is_not_json() -> None:
 )
 def test_a_holder_in_words(holder: Holder, text: str) -> None:
     assert str(holder) == text
+
+
+@pytest.mark.parametrize(
+    "start", ["soon", None, 5, dt.datetime(2026, 1, 1, tzinfo=dt.UTC).replace(tzinfo=None), "2026-01-01"]
+)
+def test_a_start_that_is_none_is_refused(start: Any) -> None:
+    with pytest.raises(ConfigError, match="start must be 'beginning', 'now' or a datetime with its time zone, not "):
+        projection("p", start=start)(handle)
+
+
+async def empty_too_much(_tx: object, _more: object) -> None: ...
+
+
+@pytest.mark.parametrize("reset", [handle, empty_too_much, print, lambda _: None])
+def test_a_reset_hook_that_cannot_be_called_is_refused(reset: Any) -> None:
+    with pytest.raises(ConfigError, match=r"reset must be an async function that takes \(tx\), not "):
+        projection("p", reset=reset)(handle)

@@ -308,6 +308,7 @@ $$;
 -- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
 -- `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events out. What waited when
 -- somebody last let it run is kept: so much was known.
+-- Where it was to begin, and where that was found to be, is recorded once, when it is first registered.
 CREATE TABLE reactive_orch.projections (
     replica_set   text COLLATE "C" NOT NULL,
     name          text COLLATE "C" NOT NULL,
@@ -315,6 +316,8 @@ CREATE TABLE reactive_orch.projections (
     filter        jsonb            NOT NULL,
     proposed      jsonb,
     declared      jsonb            NOT NULL DEFAULT '{}',
+    start         text             NOT NULL DEFAULT 'beginning',
+    start_position bigint          NOT NULL DEFAULT 0,
     epoch         bigint           NOT NULL DEFAULT 0,
     log_identity  text             NOT NULL,
     created_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
@@ -879,10 +882,11 @@ $$;
 -- positions: an event may have waited for its commit, a clock be set back, a writer bring a time of its own. So what a search that
 -- trusts them has found is only a bound, and what is before it is looked up by the index below. Planners do not know how little
 -- that one reads.
-CREATE FUNCTION reactive_orch.position_before(in_time timestamptz, in_log text DEFAULT 'events') RETURNS bigint
+CREATE FUNCTION reactive_orch.position_before(
+    in_time timestamptz, in_log text DEFAULT 'events', in_settled bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    settled bigint := reactive_orch.settled_end(in_log);
+    settled bigint := coalesce(in_settled, reactive_orch.settled_end(in_log));
     low     bigint := 0;
     high    bigint := settled;
     middle  bigint;
@@ -902,6 +906,59 @@ BEGIN
     RETURN least(high, (SELECT min(e.global_position + 0) - 1 FROM reactive_orch.event_log e
                         WHERE e.log = in_log AND e.created_at >= in_time AND e.global_position + 0 <= high));
 END
+$$;
+
+-- The position behind which all comes that nobody can see yet: where "from now on" begins. While others write, what is in flight
+-- now must end first; what becomes visible by then, in a gap of the last 10,000 events, comes after now. If somebody does not
+-- end in two seconds, it is as far as anybody has read this very log, and from there to the first gap. Whoever is in flight has
+-- all his positions in gaps.
+CREATE FUNCTION reactive_orch.position_now(in_log text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    first  record;
+    seen   record;
+    low    bigint;
+    gaps   int8multirange;
+    before bigint;
+BEGIN
+    SELECT o.* INTO first FROM reactive_orch.observe_log(in_log) o;
+    IF first.holders = '{}' THEN
+        RETURN first.head;
+    END IF;
+    low := coalesce((SELECT e.global_position FROM reactive_orch.event_log e
+                     WHERE e.log = in_log AND e.global_position <= first.head
+                     ORDER BY e.global_position DESC OFFSET 9999 LIMIT 1), 0);
+    gaps := (SELECT coalesce(range_agg(int8range(r.before + 1, r.position)), '{}')
+             FROM (SELECT p.position, lag(p.position, 1, low) OVER (ORDER BY p.position) AS before
+                   FROM (SELECT e.global_position AS position FROM reactive_orch.event_log e
+                         WHERE e.log = in_log AND e.global_position > low AND e.global_position <= first.head
+                         UNION ALL SELECT first.head + 1) p) r
+             WHERE r.position > r.before + 1);
+    FOR attempt IN 1..200 LOOP
+        PERFORM pg_sleep(0.01);
+        SELECT o.* INTO seen FROM reactive_orch.observe_log(in_log) o;
+        IF NOT first.holders && seen.holders AND seen.prepared = '{}' THEN
+            RETURN coalesce((SELECT min(e.global_position) - 1 FROM reactive_orch.event_log e
+                             WHERE e.log = in_log AND e.global_position > low AND e.global_position <= first.head
+                               AND gaps @> e.global_position), first.head);
+        END IF;
+    END LOOP;
+    before := reactive_orch.read_up_to(in_log);
+    RETURN coalesce((SELECT max(r.position)
+                     FROM (SELECT e.global_position AS position, row_number() OVER (ORDER BY e.global_position) AS nth
+                           FROM reactive_orch.event_log e
+                           WHERE e.log = in_log AND e.global_position > before
+                             AND e.global_position <= before + 1000000) r
+                     WHERE r.position = before + r.nth), before);
+END
+$$;
+
+-- Where a projection begins that is registered for the first time.
+CREATE FUNCTION reactive_orch.start_position(in_start text, in_log text) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE in_start WHEN 'beginning' THEN 0
+                         WHEN 'now' THEN reactive_orch.position_now(in_log)
+                         ELSE reactive_orch.position_before(in_start::timestamptz, in_log, reactive_orch.position_now(in_log)) END
 $$;
 
 -- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the
@@ -1083,10 +1140,12 @@ END
 $$;
 
 -- A worker's projections, the log that each reads, and their filters, before it joins. One whose recorded filter differs is
--- refused: its checkpoints say nothing about the events that the old filter left out. Returns the refused. What is declared of
+-- refused: its checkpoints say nothing about the events that the old filter left out. A new one begins where it is said, from all
+-- partitions' point of view at the same position. Returns the refused. What is declared of
 -- any of them is recorded, of the refused too: theirs may be the code that goes on.
 CREATE FUNCTION reactive_orch.register_projections(
-    in_replica_set text, in_names text[], in_logs text[], in_filters text[], in_declared text[] DEFAULT '{}')
+    in_replica_set text, in_names text[], in_logs text[], in_filters text[], in_declared text[] DEFAULT '{}',
+    in_starts text[] DEFAULT '{}')
 RETURNS TABLE (projection text, log text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -1099,14 +1158,17 @@ BEGIN
                       WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log);
     -- Checkpoints come with their projection and never later: who finds them deleted must not begin at 0 again.
     WITH added AS (
-        INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity)
-        SELECT in_replica_set, w.name, w.log, w.filter::jsonb, reactive_orch.log_identity(w.log)
-        FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)
+        INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity, start, start_position)
+        SELECT in_replica_set, w.name, w.log, w.filter::jsonb, reactive_orch.log_identity(w.log),
+               coalesce(w.start, 'beginning'), reactive_orch.start_position(coalesce(w.start, 'beginning'), w.log)
+        FROM unnest(in_names, in_logs, in_filters, in_starts) AS w(name, log, filter, start)
+        WHERE NOT EXISTS (SELECT FROM reactive_orch.projections p
+                          WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log)
         ORDER BY w.name COLLATE "C", w.log COLLATE "C"
-        ON CONFLICT DO NOTHING RETURNING name, log, epoch
+        ON CONFLICT DO NOTHING RETURNING name, log, epoch, start_position
     )
-    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, epoch)
-    SELECT in_replica_set, a.name, a.log, g.partition, a.epoch
+    INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, epoch, position)
+    SELECT in_replica_set, a.name, a.log, g.partition, a.epoch, a.start_position
     FROM added a JOIN reactive_orch.logs s ON s.name = a.log, generate_series(0, s.partitions - 1) AS g(partition)
     ORDER BY a.name, a.log, g.partition
     ON CONFLICT DO NOTHING;

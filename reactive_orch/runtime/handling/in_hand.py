@@ -153,8 +153,8 @@ class InHand:
                         watched = watching.enter_context(self._watched(wanted))
                         watched.events = handled = wanted[: await self._call(wanted, connection)]
                         watched.replays = True
-                    if len(handled) < len(wanted):
-                        up_to = handled[-1].global_position
+                        if len(handled) < len(wanted):
+                            up_to = handled[-1].global_position
 
                     async def evict() -> None:
                         nonlocal emptied
