@@ -188,3 +188,8 @@ async def resettable(event: Event, tx: Connection) -> None:
 @projection("resettable", reset=fail_to_empty)
 async def hardly_resettable(event: Event, tx: Connection) -> None:
     await record(tx, "resettable", event)
+
+
+@projection("handled", event_types=["Paid"])
+async def paid_only(event: Event, tx: Connection) -> None:
+    await record(tx, "handled", event)

@@ -198,14 +198,16 @@ def check(cost: Cost, rows_max: int) -> None:
 async def test_a_window_reads_no_more_than_two_rows_for_each_event_of_a_batch(
     cost: Callable[..., Awaitable[Cost]],
 ) -> None:
-    for own, low, wanted in product([64, 32, 16, 4, 1], [0, MIDDLE, ROWS - 50], [None, "{Order}", "{Nothing}"]):
+    wanted = [(None, None), ("{Order}", None), ("{Nothing}", None), (None, "{Placed}"), (None, "{Nothing}")]
+    for own, low, (types, event_types) in product([64, 32, 16, 4, 1], [0, MIDDLE, ROWS - 50], wanted):
         progress = Progress(BATCH, PARTITIONS)
         progress.take(dict.fromkeys(range(own), Checkpoint(low, 0)))
         window = progress.window(ROWS, BATCH)
         assert window
         partitions = "{" + ",".join(map(str, window.partitions)) + "}"
         statement = "read_scattered" if window.scattered else "read_dense"
-        found = await cost("windows", statement, OWN_LOG, partitions, low, window.high, wanted, None, BATCH, 8_000_000)
+        filters = (types, None, event_types)
+        found = await cost("windows", statement, OWN_LOG, partitions, low, window.high, *filters, BATCH, 8_000_000)
         check(found, rows_max=2 * BATCH)
         assert found.buffers <= 4 * own * window.scattered + 2 * BATCH, "index pages of each partition, and rows"
 
@@ -218,7 +220,7 @@ FROM generate_series(1, 400) AS n
 """
 
 
-@pytest.mark.parametrize("wanted", [Filter(), Filter(("Order",), ("default",)), Filter(("Nothing",))])
+@pytest.mark.parametrize("wanted", [Filter(), Filter(("Order",), ("default",), ("Placed",)), Filter(("Nothing",))])
 @pytest.mark.each_server
 async def test_scattered_or_not_a_window_brings_the_same_events(
     database: str, monkeypatch: pytest.MonkeyPatch, wanted: Filter
@@ -247,6 +249,7 @@ ZEROS, ONES = ("{" + ",".join([digit] * PARTITIONS) + "}" for digit in "01")
 
 ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
     ("log.run_end", (OWN_LOG, MIDDLE, ROWS, 1000)): 1000,
+    ("windows.any_passes", (OWN_LOG, None, None, "{Nothing}", 1000)): 2000,
     ("windows.next_position", (OWN_LOG, MIDDLE, ROWS)): 2,
     ("windows.read_large", (OWN_LOG, LARGE, 8_000_000)): 101,
     ("log.read_stream", (OWN_LOG, *STREAM, 90)): 10,

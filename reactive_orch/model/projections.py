@@ -34,6 +34,12 @@ class Filter:
 
     aggregate_types: tuple[str, ...] | None = None
     bounded_contexts: tuple[str, ...] | None = None
+    event_types: tuple[str, ...] | None = None
+
+    @property
+    def lets_all_pass(self) -> bool:
+        """Whether it leaves nothing out."""
+        return self == Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     batch: bool = False,
     aggregate_types: Sequence[str] | None = None,
     bounded_contexts: Sequence[str] | None = None,
+    event_types: Sequence[str] | None = None,
     concurrency: int = 1,
     retries: int | None = None,
     timeout: float | None = None,
@@ -104,6 +111,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     only = Filter(
         _names(name, "aggregate_types", aggregate_types),
         _names(name, "bounded_contexts", bounded_contexts),
+        _names(name, "event_types", event_types),
     )
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:

@@ -189,6 +189,14 @@ class ProjectionRefused(NamedTuple):
     subject: Subject
 
 
+class FilterUnmatched(NamedTuple):
+    """No event that was looked at passes the filter of a projection: perhaps a name in it is misspelt."""
+
+    subject: Subject
+    looked_at: int
+    """Events at either end of the log."""
+
+
 class TurnBegan(NamedTuple):
     """A worker looks at its replica set."""
 
@@ -429,6 +437,7 @@ Report: TypeAlias = (
     | FrontierReleased
     | RingingStopped
     | RingingResumed
+    | FilterUnmatched
     | ProjectionRefused
     | TurnBegan
     | Looked

@@ -46,7 +46,10 @@ _POSITION, _EPOCH = attrgetter("position"), attrgetter("epoch")
 
 def filter_text(wanted: Filter) -> str:
     """Return the filter as it is recorded: JSON."""
-    return json.dumps({"aggregate_types": wanted.aggregate_types, "bounded_contexts": wanted.bounded_contexts})
+    recorded = {"aggregate_types": wanted.aggregate_types, "bounded_contexts": wanted.bounded_contexts}
+    # Named only where it filters: what was recorded before there was this one stays what it is.
+    more = {} if wanted.event_types is None else {"event_types": wanted.event_types}
+    return json.dumps(recorded | more)
 
 
 def columns(subscriptions: Sequence[Subscription]) -> tuple[list[str], list[str]]:

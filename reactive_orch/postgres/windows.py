@@ -32,6 +32,9 @@ read."""
 READ_TIMEOUT_S = 10.0
 """For each statement here. A connection that is silent for so long is given up; only handlers may take longer on it."""
 
+LOOKED_AT = 10_000
+"""Events at either end of a log by which is told whether any passes a filter. That takes some 10 ms."""
+
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 _COLUMNS = [name.removesuffix("_json") for name in Event._fields]
@@ -96,6 +99,13 @@ async def next_position(connection: AnyConnection, log: LogName, after: Position
     return None if position is None else int(position)
 
 
+async def any_passes(connection: AnyConnection, log: LogName, wanted: Filter) -> bool:
+    """Tell whether an event passes a filter, of the first and the last `LOOKED_AT` of a log; True if it is empty."""
+    with translated():
+        found: bool | None = await connection.fetchval(_SQL.any_passes, log, *_filters(wanted), LOOKED_AT)
+    return found is not False
+
+
 async def _read(connection: AnyConnection, log: LogName, window: Window, wanted: Filter, limit: int) -> Found:
     statement = _SQL.read_scattered if window.scattered else _SQL.read_dense
     with translated():
@@ -123,7 +133,11 @@ async def _with_large(connection: AnyConnection, log: LogName, rows: Sequence[as
 
 
 def _of(log: LogName, window: Window, wanted: Filter) -> tuple[Any, ...]:
-    return (log, window.partitions, window.low, window.high, wanted.aggregate_types, wanted.bounded_contexts)
+    return (log, window.partitions, window.low, window.high, *_filters(wanted))
+
+
+def _filters(wanted: Filter) -> tuple[Sequence[str] | None, ...]:
+    return wanted.aggregate_types, wanted.bounded_contexts, wanted.event_types
 
 
 async def _unreadable(

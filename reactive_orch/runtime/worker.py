@@ -124,6 +124,8 @@ class Worker:
             for runner in self._runners.by_subscription.values():
                 tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
             tasks.start_soon(self._membership.watch.run)
+            accepted = [p for p in self._projections if p.subscription in self._runners.by_subscription]
+            tasks.start_soon(registration.tell_unmatched, self._node, self.replica_set, accepted)
             try:
                 await self._membership.run()
             finally:

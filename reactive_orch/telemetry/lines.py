@@ -12,6 +12,7 @@ from reactive_orch.model.reports import (
     AttemptFailed,
     EventFailed,
     Expelled,
+    FilterUnmatched,
     FrontierHeld,
     KeyLive,
     KeyParked,
@@ -96,6 +97,12 @@ def _projection_refused(report: ProjectionRefused) -> None:
         projection,
         extra={"event": "refused", **report.subject._asdict()},
     )
+
+
+def _filter_unmatched(report: FilterUnmatched) -> None:
+    words = "projection %s: none of the first and the last %d events of the log passes its filter; is a name misspelt?"
+    extra = {"event": "unmatched", **report.subject._asdict()}
+    _logger.warning(words, report.subject.projection, report.looked_at, extra=extra)
 
 
 def _orphans_spared(report: OrphansSpared) -> None:
@@ -239,6 +246,7 @@ HANDLES: Handles = dict(
         on(RingingStopped, _ringing_stopped),
         on(RingingResumed, _ringing_resumed),
         on(ProjectionRefused, _projection_refused),
+        on(FilterUnmatched, _filter_unmatched),
         on(OrphansSpared, _orphans_spared),
         on(AdoptionEnded, _adoption_ended),
         on(Expelled, _expelled),

@@ -121,6 +121,7 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.RingingStopped(OWN_LOG, "because", 0.2), set(), (), "silent"),
     (r.RingingResumed(OWN_LOG), set(), (), "ringing"),
     (r.ProjectionRefused(SUBJECT), set(), (), "refused"),
+    (r.FilterUnmatched(SUBJECT, 10), set(), (), "unmatched"),
     (r.TurnBegan("set", "notify"), {m.WAKE_UPS}, (), None),
     (r.Looked(TURN), {m.STATEMENT_DURATION}, (), None),
     (r.JoinAsked("set"), {m.REGISTRATIONS}, (), None),

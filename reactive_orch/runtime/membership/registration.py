@@ -8,7 +8,7 @@ import anyio
 
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
 from reactive_orch.model import Projection, Window
-from reactive_orch.model.reports import ProjectionRefused, Subject
+from reactive_orch.model.reports import FilterUnmatched, ProjectionRefused, Subject
 from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
@@ -71,6 +71,19 @@ async def _warm_up(node: Node, replica_set: str, projection: Projection) -> None
         await checkpoints.load_free(one, replica_set, projection, ())
         await checkpoints.load_free(other, replica_set, projection, ())
         await windows.read_window(reader, projection.log, nowhere, projection.filter)
+
+
+async def tell_unmatched(node: Node, replica_set: str, projections: Sequence[Projection]) -> None:
+    """Tell of the projections whose filter lets none of the events pass that are looked at. Nobody waits for it."""
+    for each in projections:
+        if each.filter.lets_all_pass:
+            continue
+        with passing_over(node.watchers.emit, "filters", Unavailable, Superseded, of=(replica_set, *each.subscription)):
+            async with node.database.coordination() as connection:
+                passes = await windows.any_passes(connection, each.log, each.filter)
+            if not passes:
+                report = FilterUnmatched(Subject(replica_set, *each.subscription), windows.LOOKED_AT)
+                node.watchers.emit(report)
 
 
 async def register_unless(
