@@ -79,6 +79,18 @@ class ProjectionFailed(ReactiveOrchError):
     """
 
 
+class Outage(ProjectionFailed):
+    """Many keys of a projection have failed alike, one after the other: what its handler needs is away, perhaps.
+
+    Neither the text nor the `reason` holds values. `failing_for_s`: since the first of them failed.
+    """
+
+    def __init__(self, projection: str, reason: str, failing_for_s: float = 0.0) -> None:
+        """Keep why."""
+        super().__init__(f"projection {projection!r}: {reason}")
+        self.reason, self.failing_for_s = reason, failing_for_s
+
+
 class Conflict(ReactiveOrchError):
     """An append expected another version of the aggregate's stream: read it again and decide anew."""
 

@@ -55,7 +55,8 @@ async def _print_replica_set(
         print(f"  projection {of.projection}: saved up to {positions} (log {of.log}){failing}")
         if (rest := resting.get(of)) is not None:
             why_so = f": {rest.reason}" if rest.reason else ""
-            print(f"    {rest.state} since {rest.since.astimezone():%Y-%m-%d %H:%M:%S} by {rest.by}{why_so}")
+            again = f"; tried again at {rest.tried_at.astimezone():%H:%M:%S}" if rest.tried_at else ""
+            print(f"    {rest.state} since {rest.since.astimezone():%Y-%m-%d %H:%M:%S} by {rest.by}{why_so}{again}")
         if of in traits:
             _print_traits(traits[of])
 

@@ -66,8 +66,22 @@ class Member:
     """The last generation it has adopted."""
 
 
-RestingState: TypeAlias = Literal["paused", "halted"]
-"""Of a projection in a replica set: by people, or by a worker, since an event has failed for good."""
+RestingState: TypeAlias = Literal["paused", "halted", "suspended"]
+"""Of a projection in a replica set: by people; by a worker, since an event has failed for good; or by a worker, since
+many keys have failed alike, until one that is tried now and then succeeds."""
+
+
+class Resting(NamedTuple):
+    """How a projection rests."""
+
+    state: RestingState
+    reason: str = ""
+    """What may be told to anybody: why it is suspended. Other reasons hold values, and stay in the database."""
+
+    def __str__(self) -> str:
+        """Return what health says."""
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
 
 Owners: TypeAlias = "Mapping[Subscription, tuple[MemberId, ...]]"
 """Subscription → the owner of each partition, by index."""
@@ -88,7 +102,7 @@ class Snapshot:
     """Who joined, left or was removed."""
     epochs: Mapping[Subscription, int] = field(default_factory=dict)
     """Subscription → its epoch: checkpoints loaded in an older one have been rewound since."""
-    resting: Mapping[Subscription, RestingState] = field(default_factory=dict)
+    resting: Mapping[Subscription, Resting] = field(default_factory=dict)
     """Those that are not to run for now, and why."""
     traceparent: str | None = None
     """The root of this generation's trace."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Adopted,
         AdoptionSteps,
         Change,
-        RestingState,
+        Resting,
         Snapshot,
         Turn,
         Written,
@@ -371,7 +371,7 @@ class RestChanged(NamedTuple):
     """A projection rests from now on, or runs again."""
 
     subject: Subject
-    state: RestingState | None
+    resting: Resting | None
     """None: it runs."""
 
 

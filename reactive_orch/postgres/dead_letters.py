@@ -94,6 +94,10 @@ class FailingKeys:
             msg = "somebody else has tried the failing key meanwhile"
             raise Superseded(msg)
 
+    async def tried_in_vain(self, connection: AnyConnection, key: DueKey) -> None:
+        """Note that a key was tried while its projection is suspended, and that it failed: others are tried first."""
+        await connection.execute(_SQL.tried_in_vain, key.id)
+
 
 async def listed(connection: AnyConnection, wanted: WantedKeys) -> list[FailingKey]:
     """Return failing keys, in the order in which they began to fail, projection by projection."""

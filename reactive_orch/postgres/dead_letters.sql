@@ -133,6 +133,10 @@ WHERE k.id = $1::bigint AND k.attempts = $3::integer - 1
   AND $10::bigint = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id)
 RETURNING k.id;
 
+-- name: tried_in_vain
+-- Key $1 was tried while its projection is suspended, and has failed: that is no attempt.
+UPDATE reactive_orch.failing_keys k SET failed_last_at = clock_timestamp() WHERE k.id = $1::bigint;
+
 -- name: listed
 -- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, each of them NULL for all.
 SELECT k.id, k.projection, k.log, k.partition, k.bounded_context, k.aggregate_type, k.aggregate_id, k.state, k.request,

@@ -23,6 +23,7 @@ from reactive_orch.model import (
     Subscription,
     Written,
 )
+from reactive_orch.model.membership import Resting
 from reactive_orch.postgres.checkpoints import columns, filter_text
 from reactive_orch.postgres.connection import marks_of
 from reactive_orch.postgres.faults import translated
@@ -184,7 +185,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         owners={Subscription(*key): tuple(map(MemberId, ids)) for *key, ids in json.loads(row["owners"])},
         partitions=json.loads(row["partitions"]),
         epochs={Subscription(*key): epoch for *key, epoch in json.loads(row["epochs"])},
-        resting={Subscription(*key): state for *key, state in json.loads(row["resting"])},
+        resting={Subscription(*key): Resting(state, reason) for *key, state, reason in json.loads(row["resting"])},
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],

@@ -42,7 +42,7 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
        extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s, g.completed_at IS NOT NULL AS complete,
        (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.epoch)), '[]')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
-       (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.state)), '[]')
+       (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.state, CASE p.state WHEN 'suspended' THEN p.state_reason ELSE '' END)), '[]')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name AND p.state <> 'running')::text AS resting,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'logs', m.logs,

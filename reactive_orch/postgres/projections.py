@@ -38,8 +38,10 @@ class Rest(NamedTuple):
     state: RestingState
     reason: str
     by: str
-    """Who has paused it, or the worker that has halted it."""
+    """Who has paused it, or the worker that has halted or suspended it."""
     since: datetime
+    tried_at: datetime | None
+    """When a suspended one is tried again; None for the others."""
 
 
 class Traits(NamedTuple):

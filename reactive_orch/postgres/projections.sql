@@ -3,8 +3,8 @@
 SELECT reactive_orch.set_projection_state($1::text, $2::text, $3::text, $4::text, $5::text, $6::text);
 
 -- name: resting
--- The projections of replica set $1 that are paused or halted.
-SELECT p.name, p.log, p.state, p.state_reason, p.state_by, p.state_since
+-- The projections of replica set $1 that are paused, halted or suspended.
+SELECT p.name, p.log, p.state, p.state_reason, p.state_by, p.state_since, p.resumes_at
 FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.state <> 'running';
 
 -- name: traits

@@ -68,7 +68,7 @@ class ProgressWatch:
             missed=any(follower.missed for follower in followers),
             frontier_held_s=max((follower.held_s for follower in followers), default=0.0),
             failing_s={name: now - since for name, since in failing.items() if since is not None},
-            resting={each.projection: runner.resting for each, runner in runners.items() if runner.resting},
+            resting={each.projection: str(runner.resting) for each, runner in runners.items() if runner.resting},
             failing_keys={each.projection: runner.lanes.failing for each, runner in runners.items()},
             stalls=self.stalls,
             **known,

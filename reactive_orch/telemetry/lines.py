@@ -171,9 +171,15 @@ def _attempt_failed(report: AttemptFailed) -> None:
 
 
 def _rest_changed(report: RestChanged) -> None:
-    level, event = _RESTS[report.state]
+    resting = report.resting
+    level, event = _RESTS[resting and resting.state]
     words = "projection %s of %s %s"
-    state = f"is {report.state}: status says why, resume lets it run" if report.state else "runs again"
+    if resting is None:
+        state = "runs again"
+    elif resting.reason:
+        state = f"is {resting}; it is tried again by itself after pauses that grow"
+    else:
+        state = f"is {resting}: status says why, resume lets it run"
     subject = report.subject
     _logger.log(level, words, subject.projection, subject.replica_set, state, extra={**event, **subject._asdict()})
 
@@ -181,6 +187,7 @@ def _rest_changed(report: RestChanged) -> None:
 _RESTS = {
     "paused": (logging.INFO, {"event": "paused"}),
     "halted": (logging.ERROR, {"event": "halted"}),
+    "suspended": (logging.ERROR, {"event": "suspended"}),
     None: (logging.INFO, {"event": "running"}),
 }
 

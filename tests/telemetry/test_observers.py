@@ -32,6 +32,7 @@ from reactive_orch.model import (
     Written,
 )
 from reactive_orch.model import reports as r
+from reactive_orch.model.membership import Resting
 from reactive_orch.model.reports import Report, Subject, Untraced
 from reactive_orch.model.status import LogStatus, PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
 from reactive_orch.telemetry import lines
@@ -158,7 +159,8 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     ),
     (r.BatchEnded(SUBJECT, [EVENT], 0.1, ERROR, None), {m.HANDLING_DURATION, m.BATCHES}, (), None),
     (r.AttemptFailed(SUBJECT, 7, ERROR, alone=True, first=True), set(), (), "retrying"),
-    (r.RestChanged(SUBJECT, "paused"), set(), (), "paused"),
+    (r.RestChanged(SUBJECT, Resting("paused")), set(), (), "paused"),
+    (r.RestChanged(SUBJECT, Resting("suspended", "all fail")), set(), (), "suspended"),
     (r.RestChanged(SUBJECT, None), set(), (), "running"),
     (r.KeyParked(SUBJECT, 7, 3, ERROR, first=True), set(), (), "parked"),
     (r.EventFailed(SUBJECT, 7, 3, ERROR, first=True), set(), (), "failed"),

@@ -307,7 +307,8 @@ $$;
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
 -- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
 -- `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events out. What waited when
--- somebody last let it run is kept: so much was known.
+-- somebody last let it run is kept: so much was known. Suspended (by a worker, since many of its keys have failed alike), it
+-- rests, too, until one event that is tried now and then succeeds: when next, and how often that was in vain.
 -- Where it was to begin, and where that was found to be, is recorded once, when it is first registered.
 CREATE TABLE reactive_orch.projections (
     replica_set   text COLLATE "C" NOT NULL,
@@ -321,11 +322,13 @@ CREATE TABLE reactive_orch.projections (
     epoch         bigint           NOT NULL DEFAULT 0,
     log_identity  text             NOT NULL,
     created_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
-    state         text COLLATE "C" NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'halted')),
+    state         text COLLATE "C" NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'halted', 'suspended')),
     state_reason  text             NOT NULL DEFAULT '',
     state_by      text             NOT NULL DEFAULT '',
     state_since   timestamptz      NOT NULL DEFAULT clock_timestamp(),
     state_changes bigint           NOT NULL DEFAULT 0,
+    resumes_at    timestamptz      CHECK ((resumes_at IS NULL) = (state <> 'suspended')),
+    trials        integer          NOT NULL DEFAULT 0,
     keys_then     integer          NOT NULL DEFAULT 0,
     events_then   integer          NOT NULL DEFAULT 0,
     PRIMARY KEY (replica_set, name, log)
@@ -548,10 +551,15 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
     END IF;
+    IF in_state NOT IN ('running', 'paused', 'halted') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('a projection is set to running, paused or halted, not to %L', in_state);
+    END IF;
     IF before <> in_state AND NOT (before = 'paused' AND in_state = 'halted') THEN
         UPDATE reactive_orch.projections p
         SET state = in_state, state_reason = in_reason, state_by = in_by, state_since = clock_timestamp(),
-            state_changes = p.state_changes + 1,
+            state_changes = p.state_changes + 1, resumes_at = NULL,
+            trials = CASE in_state WHEN 'running' THEN 0 ELSE p.trials END,
             (keys_then, events_then) = (
                 SELECT coalesce(w.keys, p.keys_then), coalesce(w.events, p.events_then)
                 FROM (VALUES (1)) AS one
@@ -959,6 +967,118 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE in_start WHEN 'beginning' THEN 0
                          WHEN 'now' THEN reactive_orch.position_now(in_log)
                          ELSE reactive_orch.position_before(in_start::timestamptz, in_log, reactive_orch.position_now(in_log)) END
+$$;
+
+-- Many keys of a running projection have failed alike: it rests, and is tried again by itself after in_pauses_s, of which the next
+-- one is taken each time, from the first on unless it has run for less than a minute. Keys that were parked while they failed, or
+-- a little before, are tried again with the rest: nobody is to do that by hand. Returns whether it was running.
+CREATE FUNCTION reactive_orch.suspend_projection(
+    in_replica_set text, in_projection text, in_log text, in_reason text, in_by text, in_failing_s float8, in_pauses_s float8[])
+RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    failed integer;
+BEGIN
+    SELECT CASE WHEN p.state_since > clock_timestamp() - interval '1 minute' THEN p.trials ELSE 0 END INTO failed
+    FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'running'
+    FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE reactive_orch.projections p
+    SET state = 'suspended', state_reason = in_reason, state_by = in_by, state_since = clock_timestamp(), trials = failed,
+        state_changes = p.state_changes + 1, resumes_at = reactive_orch.next_trial(failed, in_pauses_s)
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    PERFORM reactive_orch.retry_parked_since(in_replica_set, in_projection, in_log, in_by,
+                                             clock_timestamp() - make_interval(secs => in_failing_s + 30));
+    PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+    RETURN true;
+END
+$$;
+
+-- Asks for what was parked in an outage to be tried again.
+CREATE FUNCTION reactive_orch.retry_parked_since(
+    in_replica_set text, in_projection text, in_log text, in_by text, in_since timestamptz) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE reactive_orch.failing_keys k SET request = 'retry', requested_by = in_by, due_at = clock_timestamp()
+    FROM (SELECT l.id FROM reactive_orch.failing_keys l
+          WHERE l.replica_set = in_replica_set AND l.projection = in_projection AND l.log = in_log
+            AND l.state = 'parked' AND l.request IS NULL AND l.failed_last_at > in_since
+          ORDER BY l.id FOR UPDATE) locked
+    WHERE k.id = locked.id
+$$;
+
+-- When the next trial is due after so many in vain.
+CREATE FUNCTION reactive_orch.next_trial(in_failed integer, in_pauses_s float8[]) RETURNS timestamptz
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT clock_timestamp() + make_interval(secs => in_pauses_s[least(in_failed + 1, cardinality(in_pauses_s))])
+$$;
+
+-- Whether a trial of a suspended projection is due: then a key of in_partitions is the caller's to try, for in_for_s seconds, the
+-- one whose last attempt is longest ago. Else in how many seconds to ask again; NULL when it is not suspended. If nothing is left
+-- to be tried, it runs again.
+CREATE FUNCTION reactive_orch.claim_trial(
+    in_replica_set text, in_projection text, in_log text, in_partitions smallint[], in_for_s float8,
+    OUT due_in_s float8, OUT key bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    anything boolean;
+BEGIN
+    SELECT greatest(extract(epoch FROM p.resumes_at - clock_timestamp()), 0) INTO due_in_s FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended';
+    IF due_in_s IS NULL OR due_in_s > 0 THEN
+        RETURN;
+    END IF;
+    PERFORM FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended'
+      AND p.resumes_at <= clock_timestamp()
+    FOR NO KEY UPDATE;
+    IF NOT FOUND THEN  -- somebody else was quicker
+        due_in_s := 1;
+        RETURN;
+    END IF;
+    -- Of batches that were in hand when it was suspended.
+    PERFORM reactive_orch.retry_parked_since(p.replica_set, p.name, p.log, p.state_by, p.state_since)
+    FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    SELECT (array_agg(k.id ORDER BY k.failed_last_at) FILTER (WHERE k.partition = ANY (in_partitions)))[1], count(*) > 0
+    INTO key, anything
+    FROM reactive_orch.failing_keys k
+    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log AND k.due_at IS NOT NULL
+      AND coalesce(k.request, 'retry') = 'retry';
+    IF key IS NOT NULL THEN
+        UPDATE reactive_orch.projections p SET resumes_at = clock_timestamp() + make_interval(secs => in_for_s)
+        WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    ELSIF NOT anything THEN
+        PERFORM reactive_orch.end_trial(in_replica_set, in_projection, in_log, '{1}', true);
+        due_in_s := NULL;
+    ELSE
+        due_in_s := 1;
+    END IF;
+END
+$$;
+
+-- A trial has succeeded: the projection runs again. Or it was in vain: the next one is due after the next pause. Returns in how
+-- many seconds; NULL when it is not suspended any more. How often it was in vain is kept for the case that it does not run for long.
+CREATE FUNCTION reactive_orch.end_trial(
+    in_replica_set text, in_projection text, in_log text, in_pauses_s float8[], in_succeeded boolean) RETURNS float8
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    due_in_s float8;
+BEGIN
+    UPDATE reactive_orch.projections p
+    SET trials = p.trials + 1, state = CASE WHEN in_succeeded THEN 'running' ELSE p.state END,
+        state_since = CASE WHEN in_succeeded THEN clock_timestamp() ELSE p.state_since END,
+        state_changes = p.state_changes + in_succeeded::integer,
+        resumes_at = CASE WHEN NOT in_succeeded THEN reactive_orch.next_trial(p.trials + 1, in_pauses_s) END
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended'
+    RETURNING extract(epoch FROM p.resumes_at - clock_timestamp()) INTO due_in_s;
+    IF FOUND AND in_succeeded THEN
+        PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+    END IF;
+    RETURN due_in_s;
+END
 $$;
 
 -- Waits until one of these checkpoints is free, but no longer than a slice; returns for whom any of them is free then: the

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 from reactive_orch.core.keys import judge, too_many
 from reactive_orch.errors import (
     HandlerFailed,
+    Outage,
     ProjectionFailed,
     Superseded,
     Unavailable,
     described,
+    named,
     place_of,
     traceback_of,
 )
@@ -138,6 +140,7 @@ class Aside:
         self._failures.passed()
         if waiting is not None:
             self._tell(failed.position, failed.error, attempt, action, first=failed.first)
+            self._note(failed.position, failed.error)
             self.demand_room(waiting)
 
     def demand_room(self, waiting: Waiting) -> None:
@@ -170,6 +173,29 @@ class Aside:
         attempt, action = self._judged(key.attempts + 1, error)
         await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt))
         self._tell(key.position, error, attempt, action, first=attempt.number == 1)
+        self._note(key.position, error)
+
+    def _note(self, position: Position, error: HandlerFailed) -> None:
+        """Raise Outage when too many keys have failed like this one, and nothing has succeeded between them."""
+        outage, now = self._scope.outage, time.monotonic()
+        if (place := place_of(error)) and outage.failed(position, f"{named(error)} at {place}", now):
+            reason, failing_for_s = outage.reason, now - outage.since
+            outage.over()
+            raise Outage(self._scope.projection.name, reason, failing_for_s)
+
+    async def try_out(self, key: DueKey) -> bool:
+        """Try a failing key of a suspended projection; return whether it succeeds. That it fails is not counted."""
+        try:
+            async with self._batches() as (connection, batches):
+                _, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, 1)
+        except HandlerFailed as error:
+            await self._scope.database.renew()
+            await self._write((self._locking(key),), partial(self._keys.tried_in_vain, key=key))
+            self._scope.watchers.emit(AttemptFailed(self._scope.subject, key.position, error, alone=True, first=False))
+            return False
+        if live:
+            self._scope.watchers.emit(KeyLive(self._scope.subject, key.partition))
+        return True
 
     async def _leave_out(self, key: DueKey) -> None:
         up_to = key.position if key.request == "skip" else LAST_POSITION

@@ -128,8 +128,7 @@ class InHand:
                     self._queue_last(batches, connection, done.events, queued)
         finally:
             self._tx = None
-        self._setbacks.over()
-        self.events_handled += len(watched.events)
+        self._committed(watched.events)
         self.reached_at = written_at(done.events[-1]) or time.time()
         return done
 
@@ -163,9 +162,14 @@ class InHand:
                     batches.write_last(evict)
         finally:
             self._tx = None
+        self._committed(handled)
+        return len(handled), emptied
+
+    def _committed(self, handled: Sequence[Event]) -> None:
         self._setbacks.over()
         self.events_handled += len(handled)
-        return len(handled), emptied
+        if handled:
+            self._scope.outage.over()
 
     def _watched(self, events: Sequence[Event]) -> Watched:
         return Watched(self._scope.watchers, self._subject, self._scope.generation(), events)

@@ -25,6 +25,7 @@ from reactive_orch.runtime.handling.aside import Aside
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
 from reactive_orch.runtime.handling.lane_windows import LaneWindows
+from reactive_orch.runtime.handling.trials import Trials
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Lane:
         """Partitions of the batch in hand that are to be let go when it ends."""
         self._failures = Failures(scope)
         self.aside = Aside(scope, self.progress, self.in_hand, self._failures)
+        self._trials = Trials(scope, self.progress, self.aside)
         self._pace = Pace(scope.config.batch_events)
         self._windows = LaneWindows(scope, self.progress, self._failures, self._pace, cache)
         self._pauses = Pauses(contended_most_s=1.0)
@@ -151,9 +153,10 @@ class Lane:
             self.invalidate()
         if self._save_is_due():
             await self._save()
-        if self._scope.rests():
+        if (resting := self._scope.resting()) is not None:
+            pause_s = await self._trials.pause_s(resting)
             self._scope.idle()
-            await self.wakeup.wait(SAVE_EVERY_S)
+            await self.wakeup.wait(min(pause_s, SAVE_EVERY_S))
             return
         if self.aside.due:
             await self.aside.step()
@@ -181,7 +184,7 @@ class Lane:
             scope.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
-            while fetched is not None and self.remembers and not self._scope.rests():
+            while fetched is not None and self.remembers and self._scope.resting() is None:
                 self._windows.read_ahead(tasks, fetched)
                 batch = self._plan(fetched)
                 if batch.events:

@@ -15,9 +15,10 @@ import anyio
 from reactive_orch.errors import Refused, Superseded, Unavailable
 from reactive_orch.model.reports import RestChanged, RunnerStarted
 from reactive_orch.model.status import ProjectionStatus
-from reactive_orch.postgres import checkpoints, projections
+from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
+from reactive_orch.runtime.handling import halting
 from reactive_orch.runtime.handling.lanes import Lanes
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.wakeup import Wakeup
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from reactive_orch.errors import ProjectionFailed
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position, Subscription
-    from reactive_orch.model.membership import RestingState
+    from reactive_orch.model.membership import Resting
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
@@ -48,14 +49,14 @@ class Runner:
         """The longest wait for a row that another worker held, since the last assignment; and one it waited for."""
         self.refused = False
         """The projection is recorded with another filter now: this worker cannot go on with it."""
-        self.resting: RestingState | None = None
-        """Why its lanes rest; None while they run."""
+        self.resting: Resting | None = None
+        """How its lanes rest; None while they run."""
         self._changed, self._idle = scope.changed, scope.idle
         self._scope = replace(
             scope,
             changed=self.wakeup.set,
             idle=self._lane_idle,
-            rests=lambda: self.resting is not None,
+            resting=lambda: self.resting,
             halt=scope.halt if scope.until_idle else self._halt,
         )
         self.lanes = Lanes(self._scope, caches)
@@ -104,25 +105,22 @@ class Runner:
             self.assigned, self.row_wait = partitions, (0.0, None)
             self.wakeup.set()
 
-    def rest(self, state: RestingState | None) -> None:
+    def rest(self, resting: Resting | None) -> None:
         """Let the lanes rest, or run again."""
-        if state != self.resting:
-            self.resting = state
-            self._scope.watchers.emit(RestChanged(self._scope.subject, state))
+        if resting != self.resting:
+            self.resting = resting
+            self._scope.watchers.emit(RestChanged(self._scope.subject, resting))
             self.lanes.wake()
 
     async def _halt(self, error: ProjectionFailed) -> None:
-        """Record that the projection is halted: the next owner would run into the same wall."""
-        scope = self._scope
-        change = projections.StateChange("halted", str(error), scope.node.label)
+        """Let nobody go on with the projection."""
         try:
-            async with scope.database.coordination() as connection:
-                await projections.set_state(connection, scope.replica_set, scope.subscription, change)
+            resting = await halting.record(self._scope, error)
         except (Unavailable, Superseded) as unrecorded:  # the event fails again, and is recorded then
-            scope.interruptions.note("lane", unrecorded)
+            self._scope.interruptions.note("lane", unrecorded)
             await anyio.sleep(HALT_AGAIN_S)
         else:
-            self.rest("halted")
+            self.rest(resting or self.resting)
 
     def drop(self) -> None:
         """Let go of everything at once, saving nothing: this worker was removed and others go on already."""

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reactive_orch.model import LogName, Partition, Position, Subscription
-    from reactive_orch.model.membership import RestingState
+    from reactive_orch.model.membership import Resting
     from reactive_orch.runtime.handling.runner import Runner
 
 
@@ -82,8 +82,12 @@ class Runners:
     def have_read_to(self, positions: Mapping[LogName, Position]) -> bool:
         """Tell whether all that is held has been read up to where its log was settled, and nothing is tried again.
 
-        Those that rest are left out: nothing of them will be handled before somebody says so.
+        Those that rest are left out: nothing of them will be handled before somebody says so. Not a suspended one: its
+        lanes say why it does not get on.
         """
+        resting = [runner.resting for runner in self.by_subscription.values() if runner.resting is not None]
+        if any(each.state == "suspended" for each in resting):
+            return False
         running = {each: runner.lanes for each, runner in self.by_subscription.items() if runner.resting is None}
         if any(lanes.retrying for lanes in running.values()):
             return False
@@ -100,7 +104,7 @@ class Runners:
         for each, runner in self.by_subscription.items():
             runner.lanes.rewound(epochs.get(each, 0))
 
-    def rest(self, resting: Mapping[Subscription, RestingState]) -> None:
+    def rest(self, resting: Mapping[Subscription, Resting]) -> None:
         """Say which of them are not to run for now; the others run."""
         for each, runner in self.by_subscription.items():
             runner.rest(resting.get(each))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from reactive_orch.core import outage
 from reactive_orch.core.keys import Policy
 from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from reactive_orch.errors import ProjectionFailed
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Projection, Subscription, Swap
+    from reactive_orch.model.membership import Resting
     from reactive_orch.model.reports import Watchers
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.interruptions import Interruptions
@@ -40,12 +42,14 @@ class Scope:
     """A lane let go of partitions, or forgot them."""
     idle: Callable[[], None]
     """A lane came to the end of the log, or rests."""
-    rests: Callable[[], bool] = bool
-    """Whether the projection is paused or halted: its lanes begin no batch."""
+    resting: Callable[[], Resting | None] = lambda: None
+    """Whether the projection rests, and how: its lanes begin no batch then."""
+    outage: outage.Outage = field(default_factory=outage.Outage)
+    """Whether what the handler needs is away."""
     until_idle: bool = False
     """Somebody waits for the end, and for how it ends: an event that fails for good ends the worker."""
     halt: Callable[[ProjectionFailed], Awaitable[None]] = raised
-    """Let nobody go on with the projection: an event has failed for good, and is not to be parked."""
+    """Let nobody go on with the projection: an event has failed for good and is not parked, or many fail alike."""
     interruptions: Interruptions
     """What the loops of this projection pass over."""
 
