@@ -26,6 +26,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     postgres     performs in SQL, decides nothing           } these three
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
+    dead_letters failing keys, for any connection
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
                  membership (turns, adoptions, the session), handling (runners, lanes, batches,
                  failing keys) and reading (the follower of the log, windows)

@@ -7,12 +7,11 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, get_args
 
-import anyio
-
+from reactive_orch import dead_letters
 from reactive_orch.commands.command import Command, connected, operator
 from reactive_orch.errors import ConfigError, ReactiveOrchError
-from reactive_orch.model.keys import KeyRequest, WantedKeys
-from reactive_orch.postgres import dead_letters, migrations
+from reactive_orch.model.keys import KeyRequest
+from reactive_orch.postgres import migrations
 from reactive_orch.process.abandonable import abandonable
 
 if TYPE_CHECKING:
@@ -22,17 +21,23 @@ if TYPE_CHECKING:
     from reactive_orch.model.keys import FailingKey
     from reactive_orch.postgres.connection import AnyConnection
 
-LOOK_AGAIN_S = 0.2
 ERROR_WIDTH = 80
 
+_ASK = {"retry": dead_letters.retry, "skip": dead_letters.skip, "discard": dead_letters.discard}
 _DONE = {"retry": "tried again", "skip": "left out", "discard": "left out"}
 
 
 async def _dead_letters(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
-        wanted = WantedKeys(options.replica_set, options.projection, options.key, options.type, options.context)
-        keys = await dead_letters.listed(connection, wanted)
+        keys = await dead_letters.listed(
+            connection,
+            options.replica_set,
+            projection=options.projection,
+            key=options.key,
+            aggregate_type=options.type,
+            bounded_context=options.context,
+        )
         if options.action == "list":
             print(json.dumps([_json(key) for key in keys]) if options.json else _table(keys))
         elif options.action == "show":
@@ -52,12 +57,13 @@ async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Seq
     what = f"{_count(events, 'event')} of {_count(len(keys), 'key')} of {options.projection}"
     if options.action != "retry" and not options.yes:
         await _confirm(f"leave out {what} for good?")
-    ids = [key.id for key in keys]
-    asked = await dead_letters.request(connection, options.replica_set, ids, options.action, operator())
-    gone = "" if asked == len(ids) else f"; {len(ids) - asked} are no failing keys any more"
-    print(f"{what}: to be {_DONE[options.action]} by the workers that have them{gone}")
+    asked = await _ASK[options.action](connection, options.replica_set, keys, by=operator())
+    gone = "" if asked == len(keys) else f"; {len(keys) - asked} are no failing keys any more"
+    print(f"{what}: to be {_DONE[options.action]} by the workers that have them{gone}", flush=True)
+    if (why := await dead_letters.hindrance(connection, options.replica_set, options.projection)) is not None:
+        print(why, file=sys.stderr, flush=True)
     if options.wait:
-        await _wait(connection, ids)
+        await _wait(connection, keys)
 
 
 async def _confirm(question: str) -> None:
@@ -70,15 +76,10 @@ async def _confirm(question: str) -> None:
         raise ConfigError(msg)
 
 
-async def _wait(connection: AnyConnection, ids: Sequence[int]) -> None:
+async def _wait(connection: AnyConnection, keys: Sequence[FailingKey]) -> None:
     """Wait until the owners have done it. Raises ReactiveOrchError when keys have failed again."""
-    while True:
-        outstanding, parked = await dead_letters.outstanding(connection, ids)
-        if not outstanding:
-            break
-        await anyio.sleep(LOOK_AGAIN_S)
-    if parked:
-        msg = f"{_count(parked, 'key')} of {len(ids)} failed again: dead-letters list shows why"
+    if failed := await dead_letters.done(connection, keys):
+        msg = f"{_count(failed, 'key')} of {len(keys)} failed again: dead-letters list shows why"
         raise ReactiveOrchError(msg)
     print("done")
 

@@ -85,3 +85,22 @@ async def traits(connection: AnyConnection, replica_set: str) -> dict[Subscripti
     with translated():
         rows = await connection.fetch(_SQL.traits, replica_set)
     return {Subscription(*row[:2]): Traits(*row[2:]) for row in rows}
+
+
+async def hindrance(connection: AnyConnection, replica_set: str, of: Subscription) -> str | None:
+    """Return why nothing of a projection is handled now: it rests, or no worker runs it. None if nothing is known."""
+    with translated():
+        row = await connection.fetchrow(_SQL.hindrance, replica_set, *of)
+    if row is None:
+        return f"replica set {replica_set} has no projection {of.projection}"
+    state, served = row
+    if not served:
+        return f"no worker of {replica_set} runs projection {of.projection}: nothing of it is handled before one does"
+    return _RESTING[state].format(of.projection) if state in _RESTING else None
+
+
+_RESTING = {
+    "paused": "projection {} is paused: nothing of it is handled before it is resumed",
+    "halted": "projection {} is halted: nothing of it is handled before it is resumed",
+    "suspended": "projection {} is suspended: it is tried again now and then, or when it is resumed",
+}

@@ -15,3 +15,9 @@ SELECT p.name, p.log, p.start, p.start_position,
         WHERE c.replica_set = p.replica_set AND c.projection = p.name AND c.log = p.log AND c.position < c.handled_to) AS replays_to,
        NOT coalesce((p.declared -> 'replay')::boolean, true) AS leaves_replayed_out
 FROM reactive_orch.projections p WHERE p.replica_set = $1::text;
+
+-- name: hindrance
+-- How projection $2 of replica set $1 on log $3 stands, and whether a worker runs it.
+SELECT p.state, EXISTS (SELECT FROM reactive_orch.member_status m, unnest(m.projections, m.logs) AS r(name, log)
+                        WHERE m.replica_set = $1::text AND NOT m.gone AND (r.name, r.log) = ($2::text, $3::text))
+FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
