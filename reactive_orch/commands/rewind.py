@@ -82,7 +82,7 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
     where = "kept where they were" if plan.to is None else f"set to position {plan.to}"
     print(f"{effects.partitions} partitions of {options.projection} {where}; running workers start over from there")
     if plan.known.proposed is not None:
-        print(f"the filter is now {plan.known.proposed}; start the worker again that was refused with it")
+        print(f"the filter is now {plan.known.proposed}: workers with another one hand over to those that have it")
 
 
 async def _plan(connection: AnyConnection, options: argparse.Namespace) -> _Plan:

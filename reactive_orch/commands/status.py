@@ -62,6 +62,10 @@ async def _print_replica_set(
 
 
 def _print_traits(traits: projections.Traits) -> None:
+    if traits.unserved:
+        print("    unserved: no worker runs it")
+    if traits.proposed is not None:
+        print(f"    refused: a worker came with another filter, which rewind accepts: {traits.proposed}")
     if traits.start != "beginning":
         print(f"    began behind position {traits.start_position} (start: {traits.start})")
     if traits.replays_to is not None:

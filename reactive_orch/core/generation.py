@@ -70,6 +70,12 @@ def _gone(member: Member, watched_s: float, *, trust: bool) -> Reason | None:
     return None
 
 
+def unserved(snapshot: Snapshot) -> frozenset[Subscription]:
+    """Return what is recorded of the replica set and run by no member, but for what rests."""
+    served = frozenset[Subscription]().union(*(member.subscriptions for member in snapshot.members))
+    return frozenset(snapshot.epochs.keys() - served - snapshot.resting.keys())
+
+
 def logs_differ(snapshot: Snapshot, known: Mapping[LogName, int]) -> bool:
     """Tell whether a log of this replica set is missing, or has another number of partitions than this worker knows.
 

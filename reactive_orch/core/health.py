@@ -15,6 +15,8 @@ FROZEN_AFTER_S = 30.0
 """A frontier that writers have held for so long is somebody's forgotten transaction."""
 STUCK_AFTER_S = 10.0
 """A projection that has been trying the same event for so long has been stopped by it."""
+UNSERVED_AFTER_S = 30.0
+"""A projection that no worker has run for so long is not one that is just being handed over."""
 STALLED_AFTER_S = 10.0
 """What has not moved for so long is said. Sooner would accuse a busy worker: it saves what it read without finding an
 event every 5 s, and a statement may take as long before it is given up and tried again."""
@@ -67,6 +69,10 @@ class Facts:
     """Projection → paused or halted, if it is."""
     refused: frozenset[str] = frozenset()
     """Projections it was to run and does not, since they are recorded with another filter."""
+    idle: bool = False
+    """It has nothing else to run."""
+    unserved_s: dict[str, float] = field(default_factory=dict)
+    """Projection of the replica set → for how long no worker has run it."""
     stalls: tuple[Stall, ...] = ()
     """What does not go on, however shortly."""
 
@@ -109,6 +115,7 @@ def _dead(facts: Facts) -> list[tuple[str, bool]]:
 
 
 def _out(facts: Facts) -> list[tuple[str, bool]]:
+    refused = bool(facts.refused)
     too_long = facts.state is WorkerState.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s
     lost = not facts.listens and facts.state is not WorkerState.STARTING
     return [
@@ -117,6 +124,7 @@ def _out(facts: Facts) -> list[tuple[str, bool]]:
         ("membership connection lost", lost),
         ("removed by the others, joining anew", facts.expelled),
         ("rebalancing for too long", too_long),
+        (f"nothing to run until a filter is accepted: {', '.join(sorted(facts.refused))}", refused and facts.idle),
     ]
 
 
@@ -130,6 +138,7 @@ def _ill(facts: Facts) -> list[tuple[str, bool]]:
 
 
 def _degraded(facts: Facts) -> list[tuple[str, bool]]:
+    refused = bool(facts.refused)
     retrying = sorted(name for name, age_s in facts.failing_s.items() if age_s <= STUCK_AFTER_S)
     return [
         ("notifications do not arrive, polling works", facts.missed),
@@ -139,6 +148,10 @@ def _degraded(facts: Facts) -> list[tuple[str, bool]]:
             for name, keys in sorted(facts.failing_keys.items())
         ),
         *((f"projection {name} is {state}", True) for name, state in sorted(facts.resting.items())),
-        (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", bool(facts.refused)),
+        *(
+            (f"projection {name} is run by no worker", age_s > UNSERVED_AFTER_S)
+            for name, age_s in sorted(facts.unserved_s.items())
+        ),
+        (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", refused and not facts.idle),
         *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]

@@ -189,6 +189,12 @@ class ProjectionRefused(NamedTuple):
     subject: Subject
 
 
+class ProjectionAccepted(NamedTuple):
+    """A projection that was refused is recorded with this worker's filter now, and run here."""
+
+    subject: Subject
+
+
 class FilterUnmatched(NamedTuple):
     """No event that was looked at passes the filter of a projection: perhaps a name in it is misspelt."""
 
@@ -438,6 +444,7 @@ Report: TypeAlias = (
     | RingingStopped
     | RingingResumed
     | FilterUnmatched
+    | ProjectionAccepted
     | ProjectionRefused
     | TurnBegan
     | Looked

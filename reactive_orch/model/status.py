@@ -43,6 +43,8 @@ class ReplicaSetStatus:
     members: Mapping[MemberState, int]
     partitions: int
     """Over all projections."""
+    unserved: Mapping[Subscription, bool]
+    """Whether a projection is run by no worker, although it does not rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

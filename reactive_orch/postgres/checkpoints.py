@@ -36,7 +36,7 @@ from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign, tran
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 
     from reactive_orch.postgres.connection import AnyConnection, BatchConnection
 
@@ -269,6 +269,16 @@ async def load_free(
     if not all(row["ours"] for row in rows):
         raise Refused(projection.name)
     return {row["partition"]: Checkpoint(row["position"], row["epoch"], row["handled_to"]) for row in rows}
+
+
+async def accepted(
+    connection: AnyConnection, replica_set: str, filters: Mapping[Subscription, Filter]
+) -> frozenset[Subscription]:
+    """Return which of these are recorded with these filters now."""
+    texts = list(map(filter_text, filters.values()))
+    with translated():
+        rows = await connection.fetch(_SQL.accepted, replica_set, *columns(list(filters)), texts)
+    return frozenset(Subscription(*row) for row in rows)
 
 
 async def unhandled(

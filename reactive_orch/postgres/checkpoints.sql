@@ -76,6 +76,12 @@ JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = ANY ($4::smallint[])
 ORDER BY c.partition FOR UPDATE OF c SKIP LOCKED;
 
+-- name: accepted
+-- Which of the projections $2 on the logs $3 of replica set $1 are recorded with the filters $4.
+SELECT p.name, p.log FROM unnest($2::text[], $3::text[], $4::text[]) AS w(name, log, filter)
+JOIN reactive_orch.projections p ON p.replica_set = $1::text AND p.name = w.name AND p.log = w.log
+WHERE p.filter = w.filter::jsonb;
+
 -- name: unhandled
 -- Which of the events of partitions $4 in ($5, $6] have never been handled, though their checkpoints have stood behind them. Good
 -- only in the transaction of a swap that holds these.

@@ -167,6 +167,12 @@ async def give_up(connection: AnyConnection, member: Member, subscription: Subsc
         await connection.execute(_SQL.give_up, member.id, member.name, *subscription)
 
 
+async def take_up(connection: AnyConnection, member: Member, subscription: Subscription) -> None:
+    """Record that the member runs this as well."""
+    with translated():
+        await connection.execute(_SQL.take_up, member.id, member.name, *subscription)
+
+
 async def unlock(connection: AnyConnection, member: MemberId) -> None:
     """Give back the lock of a member that has left."""
     with translated():

@@ -81,6 +81,10 @@ WHERE m.id = $1::integer AND m.name = $2::text AND m.state = 'active';
 -- Member $1 of process $2 no longer runs projection $3 on log $4.
 SELECT reactive_orch.give_up_projection($1::integer, $2::text, $3::text, $4::text);
 
+-- name: take_up
+-- Member $1 of process $2 runs projection $3 on log $4, too.
+SELECT reactive_orch.take_up_projection($1::integer, $2::text, $3::text, $4::text);
+
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.
 SELECT pg_advisory_unlock(reactive_orch.lock_namespace(), $1::integer);

@@ -55,6 +55,10 @@ class Traits(NamedTuple):
     """There it will have handled all again; None while nothing comes again."""
     leaves_replayed_out: bool
     """Its handler does not get what comes again."""
+    unserved: bool
+    """No member runs it."""
+    proposed: str | None
+    """The filter with which a worker was refused, as JSON."""
 
 
 async def set_state(

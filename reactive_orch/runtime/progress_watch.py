@@ -16,7 +16,7 @@ from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership.turns import LOOK_AFTER_BEATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from reactive_orch.model import Partition, Position, Subscription
     from reactive_orch.runtime.handling.runner import Runner
@@ -39,15 +39,20 @@ class ProgressWatch:
         self._replica_set = replica_set
         self._standstills: dict[Subscription, Standstill] = {}
         self._said: dict[str, Stall] = {}
+        self._unserved: dict[str, float] = {}
+        """Projection → since when no worker runs it, by the monotonic clock."""
         self._looked_at = time.monotonic()
 
     def standing_s(self, subscription: Subscription) -> float:
         """Return for how long settled events of a projection have waited without any progress, in seconds."""
         return self._standstills[subscription].longest_s if subscription in self._standstills else 0.0
 
-    def look(self, runners: Mapping[Subscription, Runner], state: WorkerState) -> None:
-        """Look at all runners, and at how the other loops fare."""
+    def look(
+        self, runners: Mapping[Subscription, Runner], state: WorkerState, unserved: Collection[Subscription]
+    ) -> None:
+        """Look at all runners, at how the other loops fare, and at what no worker runs."""
         now = time.monotonic()
+        self._unserved = {each.projection: self._unserved.get(each.projection, now) for each in unserved}
         passed_s, self._looked_at = now - self._looked_at, now
         self._standstills = {each: self._standstills.get(each) or Standstill() for each in runners}
         for each, standstill in self._standstills.items():
@@ -70,6 +75,7 @@ class ProgressWatch:
             failing_s={name: now - since for name, since in failing.items() if since is not None},
             resting={each.projection: str(runner.resting) for each, runner in runners.items() if runner.resting},
             failing_keys={each.projection: runner.lanes.failing for each, runner in runners.items()},
+            unserved_s={name: now - since for name, since in self._unserved.items()},
             stalls=self.stalls,
             **known,
         )

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from reactive_orch.core import generation
 from reactive_orch.model.status import LogStatus, PoolStatus, ReplicaSetStatus, Status, WorkerStatus
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ def of_replica_set(snapshot: Snapshot | None, complete: int) -> ReplicaSetStatus
     """Return what a worker knows of its replica set. `complete`: the last generation it has seen complete."""
     if snapshot is None:
         return None
+    unserved = generation.unserved(snapshot)
     return ReplicaSetStatus(
         generation=snapshot.generation,
         complete=complete,
         members=Counter(member.state for member in snapshot.members),
         partitions=sum(map(len, snapshot.owners.values())),
+        unserved={each: each in unserved for each in snapshot.epochs},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from reactive_orch.core import generation
 from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import MemberId, Partition, Projection, Snapshot, Subscription, WorkerState, check_name
@@ -22,7 +23,7 @@ from reactive_orch.runtime.progress_watch import ProgressWatch
 from reactive_orch.runtime.reading.window_cache import caches_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from reactive_orch.core.health import Facts
     from reactive_orch.runtime.node import Node
@@ -108,20 +109,27 @@ class Worker:
                 accepted = await registration.register_unless(
                     self._shutdown.asked, self._node, self.replica_set, self._projections, self._progress.turns
                 )
-                caches = caches_of(accepted)
-                self._runners.add(Runner(self._scope(p), caches[p.subscription]) for p in accepted)
-                if accepted:
+                if not self._shutdown.begun:
+                    self._prepare({p.subscription for p in accepted})
                     await self._serve()
-                    self._shutdown.check_complete({p.name for p in self._refused})
+                    self._shutdown.check_complete(self._refused)
             finally:
                 self._membership.life.note(Happened.ENDED)
+
+    def _prepare(self, accepted: Collection[Subscription]) -> None:
+        """Make the runners; those of what is not accepted do nothing. Raises ConfigError as `check_left` does."""
+        caches = caches_of(self._projections)
+        self._runners.add(Runner(self._scope(p), caches[p.subscription]) for p in self._projections)
+        for each in self._runners.by_subscription.keys() - accepted:
+            self._runners.give_up(each)
+        self._shutdown.check_left(len(accepted), self._refused)
 
     async def _serve(self) -> None:
         if self._shutdown.until_idle:
             for log in self._runners.logs:
                 self._node.logs[log].look(self._membership.wakeup)
         async with lasting_group() as tasks:
-            for runner in self._runners.by_subscription.values():
+            for runner in (*self._runners.by_subscription.values(), *self._runners.refused.values()):
                 tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
             tasks.start_soon(self._membership.watch.run)
             accepted = [p for p in self._projections if p.subscription in self._runners.by_subscription]
@@ -147,12 +155,14 @@ class Worker:
             age_s=time.monotonic() - self._membership.looked_at,
             rebalancing_s=adoption.age_s if adoption else 0.0,
             expelled=self._membership.life.expelled,
-            refused=frozenset(p.name for p in self._refused if runners),
+            refused=self._refused,
+            idle=not runners,
         )
 
     def watch_progress(self) -> None:
         """See whether it gets on."""
-        self._progress.look(self._runners.by_subscription, self._membership.life.state)
+        unserved = generation.unserved(self.snapshot) if self.snapshot else ()
+        self._progress.look(self._runners.by_subscription, self._membership.life.state, unserved)
 
     def status(self) -> WorkerStatus:
         """Return how it stands; from memory, in any thread."""
@@ -167,9 +177,9 @@ class Worker:
         )
 
     @property
-    def _refused(self) -> list[Projection]:
-        """Those that are recorded with another filter."""
-        return [p for p in self._projections if p.subscription not in self._runners.by_subscription]
+    def _refused(self) -> frozenset[str]:
+        """The projections that are recorded with another filter."""
+        return frozenset(each.projection for each in self._runners.refused)
 
     def _scope(self, projection: Projection) -> Scope:
         return Scope(

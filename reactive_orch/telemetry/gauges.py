@@ -45,6 +45,8 @@ def _of_worker(worker: WorkerStatus) -> Gauges:
     for member_state in MemberState:
         yield m.MEMBERS, worker.seen.members.get(member_state, 0), (replica_set, member_state.value)
     yield m.PARTITIONS, worker.seen.partitions, (replica_set,)
+    for subscription, unserved in worker.seen.unserved.items():
+        yield m.UNSERVED, float(unserved), (replica_set, *subscription)
 
 
 def _of_projection(labels: tuple[str, ...], projection: ProjectionStatus) -> Gauges:

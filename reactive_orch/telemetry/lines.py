@@ -19,6 +19,7 @@ from reactive_orch.model.reports import (
     Left,
     LoopBlocked,
     OrphansSpared,
+    ProjectionAccepted,
     ProjectionRefused,
     ReadCut,
     RestChanged,
@@ -90,13 +91,18 @@ def _ringing_resumed(report: RingingResumed) -> None:
 def _projection_refused(report: ProjectionRefused) -> None:
     replica_set, projection, _ = report.subject
     _logger.error(
-        "projection %s is recorded with another filter and not run here; to accept this one, say from where: "
+        "projection %s is recorded with another filter and not run here until this one is accepted; say from where: "
         "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep|POSITION",
         projection,
         replica_set,
         projection,
         extra={"event": "refused", **report.subject._asdict()},
     )
+
+
+def _projection_accepted(report: ProjectionAccepted) -> None:
+    extra = {"event": "accepted", **report.subject._asdict()}
+    _logger.info("projection %s: its filter is accepted, it is run here now", report.subject.projection, extra=extra)
 
 
 def _filter_unmatched(report: FilterUnmatched) -> None:
@@ -253,6 +259,7 @@ HANDLES: Handles = dict(
         on(RingingStopped, _ringing_stopped),
         on(RingingResumed, _ringing_resumed),
         on(ProjectionRefused, _projection_refused),
+        on(ProjectionAccepted, _projection_accepted),
         on(FilterUnmatched, _filter_unmatched),
         on(OrphansSpared, _orphans_spared),
         on(AdoptionEnded, _adoption_ended),

@@ -146,6 +146,13 @@ STANDSTILL = Metric(
     _OF,
     "for how long settled events have waited while no checkpoint moved and no handler ran; 0 when it gets on",
 )
+UNSERVED = Metric(
+    f"{_RO}projection.unserved",
+    _G,
+    "{projection}",
+    _OF,
+    "1 while no worker of the replica set runs the projection and it does not rest, as this worker sees it",
+)
 FAILING_KEYS = Metric(
     f"{_RO}projection.failing_keys",
     _G,

@@ -43,6 +43,8 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
         ({"failing_s": {"p": 1.0}}, 200, 200, 200, "trying a failing event again: p"),
         ({"failing_s": STOPPED}, 200, 200, 503, "stopped by a failing event: p"),
         ({"refused": frozenset({"b", "a"})}, 200, 200, 200, "not run here, recorded with another filter: a, b"),
+        ({"refused": frozenset({"a"}), "idle": True}, 200, 503, 503, "nothing to run until a filter is accepted"),
+        ({"unserved_s": {"a": 31.0, "b": 29.0}}, 200, 200, 200, "projection a is run by no worker"),
         ({"frontier_held_s": FROZEN_AFTER_S - 1}, 200, 200, 200, ""),
         ({"frontier_held_s": FROZEN_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
         ({"state": WorkerState.STOPPING}, 200, 503, 503, "draining"),

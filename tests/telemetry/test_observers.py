@@ -122,6 +122,7 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.RingingStopped(OWN_LOG, "because", 0.2), set(), (), "silent"),
     (r.RingingResumed(OWN_LOG), set(), (), "ringing"),
     (r.ProjectionRefused(SUBJECT), set(), (), "refused"),
+    (r.ProjectionAccepted(SUBJECT), set(), (), "accepted"),
     (r.FilterUnmatched(SUBJECT, 10), set(), (), "unmatched"),
     (r.TurnBegan("set", "notify"), {m.WAKE_UPS}, (), None),
     (r.Looked(TURN), {m.STATEMENT_DURATION}, (), None),
@@ -256,7 +257,13 @@ STATUS = Status(
         WorkerStatus(
             replica_set="set",
             state=WorkerState.SERVING,
-            seen=ReplicaSetStatus(generation=3, complete=2, members={MemberState.ACTIVE: 5}, partitions=64),
+            seen=ReplicaSetStatus(
+                generation=3,
+                complete=2,
+                members={MemberState.ACTIVE: 5},
+                partitions=64,
+                unserved={Subscription("one", OWN_LOG): False, Subscription("other", OWN_LOG): True},
+            ),
             projections=(
                 ProjectionStatus(
                     subscription=Subscription("one", OWN_LOG),

@@ -1319,6 +1319,16 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WHERE m.id = in_member AND m.name = in_name
 $$;
 
+-- And that it is its own again, so that it runs it as well.
+CREATE FUNCTION reactive_orch.take_up_projection(in_member integer, in_name text, in_projection text, in_log text)
+RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE reactive_orch.members m
+    SET projections = m.projections || in_projection, logs = m.logs || in_log
+    WHERE m.id = in_member AND m.name = in_name
+      AND (in_projection, in_log) NOT IN (SELECT r.projection, r.log FROM unnest(m.projections, m.logs) AS r(projection, log))
+$$;
+
 -- A worker asks to be admitted: takes its lock ("I live"), then writes its row. Never the other way round: a row
 -- without its lock is a dead member. Nobody is notified: the joiner makes the change that admits it, and the heartbeats
 -- of the others cover one that dies in between.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.errors import ProjectionFailed
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Checkpoint, Partition, Position, Subscription
+    from reactive_orch.model import Checkpoint, Filter, Partition, Position, Subscription
     from reactive_orch.model.membership import Resting
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import WindowCache
@@ -68,6 +68,11 @@ class Runner:
     def subscription(self) -> Subscription:
         """What it runs."""
         return self._scope.subscription
+
+    @property
+    def filter(self) -> Filter:
+        """Which events it wants."""
+        return self._scope.projection.filter
 
     @property
     def reconciled(self) -> bool:

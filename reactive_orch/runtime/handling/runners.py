@@ -12,12 +12,38 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.handling.runner import Runner
 
 
+class Refused(dict["Subscription", "Runner"]):
+    """Runners of projections that are recorded with another filter, by subscription."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        super().__init__()
+        self._asked: dict[Subscription, int] = {}
+        """In which epoch it was last asked whether that is still so: only a rewind changes it."""
+
+    def to_ask(self, epochs: Mapping[Subscription, int]) -> list[Subscription]:
+        """Return those whose projection was rewound since this was last asked."""
+        return [each for each in self if self._asked.get(each) != epochs.get(each, 0)]
+
+    def asked(self, epochs: Mapping[Subscription, int]) -> None:
+        """Note that it was asked of all of them, after these epochs were seen."""
+        self._asked = {each: epochs.get(each, 0) for each in self}
+
+    def take(self, subscription: Subscription) -> Runner:
+        """Take one out, to run it."""
+        runner = self.pop(subscription)
+        runner.refused = False
+        return runner
+
+
 class Runners:
     """The runners of one worker."""
 
     def __init__(self) -> None:
         """Start without any."""
         self.by_subscription: dict[Subscription, Runner] = {}
+        self.refused = Refused()
+        """Those that do nothing."""
 
     def add(self, runners: Iterable[Runner]) -> None:
         """Take these in."""
@@ -26,7 +52,8 @@ class Runners:
     def give_up(self, subscription: Subscription) -> None:
         """Go on without this one, if it is there."""
         if subscription in self.by_subscription:
-            self.by_subscription.pop(subscription).drop()
+            runner = self.refused[subscription] = self.by_subscription.pop(subscription)
+            runner.drop()
 
     @property
     def logs(self) -> frozenset[LogName]:

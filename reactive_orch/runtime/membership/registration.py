@@ -8,7 +8,7 @@ import anyio
 
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
 from reactive_orch.model import Projection, Window
-from reactive_orch.model.reports import FilterUnmatched, ProjectionRefused, Subject
+from reactive_orch.model.reports import FilterUnmatched, ProjectionAccepted, ProjectionRefused, Subject
 from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
@@ -16,7 +16,7 @@ from reactive_orch.runtime.interruptions import passing_over
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reactive_orch.model import Member, MemberId, Subscription
+    from reactive_orch.model import Member, MemberId, Snapshot, Subscription
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
@@ -42,15 +42,13 @@ async def register(
 ) -> list[Projection]:
     """Record the projections, trying until the database answers; return those this worker may run.
 
-    Raises ConfigError when none is left, as all are recorded with another filter, and when checkpoints were deleted.
+    Perhaps none: all are recorded with another filter. Raises ConfigError when checkpoints were deleted.
     """
     refused = await _refused(node, replica_set, projections, interruptions)
     for subscription in sorted(refused):
         node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
     accepted = [projection for projection in projections if projection.subscription not in refused]
-    if not accepted:
-        raise ConfigError(nothing_left(refused))
-    if not node.warm:
+    if accepted and not node.warm:
         node.warm = True  # only one may hold several connections at once, or all would wait for each other
         with passing_over(node.watchers.emit, "warm up", Unavailable, Superseded, Refused, of=(replica_set,)):
             await _warm_up(node, replica_set, accepted[0])
@@ -111,7 +109,7 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Run
     """Go on without the projections whose recorded filter has changed; tell whether there were any.
 
     The member's row in the database decides what is given up, and is changed first: what it names, the others believe
-    this member to handle. Raises ConfigError when none is left.
+    this member to handle.
     """
     refused = me.subscriptions - runners.wanted
     for subscription in sorted(refused):
@@ -120,21 +118,33 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Run
         if subscription in runners.by_subscription:
             node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
             runners.give_up(subscription)
-    if refused and not runners.by_subscription:
-        raise ConfigError(nothing_left(refused))
     return bool(refused)
+
+
+async def take_up_accepted(node: Node, replica_set: str, snapshot: Snapshot, me: Member, runners: Runners) -> bool:
+    """Go on with the refused projections whose filter is the recorded one now; tell whether there were any.
+
+    Nothing is proposed here: what was accepted is not to be taken back by the next rewind.
+    """
+    to_ask = {each: runners.refused[each].filter for each in runners.refused.to_ask(snapshot.epochs)}
+    if to_ask:
+        async with node.database.coordination() as connection:
+            accepted = await checkpoints.accepted(connection, replica_set, to_ask)
+        runners.refused.asked(snapshot.epochs)
+        for each in sorted(accepted):
+            runners.add([runners.refused.take(each)])
+            node.watchers.emit(ProjectionAccepted(Subject(replica_set, *each)))
+    missing = runners.wanted - me.subscriptions
+    for each in sorted(missing):
+        async with node.database.coordination() as connection:
+            await membership.take_up(connection, me, each)
+    return bool(missing)
 
 
 async def ask_to_leave(node: Node, me: MemberId) -> None:
     """Ask to be removed by the next generation."""
     async with node.database.coordination() as connection:
         await membership.leave(connection, me, node.label)
-
-
-def nothing_left(refused: frozenset[Subscription]) -> str:
-    """Return what a worker says that may run none of its projections."""
-    names = ", ".join(sorted(each.projection for each in refused))
-    return f"no projection left to run: {names} recorded with another filter (see rewind)"
 
 
 async def _refused(

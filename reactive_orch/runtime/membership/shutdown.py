@@ -83,6 +83,13 @@ class Shutdown:
             self._target = (incarnation, settled)
         return runners.reconciled and runners.have_read_to(self._target[1])
 
+    def check_left(self, accepted: int, refused: Collection[str]) -> None:
+        """Raise ConfigError if nothing can be done until idle; who does not stop then waits until it is accepted."""
+        if self.until_idle and not accepted:
+            names = ", ".join(sorted(refused))
+            msg = f"no projection left to run: {names} recorded with another filter (see rewind)"
+            raise ConfigError(msg)
+
     def check_complete(self, refused: Collection[str]) -> None:
         """Raise ConfigError if not all is done that was to be done until idle: somebody relies on the exit code."""
         if self.until_idle and refused:

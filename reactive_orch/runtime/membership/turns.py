@@ -229,6 +229,8 @@ class Membership:
         return True
 
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
+        if await registration.take_up_accepted(self._node, self._replica_set, snapshot, me, self._runners):
+            self.wakeup.set("accepted")
         if await registration.give_up_refused(self._node, self._replica_set, me, self._runners):
             self.wakeup.set("refused")
         self._runners.rewound(snapshot.epochs)

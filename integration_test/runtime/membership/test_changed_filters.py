@@ -1,0 +1,142 @@
+"""A filter that has changed: who is refused waits for the word, and takes up then what others give up."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from integration_test.harness.checkers import checked, handled_by, owners, wait_handled, wait_settled
+from integration_test.harness.command_line import run
+from integration_test.harness.connections import prepared
+from integration_test.harness.health import OUT, WELL, running, says
+from integration_test.harness.load import append_events
+from integration_test.harness.projections import recorder
+from integration_test.harness.waiting import wait_until
+from reactive_orch import Filter, Projection
+from reactive_orch.core import health
+from reactive_orch.model import OWN_LOG, Subscription
+from reactive_orch.postgres import rewinds
+
+if TYPE_CHECKING:
+    import pytest
+
+    from integration_test.harness.connections import Connection
+
+CHANGED = Subscription("changed", OWN_LOG)
+WAITS = "nothing to run until a filter is accepted"
+REFUSED = "not run here, recorded with another filter: changed"
+
+
+def changed(worker: str, aggregate_type: str | None = None) -> Projection:
+    """Return the projection, with a filter that lets all events of the tests pass, or without one."""
+    only = Filter() if aggregate_type is None else Filter(aggregate_types=(aggregate_type,))
+    return replace(recorder("changed", worker=worker), filter=only)
+
+
+async def rewind(connection: Connection, to: int | None = None) -> None:
+    await rewinds.rewind(connection, "test", CHANGED, to)
+
+
+async def proposed(connection: Connection) -> bool:
+    return bool(
+        await connection.fetchval("SELECT proposed IS NOT NULL FROM reactive_orch.projections WHERE name = 'changed'")
+    )
+
+
+async def test_who_is_refused_takes_it_up_and_who_has_the_old_filter_does_not_take_it_back(database: str) -> None:
+    async with (
+        prepared(database) as connection,
+        running(database, recorder("handled", worker="old"), changed("old")) as (_, old),
+    ):
+        await wait_until(says(old, WELL))
+        async with running(database, changed("new", "Key")) as (_, new):
+            await wait_until(says(new, OUT, WAITS))
+            await append_events(connection, 100)
+            await wait_handled(connection, "changed")
+            assert set(await handled_by(connection, "changed")) == {"old"}
+            await rewind(connection)
+            await wait_until(says(new, WELL))
+            await wait_until(says(old, WELL, REFUSED))
+            await append_events(connection, 100)
+            await checked(connection, "changed", "handled")
+            assert {name: len(found) for name, found in (await handled_by(connection, "changed")).items()} == {
+                "old": 100,
+                "new": 100,
+            }
+            assert set(await handled_by(connection)) == {"old"}
+            assert not await proposed(connection), "the next rewind is not to bring the old filter back"
+            await connection.execute("DELETE FROM handled WHERE projection = 'changed'")
+            await rewind(connection, 0)
+            await append_events(connection, 100)
+            await wait_handled(connection, "changed")
+            assert set(await handled_by(connection, "changed")) == {"new"}
+
+
+async def test_without_a_notification_a_heartbeat_tells(database: str) -> None:
+    async with prepared(database) as connection, running(database, changed("old")) as (_, old):
+        await wait_until(says(old, WELL))
+        async with running(database, changed("new", "Key")) as (_, new):
+            await wait_until(says(new, OUT, WAITS))
+            await connection.execute(
+                "CREATE OR REPLACE FUNCTION reactive_orch.notify(channel text, payload text) RETURNS void "
+                "LANGUAGE sql AS $$ SELECT $$"
+            )
+            await rewind(connection)
+            await wait_until(lambda: _owned_by(connection, new.member))
+            await wait_until(says(old, OUT, WAITS))
+
+
+async def _owned_by(connection: Connection, member: int | None) -> bool:
+    return set(await owners(connection, "changed")) == {member}
+
+
+async def test_what_was_given_up_is_taken_up_again(database: str) -> None:
+    """There and back: the same worker goes on with what it had before."""
+    async with (
+        prepared(database) as connection,
+        running(database, changed("old")) as (_, old),
+        running(database, changed("new", "Key")) as (_, new),
+    ):
+        await wait_settled(connection, members=2)
+        for before, after in ((old, new), (new, old)):
+            await wait_until(lambda before=before: _owned_by(connection, before.member))  # type: ignore[misc]
+            await append_events(connection, 50)
+            await wait_handled(connection, "changed")
+            recorded = '{"aggregate_types": %s, "bounded_contexts": null}' % ("null" if after is old else '["Key"]')
+            await connection.execute("UPDATE reactive_orch.projections SET proposed = $1::text::jsonb", recorded)
+            await rewind(connection)
+        await wait_until(lambda: _owned_by(connection, old.member))
+        await append_events(connection, 50)
+        await checked(connection, "changed")
+        handled = await handled_by(connection, "changed")
+        assert {name: len(found) for name, found in handled.items()} == {"old": 100, "new": 50}
+
+
+async def test_what_no_worker_runs_is_said(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "UNSERVED_AFTER_S", 0.5)
+    async with (
+        prepared(database) as connection,
+        running(database, recorder("handled", worker="one")) as (node, worker),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await wait_until(says(worker, WELL))
+        await stack.enter_async_context(running(database, changed("other")))
+        await wait_settled(connection, members=2)
+        status = (await run("status", DATABASE_URL=database)).done()
+        assert "unserved" not in status
+        await stack.aclose()
+        await wait_until(says(worker, WELL, "projection changed is run by no worker"))
+        status = (await run("status", DATABASE_URL=database)).done()
+        assert "projection changed" in status.partition("    unserved: no worker runs it")[0]
+        assert status.count("unserved") == 1
+        (shown,) = node.status().workers
+        assert shown.seen is not None
+        assert shown.seen.unserved == {CHANGED: True, Subscription("handled", OWN_LOG): False}
+        words = ("--replica-set", "test", "--projection", "changed")
+        (await run("pause", *words, DATABASE_URL=database)).done()
+        await wait_until(lambda: _nothing_said(worker))
+
+
+async def _nothing_said(worker: object) -> bool:
+    return not health.assess(worker.facts()).reasons  # type: ignore[attr-defined]
