@@ -43,6 +43,10 @@ class Superseded(ReactiveOrchError):
     """A checkpoint or the generation moved on: drop the work in hand, reload, go on."""
 
 
+class Deadlock(Superseded):
+    """Handlers have waited for each other's rows, and the server has ended this one's transaction: do it again."""
+
+
 class HandlerFailed(ReactiveOrchError):
     """One attempt of a handler failed and its batch was rolled back: policy decides what comes next.
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from reactive_orch.model import LogName, Position
     from reactive_orch.postgres.connection import AnyConnection
 
+SHARED_ROWS = "see docs/shared-rows.md"
+
 
 async def _status(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
@@ -48,11 +50,14 @@ async def _print_replica_set(
     waiting = await dead_letters.counted(connection, name)
     resting = await projections.resting(connection, name)
     traits = await projections.traits(connection, name)
+    serial = await projections.serial(connection, name)
     for of, saved in (await checkpoints.positions(connection, name)).items():
         positions = f"{min(saved.values())} … {max(saved.values())} of {heads.get(of.log, '?')}"
         keys, events = waiting.get(of, (0, 0))
         failing = f"; failing keys: {keys}, events that wait: {events} (see dead-letters)" if keys else ""
         print(f"  projection {of.projection}: saved up to {positions} (log {of.log}){failing}")
+        if (until := serial.get(of)) is not None:
+            print(f"    handlers deadlock: batches go one at a time until {until.astimezone():%H:%M:%S}: {SHARED_ROWS}")
         if (rest := resting.get(of)) is not None:
             why_so = f": {rest.reason}" if rest.reason else ""
             again = f"; tried again at {rest.tried_at.astimezone():%H:%M:%S}" if rest.tried_at else ""

@@ -373,6 +373,13 @@ class AttemptFailed(NamedTuple):
     """It has not failed before, as far as its lane knows."""
 
 
+class Serialized(NamedTuple):
+    """Handlers have met a deadlock: from now on the batches of their projection go one at a time, on all workers."""
+
+    subject: Subject
+    for_s: float
+
+
 class RestChanged(NamedTuple):
     """A projection rests from now on, or runs again."""
 
@@ -464,6 +471,7 @@ Report: TypeAlias = (
     | EventUnreadable
     | BatchEnded
     | AttemptFailed
+    | Serialized
     | RestChanged
     | KeyParked
     | EventFailed

@@ -120,6 +120,16 @@ class Batches:
                 drop(self._connection)
             raise
 
+    async def await_others(self) -> bool:
+        """Wait until no other batch of the subscription is at work that has waited here too, and keep others waiting.
+
+        Holding nothing, and no longer than a slice of 900 ms: False then. True: it is this one's turn, up to the end of
+        the batch that is opened next. Raises what `batch` raises.
+        """
+        with translated():
+            await self._begin()
+            return bool(await self._connection.fetchval(_SQL.await_others, *self._of, timeout=STATEMENT_TIMEOUT_S))
+
     def stop_short(self, swaps: Sequence[Swap]) -> None:
         """End the batch early, at these swaps' targets: later events were not handled."""
         self._ends_at = swaps

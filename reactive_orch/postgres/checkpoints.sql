@@ -35,6 +35,11 @@ UPDATE reactive_orch.checkpoints c SET position = CASE c.epoch WHEN s.epoch THEN
 FROM unnest($4::smallint[], $5::bigint[], $6::bigint[]) AS s(partition, target, epoch)
 WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = s.partition;
 
+-- name: await_others
+-- Wait until no other batch of (replica set $1, projection $2, log $3) is at work that has waited here too, for a slice; true
+-- when there is none. The first statement of a batch, which holds nothing yet.
+SELECT reactive_orch.await_others($1::text, $2::text, $3::text);
+
 -- name: begin
 -- The beginning of a batch that follows no other. Its connection may write in batches only: what a handler sends after
 -- it has ended the transaction is refused, unless it asks for writing by BEGIN READ WRITE or by AND CHAIN.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from reactive_orch.errors import ConfigError, Exhausted, ReactiveOrchError, Standby, Superseded, Unavailable
+from reactive_orch.errors import ConfigError, Deadlock, Exhausted, ReactiveOrchError, Standby, Superseded, Unavailable
 from reactive_orch.postgres.connection import is_closed
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Kind(enum.Enum):
     """The server lacks disk, memory or connections. Nothing is lost: wait, ever longer, and try again."""
     CONFLICT = "conflict"
     """The transaction met another one, or was cut short: do it again."""
+    DEADLOCK = "deadlock"
+    """The transaction and others waited for each other: do it again."""
     REFUSED = "refused"
     """The server takes no connection of ours for now."""
     STANDBY = "standby"
@@ -44,8 +46,8 @@ class Kind(enum.Enum):
 
 _KINDS: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
     # In this order: the first that fits, so the special ones stand before the classes they belong to.
-    (Kind.CONFLICT, (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)),
-    (Kind.CONFLICT, (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)),
+    (Kind.DEADLOCK, (asyncpg.DeadlockDetectedError,)),
+    (Kind.CONFLICT, (asyncpg.SerializationError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)),
     (Kind.STATEMENT, (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)),
     (Kind.STALE, (asyncpg.InvalidSQLStatementNameError,)),  # a handler's DEALLOCATE ALL
     (Kind.STALE, (asyncpg.InvalidCachedStatementError, asyncpg.InternalServerError)),
@@ -84,8 +86,8 @@ def classify(error: BaseException) -> Kind:
 def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
     """Return the kind of an error that a handler has raised to whom this connection was lent, or that ended its batch.
 
-    STATEMENT means that the error is the handler's own; else it is LOST, RESOURCES or CONFLICT. Of a group of errors it
-    is the first of these three that any of them is.
+    STATEMENT means that the error is the handler's own; else it is LOST, RESOURCES, DEADLOCK or CONFLICT. Of a group of
+    errors it is the first of these that any of them is.
     """
     if is_overdue(error):
         return Kind.STATEMENT
@@ -120,6 +122,7 @@ def took_too_long(error: BaseException) -> bool:
 SETBACKS: dict[Kind, type[ReactiveOrchError]] = {
     Kind.LOST: Unavailable,
     Kind.RESOURCES: Exhausted,
+    Kind.DEADLOCK: Deadlock,
     Kind.CONFLICT: Superseded,
 }
 """What a batch is ended with whose handler is not to blame, by the kind of the error it met."""
@@ -146,6 +149,7 @@ def translated() -> Iterator[None]:
 _OURS: dict[Kind, type[ReactiveOrchError]] = {
     Kind.LOST: Unavailable,
     Kind.RESOURCES: Exhausted,
+    Kind.DEADLOCK: Deadlock,
     Kind.CONFLICT: Superseded,
     Kind.STALE: Superseded,
     Kind.REFUSED: Unavailable,

@@ -192,6 +192,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         partitions=json.loads(row["partitions"]),
         epochs={Subscription(*key): epoch for *key, epoch in json.loads(row["epochs"])},
         resting={Subscription(*key): Resting(state, reason) for *key, state, reason in json.loads(row["resting"])},
+        serial={Subscription(*key): left_s for *key, left_s in json.loads(row["serial"])},
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],

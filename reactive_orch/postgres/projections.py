@@ -77,6 +77,24 @@ async def set_state(
     return before
 
 
+async def serialize(connection: AnyConnection, replica_set: str, of: Subscription) -> tuple[float, bool]:
+    """Let the batches of a projection go one at a time for a while, as its handlers have met a deadlock.
+
+    Returns for how many seconds, and whether this begins now; 0 and False for a projection that is not known.
+    """
+    with translated():
+        row = await connection.fetchrow(_SQL.serialize, replica_set, *of)
+    assert row is not None, "a function without a set returns one row"
+    return row[0] or 0.0, bool(row[1])
+
+
+async def serial(connection: AnyConnection, replica_set: str) -> dict[Subscription, datetime]:
+    """Return the projections of a replica set whose batches go one at a time, and up to when."""
+    with translated():
+        rows = await connection.fetch(_SQL.serial, replica_set)
+    return {Subscription(*row[:2]): row[2] for row in rows}
+
+
 async def resting(connection: AnyConnection, replica_set: str) -> dict[Subscription, Rest]:
     """Return the projections of a replica set that do not run."""
     with translated():

@@ -2,6 +2,16 @@
 -- Pause, halt or resume projection $2 of replica set $1 on log $6, with a reason, by somebody; the state before.
 SELECT reactive_orch.set_projection_state($1::text, $2::text, $3::text, $4::text, $5::text, $6::text);
 
+-- name: serialize
+-- Projection $2 of replica set $1 on log $3 has met a deadlock: its batches go one at a time; for how long, and whether that
+-- begins now.
+SELECT left_s, begins FROM reactive_orch.serialize_batches($1::text, $2::text, $3::text);
+
+-- name: serial
+-- Of which projections of replica set $1 the batches go one at a time, and up to when.
+SELECT p.name, p.log, p.serial_until FROM reactive_orch.projections p
+WHERE p.replica_set = $1::text AND p.serial_until > clock_timestamp();
+
 -- name: resting
 -- The projections of replica set $1 that are paused, halted or suspended.
 SELECT p.name, p.log, p.state, p.state_reason, p.state_by, p.state_since, p.resumes_at

@@ -9,12 +9,14 @@ from reactive_orch.core import generation
 from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import MemberId, Partition, Projection, Snapshot, Subscription, WorkerState, check_name
+from reactive_orch.model.reports import Subject
 from reactive_orch.model.status import WorkerStatus
 from reactive_orch.runtime import status
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.scope import Scope
+from reactive_orch.runtime.handling.serial import Serial
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership import registration
 from reactive_orch.runtime.membership.shutdown import Shutdown
@@ -182,6 +184,8 @@ class Worker:
         return frozenset(each.projection for each in self._runners.refused)
 
     def _scope(self, projection: Projection) -> Scope:
+        interruptions = Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription)
+        subject = Subject(self.replica_set, *projection.subscription)
         return Scope(
             node=self._node,
             replica_set=self.replica_set,
@@ -190,5 +194,6 @@ class Worker:
             changed=self._membership.runner_moved,
             idle=self._membership.idle,
             until_idle=self._shutdown.until_idle,
-            interruptions=Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription),
+            serial=Serial(self._node.database, subject, interruptions, self._node.watchers.emit),
+            interruptions=interruptions,
         )

@@ -26,6 +26,7 @@ from reactive_orch.model.reports import (
     Resumed,
     RingingResumed,
     RingingStopped,
+    Serialized,
     SessionBack,
     SessionLost,
     Stalled,
@@ -198,6 +199,18 @@ _RESTS = {
 }
 
 
+def _serialized(report: Serialized) -> None:
+    _logger.warning(
+        "projection %s: handlers have deadlocked, they write the same rows; for %.0f s its batches go one at a time, "
+        "on all workers of %s. Give events that share rows a partition key, or write the rows sorted, in one statement "
+        "a batch: see docs/shared-rows.md",
+        report.subject.projection,
+        report.for_s,
+        report.subject.replica_set,
+        extra={"event": "serialized", **report.subject._asdict()},
+    )
+
+
 def _key_parked(report: KeyParked) -> None:
     place = place_of(report.error)
     _logger.error(
@@ -270,6 +283,7 @@ HANDLES: Handles = dict(
         on(Resumed, _resumed),
         on(AttemptFailed, _attempt_failed),
         on(RestChanged, _rest_changed),
+        on(Serialized, _serialized),
         on(KeyParked, _key_parked),
         on(EventFailed, _event_failed),
         on(KeyLive, _key_live),

@@ -114,8 +114,8 @@ BATCHES = Metric(
     _C,
     "{batch}",
     (*_OF, "outcome"),
-    "batches by outcome: conflict is rolled back and done again, unknown is a lost connection, error a handler's",
-    known=(("committed",), ("conflict",), ("unknown",), ("error",), ("cancelled",)),
+    "batches by outcome: conflict, deadlock: rolled back, done again; unknown: a lost connection; error: a handler's",
+    known=(("committed",), ("conflict",), ("deadlock",), ("unknown",), ("error",), ("cancelled",)),
 )
 BATCH_SIZE = Metric(f"{_RO}batch.size", _H, "{event}", _OF, "events per committed batch", COUNTS)
 PROJECTION_ERRORS = Metric(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reactive_orch.errors import HandlerFailed, Superseded, Unavailable, kind_of
+from reactive_orch.errors import Deadlock, HandlerFailed, Superseded, Unavailable, kind_of
 
 
 def outcome_of(failure: BaseException | None) -> str:
@@ -10,6 +10,8 @@ def outcome_of(failure: BaseException | None) -> str:
     match failure:
         case None:
             return "committed"
+        case Deadlock():
+            return "deadlock"
         case Superseded():
             return "conflict"
         case Unavailable():

@@ -162,6 +162,7 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.AttemptFailed(SUBJECT, 7, ERROR, alone=True, first=True), set(), (), "retrying"),
     (r.RestChanged(SUBJECT, Resting("paused")), set(), (), "paused"),
     (r.RestChanged(SUBJECT, Resting("suspended", "all fail")), set(), (), "suspended"),
+    (r.Serialized(SUBJECT, 10.0), set(), (), "serialized"),
     (r.RestChanged(SUBJECT, None), set(), (), "running"),
     (r.KeyParked(SUBJECT, 7, 3, ERROR, first=True), set(), (), "parked"),
     (r.EventFailed(SUBJECT, 7, 3, ERROR, first=True), set(), (), "failed"),

@@ -310,6 +310,8 @@ $$;
 -- somebody last let it run is kept: so much was known. Suspended (by a worker, since many of its keys have failed alike), it
 -- rests, too, until one event that is tried now and then succeeds: when next, and how often that was in vain.
 -- Where it was to begin, and where that was found to be, is recorded once, when it is first registered.
+-- Until `serial_until` its batches go one at a time, over all workers;
+-- `serial_s` is how long that spell lasts, or the last one has lasted.
 CREATE TABLE reactive_orch.projections (
     replica_set   text COLLATE "C" NOT NULL,
     name          text COLLATE "C" NOT NULL,
@@ -331,6 +333,8 @@ CREATE TABLE reactive_orch.projections (
     trials        integer          NOT NULL DEFAULT 0,
     keys_then     integer          NOT NULL DEFAULT 0,
     events_then   integer          NOT NULL DEFAULT 0,
+    serial_until  timestamptz      NOT NULL DEFAULT '-infinity',
+    serial_s      float8           NOT NULL DEFAULT 0,
     PRIMARY KEY (replica_set, name, log)
 );
 
@@ -568,6 +572,49 @@ BEGIN
         PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
     END IF;
     RETURN before;
+END
+$$;
+
+-- A deadlock of a projection's handlers: from now on its batches go one at a time, on all workers, for a spell of 10 s. If the
+-- next deadlock comes within a minute after a spell, it is twice as long, up to ten minutes: who writes shared rows deadlocks at
+-- once again, and each time costs a deadlock_timeout. Returns how many seconds are left, of a spell that somebody else has begun
+-- too, and whether it has begun now; NULLs for a projection that is not known.
+CREATE FUNCTION reactive_orch.serialize_batches(
+    in_replica_set text, in_projection text, in_log text, OUT left_s float8, OUT begins boolean)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    until  timestamptz;
+    last_s float8;
+    now_   timestamptz;
+BEGIN
+    SELECT p.serial_until, p.serial_s INTO until, last_s FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    now_ := clock_timestamp();
+    begins := NOT (until > now_ AND until <= now_ + make_interval(secs => last_s));  -- the clock may have been set back
+    IF begins THEN
+        last_s := CASE WHEN until > now_ - interval '1 minute' THEN least(2 * last_s, 600) ELSE 10 END;
+        until := now_ + make_interval(secs => last_s);
+        UPDATE reactive_orch.projections p
+        SET serial_until = until, serial_s = last_s, state_changes = p.state_changes + 1
+        WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+        PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
+    END IF;
+    left_s := extract(epoch FROM until - now_);
+END
+$$;
+
+-- Waits, at the beginning of a batch, until no other batch of the projection is at work that has waited here too; no longer
+-- than a slice: false then. Whoever waits holds nothing yet. The lock ends with the transaction.
+CREATE FUNCTION reactive_orch.await_others(in_replica_set text, in_projection text, in_log text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '900ms' AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(concat_ws(E'\x1f', in_replica_set, in_projection, in_log), 11));
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
 END
 $$;
 

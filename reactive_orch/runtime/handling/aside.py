@@ -152,7 +152,9 @@ class Aside:
     async def _try(self, key: DueKey) -> None:
         limit = self._limits.pop(key.id, 1)
         try:
-            async with self._batches() as (connection, batches):
+            async with self._scope.serial.lane(), self._batches() as (connection, batches):
+                if not await self._scope.serial.turn(batches):
+                    return
                 handled, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, limit)
         except HandlerFailed as error:
             if limit == 1:

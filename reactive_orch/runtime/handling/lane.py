@@ -16,7 +16,7 @@ import anyio
 
 from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
-from reactive_orch.errors import HandlerFailed, ProjectionFailed, Superseded, Unavailable
+from reactive_orch.errors import Deadlock, HandlerFailed, ProjectionFailed, Superseded, Unavailable
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Pauses
@@ -130,6 +130,8 @@ class Lane:
             await self._step(tasks)
         except Superseded as error:
             self._scope.interruptions.note("lane", error)
+            if isinstance(error, Deadlock):
+                await self._scope.serial.deadlocked()
             await anyio.sleep(self._pauses.after_s(error))
             self.invalidate()  # only now: what is loaded before the pause is out of date after it
         except Unavailable as error:
@@ -181,12 +183,15 @@ class Lane:
         fetched: Fetched | None = first
         scope = self._scope
         async with (
+            scope.serial.lane(),
             scope.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
             while fetched is not None and self.remembers and self._scope.resting() is None:
                 self._windows.read_ahead(tasks, fetched)
-                batch = self._plan(fetched)
+                if not await scope.serial.turn(batches) or not self.remembers:
+                    return
+                batch = self._plan(fetched)  # only now: partitions may have gone meanwhile
                 if batch.events:
                     batch = await self._handle(batches, connection, fetched.window, batch)
                 self._passed(fetched, batch)
@@ -196,7 +201,7 @@ class Lane:
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
-        return self._windows.coming and not self._save_is_due() and not self.aside.due
+        return self._windows.coming and not self._save_is_due() and not self.aside.due and not self._scope.serial.on
 
     def _plan(self, fetched: Fetched) -> Batch:
         return self.progress.plan(fetched.window, fetched.events, fetched.end)

@@ -51,6 +51,8 @@ class Runner:
         """The projection is recorded with another filter now: this worker cannot go on with it."""
         self.resting: Resting | None = None
         """How its lanes rest; None while they run."""
+        self.serial = scope.serial
+        """Whether its batches go one at a time."""
         self._changed, self._idle = scope.changed, scope.idle
         self._scope = replace(
             scope,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reactive_orch.model.membership import Resting
     from reactive_orch.model.reports import Watchers
     from reactive_orch.postgres.database import Database
+    from reactive_orch.runtime.handling.serial import Serial
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.reading.follower import LogFollower
@@ -50,6 +51,8 @@ class Scope:
     """Somebody waits for the end, and for how it ends: an event that fails for good ends the worker."""
     halt: Callable[[ProjectionFailed], Awaitable[None]] = raised
     """Let nobody go on with the projection: an event has failed for good and is not parked, or many fail alike."""
+    serial: Serial
+    """Whether its batches go one at a time."""
     interruptions: Interruptions
     """What the loops of this projection pass over."""
 

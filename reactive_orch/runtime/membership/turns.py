@@ -235,6 +235,8 @@ class Membership:
             self.wakeup.set("refused")
         self._runners.rewound(snapshot.epochs)
         self._runners.rest(snapshot.resting)
+        for each, runner in self._runners.by_subscription.items():
+            runner.serial.begin(snapshot.serial.get(each, 0.0))
         adoption = self.adoptions.present
         if adoption is None or not adoption.is_of(snapshot):
             self.life.note(Happened.BEGAN_TO_ADOPT)

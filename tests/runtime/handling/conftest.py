@@ -8,8 +8,10 @@ import pytest
 
 from reactive_orch import Config, Node, projection
 from reactive_orch.model import OWN_LOG, Log
+from reactive_orch.model.reports import Subject
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.scope import Scope
+from reactive_orch.runtime.handling.serial import Serial
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.runtime.reading.window_cache import caches_of
@@ -39,13 +41,15 @@ def runner_of(node: Node) -> Making:
         async def handler(event: Event, tx: object) -> None:
             raise NotImplementedError
 
+        interruptions = Interruptions(node.watchers.emit, "test", *handler.subscription)
         scope = Scope(
             node=node,
             replica_set="test",
             projection=handler,
             changed=lambda: None,
             idle=lambda: None,
-            interruptions=Interruptions(node.watchers.emit, "test", *handler.subscription),
+            serial=Serial(node.database, Subject("test", *handler.subscription), interruptions, node.watchers.emit),
+            interruptions=interruptions,
         )
         return Runner(scope, caches_of([handler])[handler.subscription])
 
