@@ -72,6 +72,32 @@ class Unreadable(HandlerFailed):
         self.position, self.partition = position, partition
 
 
+class Deadly(HandlerFailed):
+    """An event has ended what handled it, `deaths` times: its text, which is ours, says what."""
+
+    def __init__(self, message: str, deaths: int) -> None:
+        """Keep how often."""
+        super().__init__(message, 0)
+        self.deaths = deaths
+
+
+class KilledProcess(Deadly):
+    """A process, of the name `worker`, was lost while a lane of it had nothing but one event in hand."""
+
+    def __init__(self, worker: str, lane: int) -> None:
+        """Keep whose."""
+        super().__init__(f"worker {worker} was lost while it handled the event, and nobody knows why", 1)
+        self.worker, self.lane = worker, lane
+
+
+class KilledConnection(Deadly):
+    """The connection of its batch was lost whenever an event was handled alone."""
+
+    def __init__(self, losses: int) -> None:
+        """Keep how often."""
+        super().__init__(f"the connection of its batch was lost {losses} times in a row while it was handled", losses)
+
+
 class Refused(ReactiveOrchError):
     """A projection is recorded with another filter; the argument is its name. The worker goes on without it."""
 
@@ -117,10 +143,10 @@ def kind_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    Of an error of ours it is that of its cause. A TimedOut, and an Unavailable without a cause, are told by their
-    texts, which are ours.
+    Of an error of ours it is that of its cause. A TimedOut, a Deadly, and an Unavailable without a cause, are told by
+    their texts, which are ours.
     """
-    if isinstance(error, TimedOut):
+    if isinstance(error, (TimedOut, Deadly)):
         return str(error)
     error = _origin(error)
     if isinstance(error, Unavailable) and str(error):

@@ -52,6 +52,8 @@ CAUGHT_BY_TESTS = {
     "deadline_moved_after_its_scope_was_cancelled": "runtime/handling/test_handlers.py",
     "batch_cut_short_keeps_its_whole_swap": "runtime/handling/test_handlers.py",
     "batch_cut_short_sets_partitions_back": "runtime/handling/test_batch_ends.py",
+    "marker_blames_the_whole_batch": "runtime/handling/test_deadly_events.py",
+    "marker_not_taken_back": "runtime/handling/test_deadly_events.py",
     "rewind_overwritten_by_its_own_batch": "runtime/handling/test_left_behind.py",
     "put_off_appends_survive_their_savepoint": "runtime/handling/test_handlers.py",
     "flaw_ignored_in_the_look": "postgres/test_unsafe_logs.py",

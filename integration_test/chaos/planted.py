@@ -18,6 +18,7 @@ from reactive_orch.core import assignment
 from reactive_orch.core import generation as core
 from reactive_orch.core.dealing import FAR_BEHIND_BATCHES
 from reactive_orch.core.progress import Batch, Progress
+from reactive_orch.core.suspicion import Suspects
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
 from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, put_off, windows
@@ -28,6 +29,7 @@ from reactive_orch.postgres.faults import translated
 from reactive_orch.runtime.handling import in_hand, lanes
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.runtime.handling.lane import Lane
+from reactive_orch.runtime.handling.markers import Markers
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from reactive_orch.model import Event
+    from reactive_orch.model.keys import Marker
 
 MUTANT = "REACTIVE_ORCH_MUTANT"
 """Variable: which bug the worker has."""
@@ -375,6 +378,23 @@ def retry_leaves_a_gap() -> None:
 def failing_keys_not_counted() -> None:
     statements = dead_letters._SQL
     _put(statements, "set_aside", _replaced(statements.set_aside, "c.failing + 1", "c.failing"))
+
+
+@_bug
+def marker_blames_the_whole_batch() -> None:
+    def killed(self: Suspects, partition: int, position: int) -> Marker | None:
+        marker = self.found.get(partition)
+        return marker if marker is not None and position <= marker.position else None
+
+    _put(Suspects, "killed", killed)
+
+
+@_bug
+def marker_not_taken_back() -> None:
+    async def take_back(_: Markers) -> None:
+        pass
+
+    _put(Markers, "_take_back", take_back)
 
 
 @_bug

@@ -33,6 +33,9 @@ CURED = "REACTIVE_ORCH_TEST_CURED"
 POISON = "Poison"
 """The type of event that `failing` fails at."""
 
+DEADLY = 42
+"""The exit code of a process that `deadly` has ended."""
+
 GATE = 4242
 """Advisory lock: while a test holds it, `handled_at_gate` waits at each event. Its batch is in flight then."""
 
@@ -158,6 +161,23 @@ async def poisoned(event: Event, tx: Connection) -> None:
     if event.event_type == POISON and not await tx.fetchval("SELECT count(*) FROM public.cure"):
         msg = "this event is poison"
         raise RuntimeError(msg)
+
+
+@projection("deadly")
+async def deadly(event: Event, tx: Connection) -> None:
+    """End the process at poison until there is a row in `cure`."""
+    await record(tx, "deadly", event)
+    if event.event_type == POISON and not await tx.fetchval("SELECT count(*) FROM public.cure"):
+        os._exit(DEADLY)
+
+
+@projection("deadly_in_batches", batch=True)
+async def deadly_in_batches(events: Sequence[Event], tx: Connection) -> None:
+    """Do the same with a whole batch."""
+    for event in events:
+        await record(tx, "deadly_in_batches", event)
+        if event.event_type == POISON and not await tx.fetchval("SELECT count(*) FROM public.cure"):
+            os._exit(DEADLY)
 
 
 @projection("filtered", aggregate_types=["Order"])

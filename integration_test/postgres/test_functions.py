@@ -181,6 +181,21 @@ async def test_a_generation_admits_and_removes_members_of_its_own_replica_set_on
     assert await _states(connection) == {waiting: ("active", 0)}
 
 
+@pytest.mark.parametrize(("state", "suspected"), [("active", [0, 1]), ("leaving", [])])
+async def test_whoever_is_removed_without_having_asked_for_it_leaves_a_suspicion(
+    connection: Connection, state: str, suspected: list[int]
+) -> None:
+    await _replica_set(connection, "a")
+    lost = await _joined(connection, "a", "lost")
+    assert await _change(connection, "a", 0, admit=[lost]) == 1
+    owned = "INSERT INTO reactive_orch.assignments VALUES ('a', 'p', 'events', ARRAY[$1::integer, $1, 0, 0])"
+    await connection.execute(owned, lost)
+    await connection.execute("UPDATE reactive_orch.members SET state = $1, heartbeat_at = '-infinity'", state)
+    assert await _change(connection, "a", 1, remove=[lost]) == 2
+    rows = await connection.fetch("SELECT partition FROM reactive_orch.suspicions WHERE projection = 'p'")
+    assert sorted(row["partition"] for row in rows) == suspected
+
+
 async def _acknowledge(connection: Connection, replica_set: str, member: int, name: str) -> list[Any]:
     return await connection.fetch(
         "SELECT FROM reactive_orch.acknowledge($1, $2, $3, 1, 'own', 0, NULL, NULL, 0, 0, 0)", replica_set, member, name

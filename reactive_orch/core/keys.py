@@ -28,6 +28,13 @@ def split(events: Sequence[Event], failing: Mapping[Key, int]) -> tuple[Sequence
     return live, tuple(event for event in events if key_of(event) in failing)
 
 
+DEATHS_MOST = 3
+"""An event that has ended its process, or its connection, so often when it was alone is given up, however many retries
+there are: each costs everybody who is there. And not before: a process that ends proves less than an error."""
+DEATH_PAUSES_S = 2.0, 10.0
+"""Before it is tried again: others are to be handled first, and whoever was lost is to come back."""
+
+
 Action: TypeAlias = Literal["retry", "park", "halt"]
 
 
@@ -46,9 +53,14 @@ class Verdict(NamedTuple):
     """In how many seconds it is tried again, at most; 0 when its projection runs again; None: when somebody asks."""
 
 
-def judge(attempts: int, policy: Policy) -> Verdict:
-    """Return what becomes of a key whose first waiting event has failed so often in a row."""
-    if attempts <= policy.retries:
+def judge(attempts: int, policy: Policy, deaths: int = 0) -> Verdict:
+    """Return what becomes of a key whose first waiting event has failed so often in a row.
+
+    `deaths`: how many of these have ended the process, or the connection, if the last has; else 0.
+    """
+    if 0 < deaths < DEATHS_MOST:
+        return Verdict("retry", DEATH_PAUSES_S[deaths - 1])
+    if attempts <= policy.retries and not deaths:
         # At 30 s long before the exponent is more than a float can take.
         return Verdict("retry", min(RETRY_FIRST_S * 2.0 ** (attempts - 1), RETRY_MOST_S))
     return Verdict("park", None) if policy.on_error == "park" else Verdict("halt", 0.0)

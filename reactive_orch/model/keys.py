@@ -47,6 +47,8 @@ class Attempt(NamedTuple):
     """After how many seconds it is tried again; None: it is parked."""
     worker: str
     """Where it has failed."""
+    deaths: int = 0
+    """How many of these attempts have ended the process, or its connection, instead of failing."""
 
     @property
     def state(self) -> KeyState:
@@ -75,9 +77,22 @@ class DueKey(NamedTuple):
     """Where its first waiting event is."""
     attempts: int
     """How often that one has failed, in a row."""
+    deaths: int
+    """How many of these attempts have ended the process, or its connection."""
     request: KeyRequest | None
     requested_by: str | None
     due_in_s: float
+
+
+class Marker(NamedTuple):
+    """What a lane says it has in hand, before a handler is called that may end its process."""
+
+    worker: str
+    """The name of the process."""
+    lane: int
+    position: Position
+    """Where the last of the events is."""
+    events: int
 
 
 class WantedKeys(NamedTuple):

@@ -388,6 +388,13 @@ class RestChanged(NamedTuple):
     """None: it runs."""
 
 
+class Suspected(NamedTuple):
+    """Partitions were taken over whose owner was lost without a word: an event of theirs may have ended its process."""
+
+    subject: Subject
+    partitions: int
+
+
 class KeyParked(NamedTuple):
     """The events of a key wait for a person: the first of them has failed in each attempt."""
 
@@ -473,6 +480,7 @@ Report: TypeAlias = (
     | AttemptFailed
     | Serialized
     | RestChanged
+    | Suspected
     | KeyParked
     | EventFailed
     | KeyLive

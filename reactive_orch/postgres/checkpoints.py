@@ -72,7 +72,7 @@ class Batches:
         self._marks, self._nest, self._unnest = own.marks, own.nest, own.unnest
         self._begun = False
         self._ends_at: Sequence[Swap] = ()
-        self._last: Callable[[], Awaitable[object]] | None = None
+        self._last: list[Callable[[], Awaitable[object]]] = []
         self._transaction, self._token = "", ""
         self.swap_s = 0.0
         """How long the last swap took, in seconds."""
@@ -99,7 +99,7 @@ class Batches:
         transaction met another one; HandlerFailed when the database refuses what the body did; Exhausted; Unavailable
         when the connection is lost: then the outcome is unknown.
         """
-        self._ends_at, self._last = (), None
+        self._ends_at, self._last = (), []
         try:
             with translated():
                 await self._begin()
@@ -135,8 +135,8 @@ class Batches:
         self._ends_at = swaps
 
     def write_last(self, write: Callable[[], Awaitable[object]]) -> None:
-        """Write this on the batch's connection when its handlers have done, as ourselves, before it is sealed."""
-        self._last = write
+        """Write this, too, on the batch's connection when its handlers have done, as ourselves, before it is sealed."""
+        self._last.append(write)
 
     async def _begin(self) -> None:
         if not self._begun:
@@ -155,8 +155,8 @@ class Batches:
             if self._ends_at or self._last or self._marks.put_off:
                 await self._connection.execute(_SQL.own_role)
                 await self._move_back()
-                if self._last is not None:
-                    await self._last()
+                for write in self._last:
+                    await write()
                 await put_off.write(self._connection)
             self._marks.put_off = None
             if goes_on() and not self._marks.changed:
@@ -334,11 +334,15 @@ def _deleted(replica_set: str, projection: str) -> str:
     )
 
 
-async def transaction_limit_s(connection: AnyConnection) -> float | None:
-    """Return for how long the server lets a transaction last, in seconds; 0 or None for ever."""
+async def transaction_limits_s(connection: AnyConnection) -> tuple[float | None, float]:
+    """Return for how long the server lets a transaction last, 0 or None for ever, and how long it has been up.
+
+    Both in seconds.
+    """
     with translated():
-        limit_s: float | None = await connection.fetchval(_SQL.transaction_limit)
-    return limit_s
+        row = await connection.fetchrow(_SQL.transaction_limits)
+    assert row is not None, "a query without a table returns one row"
+    return row["limit_s"], row["up_s"]
 
 
 async def positions(connection: AnyConnection, replica_set: str) -> dict[Subscription, dict[Partition, Position]]:

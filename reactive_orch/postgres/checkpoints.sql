@@ -65,9 +65,13 @@ RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSA
 -- batch's, its rollback would bring them back.
 RESET SESSION AUTHORIZATION; RESET ROLE; SELECT reactive_orch.seal_batch('TRANSACTION', 'TOKEN'); COMMIT; BEGIN; RESET ALL; DISCARD TEMP; COMMIT; BEGIN READ WRITE;
 
--- name: transaction_limit
--- For how long a transaction of this user may last here, in seconds; 0 for ever, NULL before PostgreSQL 17.
-SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval)::double precision;
+-- name: transaction_limits
+-- For how long a transaction of this user may last here, in seconds; 0 for ever, NULL before PostgreSQL 17. And for how long
+-- the server has been up, since its start or since it recovered from a crash.
+SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval)::double precision AS limit_s,
+       extract(epoch FROM clock_timestamp() - greatest(
+           pg_postmaster_start_time(),
+           (SELECT a.backend_start FROM pg_stat_activity a WHERE a.backend_type = 'checkpointer')))::double precision AS up_s;
 
 -- name: load_free
 -- The checkpoints of partitions $4 that no transaction holds, and whether they were made with filter $5. Only rows of the

@@ -134,4 +134,4 @@ def _stored(connection: AnyConnection, attempt: Attempt) -> list[object]:
         None if text is None else text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
         for text in attempt.failure
     ]
-    return [attempt.state, attempt.number, attempt.pause_s, *texts, attempt.worker]
+    return [attempt.state, attempt.number, attempt.pause_s, *texts, attempt.worker, attempt.deaths]

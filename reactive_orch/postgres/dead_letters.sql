@@ -46,10 +46,10 @@ WITH event AS (
 ), added AS (
     INSERT INTO reactive_orch.failing_keys (replica_set, projection, log, partition, bounded_context, aggregate_type,
                                             aggregate_id, state, attempts, due_at, error_type, sqlstate, message, traceback,
-                                            worker)
+                                            worker, deaths)
     SELECT $1::text, $2::text, $3::text, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, $5::text,
            $6::integer, clock_timestamp() + make_interval(secs => $7::double precision), $8::text, $9::text, $10::text,
-           $11::text, $12::text
+           $11::text, $12::text, $13::integer
     FROM event e WHERE NOT EXISTS (SELECT FROM known)
     RETURNING id, partition
 ), letter AS (
@@ -69,7 +69,7 @@ FROM letter, reactive_orch.waiting_of($1::text, $2::text, $3::text) w;
 -- name: next_due
 -- How many keys of (replica set $1, projection $2, log $3) fail in partitions $4, and the one that is due first, if any is.
 SELECT f.failing, k.id, k.partition, (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id),
-       k.attempts, k.request, k.requested_by,
+       k.attempts, k.deaths, k.request, k.requested_by,
        extract(epoch FROM k.due_at - clock_timestamp())::double precision AS due_in_s
 FROM (SELECT coalesce(sum(c.failing), 0)::integer AS failing FROM reactive_orch.checkpoints c
       WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text
@@ -106,7 +106,7 @@ WITH key AS (
     RETURNING k.partition
 ), going_on AS (
     UPDATE reactive_orch.failing_keys k
-    SET state = 'retrying', attempts = 0, due_at = clock_timestamp(), request = CASE k.request WHEN 'discard' THEN k.request END
+    SET state = 'retrying', attempts = 0, deaths = 0, due_at = clock_timestamp(), request = CASE k.request WHEN 'discard' THEN k.request END
     WHERE k.id = $4::bigint AND EXISTS (SELECT FROM reactive_orch.dead_letters d
                                         WHERE d.key = $4::bigint AND d.position > $5::bigint)
 ), counted AS (
@@ -121,16 +121,17 @@ WITH key AS (
 SELECT count(*) FROM live;
 
 -- name: failed_again
--- The first waiting event of key $1, at position $10, has failed once more: due again in $4 seconds, or parked. A request that
--- came meanwhile, another one than $11, stays, and is due at once. No row: somebody else has dealt with it meanwhile.
+-- The first waiting event of key $1, at position $11, has failed once more: due again in $4 seconds, or parked. A request that
+-- came meanwhile, another one than $12, stays, and is due at once. No row: somebody else has dealt with it meanwhile.
 UPDATE reactive_orch.failing_keys k
 SET state = $2::text, attempts = $3::integer,
-    due_at = clock_timestamp() + make_interval(secs => CASE WHEN k.request IS DISTINCT FROM $11::text THEN 0
+    due_at = clock_timestamp() + make_interval(secs => CASE WHEN k.request IS DISTINCT FROM $12::text THEN 0
                                                             ELSE $4::double precision END),
-    request = nullif(k.request, $11::text), failed_last_at = clock_timestamp(),
-    error_type = $5::text, sqlstate = $6::text, message = $7::text, traceback = $8::text, worker = $9::text
+    request = nullif(k.request, $12::text), failed_last_at = clock_timestamp(),
+    error_type = $5::text, sqlstate = $6::text, message = $7::text, traceback = $8::text, worker = $9::text,
+    deaths = $10::integer
 WHERE k.id = $1::bigint AND k.attempts = $3::integer - 1
-  AND $10::bigint = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id)
+  AND $11::bigint = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id)
 RETURNING k.id;
 
 -- name: tried_in_vain

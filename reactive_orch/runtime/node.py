@@ -103,10 +103,10 @@ class Node:
     def _prepare(self) -> None:
         """Make all that belongs to one entry; nothing of it belongs to an event loop yet."""
         config = self.config
-        self.label = f"{socket.gethostname().split('.')[0][:20]}:{os.getpid()}:{secrets.token_hex(3)}"
+        label = f"{socket.gethostname().split('.')[0][:20]}:{os.getpid()}:{secrets.token_hex(3)}"
         self.database = Database(
             config.database_url,
-            label=self.label,
+            label=label,
             connections_max=config.connections_max,
             handler_timeout_s=config.handler_timeout_s,
         )
@@ -124,9 +124,16 @@ class Node:
         self.departures = Departures(self.database, self.session, self.watchers)
         self.warm = False
         """Whether connections for a take-over have been opened."""
+        self.alone = anyio.Lock()
+        """Held while an event is tried that may end this process: what is in hand then is one of these at most."""
         self.loop_delay_s = 0.0
         """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
         self._workers: list[Attached] = []
+
+    @property
+    def label(self) -> str:
+        """The name of this process, drawn anew at every entry."""
+        return self.database.label
 
     def status(self) -> Status:
         """Return how this process and its workers stand; from memory, in any thread.

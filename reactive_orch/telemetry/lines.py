@@ -31,6 +31,7 @@ from reactive_orch.model.reports import (
     SessionLost,
     Stalled,
     Struck,
+    Suspected,
     Unreachable,
 )
 from reactive_orch.telemetry.by_type import Handles, on
@@ -211,6 +212,15 @@ def _serialized(report: Serialized) -> None:
     )
 
 
+def _suspected(report: Suspected) -> None:
+    words = (
+        "projection %s: took %d partitions whose worker was lost without a word; "
+        "which of their next events is in hand is recorded, in case one of them has ended it"
+    )
+    subject = report.subject
+    _logger.info(words, subject.projection, report.partitions, extra={"event": "suspected", **subject._asdict()})
+
+
 def _key_parked(report: KeyParked) -> None:
     place = place_of(report.error)
     _logger.error(
@@ -284,6 +294,7 @@ HANDLES: Handles = dict(
         on(AttemptFailed, _attempt_failed),
         on(RestChanged, _rest_changed),
         on(Serialized, _serialized),
+        on(Suspected, _suspected),
         on(KeyParked, _key_parked),
         on(EventFailed, _event_failed),
         on(KeyLive, _key_live),

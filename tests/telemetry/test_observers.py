@@ -164,6 +164,7 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.RestChanged(SUBJECT, Resting("suspended", "all fail")), set(), (), "suspended"),
     (r.Serialized(SUBJECT, 10.0), set(), (), "serialized"),
     (r.RestChanged(SUBJECT, None), set(), (), "running"),
+    (r.Suspected(SUBJECT, 8), set(), (), "suspected"),
     (r.KeyParked(SUBJECT, 7, 3, ERROR, first=True), set(), (), "parked"),
     (r.EventFailed(SUBJECT, 7, 3, ERROR, first=True), set(), (), "failed"),
     (r.KeyLive(SUBJECT, 3), set(), (), "live"),

@@ -281,7 +281,7 @@ async def test_a_failure_that_comes_late_is_no_failure_of_the_event_behind(datab
         await append(connection, [event("k", "Bad"), event("k")])
         await run_until_idle(database, failing(bad), retries=0)
         (key,) = await keys_of(connection)
-        late = DueKey(key.id, key.partition, key.first_position, key.attempts, None, None, 0.0)
+        late = DueKey(key.id, key.partition, key.first_position, key.attempts, 0, None, None, 0.0)
         for changed in (late._replace(position=late.position + 1), late._replace(attempts=5)):
             with pytest.raises(Superseded):
                 await keys.failed_again(connection, changed, failure._replace(number=changed.attempts + 1))

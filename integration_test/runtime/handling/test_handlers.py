@@ -14,7 +14,6 @@ import anyio
 import pytest
 from opentelemetry import baggage, context
 
-from integration_test.chaos import planted
 from integration_test.harness.cases import EVENT_BY_EVENT_AND_IN_BATCHES
 from integration_test.harness.checkers import assert_effects_match_checkpoints, checked
 from integration_test.harness.connections import connected, prepared
@@ -29,17 +28,6 @@ if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
-
-
-@pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Plants a bug in this process, until the test's end."""
-
-    def put(owner: object, name: str, value: object) -> None:
-        monkeypatch.setattr(owner, name, value)
-
-    monkeypatch.setattr(planted, "_put", put)
-    return planted.plant
 
 
 # ------------------------------------------------------------------------------------------------------- cancelled

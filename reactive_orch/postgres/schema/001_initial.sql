@@ -631,7 +631,8 @@ $$;
 -- The keys of a projection of which an event has failed. That event and all later ones of its key wait in dead_letters, in
 -- the order of the log, while all other keys go on. The row is there as long as any of them waits. Everything but the
 -- request is written only in a batch that holds the partition's checkpoint, so only by the owner of the partition.
--- `due_at` is when the owner is to act; a parked key has none and waits for somebody's request.
+-- `due_at` is when the owner is to act; a parked key has none and waits for somebody's request. `deaths` is how many of the
+-- attempts have ended the process, or its connection, instead of failing.
 CREATE TABLE reactive_orch.failing_keys (
     id              bigint           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     replica_set     text COLLATE "C" NOT NULL,
@@ -645,6 +646,7 @@ CREATE TABLE reactive_orch.failing_keys (
         GENERATED ALWAYS AS (reactive_orch.key_hash(bounded_context, aggregate_type, aggregate_id)) STORED,
     state           text COLLATE "C" NOT NULL CHECK (state IN ('retrying', 'parked')),
     attempts        integer          NOT NULL,
+    deaths          integer          NOT NULL DEFAULT 0,
     due_at          timestamptz,
     request         text COLLATE "C" CHECK (request IN ('retry', 'skip', 'discard')),
     requested_by    text,
@@ -732,6 +734,33 @@ CREATE TABLE reactive_orch.discarded_events (
     discarded_at    timestamptz      NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (replica_set, projection, log, position, discarded_at)
 );
+
+-- Partitions whose owner was lost, and nobody knows why: an event of theirs may have ended its process, and may do so again.
+-- Whoever loads them says what he has in hand, in `markers`, until he has come past what the lost owner can have had in hand.
+CREATE TABLE reactive_orch.suspicions (
+    replica_set text COLLATE "C" NOT NULL,
+    projection  text COLLATE "C" NOT NULL,
+    log         text COLLATE "C" NOT NULL,
+    partition   smallint         NOT NULL,
+    since       timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (replica_set, projection, log, partition)
+);
+
+-- What a lane of a worker has in hand of suspect partitions, or of a failing key: committed before its handler is called, gone
+-- with the batch. So one that is there although its process is no member any more says at which event, or in which batch, that
+-- process has ended. The position is that of the last of these events.
+CREATE TABLE reactive_orch.markers (
+    replica_set text COLLATE "C" NOT NULL,
+    projection  text COLLATE "C" NOT NULL,
+    log         text COLLATE "C" NOT NULL,
+    worker      text COLLATE "C" NOT NULL,
+    lane        integer          NOT NULL,
+    partitions  smallint[]       NOT NULL,
+    position    bigint           NOT NULL,
+    events      integer          NOT NULL,
+    marked_at   timestamptz      NOT NULL,
+    PRIMARY KEY (replica_set, projection, log, worker, lane)
+) WITH (fillfactor = 50);
 
 -- ------------------------------------------------------------- the rewinds
 
@@ -881,6 +910,10 @@ BEGIN
             HINT = 'Of this function: in_skip_unhandled.';
     END IF;
 
+    -- What somebody had in hand at another position says nothing now.
+    DELETE FROM reactive_orch.markers m
+    WHERE m.replica_set = in_replica_set AND m.projection = in_projection AND m.log = in_log;
+
     -- What the checkpoints have passed is dealt with by now; what waits and comes again has not been handled yet.
     DELETE FROM reactive_orch.unhandled_events u USING reactive_orch.checkpoints c
     WHERE u.replica_set = in_replica_set AND u.projection = in_projection AND u.log = in_log
@@ -901,7 +934,8 @@ BEGIN
         DELETE FROM reactive_orch.dead_letters d USING taken t WHERE d.key = t.key AND d.position = t.position
     )
     UPDATE reactive_orch.failing_keys k
-    SET state = 'retrying', attempts = 0, due_at = clock_timestamp(), request = CASE k.request WHEN 'discard' THEN k.request END
+    SET state = 'retrying', attempts = 0, deaths = 0, due_at = clock_timestamp(),
+        request = CASE k.request WHEN 'discard' THEN k.request END
     FROM (SELECT t.key, min(t.position) AS position FROM taken t GROUP BY t.key) f
     WHERE k.id = f.key AND f.position = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id);
     DELETE FROM reactive_orch.failing_keys k
@@ -1470,6 +1504,19 @@ BEGIN
     created_at := clock_timestamp();
     overtaken := EXISTS (SELECT FROM reactive_orch.generations g
                          WHERE g.replica_set = in_replica_set AND g.number = in_after AND g.completed_at IS NULL);
+
+    -- Whoever goes without a word may have been ended by an event. Only rows that are missing are written: one that is there
+    -- may be locked by a batch, and no change waits for a handler.
+    INSERT INTO reactive_orch.suspicions (replica_set, projection, log, partition)
+    SELECT in_replica_set, a.projection, a.log, o.number - 1
+    FROM reactive_orch.assignments a
+    CROSS JOIN LATERAL unnest(a.owners) WITH ORDINALITY AS o(member, number)
+    JOIN reactive_orch.members m ON m.id = o.member AND m.state <> 'leaving'
+    WHERE a.replica_set = in_replica_set AND o.member = ANY (in_remove)
+      AND NOT EXISTS (SELECT FROM reactive_orch.suspicions s
+                      WHERE s.replica_set = in_replica_set AND s.projection = a.projection AND s.log = a.log
+                        AND s.partition = o.number - 1)
+    ON CONFLICT DO NOTHING;
 
     DELETE FROM reactive_orch.members m WHERE m.id = ANY (in_remove);
     UPDATE reactive_orch.members m SET state = 'active' WHERE m.id = ANY (in_admit);

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from reactive_orch.core.keys import judge, too_many
 from reactive_orch.errors import (
+    Deadly,
     HandlerFailed,
+    KilledProcess,
     Outage,
     ProjectionFailed,
     Superseded,
@@ -30,6 +32,7 @@ from reactive_orch.model.keys import Attempt, Failure
 from reactive_orch.model.reports import AttemptFailed, EventFailed, KeyLive, KeyParked
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.dead_letters import FailingKeys
+from reactive_orch.postgres.suspicions import Suspicions
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -120,18 +123,28 @@ class Aside:
             due_in_s = math.inf if key is None else key.due_in_s
             self._look_at = time.monotonic() + (min(due_in_s, LOOK_EVERY_S) if self._failing else math.inf)
         if key is not None and key.due_in_s <= 0:
-            await (self._try(key) if key.request in {None, "retry"} else self._leave_out(key))
+            await self._act_on(key)
+
+    async def _act_on(self, key: DueKey) -> None:
+        if key.request not in {None, "retry"}:
+            await self._leave_out(key)
+        elif (marker := self._scope.suspects.killed(key.partition, key.position)) is not None:
+            await self._failed_again(key, KilledProcess(marker.worker, marker.lane))
+        else:
+            async with self._scope.node.alone if key.deaths else contextlib.nullcontext():
+                await self._try(key)
 
     async def _set_aside(self, failed: Failed) -> None:
         """Let a failed event wait, and with it its key, if it is still this lane's; its batch passes it."""
         self._failures.alone = None
         if not failed.stands(self._progress):
             return
-        attempt, action = self._judged(1, failed.error)
+        attempt, action = self._judged(0, 0, failed.error)
         waiting = None
         if failed.batch.swaps:
             write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
-            waiting = await self._write(failed.batch.swaps, write)
+            waiting = await self._write(failed.batch.swaps, write, failed.error)
+            self._scope.suspects.resolved(failed.position)
             self.look()
         if failed.window.incarnation != self._progress.incarnation:
             return  # all was forgotten in the moment after it was written
@@ -139,7 +152,7 @@ class Aside:
         self._failures.committed()
         self._failures.passed()
         if waiting is not None:
-            self._tell(failed.position, failed.error, attempt, action, first=failed.first)
+            _tell(self._scope, failed.position, failed.error, (attempt, action), first=failed.first)
             self._note(failed.position, failed.error)
             self.demand_room(waiting)
 
@@ -150,7 +163,7 @@ class Aside:
             raise ProjectionFailed(msg)
 
     async def _try(self, key: DueKey) -> None:
-        limit = self._limits.pop(key.id, 1)
+        limit = 1 if key.partition in self._scope.suspects.found else self._limits.pop(key.id, 1)
         try:
             async with self._scope.serial.lane(), self._batches() as (connection, batches):
                 if not await self._scope.serial.turn(batches):
@@ -172,9 +185,10 @@ class Aside:
             self._limits[key.id] = min(max(limit, handled) * 2, self._scope.config.batch_events)
 
     async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
-        attempt, action = self._judged(key.attempts + 1, error)
-        await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt))
-        self._tell(key.position, error, attempt, action, first=attempt.number == 1)
+        attempt, action = self._judged(key.attempts, key.deaths, error)
+        await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt), error)
+        self._scope.suspects.resolved(key.position)
+        _tell(self._scope, key.position, error, (attempt, action), first=attempt.number == 1)
         self._note(key.position, error)
 
     def _note(self, position: Position, error: HandlerFailed) -> None:
@@ -203,8 +217,16 @@ class Aside:
         up_to = key.position if key.request == "skip" else LAST_POSITION
         await self._write((self._locking(key),), partial(self._keys.evict, key=key, up_to=up_to, left_out=True))
 
-    async def _write(self, swaps: tuple[Swap, ...], write: Callable[[AnyConnection], Awaitable[_Written]]) -> _Written:
-        """Write this in a batch without a handler; return what that returns."""
+    async def _write(
+        self,
+        swaps: tuple[Swap, ...],
+        write: Callable[[AnyConnection], Awaitable[_Written]],
+        error: HandlerFailed | None = None,
+    ) -> _Written:
+        """Write this in a batch without a handler; return what that returns.
+
+        With an error of a lost worker goes what it has said about the event.
+        """
         written: list[_Written] = []
         async with self._batches() as (connection, batches):
 
@@ -214,6 +236,9 @@ class Aside:
             with self._in_hand.moving(swaps):
                 async with batches.batch(swaps):
                     batches.write_last(last)
+                    if isinstance(error, KilledProcess):
+                        suspicions = Suspicions(self._scope.replica_set, self._scope.subscription)
+                        batches.write_last(partial(suspicions.erase, connection, error.worker, error.lane))
         return written[0]
 
     @contextlib.asynccontextmanager
@@ -233,34 +258,43 @@ class Aside:
             raise Superseded(msg)
         return Swap(key.partition, checkpoint, checkpoint.position)
 
-    def _judged(self, attempts: int, error: HandlerFailed) -> tuple[Attempt, Action]:
-        """Return what is to be written about an event that has failed so often, and what becomes of it."""
-        action, pause_s = judge(attempts, self._scope.policy)
+    def _judged(self, attempts: int, deaths: int, error: HandlerFailed) -> tuple[Attempt, Action]:
+        """Return what is to be written about an event that has failed once more, and what becomes of it."""
+        deadly = isinstance(error, Deadly)
+        deaths += error.deaths if isinstance(error, Deadly) else 0
+        action, pause_s = judge(attempts + 1, self._scope.policy, deaths if deadly else 0)
         jittered_s = None if pause_s is None else pause_s * random.uniform(0.5, 1.0)
-        return Attempt(attempts, _failure(error), jittered_s, self._scope.node.label), action
-
-    def _tell(self, position: Position, error: HandlerFailed, attempt: Attempt, action: Action, *, first: bool) -> None:
-        """Tell what has been written about an event. Raises ProjectionFailed where it is to halt its projection."""
-        scope, number = self._scope, attempt.number
-        if action == "retry":
-            scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first))
-        elif action == "park":
-            scope.watchers.emit(KeyParked(scope.subject, position, number, error, first))
-        else:
-            scope.watchers.emit(EventFailed(scope.subject, position, number, error, first))
-            msg = (
-                f"projection {scope.projection.name!r} failed at event position {position} "
-                f"in {number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
-            )
-            raise ProjectionFailed(msg) from error.__cause__
+        worker = error.worker if isinstance(error, KilledProcess) else self._scope.node.label
+        return Attempt(attempts + 1, _failure(error, deaths), jittered_s, worker, deaths), action
 
 
-def _failure(error: HandlerFailed) -> Failure:
+def _tell(
+    scope: Scope, position: Position, error: HandlerFailed, judged: tuple[Attempt, Action], *, first: bool
+) -> None:
+    """Tell what has been written about an event. Raises ProjectionFailed where it is to halt its projection."""
+    attempt, action = judged
+    number = attempt.number
+    if action == "retry":
+        scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first))
+    elif action == "park":
+        scope.watchers.emit(KeyParked(scope.subject, position, number, error, first))
+    else:
+        scope.watchers.emit(EventFailed(scope.subject, position, number, error, first))
+        msg = (
+            f"projection {scope.projection.name!r} failed at event position {position} "
+            f"in {number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
+        )
+        raise ProjectionFailed(msg) from error.__cause__
+
+
+def _failure(error: HandlerFailed, deaths: int) -> Failure:
     cause = error.__cause__ or error
+    told = error if isinstance(error, Deadly) else cause
     sqlstate = getattr(cause, "sqlstate", None)
+    text = str(cause) if str(error) == described(cause) else str(error)
     return Failure(
-        type(cause).__name__,
+        type(told).__name__,
         sqlstate if isinstance(sqlstate, str) else None,
-        (str(cause) if str(error) == described(cause) else str(error))[:MESSAGE_MOST],
+        (f"{text} ({deaths} times by now)" if told is error and deaths > 1 else text)[:MESSAGE_MOST],
         traceback_of(cause)[-TRACEBACK_MOST:],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from reactive_orch.core.keys import split
@@ -16,8 +15,8 @@ from reactive_orch.model.reports import BatchEnded
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.connection import drop
 from reactive_orch.postgres.dead_letters import FailingKeys
-from reactive_orch.runtime.handling.calling import BATCH_S, Calling
-from reactive_orch.runtime.handling.setbacks import Setbacks
+from reactive_orch.runtime.handling.calls import Calls
+from reactive_orch.runtime.handling.markers import Markers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,22 +68,19 @@ class InHand:
         self.partitions: frozenset[Partition] = frozenset()
         """Those whose checkpoints are being moved."""
         self._scope, self._subject = scope, scope.subject
-        self._setbacks = Setbacks(scope)
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
-        around = partial(scope.watchers.tracing.each, self._subject) if scope.config.trace_events else None
-        self._calling = Calling(scope.projection, scope.timeout_s, around)
+        self.markers = Markers(scope)
+        self._calls = Calls(scope, self.markers)
         self.events_handled = 0
         self.reached_at = time.time()
         """When the last event handled was appended, or the lane began; in seconds since 1970."""
-        self._called_at: float | None = None
-        """Since when handlers have been running, by the monotonic clock."""
         self._tx: AnyConnection | None = None
         self.waiting: Waiting | None = None
         """What waited of the projection when its last batch let an event wait; None if it did not."""
 
     def handler_runs(self, now: float) -> bool:
         """Tell whether handlers are running, and not for longer than they may."""
-        return self._called_at is not None and now - self._called_at <= self._calling.timeout_s + BATCH_S
+        return self._calls.run(now)
 
     def cut(self) -> None:
         """End the batch's transaction, whatever its handler is doing: it must not keep rows for others."""
@@ -112,9 +108,13 @@ class InHand:
             with (
                 self.moving(batch.swaps),
                 self._watched(batch.events) as watched,
-                self._setbacks.strikes(),
+                self._calls.setbacks.strikes(),
             ):
-                async with batches.batch(batch.swaps, lambda: done is batch and goes_on()):
+                async with (
+                    self.markers.kept(on=self._scope.suspects.concern(batch.events)),
+                    batches.batch(batch.swaps, lambda: done is batch and goes_on()),
+                    self.markers.gone_with(batches, connection),
+                ):
                     wanted = batch.events
                     if replays(batch.swaps):
                         watched.events = wanted = await self._marked(connection, batch)
@@ -144,13 +144,17 @@ class InHand:
         handled: Sequence[Event] = ()
         emptied = False
         try:
-            with self.moving([swap]), contextlib.ExitStack() as watching, self._setbacks.strikes():
-                async with batches.batch([swap]):
+            with self.moving([swap]), contextlib.ExitStack() as watching, self._calls.setbacks.strikes():
+                async with (
+                    self.markers.kept(on=limit == 1),
+                    batches.batch([swap]),
+                    self.markers.gone_with(batches, connection),
+                ):
                     events, up_to = await self._keys.waiting(connection, key.id, limit)
                     wanted = self._wanted(events)
                     if wanted:
                         watched = watching.enter_context(self._watched(wanted))
-                        watched.events = handled = wanted[: await self._call(wanted, connection)]
+                        watched.events = handled = wanted[: await self._calls(wanted, connection)]
                         watched.replays = True
                         if len(handled) < len(wanted):
                             up_to = handled[-1].global_position
@@ -166,7 +170,7 @@ class InHand:
         return len(handled), emptied
 
     def _committed(self, handled: Sequence[Event]) -> None:
-        self._setbacks.over()
+        self._calls.setbacks.over()
         self.events_handled += len(handled)
         if handled:
             self._scope.outage.over()
@@ -197,7 +201,7 @@ class InHand:
 
     async def _call_live(self, events: Sequence[Event], live: Sequence[Event], tx: AnyConnection) -> int:
         try:
-            return await self._call(live, tx) if live else 0
+            return await self._calls(live, tx) if live else 0
         except HandlerFailed as error:
             if error.index is not None:
                 error.index = events.index(live[error.index])
@@ -213,13 +217,3 @@ class InHand:
 
         if letters:
             batches.write_last(queue)
-
-    async def _call(self, events: Sequence[Event], tx: AnyConnection) -> int:
-        self._called_at = began = time.monotonic()
-        try:
-            return await self._calling(events, tx)
-        except HandlerFailed as error:
-            await self._setbacks.tell(error, tx, time.monotonic() - began)
-            raise
-        finally:
-            self._called_at = None

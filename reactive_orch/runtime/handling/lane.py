@@ -204,7 +204,7 @@ class Lane:
         return self._windows.coming and not self._save_is_due() and not self.aside.due and not self._scope.serial.on
 
     def _plan(self, fetched: Fetched) -> Batch:
-        return self.progress.plan(fetched.window, fetched.events, fetched.end)
+        return self._scope.suspects.narrowed(self.progress.plan(fetched.window, fetched.events, fetched.end))
 
     def _passed(self, fetched: Fetched, batch: Batch) -> None:
         end = fetched.end if batch.cut_at is None else batch.cut_at
@@ -217,6 +217,8 @@ class Lane:
         # while nothing is known of the log, its first advance says that it is.
         if self.progress.partitions or self._scope.follower.settled is None:
             self._scope.follower.call(self.wakeup)
+        if self._scope.follower.settled_in(self.progress.incarnation) is not None:
+            await self.in_hand.markers.forget(self.progress.partitions)
         self._scope.idle()
         save_in_s = SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None
         pauses_s = [pause_s for pause_s in (save_in_s, self.aside.due_in_s) if pause_s is not None]
@@ -225,6 +227,7 @@ class Lane:
     async def _handle(self, batches: Batches, connection: AnyConnection, window: Window, batch: Batch) -> Batch:
         """Handle a batch, or as much of it as its time allows; return what has been committed."""
         try:
+            self._scope.suspects.demand_unhurt(batch)
             done = await self.in_hand.handle(batches, connection, batch, self._goes_on)
         except HandlerFailed as error:
             self._failures.failed(window, batch, error, self.progress.read_to)
@@ -234,6 +237,8 @@ class Lane:
         self.progress.batch_events = self._pace.events
         self._failures.committed()
         self._pauses.reset()
+        if self._scope.suspects.concern(done.events):
+            await self.in_hand.markers.forget(self._scope.suspects.passed(len(done.events)))
         return done
 
     def _land(self) -> None:

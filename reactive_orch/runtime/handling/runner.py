@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import Refused, Superseded, Unavailable
-from reactive_orch.model.reports import RestChanged, RunnerStarted
+from reactive_orch.model.reports import RestChanged, RunnerStarted, Suspected
 from reactive_orch.model.status import ProjectionStatus
 from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres.suspicions import Suspicions
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling import halting
@@ -24,12 +25,13 @@ from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from reactive_orch.errors import ProjectionFailed
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Filter, Partition, Position, Subscription
     from reactive_orch.model.membership import Resting
+    from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
@@ -184,6 +186,8 @@ class Runner:
             gained = await checkpoints.load_free(connection, self._scope.replica_set, self._scope.projection, missing)
             if not gained:  # the rows are locked, or deleted; the latter is an error
                 await checkpoints.demand_complete(connection, self._scope.replica_set, [self.subscription])
+            else:
+                await _take_suspects(self._scope, connection, gained, len(tuple(self.lanes)))
         self._deal(gained, incarnation)
 
     def _await_free(self, locked: frozenset[Partition]) -> None:
@@ -212,3 +216,11 @@ class Runner:
         if self.lanes.catch_up:
             self._deal({}, self._scope.database.incarnation)
         self._idle()
+
+
+async def _take_suspects(scope: Scope, connection: AnyConnection, gained: Collection[Partition], lanes: int) -> None:
+    """Find out which of these partitions have lost their owner without a word."""
+    suspect = await Suspicions(scope.replica_set, scope.subscription).found(connection, gained)
+    scope.suspects.take(gained, suspect, scope.config.batch_events * lanes)
+    if suspect:
+        scope.watchers.emit(Suspected(scope.subject, len(suspect)))

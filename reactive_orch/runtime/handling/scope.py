@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.core import outage
 from reactive_orch.core.keys import Policy
+from reactive_orch.core.suspicion import Suspects
 from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
 
@@ -55,6 +56,8 @@ class Scope:
     """Whether its batches go one at a time."""
     interruptions: Interruptions
     """What the loops of this projection pass over."""
+    suspects: Suspects = field(default_factory=Suspects)
+    """Its partitions whose last owner was lost without a word."""
 
     @property
     def subject(self) -> Subject:
