@@ -167,7 +167,7 @@ def _rewind_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="start|keep|POSITION|TIME",
         help="handle again everything after this position, or created at this time or later (ISO 8601; without a zone "
-        "it is this machine's); keep: only let the next worker record another filter",
+        "it is this machine's); start: from the log's first event on; keep: only accept another filter, or another log",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what it would do")
     parser.add_argument(

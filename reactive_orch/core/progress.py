@@ -43,6 +43,13 @@ class Batch:
     incarnation: Incarnation = NEVER
     cut_at: Position | None = None
     """The last event's position, when the events after it were left for later."""
+    replays_to: Position = 0
+    """No event behind this one is replayed."""
+
+    @property
+    def replays(self) -> bool:
+        """Whether it may have replayed events."""
+        return bool(self.events) and self.events[0].global_position <= self.replays_to
 
     def beginning(self, events: int) -> Batch:
         """Return its first events as a batch of their own, which ends with the last of them.
@@ -66,6 +73,8 @@ class Progress:
     incarnation: Incarnation = NEVER
     saved: dict[Partition, Checkpoint] = field(default_factory=dict)
     read_to: dict[Partition, Position] = field(default_factory=dict)
+    replays_to: Position = 0
+    """Where the furthest of the partitions it had since it began had stood before it was rewound."""
     _stretch: float = 1
     """By how much the window is wider than batch size ÷ share: doubled by each window that brings few events, halved
     by each whose first half fills the batch; where the own partitions are the busy ones it falls below 1."""
@@ -87,13 +96,14 @@ class Progress:
     def begin(self, incarnation: Incarnation) -> None:
         """Forget everything, and go on in another incarnation, or the same."""
         self.drop(self.partitions)
-        self.incarnation = incarnation
+        self.incarnation, self.replays_to = incarnation, 0
 
     def take(self, checkpoints: Mapping[Partition, Checkpoint], incarnation: Incarnation = NEVER) -> None:
         """Begin with partitions where their checkpoints stand, as read in this incarnation."""
         demand_same(self.incarnation, incarnation)
         self.saved.update(checkpoints)
         self.read_to.update((partition, row.position) for partition, row in checkpoints.items())
+        self.replays_to = max(self.replays_to, *(row.handled_to for row in checkpoints.values()), 0)
 
     def drop(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions."""
@@ -107,6 +117,7 @@ class Progress:
         for partition in partitions:
             other.saved[partition] = self.saved[partition]
             other.read_to[partition] = self.read_to[partition]
+        other.replays_to = max(other.replays_to, self.replays_to)
         self.drop(partitions)
 
     def window(self, settled: Position, limit: int) -> Window | None:
@@ -166,7 +177,8 @@ class Progress:
             ahead = (e for e in events if e.partition in covered and e.global_position > covered[e.partition])
             events = tuple(ahead)  # a handler gets them, and may not take any of them out
         touched = sorted(set(map(_PARTITION, events)))
-        return Batch(events, tuple(Swap(p, self.saved[p], end) for p in touched), covered, self.incarnation)
+        swaps = tuple(Swap(p, self.saved[p], end) for p in touched)
+        return Batch(events, swaps, covered, self.incarnation, replays_to=self.replays_to)
 
     def unread(self, window: Window, partition: Partition, position: Position) -> Batch:
         """Return the batch of the window's first event, which cannot be read."""

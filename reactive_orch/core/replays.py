@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from reactive_orch.model import Event, Position, Swap
 
 
-def replays(swaps: Sequence[Swap]) -> bool:
-    """Tell whether a batch with these swaps may have replayed events."""
-    return any(swap.expected.position < swap.expected.handled_to for swap in swaps)
-
-
 def marked(events: Sequence[Event], swaps: Sequence[Swap], unhandled: Collection[Position]) -> tuple[Event, ...]:
     """Return the events of a batch, the replayed ones marked; those at `unhandled` come again and are new."""
     handled_to = {swap.partition: swap.expected.handled_to for swap in swaps}

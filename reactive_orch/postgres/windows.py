@@ -100,9 +100,17 @@ async def next_position(connection: AnyConnection, log: LogName, after: Position
 
 
 async def any_passes(connection: AnyConnection, log: LogName, wanted: Filter) -> bool:
-    """Tell whether an event passes a filter, of the first and the last `LOOKED_AT` of a log; True if it is empty."""
-    with translated():
-        found: bool | None = await connection.fetchval(_SQL.any_passes, log, *_filters(wanted), LOOKED_AT)
+    """Tell whether an event passes a filter, of the first and the last `LOOKED_AT` of a log.
+
+    True if there are none, and if one of them cannot be read: that is told when it is handled.
+    """
+    try:
+        with translated():
+            found: bool | None = await connection.fetchval(_SQL.any_passes, log, *_filters(wanted), LOOKED_AT)
+    except Exception as error:
+        if _of_a_value(error) is None:
+            raise
+        return True
     return found is not False
 
 

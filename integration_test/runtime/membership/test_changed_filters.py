@@ -52,6 +52,11 @@ async def test_who_is_refused_takes_it_up_and_who_has_the_old_filter_does_not_ta
         await wait_until(says(old, WELL))
         async with running(database, changed("new", "Key")) as (_, new):
             await wait_until(says(new, OUT, WAITS))
+            status = (await run("status", DATABASE_URL=database)).done()
+            assert (
+                '    refused: a worker came with another filter, which rewind accepts: {"aggregate_types": ["Key"]'
+                in status
+            )
             await append_events(connection, 100)
             await wait_handled(connection, "changed")
             assert set(await handled_by(connection, "changed")) == {"old"}

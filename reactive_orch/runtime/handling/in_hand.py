@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from reactive_orch.core.keys import split
-from reactive_orch.core.replays import marked, replays
+from reactive_orch.core.replays import marked
 from reactive_orch.errors import HandlerFailed
 from reactive_orch.model.events import written_at
 from reactive_orch.model.keys import key_of
@@ -116,7 +116,7 @@ class InHand:
                     self.markers.gone_with(batches, connection),
                 ):
                     wanted = batch.events
-                    if replays(batch.swaps):
+                    if batch.replays:
                         watched.events = wanted = await self._marked(connection, batch)
                         watched.replays = True
                     live, queued = await self._split(batches, connection, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,16 +11,21 @@ from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
 from reactive_orch.model import Projection, Window
 from reactive_orch.model.reports import FilterUnmatched, ProjectionAccepted, ProjectionRefused, Subject
 from reactive_orch.postgres import checkpoints, membership, windows
+from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from reactive_orch.model import Member, MemberId, Snapshot, Subscription
+    from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
+
+LOOK_FOR_S = 600.0
+"""A time is looked up in the whole log if small events fill old pages of the table: a million events take some 2 s."""
 
 
 def check_projections(projections: Sequence[Projection]) -> None:
@@ -147,6 +153,22 @@ async def ask_to_leave(node: Node, me: MemberId) -> None:
         await membership.leave(connection, me, node.label)
 
 
+@contextlib.asynccontextmanager
+async def _connected(node: Node, projections: Sequence[Projection]) -> AsyncIterator[AnyConnection]:
+    """Borrow a connection; or open one with patience, as to look for a time in a large log may take minutes."""
+    if all(isinstance(each.start, str) for each in projections):
+        async with node.database.coordination() as borrowed:
+            yield borrowed
+        return
+    own = await node.database.connect("registration", LOOK_FOR_S)
+    try:
+        yield own
+    finally:
+        with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
+            await own.close(timeout=CLEANUP_TIMEOUT_S)
+        own.terminate()
+
+
 async def _refused(
     node: Node, replica_set: str, projections: Sequence[Projection], interruptions: Interruptions
 ) -> frozenset[Subscription]:
@@ -154,7 +176,7 @@ async def _refused(
     backoff = Backoff(0.05, 5.0)
     while True:
         try:
-            async with node.database.coordination() as connection:
+            async with _connected(node, projections) as connection:
                 refused = await membership.register(connection, replica_set, projections)
                 await checkpoints.demand_complete(connection, replica_set, wanted - refused)
         except (Unavailable, Superseded) as error:
