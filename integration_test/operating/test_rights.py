@@ -11,7 +11,7 @@ import pytest
 
 import reactive_orch
 from integration_test.harness.checkers import wait_handled
-from integration_test.harness.command_line import run
+from integration_test.harness.command_line import CONFIG, run
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.processes import ROOT, WorkerProcess
 from integration_test.harness.projections import POISON
@@ -244,6 +244,21 @@ async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted:
         assert (await run(*command.split(), _as("worker", database))).code == 0
         migrated = await run("migrate", "--database-url", _as("worker", database))
         assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
+
+
+@pytest.mark.parametrize("table", ["failing_keys", "dead_letters"])
+async def test_a_right_that_lacks_on_our_own_tables_is_no_failure_of_a_handler(
+    granted: Connection, database: str, table: str
+) -> None:
+    url = _as("worker", database)
+    await granted.execute("GRANT SELECT ON public.cure TO worker")
+    await granted.execute(f"REVOKE INSERT ON reactive_orch.{table} FROM worker")
+    await append(granted, [NewEvent(aggregate_type="Key", aggregate_id="1", event_type=POISON)])
+    async with WorkerProcess(url, "w", projections=["poisoned"], options=("--retries", "3")) as worker:
+        assert await worker.wait() == CONFIG
+        said = f"the database user lacks a privilege: permission denied for table {table}; the README has the GRANTs"
+        assert said in worker.log[-1]
+        assert not [line for line in worker.log if "parked" in line]
 
 
 async def test_a_worker_may_park_and_be_asked_to_try_again(granted: Connection, database: str) -> None:

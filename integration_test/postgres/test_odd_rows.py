@@ -169,6 +169,39 @@ async def test_text_in_no_encoding(cluster: Cluster, column: str) -> None:
         assert await connection.fetchval("SELECT count(*) FROM public.handled") == 4
 
 
+async def test_a_key_in_no_encoding_waits_and_is_listed(cluster: Cluster) -> None:
+    async with encoded(cluster, "SQL_ASCII") as url, prepared(url) as connection:
+        await append_events(connection, 7)
+        await connection.execute(NO_TEXT)
+        await run_until_idle(url, recorder("handled"), retries=0)
+        (key,) = await dead_letters.listed(connection, WantedKeys("test"))
+        assert key.key.aggregate_id == "\\xe9"
+        assert (key.first_position, key.state) == (5, "parked")
+        assert await connection.fetchval("SELECT count(*) FROM public.handled") == 6
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_an_event_whose_key_cannot_be_read_halts_its_projection(database: str, retries: int) -> None:
+    """It can neither be handled nor be set aside with its key."""
+    async with prepared(database) as connection:
+        await append_events(connection, 30)
+        broken = "CASE global_position WHEN 20 THEN (1 / (global_position - 20))::text ELSE aggregate_id END"
+        whole = DAMAGED.replace("event_version / (CASE global_position WHEN 20 THEN 0 ELSE 1 END) AS ", "")
+        view = whole.replace(
+            "aggregate_type, aggregate_id,", f'aggregate_type, ({broken}) COLLATE "C" AS aggregate_id,'
+        )
+        await connection.execute(view)
+        with pytest.RaisesGroup(pytest.RaisesExc(ProjectionFailed), flatten_subgroups=True) as caught:
+            await run_until_idle(database, recorder("handled"), retries=retries)
+        (failed,) = caught.value.exceptions
+        while isinstance(failed, ExceptionGroup):
+            (failed,) = failed.exceptions
+        said = "projection 'handled' failed at event position 20, and the event cannot be set aside: "
+        assert str(failed).startswith(said)
+        assert "aggregate_id cannot be read" in str(failed)
+        assert await connection.fetchval("SELECT count(*) FROM public.handled") == 19
+
+
 NO_TEXT = """
 UPDATE reactive_orch.events SET aggregate_id = convert_from('\\xe9'::bytea, 'SQL_ASCII') WHERE global_position = 5
 """

@@ -32,7 +32,7 @@ from reactive_orch.model import Checkpoint, Filter, LogName, Partition, Position
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, STATEMENT_TIMEOUT_S
-from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign, translated
+from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign, demanding_rights, translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -155,8 +155,9 @@ class Batches:
             if self._ends_at or self._last or self._marks.put_off:
                 await self._connection.execute(_SQL.own_role)
                 await self._move_back()
-                for write in self._last:
-                    await write()
+                with demanding_rights():
+                    for write in self._last:
+                        await write()
                 await put_off.write(self._connection)
             self._marks.put_off = None
             if goes_on() and not self._marks.changed:
@@ -166,7 +167,7 @@ class Batches:
                 self._end()
                 if self._marks.changed:
                     drop(self._connection)
-        except Superseded:
+        except (Superseded, ConfigError):
             raise  # by what we write: it says nothing of the handler
         except asyncpg.InFailedSQLTransactionError as error:
             msg = "the handler caught a database error and went on; the database has given up its transaction"

@@ -103,7 +103,12 @@ async def listed(connection: AnyConnection, wanted: WantedKeys) -> list[FailingK
     """Return failing keys, in the order in which they began to fail, projection by projection."""
     with translated():
         rows = await connection.fetch(_SQL.listed, *wanted)
-    return [FailingKey._make([*row[:4], Key(*row[4:7]), *row[7:10], Failure(*row[10:14]), *row[14:]]) for row in rows]
+    return [FailingKey._make([*row[:4], _key(row[4:7]), *row[7:10], Failure(*row[10:14]), *row[14:]]) for row in rows]
+
+
+def _key(columns: Sequence[bytes]) -> Key:
+    """Return a key as people may read it, whatever bytes it has."""
+    return Key(*(column.decode("utf-8", "backslashreplace") for column in columns))
 
 
 async def counted(connection: AnyConnection, replica_set: str) -> dict[Subscription, tuple[int, int]]:

@@ -139,11 +139,14 @@ RETURNING k.id;
 UPDATE reactive_orch.failing_keys k SET failed_last_at = clock_timestamp() WHERE k.id = $1::bigint;
 
 -- name: listed
--- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, each of them NULL for all.
-SELECT k.id, k.projection, k.log, k.partition, k.bounded_context, k.aggregate_type, k.aggregate_id, k.state, k.request,
+-- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, each of them NULL for all. The keys as
+-- bytes: a database in SQL_ASCII has some that are no text.
+SELECT k.id, k.projection, k.log, k.partition, convert_to(k.bounded_context, e.name), convert_to(k.aggregate_type, e.name),
+       convert_to(k.aggregate_id, e.name), k.state, k.request,
        k.attempts, k.error_type, k.sqlstate, k.message, k.traceback, k.worker, k.failed_first_at, k.failed_last_at,
        l.events, l.first_position
 FROM reactive_orch.failing_keys k
+CROSS JOIN (SELECT CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END AS name) e
 CROSS JOIN LATERAL (SELECT count(*)::integer AS events, min(d.position) AS first_position
                     FROM reactive_orch.dead_letters d WHERE d.key = k.id) l
 WHERE k.replica_set = $1::text AND ($2::text IS NULL OR k.projection = $2::text)

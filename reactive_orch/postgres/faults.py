@@ -146,6 +146,15 @@ def translated() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def demanding_rights() -> Iterator[None]:
+    """Raise ConfigError when a statement of ours lacks a right. Its other errors pass as they are."""
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigError(_words(error)) from error
+
+
 _OURS: dict[Kind, type[ReactiveOrchError]] = {
     Kind.LOST: Unavailable,
     Kind.RESOURCES: Exhausted,
@@ -167,7 +176,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, _NO_SCHEMA):
         return "the schema reactive_orch is missing or older than this program: run `python -m reactive_orch migrate`"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return f"the database user lacks a privilege: {one_line(error)}"
+        return f"the database user lacks a privilege: {one_line(error)}; the README has the GRANTs, under Rights"
     if classify(error) is Kind.MISUSE:
         return f"the database URL cannot be used: {one_line(error)}"
     return one_line(error)

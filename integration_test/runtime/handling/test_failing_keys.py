@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -320,6 +320,31 @@ async def test_checkpoints_that_were_deleted_come_back_with_their_failing_keys(d
         await append(connection, [event("k")])
         await run_until_idle(database, failing(bad), retries=0)
         await assert_accounted(connection)
+
+
+async def test_a_key_that_is_parked_just_as_the_database_is_lost_is_told_all_the_same(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_aside, look, written = FailingKeys.set_aside, aside.Aside.look, list[bool]()
+
+    async def written_down(self: FailingKeys, *values: Any, **named: Any) -> Any:
+        written.append(True)
+        return await set_aside(self, *values, **named)
+
+    def lost(self: aside.Aside) -> None:
+        look(self)
+        if written and written.pop():
+            self._scope.database.lost()
+            self._progress.begin(self._scope.database.incarnation)
+            self._scope.changed()
+
+    monkeypatch.setattr(FailingKeys, "set_aside", written_down)
+    monkeypatch.setattr(aside.Aside, "look", lost)
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Bad"), event("other")])
+        await run_until_idle(database, failing(bad), retries=0)
+        await assert_accounted(connection)
+    assert [record.message for record in caplog.records if vars(record).get("event") == "parked"]
 
 
 MANY = """

@@ -142,25 +142,34 @@ class Aside:
         attempt, action = self._judged(0, 0, failed.error)
         waiting = None
         if failed.batch.swaps:
-            write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
-            waiting = await self._write(failed.batch.swaps, write, failed.error)
+            waiting = await self._written(failed, attempt)
             self._scope.suspects.resolved(failed.position)
             self.look()
-        if failed.window.incarnation != self._progress.incarnation:
-            return  # all was forgotten in the moment after it was written
-        self._progress.passed(failed.window, failed.position, failed.batch)
-        self._failures.committed()
-        self._failures.passed()
+        if failed.window.incarnation == self._progress.incarnation:  # else all was forgotten just after it was written
+            self._progress.passed(failed.window, failed.position, failed.batch)
+            self._failures.committed()
+            self._failures.passed()
         if waiting is not None:
             _tell(self._scope, failed.position, failed.error, (attempt, action), first=failed.first)
             self._note(failed.position, failed.error)
-            self.demand_room(waiting)
+            demand_room(self._scope, waiting)
 
-    def demand_room(self, waiting: Waiting) -> None:
-        """Raise ProjectionFailed when more waits of the projection than should."""
-        if (reason := too_many(waiting)) is not None:
-            msg = f"projection {self._scope.projection.name!r}: {reason}; dead-letters list shows why"
-            raise ProjectionFailed(msg)
+    async def _written(self, failed: Failed, attempt: Attempt) -> Waiting:
+        """Write that an event waits; return what waits then.
+
+        Raises ProjectionFailed when that cannot be written, and the event has failed as often as it may.
+        """
+        try:
+            write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
+            return await self._write(failed.batch.swaps, write, failed.error)
+        except HandlerFailed as unwritten:
+            if self._failures.attempts.count <= self._scope.policy.retries:
+                raise
+            msg = (
+                f"projection {self._scope.projection.name!r} failed at event position {failed.position}, and the event "
+                f"cannot be set aside: {failed.error}; {unwritten}"
+            )
+            raise ProjectionFailed(msg) from unwritten.__cause__
 
     async def _try(self, key: DueKey) -> None:
         limit = 1 if key.partition in self._scope.suspects.found else self._limits.pop(key.id, 1)
@@ -285,6 +294,13 @@ def _tell(
             f"in {number} attempts: {error}{f' at {place}' if (place := place_of(error)) else ''}"
         )
         raise ProjectionFailed(msg) from error.__cause__
+
+
+def demand_room(scope: Scope, waiting: Waiting) -> None:
+    """Raise ProjectionFailed when more waits of a projection than should."""
+    if (reason := too_many(waiting)) is not None:
+        msg = f"projection {scope.projection.name!r}: {reason}; dead-letters list shows why"
+        raise ProjectionFailed(msg)
 
 
 def _failure(error: HandlerFailed, deaths: int) -> Failure:

@@ -21,7 +21,7 @@ from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
-from reactive_orch.runtime.handling.aside import Aside
+from reactive_orch.runtime.handling.aside import Aside, demand_room
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
 from reactive_orch.runtime.handling.lane_windows import LaneWindows
@@ -196,7 +196,7 @@ class Lane:
                     batch = await self._handle(batches, connection, fetched.window, batch)
                 self._passed(fetched, batch)
                 if batch.events and self.in_hand.waiting is not None:
-                    self.aside.demand_room(self.in_hand.waiting)
+                    demand_room(self._scope, self.in_hand.waiting)
                 fetched = await self._windows.ahead() if batches.begun else None
 
     def _goes_on(self) -> bool:
