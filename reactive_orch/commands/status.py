@@ -77,6 +77,8 @@ def _print_traits(traits: projections.Traits) -> None:
         print(f"    replays events up to position {traits.replays_to}")
     if traits.leaves_replayed_out:
         print("    replayed events are left out")
+    if traits.exclusive:
+        print("    exclusive: one worker has all its partitions")
 
 
 async def _described(connection: AnyConnection, name: str, number: int) -> str:

@@ -7,7 +7,9 @@ arguments: not on the order of a mapping, not on a hash, not on a clock. What `a
 - balanced: the loads of any two capable members differ by at most one;
 - sticky: no other balanced assignment leaves more partitions where they are, so a join takes at most
   ceil(partitions / members) and a departure moves only what the departed held;
-- stable: its own result comes back unchanged, so a worker that looks again writes nothing.
+- stable: its own result comes back unchanged, so a worker that looks again writes nothing;
+- an exclusive one has one owner for all its partitions. Several that the same members can run are dealt to these as the
+  partitions of one are: balanced and sticky.
 
 Over the subscriptions it is spread: partitions that do not divide evenly leave some members with one more than others,
 and without care that would be the same members for every subscription.
@@ -25,19 +27,50 @@ if TYPE_CHECKING:
 
 
 def assign(
-    owners: Owners, members: Mapping[MemberId, frozenset[Subscription]], partitions: Mapping[Subscription, int]
+    owners: Owners,
+    members: Mapping[MemberId, frozenset[Subscription]],
+    partitions: Mapping[Subscription, int],
+    exclusive: frozenset[Subscription] = frozenset(),
 ) -> dict[Subscription, tuple[MemberId, ...]]:
     """Return the owners of every partition of every subscription that has a number of partitions.
 
     `owners` is today's assignment: a subscription it lacks has no owners yet, and partitions of members that are gone
-    or cannot run it any more are free. `members` are the living and what they can run.
+    or cannot run it any more are free. `members` are the living and what they can run. What is `exclusive`
+    is not divided.
 
     Raises ValueError when `owners` has another number of partitions.
     """
     today = {each: _today(owners, each, number) for each, number in sorted(partitions.items())}
-    shares = {each: _share(now, _capable(members, each)) for each, now in today.items()}
+    shares = {each: _share(now, _capable(members, each)) for each, now in today.items() if each not in exclusive}
     load = _certain_load(members, shares.values())
-    return {each: _hand_out(today[each], _quotas(share, load)) for each, share in shares.items()}
+    whole = _undivided({each: now for each, now in today.items() if each in exclusive}, members, load)
+    divided = {each: _hand_out(today[each], _quotas(share, load)) for each, share in shares.items()}
+    return {each: whole[each] if each in exclusive else divided[each] for each in today}
+
+
+def _undivided(
+    today: Mapping[Subscription, tuple[MemberId, ...]],
+    members: Mapping[MemberId, frozenset[Subscription]],
+    load: dict[MemberId, int],
+) -> dict[Subscription, tuple[MemberId, ...]]:
+    """Return one owner for all partitions of each of these, and add them to `load`."""
+    alike: dict[tuple[MemberId, ...], list[Subscription]] = {}
+    for each in today:
+        alike.setdefault(tuple(_capable(members, each)), []).append(each)
+    owners = {}
+    for capable, wholes in alike.items():
+        holders = tuple(_holder(today[each], capable) for each in wholes)
+        dealt = _hand_out(holders, _quotas(_share(holders, list(capable)), dict(load)))
+        for each, owner in zip(wholes, dealt, strict=True):
+            owners[each] = (owner,) * len(today[each])
+            load[owner] = load.get(owner, 0) + len(today[each])
+    return owners
+
+
+def _holder(today: tuple[MemberId, ...], capable: tuple[MemberId, ...]) -> MemberId:
+    """Return which capable member has most of these partitions; NOBODY if none has any."""
+    most = max(capable, key=lambda member: (today.count(member), -member), default=NOBODY)
+    return most if most in today else NOBODY
 
 
 def moved(before: Owners, after: Owners) -> int:

@@ -38,7 +38,8 @@ def plan_change(snapshot: Snapshot, *, trust: bool, watched_s: float) -> Change 
     admit = tuple(sorted(m.id for m in staying if m.state is MemberState.WAITING))
     capable = {m.id: m.subscriptions for m in staying}
     subscriptions = set(snapshot.owners).union(*capable.values())
-    target = assign(snapshot.owners, capable, {each: snapshot.partitions[each.log] for each in subscriptions})
+    widths = {each: snapshot.partitions[each.log] for each in subscriptions}
+    target = assign(snapshot.owners, capable, widths, snapshot.exclusive)
     owners = {each: row for each, row in target.items() if row != snapshot.owners.get(each)}
     if not (gone or admit or owners):
         return None

@@ -104,6 +104,8 @@ class Snapshot:
     """Subscription → its epoch: checkpoints loaded in an older one have been rewound since."""
     resting: Mapping[Subscription, Resting] = field(default_factory=dict)
     """Those that are not to run for now, and why."""
+    exclusive: frozenset[Subscription] = frozenset()
+    """Those that are not to be divided among members."""
     serial: Mapping[Subscription, float] = field(default_factory=dict)
     """Those whose batches go one at a time, and for how many seconds more."""
     traceparent: str | None = None

@@ -67,6 +67,8 @@ class Projection:
     now, or at what was created at a time or later. That is found once, for all partitions, and kept."""
     replay: bool = True
     """Replayed events come to the handler, too; else they are passed over, as if handled: for effects elsewhere."""
+    exclusive: bool = False
+    """One worker has all its partitions, and one lane handles them; others take over when that one is gone."""
     log: LogName = OWN_LOG
 
     @property
@@ -93,6 +95,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     reset: ResetHook | None = None,
     start: Start = "beginning",
     replay: bool = True,
+    exclusive: bool = False,
 ) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
     """Make an async function a projection.
 
@@ -116,7 +119,9 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
 
     def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
         _check_handler(name, handler, batch=batch)
-        made = Projection(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay)
+        made = Projection(
+            name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay, exclusive
+        )
         _check_options(made)
         return made
 
@@ -143,6 +148,10 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
     retries, timeout, on_error = made.retries, made.timeout, made.on_error
     return [
         (made.concurrency < 1, f"concurrency must be at least 1, not {made.concurrency}"),
+        (
+            made.exclusive and made.concurrency > 1,
+            f"an exclusive projection has one lane: concurrency cannot be {made.concurrency}",
+        ),
         (
             retries is not None and not (isinstance(retries, int) and 0 <= retries <= RETRIES_MAX),
             f"retries must be a whole number from 0 to {RETRIES_MAX}, not {retries!r}",

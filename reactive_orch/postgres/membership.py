@@ -93,7 +93,7 @@ async def register(
 
 def _declared(projection: Projection) -> str:
     """Return what is recorded of a projection's code, where it is not what most are: JSON."""
-    declared = {"reset": projection.reset is not None, "replay": projection.replay}
+    declared = {"reset": projection.reset is not None, "replay": projection.replay, "exclusive": projection.exclusive}
     return json.dumps({name: value for name, value in declared.items() if value != (name == "replay")})
 
 
@@ -192,6 +192,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         partitions=json.loads(row["partitions"]),
         epochs={Subscription(*key): epoch for *key, epoch in json.loads(row["epochs"])},
         resting={Subscription(*key): Resting(state, reason) for *key, state, reason in json.loads(row["resting"])},
+        exclusive=frozenset(Subscription(*key) for key in json.loads(row["exclusive"])),
         serial={Subscription(*key): left_s for *key, left_s in json.loads(row["serial"])},
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),

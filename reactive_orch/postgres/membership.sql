@@ -44,6 +44,9 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
         FROM reactive_orch.projections p WHERE p.replica_set = r.name)::text AS epochs,
        (SELECT coalesce(json_agg(json_build_array(p.name, p.log, p.state, CASE p.state WHEN 'suspended' THEN p.state_reason ELSE '' END)), '[]')
         FROM reactive_orch.projections p WHERE p.replica_set = r.name AND p.state <> 'running')::text AS resting,
+       (SELECT coalesce(json_agg(json_build_array(p.name, p.log)), '[]')
+        FROM reactive_orch.projections p
+        WHERE p.replica_set = r.name AND p.declared @> '{"exclusive": true}')::text AS exclusive,
        (SELECT coalesce(json_agg(json_build_array(
                    p.name, p.log, least(extract(epoch FROM p.serial_until - clock_timestamp()), p.serial_s))), '[]')
         FROM reactive_orch.projections p

@@ -59,6 +59,8 @@ class Traits(NamedTuple):
     """No member runs it."""
     proposed: str | None
     """The filter with which a worker was refused, as JSON."""
+    exclusive: bool
+    """It is not divided among workers."""
 
 
 async def set_state(

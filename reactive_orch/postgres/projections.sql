@@ -19,7 +19,7 @@ FROM reactive_orch.projections p WHERE p.replica_set = $1::text AND p.state <> '
 
 -- name: traits
 -- Of the projections of replica set $1: where they began, up to where they handle events again, NULL if they do not, and whether
--- they leave these out; whether no member runs them, and the filter of a worker that was refused.
+-- they leave these out; whether no member runs them, and the filter of a worker that was refused; whether they are exclusive.
 SELECT p.name, p.log, p.start, p.start_position,
        (SELECT max(c.handled_to) FROM reactive_orch.checkpoints c
         WHERE c.replica_set = p.replica_set AND c.projection = p.name AND c.log = p.log AND c.position < c.handled_to) AS replays_to,
@@ -27,7 +27,8 @@ SELECT p.name, p.log, p.start, p.start_position,
        NOT EXISTS (SELECT FROM reactive_orch.members m, unnest(m.projections, m.logs) AS r(projection, log)
                    WHERE m.replica_set = p.replica_set AND m.state <> 'leaving'
                      AND r.projection = p.name AND r.log = p.log) AS unserved,
-       p.proposed::text
+       p.proposed::text,
+       coalesce((p.declared -> 'exclusive')::boolean, false) AS exclusive
 FROM reactive_orch.projections p WHERE p.replica_set = $1::text;
 
 -- name: hindrance

@@ -39,11 +39,13 @@ def assign(
     members: Mapping[MemberId, frozenset[str]],
     names: Iterable[str],
     partitions: int,
+    exclusive: Iterable[str] = (),
 ) -> Assigned:
     """Assign projections that all read one log, by name."""
     capable = {member: frozenset(Subscription(name, OWN_LOG) for name in runs) for member, runs in members.items()}
     widths = {Subscription(name, OWN_LOG): partitions for name in names}
-    return {each.projection: row for each, row in assignment.assign(on_own_log(owners), capable, widths).items()}
+    whole = frozenset(Subscription(name, OWN_LOG) for name in exclusive)
+    return {each.projection: row for each, row in assignment.assign(on_own_log(owners), capable, widths, whole).items()}
 
 
 def moved(before: Mapping[str, tuple[MemberId, ...]], after: Mapping[str, tuple[MemberId, ...]]) -> int:
@@ -284,6 +286,73 @@ def test_a_fresh_set_is_even_over_all_projections(partitions: int, count: int, p
 def test_remainders_go_to_who_has_least(owners: Assigned, members: Members, expected: Assigned) -> None:
     names, partitions = sorted(expected), len(next(iter(expected.values())))
     assert assign(owners, members, names, partitions) == expected
+
+
+@pytest.mark.parametrize(
+    ("owners", "members", "expected"),
+    [
+        pytest.param({}, run_by("a", 1, 2), {"a": ids(1, 1, 1)}, id="one gets all"),
+        pytest.param({"a": ids(1, 1, 1)}, run_by("a", 1, 2), {"a": ids(1, 1, 1)}, id="a joiner takes nothing of one"),
+        pytest.param({"a": ids(2, 1, 2)}, run_by("a", 1, 2), {"a": ids(2, 2, 2)}, id="who has most gets the rest"),
+        pytest.param({"a": ids(1, 1, 1)}, run_by("a", 2, 3), {"a": ids(2, 2, 2)}, id="another one takes over"),
+        pytest.param({"a": ids(1, 1, 1)}, {}, {"a": ids(0, 0, 0)}, id="nobody is left"),
+        pytest.param(
+            {"a": ids(1, 1, 1), "b": ids(1, 1, 1)},
+            run_by("ab", 1, 2),
+            {"a": ids(1, 1, 1), "b": ids(2, 2, 2)},
+            id="a joiner takes its share of several",
+        ),
+        pytest.param(
+            {"a": ids(1, 1, 1), "b": ids(2, 2, 2)},
+            {**run_by("ab", 1), **run_by("a", 2)},
+            {"a": ids(1, 1, 1), "b": ids(1, 1, 1)},
+            id="only who can run it",
+        ),
+    ],
+)
+def test_an_exclusive_projection_has_one_owner(owners: Assigned, members: Members, expected: Assigned) -> None:
+    assert assign(owners, members, expected, 3, exclusive=expected) == expected
+
+
+def test_what_is_divided_goes_round_what_is_not() -> None:
+    after = assign({}, run_by("ab", 1, 2), "ab", 3, exclusive="a")
+    assert after == {"a": ids(1, 1, 1), "b": ids(1, 2, 2)}, "the remainder of b goes to who has not got a"
+
+
+@given(situations(), st.frozensets(st.sampled_from(NAMES)), st.randoms(use_true_random=False))
+def test_any_situation_with_exclusive_ones(
+    situation: tuple[Assigned, Members, int], exclusive: frozenset[str], shuffle: random.Random
+) -> None:
+    owners, members, partitions = situation
+    after = assign(owners, members, NAMES, partitions, exclusive)
+    for name in exclusive:
+        able = capable(members, name)
+        assert len(set(after[name])) == 1, "undivided"
+        assert after[name][0] in (able or [NOBODY])
+    by_members = {frozenset(capable(members, name)) for name in exclusive}
+    for group in by_members:
+        alike = [name for name in exclusive if frozenset(capable(members, name)) == group]
+        held = [sum(after[name][0] == member for name in alike) for member in sorted(group)]
+        assert max(held, default=0) - min(held, default=0) <= 1, "balanced"
+    for name in set(NAMES) - exclusive:
+        assert moved({name: owners.get(name, ())}, {name: after[name]}) == fewest_moves(
+            owners.get(name, (NOBODY,) * partitions), capable(members, name)
+        ), "the others as ever"
+    assert assign(after, members, NAMES, partitions, exclusive) == after, "stable"
+    shuffled = list(members.items())
+    shuffle.shuffle(shuffled)
+    assert assign(owners, dict(shuffled), NAMES, partitions, exclusive) == after, "whatever the order"
+
+
+@given(st.integers(1, 24), st.integers(2, 8), st.data())
+def test_of_exclusive_ones_a_departure_moves_only_its_own(partitions: int, count: int, data: st.DataObject) -> None:
+    members = run_by(NAMES, *range(1, count + 1))
+    before = assign({}, members, NAMES, partitions, NAMES)
+    departed = data.draw(st.sampled_from(sorted(members)))
+    after = assign(
+        before, {member: runs for member, runs in members.items() if member != departed}, NAMES, partitions, NAMES
+    )
+    assert moved(before, after) == total_loads(before, members)[departed]
 
 
 def test_a_thousand_members_take_milliseconds() -> None:

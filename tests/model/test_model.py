@@ -115,6 +115,7 @@ def test_a_projection_says_for_itself_what_else_the_process_says() -> None:
         ({"timeout": float("nan")}, "timeout must be 0.001 to 86400 seconds, not nan"),
         ({"timeout": "30s"}, "timeout must be 0.001 to 86400 seconds, not '30s'"),
         ({"on_error": "skip"}, "on_error must be park or halt, not 'skip'"),
+        ({"concurrency": 2, "exclusive": True}, "an exclusive projection has one lane: concurrency cannot be 2"),
         ({"concurrency": 0, "timeout": 1e9}, "concurrency must be at least 1, not 0; timeout must be"),
     ],
 )

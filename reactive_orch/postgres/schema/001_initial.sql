@@ -306,9 +306,10 @@ $$;
 -- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
 -- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
--- `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events out. What waited when
--- somebody last let it run is kept: so much was known. Suspended (by a worker, since many of its keys have failed alike), it
--- rests, too, until one event that is tried now and then succeeds: when next, and how often that was in vain.
+-- `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events out; `exclusive`, it
+-- is not to be divided, and members go by that, too. What waited when somebody last let it run is kept: so much was known.
+-- Suspended (by a worker, since many of its keys have failed alike), it rests, too, until one event that is tried now and then
+-- succeeds: when next, and how often that was in vain.
 -- Where it was to begin, and where that was found to be, is recorded once, when it is first registered.
 -- Until `serial_until` its batches go one at a time, over all workers;
 -- `serial_s` is how long that spell lasts, or the last one has lasted.

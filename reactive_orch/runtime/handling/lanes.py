@@ -26,6 +26,7 @@ class Lanes:
         """Make a lane for each cache, without partitions; the last is the catch-up lane."""
         self._all = [Lane(scope, cache) for cache in caches]
         self._batch_events = scope.config.batch_events
+        self._one = scope.projection.exclusive
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._all)
@@ -120,7 +121,8 @@ class Lanes:
         dealt = {p: number for number, partitions in enumerate(kept) for p in partitions}
         positions = {p: self._all[number].progress.read_to[p] for p, number in dealt.items()}
         positions |= {p: row.position for p, row in gained.items()}
-        due = deal(dealt, positions, settled, len(self._all) - 1, self._batch_events)
+        lanes = len(self._all) - 1
+        due = dict.fromkeys(positions, 0) if self._one else deal(dealt, positions, settled, lanes, self._batch_events)
         for partition, number in due.items():
             if partition in gained:
                 self._all[number].take({partition: gained[partition]}, incarnation)
