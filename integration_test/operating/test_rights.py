@@ -270,9 +270,9 @@ async def test_a_worker_may_park_and_be_asked_to_try_again(granted: Connection, 
         assert await worker.wait() == 0
     await granted.execute("INSERT INTO public.cure VALUES (true)")
     of = ("--replica-set", "test", "--projection", "poisoned", "--all", "--database-url", url)
-    assert (
-        (await run("dead-letters", "retry", *of)).done().startswith("2 events of 1 key of poisoned: to be tried again")
-    )
+    asked = await run("dead-letters", "retry", *of)
+    assert asked.out.startswith("2 events of 1 key of poisoned: to be tried again")
+    assert (asked.code, "no worker" in asked.err) == (0, True)
     async with WorkerProcess(url, "w2", projections=["poisoned"], options=options) as worker:
         assert await worker.wait() == 0
     await wait_handled(granted, "poisoned")

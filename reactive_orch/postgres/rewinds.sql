@@ -23,12 +23,12 @@ SELECT pg_current_xact_id()::text;
 
 -- name: known
 -- Of a projection: the filter that a refused worker wanted, NULL when there is none; whether its checkpoints were made on
--- another log than this one, so that keeping them is the operator's word; whether it has a reset hook; whether replayed events
--- come to its handler.
+-- another log than this one, so that keeping them is the operator's word; whether the code that goes on has a reset hook, and
+-- whether replayed events come to its handler.
 SELECT p.proposed::text,
        p.log_identity <> reactive_orch.log_identity(p.log) OR reactive_orch.log_differs_at(p.log) IS NOT NULL AS estranged,
-       coalesce((p.declared -> 'reset')::boolean, false) AS resets,
-       coalesce((p.declared -> 'replay')::boolean, true) AS replays
+       coalesce((coalesce(p.proposed_declared, p.declared) -> 'reset')::boolean, false) AS resets,
+       coalesce((coalesce(p.proposed_declared, p.declared) -> 'replay')::boolean, true) AS replays
 FROM reactive_orch.projections p
 WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text;
 

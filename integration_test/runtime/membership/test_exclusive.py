@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from integration_test.harness.in_process import event, serving
 from integration_test.harness.projections import record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Event, Projection, append, projection
-from reactive_orch.model import OWN_LOG, Subscription
+from reactive_orch.model import OWN_LOG, Filter, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,3 +92,19 @@ async def test_it_changes_with_the_code_that_is_deployed_and_nothing_comes_twice
             await wait_until(shares(one, two, expected=both))
             await fill(connection)
             await checked(connection)
+
+
+async def test_what_a_refused_worker_declares_counts_when_its_filter_is_accepted(database: str) -> None:
+    narrowed = replace(recorded(), filter=Filter(aggregate_types=("Order",)))
+    of = ("--replica-set", "test", "--projection", "handled", "--database-url", database)
+    async with (
+        prepared(database) as connection,
+        serving(database, recorded(exclusive=False)) as one,
+        serving(database, recorded(exclusive=False)) as two,
+    ):
+        await wait_until(shares(one, two, expected=[PARTITIONS // 2] * 2))
+        async with serving(database, narrowed, recorded("other")) as refused:
+            await wait_settled(connection, members=3)
+            assert await shares(one, two, expected=[PARTITIONS // 2] * 2)(), "it does not run it"
+            (await run("rewind", "--to", "keep", *of)).done()
+            await wait_until(shares(refused, expected=[PARTITIONS]))

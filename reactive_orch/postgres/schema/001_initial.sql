@@ -305,9 +305,10 @@ $$;
 -- filter may not run it; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
 -- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
--- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last:
--- `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events out; `exclusive`, it
--- is not to be divided, and members go by that, too. What waited when somebody last let it run is kept: so much was known.
+-- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last with
+-- the recorded filter: `reset`, it has a hook that empties what it has filled; `replay`, false if it leaves replayed events
+-- out; `exclusive`, it is not to be divided, and members go by that, too. What a refused worker has declared is kept with its
+-- proposal. What waited when somebody last let it run is kept: so much was known.
 -- Suspended (by a worker, since many of its keys have failed alike), it rests, too, until one event that is tried now and then
 -- succeeds: when next, and how often that was in vain.
 -- Where it was to begin, and where that was found to be, is recorded once, when it is first registered.
@@ -320,6 +321,7 @@ CREATE TABLE reactive_orch.projections (
     filter        jsonb            NOT NULL,
     proposed      jsonb,
     declared      jsonb            NOT NULL DEFAULT '{}',
+    proposed_declared jsonb,
     start         text             NOT NULL DEFAULT 'beginning',
     start_position bigint          NOT NULL DEFAULT 0,
     epoch         bigint           NOT NULL DEFAULT 0,
@@ -947,6 +949,7 @@ BEGIN
     SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
                                        WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log)),
         filter = coalesce(p.proposed, p.filter), proposed = NULL,
+        declared = coalesce(p.proposed_declared, p.declared), proposed_declared = NULL,
         log_identity = reactive_orch.log_identity(in_log)
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     UPDATE reactive_orch.checkpoints c
@@ -1344,7 +1347,7 @@ $$;
 -- A worker's projections, the log that each reads, and their filters, before it joins. One whose recorded filter differs is
 -- refused: its checkpoints say nothing about the events that the old filter left out. A new one begins where it is said, from all
 -- partitions' point of view at the same position. Returns the refused. What is declared of
--- any of them is recorded, of the refused too: theirs may be the code that goes on.
+-- them is recorded as well, of the refused with what they propose.
 CREATE FUNCTION reactive_orch.register_projections(
     in_replica_set text, in_names text[], in_logs text[], in_filters text[], in_declared text[] DEFAULT '{}',
     in_starts text[] DEFAULT '{}')
@@ -1377,10 +1380,14 @@ BEGIN
 
     -- Whoever comes with the recorded filter takes an older proposal back.
     UPDATE reactive_orch.projections p
-    SET proposed = nullif(w.filter::jsonb, p.filter), declared = coalesce(w.declared::jsonb, p.declared)
+    SET proposed = nullif(w.filter::jsonb, p.filter),
+        proposed_declared = CASE WHEN w.filter::jsonb <> p.filter THEN w.declared::jsonb END,
+        declared = CASE WHEN w.filter::jsonb = p.filter THEN coalesce(w.declared::jsonb, p.declared) ELSE p.declared END
     FROM unnest(in_names, in_logs, in_filters, in_declared) AS w(name, log, filter, declared)
     WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log
-      AND (p.proposed IS DISTINCT FROM nullif(w.filter::jsonb, p.filter) OR p.declared <> w.declared::jsonb);
+      AND (p.proposed IS DISTINCT FROM nullif(w.filter::jsonb, p.filter)
+           OR w.declared::jsonb IS DISTINCT FROM CASE WHEN w.filter::jsonb = p.filter THEN p.declared
+                                                      ELSE p.proposed_declared END);
 
     RETURN QUERY
     SELECT w.name, w.log FROM unnest(in_names, in_logs, in_filters) AS w(name, log, filter)
