@@ -69,7 +69,7 @@ async def test_an_application_lists_retries_skips_and_discards(database: str) ->
 
 async def _parked(connection: Connection, number: int) -> bool:
     keys = await dead_letters.listed(connection, "test")
-    return len(keys) == number and all(key.state == "parked" for key in keys)
+    return len(keys) == number and all((key.state, key.events) == ("parked", 2) for key in keys)
 
 
 async def test_nothing_is_asked_for_by_a_transaction_that_is_rolled_back(database: str) -> None:

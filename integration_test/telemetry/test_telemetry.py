@@ -445,7 +445,7 @@ async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
         assert "settled in" in changes[0]["message"]
         others = {record.get("event") for record in records} - {None, *expected}
         assert {"listening", "disconnected", "reconnected"} <= others
-        assert others <= {"listening", "disconnected", "reconnected", "unavailable", "loop_blocked"}
+        assert others <= {"listening", "disconnected", "reconnected", "unavailable", "loop_blocked", "suspected"}
         assert len(records) < 20
 
 

@@ -158,7 +158,7 @@ ORDER BY k.projection, k.log, k.id;
 -- Asks the owners of the keys $2 of replica set $1 to do $3, for $4. Returns how many of them are still there.
 WITH asked AS (
     UPDATE reactive_orch.failing_keys k SET request = $3::text, requested_by = $4::text, due_at = clock_timestamp()
-    FROM (SELECT l.id FROM reactive_orch.failing_keys l WHERE l.id = ANY ($2::bigint[]) ORDER BY l.id FOR UPDATE) locked
+    FROM (SELECT l.id FROM reactive_orch.failing_keys l WHERE l.id = ANY ($2::bigint[]) ORDER BY l.id FOR NO KEY UPDATE) locked
     WHERE k.id = locked.id RETURNING k.id
 )
 SELECT a.asked, reactive_orch.notify('reactive_orch_generations', $1::text)

@@ -11,6 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import asyncpg
+
+from reactive_orch.errors import ConfigError
 from reactive_orch.model import (
     Acknowledged,
     Adopted,
@@ -81,13 +84,19 @@ class MemberRow(NamedTuple):
 async def register(
     connection: AnyConnection, replica_set: str, projections: Collection[Projection]
 ) -> frozenset[Subscription]:
-    """Record projections; return those refused because they are recorded with another filter."""
+    """Record projections; return those refused because they are recorded with another filter.
+
+    Raises ConfigError for one that is to start at a time to come.
+    """
     wanted = sorted(projections, key=lambda each: each.subscription)
     names = columns([each.subscription for each in wanted])
     filters, declared = [filter_text(each.filter) for each in wanted], list(map(_declared, wanted))
     starts = [each.start if isinstance(each.start, str) else each.start.isoformat() for each in wanted]
     with translated():
-        refused = await connection.fetch(_SQL.register, replica_set, *names, filters, declared, starts)
+        try:
+            refused = await connection.fetch(_SQL.register, replica_set, *names, filters, declared, starts)
+        except asyncpg.InvalidParameterValueError as error:
+            raise ConfigError(error.message) from error
     return frozenset(Subscription(*row) for row in refused)
 
 

@@ -18,6 +18,7 @@ from integration_test.harness.projections import handled, record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Event, Projection, append
 from reactive_orch import projection as make_projection
+from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import rewinds
 
@@ -66,11 +67,11 @@ async def test_from_a_time_on(database: str) -> None:
         assert await positions(connection) == [7, 8, 9, 10]
 
 
-async def test_a_time_to_come_is_now(database: str) -> None:
-    async with prepared(database) as connection:
-        await append_events(connection, 10)
-        await run_until_idle(database, starting(datetime.now(UTC) + timedelta(days=1)))
-        assert await begun(connection) == 10
+async def test_a_time_to_come_is_refused(database: str) -> None:
+    async with prepared(database):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await run_until_idle(database, starting(datetime.now(UTC) + timedelta(days=1)))
+        assert caught.group_contains(ConfigError, match="cannot start at a time to come")
 
 
 @pytest.mark.parametrize("prepare", [False, True])

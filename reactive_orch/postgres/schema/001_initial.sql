@@ -886,6 +886,9 @@ BEGIN
     PERFORM FROM reactive_orch.checkpoints c
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
     ORDER BY c.partition FOR NO KEY UPDATE;
+    -- So that what is proposed stays what it is, and before the failing keys, as whoever suspends it does.
+    PERFORM FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log FOR NO KEY UPDATE;
 
     SELECT e.* INTO partitions, unknown, again, left_out, exact, keys, letters_again, letters_dropped
     FROM reactive_orch.rewind_effects(in_replica_set, in_projection, position_to, in_log) e;
@@ -1002,9 +1005,9 @@ END
 $$;
 
 -- The position behind which all comes that nobody can see yet: where "from now on" begins. While others write, what is in flight
--- now must end first; what becomes visible by then, in a gap of the last 10,000 events, comes after now. If somebody does not
--- end in two seconds, it is as far as anybody has read this very log, and from there to the first gap. Whoever is in flight has
--- all his positions in gaps.
+-- now must end first; what becomes visible by then, in a gap behind which nobody has read, of the last 500,000 positions, comes
+-- after now. If somebody does not end in two seconds, it is as far as anybody has read this very log, and from there to the
+-- first gap. Whoever is in flight has all his positions in gaps.
 CREATE FUNCTION reactive_orch.position_now(in_log text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1018,9 +1021,8 @@ BEGIN
     IF first.holders = '{}' THEN
         RETURN first.head;
     END IF;
-    low := coalesce((SELECT e.global_position FROM reactive_orch.event_log e
-                     WHERE e.log = in_log AND e.global_position <= first.head
-                     ORDER BY e.global_position DESC OFFSET 9999 LIMIT 1), 0);
+    before := reactive_orch.read_up_to(in_log);
+    low := greatest(before, first.head - 500000);
     gaps := (SELECT coalesce(range_agg(int8range(r.before + 1, r.position)), '{}')
              FROM (SELECT p.position, lag(p.position, 1, low) OVER (ORDER BY p.position) AS before
                    FROM (SELECT e.global_position AS position FROM reactive_orch.event_log e
@@ -1036,7 +1038,6 @@ BEGIN
                                AND gaps @> e.global_position), first.head);
         END IF;
     END LOOP;
-    before := reactive_orch.read_up_to(in_log);
     RETURN coalesce((SELECT max(r.position)
                      FROM (SELECT e.global_position AS position, row_number() OVER (ORDER BY e.global_position) AS nth
                            FROM reactive_orch.event_log e
@@ -1048,10 +1049,18 @@ $$;
 
 -- Where a projection begins that is registered for the first time.
 CREATE FUNCTION reactive_orch.start_position(in_start text, in_log text) RETURNS bigint
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE in_start WHEN 'beginning' THEN 0
-                         WHEN 'now' THEN reactive_orch.position_now(in_log)
-                         ELSE reactive_orch.position_before(in_start::timestamptz, in_log, reactive_orch.position_now(in_log)) END
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF in_start = 'beginning' THEN
+        RETURN 0;
+    ELSIF in_start = 'now' THEN
+        RETURN reactive_orch.position_now(in_log);
+    ELSIF in_start::timestamptz > clock_timestamp() THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('a projection cannot start at a time to come: %s', in_start);
+    END IF;
+    RETURN reactive_orch.position_before(in_start::timestamptz, in_log, reactive_orch.position_now(in_log));
+END
 $$;
 
 -- Many keys of a running projection have failed alike: it rests, and is tried again by itself after in_pauses_s, of which the next
@@ -1090,7 +1099,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     FROM (SELECT l.id FROM reactive_orch.failing_keys l
           WHERE l.replica_set = in_replica_set AND l.projection = in_projection AND l.log = in_log
             AND l.state = 'parked' AND l.request IS NULL AND l.failed_last_at > in_since
-          ORDER BY l.id FOR UPDATE) locked
+          ORDER BY l.id FOR NO KEY UPDATE) locked  -- batches may let more wait with it meanwhile
     WHERE k.id = locked.id
 $$;
 
@@ -1362,14 +1371,19 @@ BEGIN
       AND NOT EXISTS (SELECT FROM reactive_orch.projections p
                       WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log);
     -- Checkpoints come with their projection and never later: who finds them deleted must not begin at 0 again.
-    WITH added AS (
-        INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity, start, start_position)
-        SELECT in_replica_set, w.name, w.log, w.filter::jsonb, reactive_orch.log_identity(w.log),
-               coalesce(w.start, 'beginning'), reactive_orch.start_position(coalesce(w.start, 'beginning'), w.log)
+    WITH new AS MATERIALIZED (
+        SELECT w.name, w.log, w.filter::jsonb AS filter, coalesce(w.start, 'beginning') AS start
         FROM unnest(in_names, in_logs, in_filters, in_starts) AS w(name, log, filter, start)
         WHERE NOT EXISTS (SELECT FROM reactive_orch.projections p
                           WHERE p.replica_set = in_replica_set AND p.name = w.name AND p.log = w.log)
-        ORDER BY w.name COLLATE "C", w.log COLLATE "C"
+    ), starts AS MATERIALIZED (  -- once each: to find the end of a busy log takes seconds
+        SELECT d.start, d.log, reactive_orch.start_position(d.start, d.log) AS position
+        FROM (SELECT DISTINCT n.start, n.log FROM new n) d
+    ), added AS (
+        INSERT INTO reactive_orch.projections (replica_set, name, log, filter, log_identity, start, start_position)
+        SELECT in_replica_set, n.name, n.log, n.filter, reactive_orch.log_identity(n.log), n.start, s.position
+        FROM new n JOIN starts s ON s.start = n.start AND s.log = n.log
+        ORDER BY n.name COLLATE "C", n.log COLLATE "C"
         ON CONFLICT DO NOTHING RETURNING name, log, epoch, start_position
     )
     INSERT INTO reactive_orch.checkpoints (replica_set, projection, log, partition, epoch, position)

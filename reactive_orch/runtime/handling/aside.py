@@ -210,8 +210,14 @@ class Aside:
 
     async def try_out(self, key: DueKey) -> bool:
         """Try a failing key of a suspended projection; return whether it succeeds. That it fails is not counted."""
+        if (marker := self._scope.suspects.killed(key.partition, key.position)) is not None:
+            await self._failed_again(key, KilledProcess(marker.worker, marker.lane))
+            return False
         try:
-            async with self._batches() as (connection, batches):
+            async with (
+                self._scope.node.alone if key.deaths else contextlib.nullcontext(),
+                self._batches() as (connection, batches),
+            ):
                 _, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, 1)
         except HandlerFailed as error:
             await self._scope.database.renew()

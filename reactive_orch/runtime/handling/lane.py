@@ -187,9 +187,9 @@ class Lane:
             scope.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
-            while fetched is not None and self.remembers and self._scope.resting() is None:
+            while fetched is not None and self._may_handle(fetched):
                 self._windows.read_ahead(tasks, fetched)
-                if not await scope.serial.turn(batches) or not self.remembers:
+                if not await scope.serial.turn(batches) or not self._may_handle(fetched):
                     return
                 batch = self._plan(fetched)  # only now: partitions may have gone meanwhile
                 if batch.events:
@@ -198,6 +198,11 @@ class Lane:
                 if batch.events and self.in_hand.waiting is not None:
                     demand_room(self._scope, self.in_hand.waiting)
                 fetched = await self._windows.ahead() if batches.begun else None
+
+    def _may_handle(self, fetched: Fetched) -> bool:
+        """Tell whether a batch of this window may begin: it is of the present incarnation, and the projection runs."""
+        of_present = fetched.window.incarnation == self.progress.incarnation and self.remembers
+        return of_present and self._scope.resting() is None
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
@@ -217,7 +222,8 @@ class Lane:
         # while nothing is known of the log, its first advance says that it is.
         if self.progress.partitions or self._scope.follower.settled is None:
             self._scope.follower.call(self.wakeup)
-        if self._scope.follower.settled_in(self.progress.incarnation) is not None:
+        settled = self._scope.follower.settled_in(self.progress.incarnation)
+        if settled is not None and not self.aside.retrying:  # what is tried again may be what has ended a process
             await self.in_hand.markers.forget(self.progress.partitions)
         self._scope.idle()
         save_in_s = SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None

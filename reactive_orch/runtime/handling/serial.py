@@ -75,7 +75,10 @@ class Serial:
 
     async def turn(self, batches: Batches) -> bool:
         """Wait for the next batch's turn, for a slice; False if it has not come. True at once if none is needed."""
-        if not self.on or self._lost_patience():
+        if not self.on:
+            return True
+        if self._lost_patience():
+            self._waiting_since = None  # one batch without its turn: whoever has it may be frozen
             return True
         self._waiting_since = self._waiting_since or time.monotonic()
         if not await batches.await_others():

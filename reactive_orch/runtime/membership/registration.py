@@ -121,9 +121,10 @@ async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Run
     for subscription in sorted(refused):
         async with node.database.coordination() as connection:
             await membership.give_up(connection, me, subscription)
-        if subscription in runners.by_subscription:
-            node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
-            runners.give_up(subscription)
+    # Not only those of this turn: the answer to a former one may have been lost.
+    for subscription in sorted(runners.by_subscription.keys() - runners.wanted):
+        node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
+        runners.give_up(subscription)
     return bool(refused)
 
 
