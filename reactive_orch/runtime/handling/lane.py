@@ -187,9 +187,9 @@ class Lane:
             scope.database.processing(self.progress.incarnation) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
-            while fetched is not None and self._may_handle(fetched):
+            while fetched is not None and _may_handle(fetched, self, scope):
                 self._windows.read_ahead(tasks, fetched)
-                if not await scope.serial.turn(batches) or not self._may_handle(fetched):
+                if not await scope.serial.turn(batches) or not _may_handle(fetched, self, scope):
                     return
                 batch = self._plan(fetched)  # only now: partitions may have gone meanwhile
                 if batch.events:
@@ -198,11 +198,6 @@ class Lane:
                 if batch.events and self.in_hand.waiting is not None:
                     demand_room(self._scope, self.in_hand.waiting)
                 fetched = await self._windows.ahead() if batches.begun else None
-
-    def _may_handle(self, fetched: Fetched) -> bool:
-        """Tell whether a batch of this window may begin: it is of the present incarnation, and the projection runs."""
-        of_present = fetched.window.incarnation == self.progress.incarnation and self.remembers
-        return of_present and self._scope.resting() is None
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
@@ -264,3 +259,9 @@ class Lane:
             if incarnation == self.progress.incarnation:
                 self.progress.swapped(swaps)
         self._land()
+
+
+def _may_handle(fetched: Fetched, lane: Lane, scope: Scope) -> bool:
+    """Tell whether a batch of a window may begin: it is of the present incarnation, and the projection runs."""
+    of_present = fetched.window.incarnation == lane.progress.incarnation and lane.remembers
+    return of_present and scope.resting() is None
