@@ -1,7 +1,7 @@
 """Projections of an event log in PostgreSQL, divided among any number of worker processes.
 
     writers ──INSERT──▶ reactive_orch.events ──NOTIFY──▶ every worker process
-                             │ positions, 64 partitions by aggregate            ▲
+                             │ positions, 64 partitions by key                  ▲
                              ▼                                                  │ LISTEN
     batch   frontier ─▶ window ─▶ BEGIN  swap  handle …  seal+COMMIT            │
             how far may     what next    │ checkpoints: position = expected     │

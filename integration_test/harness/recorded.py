@@ -56,6 +56,18 @@ END $$;
 CREATE CONSTRAINT TRIGGER chaos_chain AFTER UPDATE ON reactive_orch.checkpoints
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.chaos_checkpoint();
 
+CREATE TABLE public.chaos_waited (projection text, position bigint);
+CREATE INDEX ON public.chaos_waited (projection, position);
+CREATE FUNCTION public.chaos_letter() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.chaos_waited
+    SELECT k.projection, NEW.position FROM reactive_orch.failing_keys k WHERE k.id = NEW.key;
+    RETURN NULL;
+END $$;
+-- Deferred: a key that begins to fail is written in the same statement as its first letter.
+CREATE CONSTRAINT TRIGGER chaos_letter AFTER INSERT ON reactive_orch.dead_letters
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.chaos_letter();
+
 CREATE TABLE public.chaos_generations (
     number bigint, reason text, subjects integer[], members integer[], moved integer,
     created_at timestamptz, completed_at timestamptz, settled_times integer DEFAULT 0);
@@ -182,9 +194,9 @@ async def _order(arena: Arena) -> list[Finding]:
 
 
 async def _atomic(arena: Arena) -> list[Finding]:
-    """The transaction of each effect is a batch that moved the checkpoint over the event, or held it past the event.
+    """The transaction of each effect is a batch that moved the checkpoint over the event; past it, if that waited.
 
-    The latter if the event waited, and any may: a worker that is killed may have had it alone in hand.
+    An event of any projection may wait: a worker that is killed may have had it alone in hand.
     """
     rows = await arena.ask(_WITHOUT_BATCH)
     shown = [(r["projection"], r["position"], r["worker"], r["txid"]) for r in rows[:SHOWN]]
@@ -195,7 +207,9 @@ _WITHOUT_BATCH = """
 SELECT h.* FROM public.handled h WHERE NOT EXISTS (
     SELECT FROM public.chaos_chain c
     WHERE c.txid = h.txid AND c.projection = h.projection AND c.partition = h.partition
-      AND h.position <= c.to_position)
+      AND h.position <= c.to_position
+      AND (c.from_position < h.position
+           OR EXISTS (SELECT FROM public.chaos_waited w WHERE w.projection = h.projection AND w.position = h.position)))
 ORDER BY h.id LIMIT 1000
 """
 
