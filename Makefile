@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Containers often set it: then each process that a test starts compiles all its modules anew, half of its start's time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install lock run check test test-all test-unit test-integration test-debug chaos mutants soak bench bench-peers plots fmt clean
 
@@ -47,7 +50,7 @@ run: install ## start a worker on the embedded PostgreSQL; run it again elsewher
 	$(BIN)/python -m reactive_orch --replica-set demo
 
 # So many tests at once: most of them wait, each process has servers of its own.
-JOBS ?= 4
+JOBS ?= 6
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 check: install ## everything that needs no database: format, lint, types, imports, unit tests

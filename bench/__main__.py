@@ -24,6 +24,7 @@ NAMES = [
     "hot_path",
     "shared",
     "shared_rows",
+    "failing_keys",
     "lanes",
     "append",
     "bell",

@@ -112,19 +112,22 @@ def section(events: int, windows: list[list[object]], others: list[Other]) -> Se
 async def _windows(connection: Any, share: int, end: int) -> str:
     costs = []
     for low in (0, end // 2, end - BATCH * PARTITIONS // share):
-        name, arguments = _window(share, low, end)
-        costs.append(await cost(connection, "windows", name, *arguments, None, None, BATCH, 8 << 20))
+        name, arguments = window(share, low, end)
+        costs.append(await cost(connection, *name.split("."), *arguments))
     rows, buffers = (max(getattr(c, what) / max(c.found, 1) for c in costs) for what in ("rows", "buffers"))
     return f"{rows:.2f} / {buffers:.2f}"
 
 
-def _window(share: int, low: int, end: int) -> tuple[str, tuple[object, ...]]:
-    """Return the statement for the window that a lane would ask for, and its first arguments."""
+def window(share: int, low: int, end: int) -> tuple[str, tuple[object, ...]]:
+    """Return the statement for the window that a lane would ask for, and what it is given."""
     progress = Progress(BATCH, PARTITIONS)
     progress.take(dict.fromkeys(range(0, PARTITIONS, PARTITIONS // share), Checkpoint(low, 0)))
-    window = progress.window(end, BATCH)
-    assert window is not None
-    return _statement(scattered=window.scattered), (OWN_LOG, _array(window.partitions), window.low, window.high)
+    asked = progress.window(end, BATCH)
+    assert asked is not None
+    return f"windows.{_statement(scattered=asked.scattered)}", (
+        *(OWN_LOG, _array(asked.partitions), asked.low, asked.high),
+        *(None, None, None, BATCH, 8 << 20),
+    )
 
 
 def _statement(*, scattered: bool) -> str:
@@ -144,7 +147,15 @@ def _worst(others: list[Other]) -> Iterator[list[object]]:
 
 
 async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
-    statements: list[tuple[str, tuple[object, ...]]] = [
+    return [
+        (_label(name, arguments), await cost(connection, *name.split("."), *arguments))
+        for name, arguments in statements(end)
+    ]
+
+
+def statements(end: int) -> list[tuple[str, tuple[object, ...]]]:
+    """Return the statements other than ordinary window reads, by file and name, with what they are given."""
+    found: list[tuple[str, tuple[object, ...]]] = [
         ("log.observe", (OWN_LOG,)),
         ("log.run_end", (OWN_LOG, end // 2, end, log.RUN_ROWS_MAX)),
         ("windows.read_large", (OWN_LOG, _array(tuple(range(1, end, end // BATCH))), 8 << 20)),
@@ -153,12 +164,9 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
     ]
     for share in (64, 16, 1):
         partitions = _array(tuple(range(0, PARTITIONS, PARTITIONS // share)))
-        arguments = (OWN_LOG, partitions, 0, min(SPAN_MAX, end), "{Nothing}", None, BATCH, 8 << 20)
-        statements.append((f"windows.{_statement(scattered=share < PARTITIONS)}", arguments))
-    return [
-        (_label(name, arguments), await cost(connection, *name.split("."), *arguments))
-        for name, arguments in statements
-    ]
+        arguments = (OWN_LOG, partitions, 0, min(SPAN_MAX, end), "{Nothing}", None, None, BATCH, 8 << 20)
+        found.append((f"windows.{_statement(scattered=share < PARTITIONS)}", arguments))
+    return found
 
 
 def _label(name: str, arguments: tuple[object, ...]) -> str:

@@ -117,6 +117,27 @@ async def balance_sorted(events: Sequence[Event], tx: Any) -> None:
     await tx.execute(COUNT_MANY, *map(list, zip(*counts, strict=True)))
 
 
+def failing(name: str, keys: int, statement: str | None, **policy: Any) -> Projection:
+    """Return one that fails at the broken events of the first so many orders, or, below 0, of anything."""
+
+    async def handler(event: Event, tx: Any) -> None:
+        _saw(1)
+        if event.event_type == "Broken" and (keys < 0 or int(event.aggregate_id.partition("-")[2]) < keys):
+            raise ValueError
+        if statement is not None:
+            await tx.execute(statement, event.global_position, event.aggregate_id)
+
+    return projection(name, **policy)(handler)
+
+
+failing_noop_0, failing_noop_1, failing_noop_100 = (failing("failing", n, None, retries=0) for n in (0, 1, 100))
+failing_insert_0, failing_insert_1, failing_insert_100 = (
+    failing("failing", n, INSERT_ONE, retries=0) for n in (0, 1, 100)
+)
+failing_noop_poisoned = failing("failing", -1, None, retries=2)
+failing_insert_poisoned = failing("failing", -1, INSERT_ONE, retries=2)
+
+
 def several(count: int) -> list[Projection]:
     """Return that many that do nothing."""
     return [projection(f"several_{n}", batch=True)(noop_batch.handler) for n in range(count)]

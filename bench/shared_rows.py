@@ -20,13 +20,6 @@ HANDLERS = {
     "balance_batch": "a statement for each batch, its rows in no order",
     "balance_sorted": "a statement for each batch, sorted by its rows",
 }
-DEFAULT, SHORT = "1s", "100ms"
-CASES = [
-    *(("balance_each", DEFAULT), ("balance_each", SHORT)),
-    *(("balance_batch", DEFAULT), ("balance_batch", SHORT)),
-    ("balance_sorted", DEFAULT),
-]
-"""A handler, and `deadlock_timeout`: how long the server lets them wait before it looks."""
 GOAL = 1.3
 FILL = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, payload)
@@ -37,15 +30,15 @@ FROM generate_series(1, $1::integer) AS n
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
 
-Seconds: TypeAlias = "dict[tuple[str, str, int], list[float]]"
-"""Handler, deadlock_timeout, workers → the seconds of each turn."""
+Seconds: TypeAlias = "dict[tuple[str, int], list[float]]"
+"""Handler, workers → the seconds of each turn."""
 
 
 async def measure(scene: Scene) -> Section:
     """Let each number of workers handle the same events, in turns."""
     events = scene.scaled(EVENTS, 500)
-    seconds: Seconds = {(*case, workers): [] for case in CASES for workers in WORKERS}
-    deadlocks: dict[tuple[str, str, int], list[int]] = {case: [] for case in seconds}
+    seconds: Seconds = {(name, workers): [] for name in HANDLERS for workers in WORKERS}
+    deadlocks: dict[tuple[str, int], list[int]] = {case: [] for case in seconds}
     for _ in range(scene.repeat):
         for case, times in seconds.items():
             took, met = await handle(scene, *case, events)
@@ -53,49 +46,46 @@ async def measure(scene: Scene) -> Section:
             deadlocks[case].append(met)
     text = (
         f"{events:,} events of as many orders, written at once; handlers count them in {ROWS} rows, one a customer. Workers are "
-        "processes of their own. Seconds until all are handled, and deadlocks on the way:\n\n"
+        "processes of their own; their role may set `deadlock_timeout`. Seconds until all are handled, and deadlocks on the way:\n\n"
     )
     rows = [
         [
             HANDLERS[name],
-            wait,
             workers,
             spread(times),
-            _ratio(seconds, (name, wait, workers)),
-            _most(deadlocks[name, wait, workers]),
+            _ratio(seconds, (name, workers)),
+            _most(deadlocks[name, workers]),
         ]
-        for (name, wait, workers), times in seconds.items()
+        for (name, workers), times in seconds.items()
     ]
-    head = ["the handler sends", "deadlock_timeout", "workers", "seconds", "÷ one worker", "deadlocks"]
-    return Section("Shared rows", text + table(head, rows), [_goal(seconds, *case) for case in CASES])
+    head = ["the handler sends", "workers", "seconds", "÷ one worker", "deadlocks"]
+    return Section("Shared rows", text + table(head, rows), [_goal(seconds, name) for name in HANDLERS])
 
 
-def _ratios(seconds: Seconds, case: tuple[str, str, int]) -> list[float]:
-    return [many / one for many, one in zip(seconds[case], seconds[*case[:2], 1], strict=True)]
+def _ratios(seconds: Seconds, case: tuple[str, int]) -> list[float]:
+    return [many / one for many, one in zip(seconds[case], seconds[case[0], 1], strict=True)]
 
 
-def _ratio(seconds: Seconds, case: tuple[str, str, int]) -> str:
-    return "" if case[2] == 1 else spread(_ratios(seconds, case))
+def _ratio(seconds: Seconds, case: tuple[str, int]) -> str:
+    return "" if case[1] == 1 else spread(_ratios(seconds, case))
 
 
 def _most(counts: list[int]) -> str:
     return f"{median(counts):g} (most {max(counts)})" if max(counts) else "0"
 
 
-def _goal(seconds: Seconds, name: str, wait: str) -> Goal:
-    ratios = _ratios(seconds, (name, wait, 3))
-    figure = f"{EVENTS:,} events, {ROWS} shared rows, {HANDLERS[name]}, deadlock_timeout {wait}: three workers ÷ one"
+def _goal(seconds: Seconds, name: str) -> Goal:
+    ratios = _ratios(seconds, (name, 3))
+    figure = f"{EVENTS:,} events, {ROWS} shared rows, {HANDLERS[name]}: three workers ÷ one"
     return Goal(figure, f"≤ {GOAL}", spread(ratios), median(ratios) <= GOAL)
 
 
-async def handle(scene: Scene, name: str, deadlock_timeout: str, count: int, events: int) -> tuple[float, int]:
+async def handle(scene: Scene, name: str, count: int, events: int) -> tuple[float, int]:
     """Return the seconds from the commit of the events to the last one's, and how many deadlocks there were."""
     url = scene.database()
     arguments: dict[str, Any] = {"url": url, "replica_set": "shared", "names": [name]}
     async with contextlib.AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(url))
-        database = await connection.fetchval("SELECT current_database()")
-        await connection.execute(f"ALTER DATABASE {database} SET deadlock_timeout = '{deadlock_timeout}'")
         workers = [await stack.enter_async_context(Child("workers", **arguments)) for _ in range(count)]
         for worker in workers:
             await worker.ask("start")

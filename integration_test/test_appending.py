@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -160,6 +160,19 @@ async def test_appenders_without_a_version_take_turns(database: str, connection:
         for number in range(APPENDERS):
             group.create_task(writer(number))
     assert await versions(connection) == {str(key): list(range(1, APPENDERS * calls + 1)) for key in range(keys)}
+
+
+@pytest.mark.parametrize("expected", ["none", "3", None, True])
+async def test_what_is_no_version_is_refused(connection: Connection, expected: Any) -> None:
+    with pytest.raises(TypeError, match=f"or a version, not {expected!r}"):
+        await append(connection, [order(1)], expected)
+    assert await connection.fetchval("SELECT count(*) FROM reactive_orch.events") == 0
+
+
+async def test_a_pool_is_no_connection(database: str) -> None:
+    async with asyncpg.create_pool(database, min_size=0) as pool:
+        with pytest.raises(TypeError, match="takes a connection, not a pool"):
+            await append(cast("Connection", pool), [order(1)])
 
 
 @pytest.mark.parametrize("expected", [Expected.NO_STREAM, 0])

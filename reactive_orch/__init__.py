@@ -35,10 +35,17 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     commands     a module each; run is the worker. cli chooses one, and is the only reader of the environment
 
 What happens leaves the runtime as a report (`model.reports`), told to observers; how it stands, as a status
-(`model.status`), for whoever asks. Telemetry makes both into what can be seen. Nothing works by them.
+(`model.status`), for whoever asks. Telemetry makes both into what can be seen. With each heartbeat a worker's status
+goes into its member's row as its account (`model.account`); of all accounts, and what else the tables say,
+`core.overview` and `core.problems` make what the command `status` shows. Nothing works by any of it.
 
 Each module's docstring says what it guarantees.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from reactive_orch.appending import append
 from reactive_orch.config import Config
@@ -54,8 +61,10 @@ from reactive_orch.errors import (
 )
 from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
 from reactive_orch.postgres.log import read_stream
-from reactive_orch.runtime.node import Node
-from reactive_orch.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from reactive_orch.runtime.node import Node
+    from reactive_orch.runtime.worker import Worker
 
 __all__ = [
     "Config",
@@ -78,3 +87,15 @@ __all__ = [
     "projection",
     "read_stream",
 ]
+
+_WHEN_ASKED = {"Node": "reactive_orch.runtime.node", "Worker": "reactive_orch.runtime.worker"}
+"""What runs workers: commands, and applications that append, start sooner without it."""
+
+if not TYPE_CHECKING:  # else type checkers would believe that every name exists
+
+    def __getattr__(name: str) -> object:
+        if (module := _WHEN_ASKED.get(name)) is None:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        globals()[name] = value = getattr(import_module(module), name)
+        return value

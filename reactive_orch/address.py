@@ -50,6 +50,12 @@ _DEMANDS = {
 """libpq's words that protect → the value that asyncpg cannot grant; None: it can grant none."""
 
 
+_MISTYPED = ("host", "port", "user", "password", "dbname", "database", "sslmode")
+"""Words that people write by hand. The server refuses what it does not know, but only if the right one answers."""
+_LIKE_THEM = frozenset({"sslpassword", "sslcertmode"})
+"""libpq's words that look like those."""
+
+
 def database_url(text: str, environment: Mapping[str, str]) -> str:
     """Return the URI of an address: a postgresql:// URI, or libpq's `key=value` words.
 
@@ -142,7 +148,18 @@ def _checked(words: dict[str, str]) -> dict[str, str]:
     if not all(map(_is_port, words.get("port", "").split(","))):
         msg = f"the database's port must be a number from 1 to {PORT_MAX}, not {words['port']!r}"
         raise ConfigError(msg)
+    for word in sorted(words.keys() - _LIKE_THEM - set(_MISTYPED)):
+        if (meant := _meant(word)) is not None:
+            msg = f"the database address has no word {word}: is it {meant}?"
+            raise ConfigError(msg)
     return {"dbname" if word == "database" else word: value for word, value in words.items()}
+
+
+def _meant(word: str) -> str | None:
+    """Return the word that was probably meant; None if this is like none of them."""
+    from difflib import get_close_matches  # for the few addresses that have other words: a start need not wait for it
+
+    return next(iter(get_close_matches(word, _MISTYPED, n=1, cutoff=0.74)), None)
 
 
 def _is_port(text: str) -> bool:

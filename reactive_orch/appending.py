@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.model.reports import Appended
 from reactive_orch.postgres import log
+from reactive_orch.postgres.connection import is_pool
 from reactive_orch.postgres.put_off import put_off
 from reactive_orch.telemetry.observers import default_observers, telling
 from reactive_orch.telemetry.spans.tracer import current_traceparent
@@ -39,9 +40,10 @@ async def append(
 
     Raises Conflict when the stream has another version, or an event_id is taken. Raises ValueError when anything but
     `ANY` is given for several aggregates, and when a type or the partition key of an event is empty; ValueError or
-    TypeError for what JSON cannot carry. A Conflict may leave the caller's transaction unusable, as any failed
-    statement does.
+    TypeError for what JSON cannot carry; TypeError for a pool instead of a connection, and for another `expected`. A
+    Conflict may leave the caller's transaction unusable, as any failed statement does.
     """
+    _demand_types(connection, expected)
     if not all(e.aggregate_type and e.event_type and e.partition_key != "" for e in events):
         msg = "aggregate_type, event_type and partition_key of an event must not be empty"
         raise ValueError(msg)
@@ -52,6 +54,16 @@ async def append(
     if not await put_off(connection, columns, expected):
         await _write(connection, columns, expected)
     _emit(Appended(len(events)))
+
+
+def _demand_types(connection: object, expected: object) -> None:
+    """Raise TypeError for what would fail later, in words that are not ours, or succeed as something else."""
+    if is_pool(connection):
+        msg = "append takes a connection, not a pool: async with pool.acquire() as connection: …"
+        raise TypeError(msg)
+    if not isinstance(expected, int | Expected) or isinstance(expected, bool):
+        msg = f"expected is Expected.ANY, Expected.NO_STREAM or a version, not {expected!r}"
+        raise TypeError(msg)
 
 
 async def _write(connection: AnyConnection, columns: log.Columns, expected: int | Expected) -> None:

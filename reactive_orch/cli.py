@@ -1,7 +1,7 @@
 """The command line: the composition root and the only reader of the environment.
 
     python -m reactive_orch --replica-set NAME …     run a worker
-    python -m reactive_orch migrate|append|status|dead-letters|pause|resume|rewind|trace …
+    python -m reactive_orch migrate|append|status|dead-letters|pause|resume|rewind|replica-sets|trace …
 
 Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database not reachable at start.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
-from reactive_orch.commands import COMMANDS, run
+from reactive_orch.commands import COMMANDS
 from reactive_orch.commands.database import database_of
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import EXIT_CONFIG, explain
@@ -59,6 +59,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    if unreadable := next(
+        (argument for argument in arguments if argument.encode(errors="replace").decode() != argument), None
+    ):
+        _Parser().error(f"{unreadable!a} is no valid UTF-8")
     if arguments and arguments[0] in COMMANDS:
         command = COMMANDS[arguments[0]]
         parser = _Parser(prog=f"python -m reactive_orch {arguments[0]}", description=command.description)
@@ -95,6 +99,8 @@ def _worker_parser() -> argparse.ArgumentParser:
         + "; ".join(f"{name} ({command.description})" for name, command in COMMANDS.items())
         + ". Each has its own --help.",
     )
+    from reactive_orch.commands import run  # twice as long to import as all that a command needs
+
     run.add_arguments(parser)
     _add_database(parser)
     return parser
@@ -110,6 +116,8 @@ def _heed_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 async def _run(options: argparse.Namespace) -> None:
     asyncio.get_running_loop().set_exception_handler(_heed_loop)
     if options.command is None:
+        from reactive_orch.commands import run
+
         await run.run(options, os.environ)
     else:
         url, _ = await database_of(options.database_url, os.environ)

@@ -55,7 +55,10 @@ async def retry(connection: AnyConnection, replica_set: str, keys: Collection[Fa
 
 
 async def skip(connection: AnyConnection, replica_set: str, keys: Collection[FailingKey], *, by: str) -> int:
-    """Leave out the first event that waits of each of these keys, for good, and go on with the next. As `retry`."""
+    """Leave out the first event that waits of each of these keys, for good, and go on with the next. As `retry`.
+
+    Only the one at the key's `first_position`: if that one waits no more when its owner looks, nothing is left out.
+    """
     return await _ask(connection, replica_set, keys, "skip", by)
 
 
@@ -77,6 +80,11 @@ async def done(connection: AnyConnection, keys: Collection[FailingKey]) -> int:
         await anyio.sleep(LOOK_AGAIN_S)
 
 
+async def left_out(connection: AnyConnection, replica_set: str, keys: Collection[FailingKey]) -> int:
+    """Return how many of the events that waited first of these keys have been left out."""
+    return await dead_letters.left_out(connection, replica_set, keys)
+
+
 async def hindrance(connection: AnyConnection, replica_set: str, projection: str) -> str | None:
     """Return why nothing of a projection is handled now: it rests, or no worker runs it. None if nothing is known."""
     return await projections.hindrance(connection, replica_set, Subscription(projection, OWN_LOG))
@@ -85,4 +93,4 @@ async def hindrance(connection: AnyConnection, replica_set: str, projection: str
 async def _ask(
     connection: AnyConnection, replica_set: str, keys: Collection[FailingKey], what: KeyRequest, by: str
 ) -> int:
-    return await dead_letters.request(connection, replica_set, [key.id for key in keys], what, by)
+    return await dead_letters.request(connection, replica_set, keys, what, by)

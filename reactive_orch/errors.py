@@ -11,6 +11,11 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
 
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 
@@ -109,6 +114,10 @@ class ProjectionFailed(ReactiveOrchError):
     """
 
 
+class TooMuchWaits(ProjectionFailed):
+    """More keys of a projection fail, or more events wait with them, than somebody can look at."""
+
+
 class Outage(ProjectionFailed):
     """Many keys of a projection have failed alike, one after the other: what its handler needs is away, perhaps.
 
@@ -125,9 +134,17 @@ class Conflict(ReactiveOrchError):
     """An append expected another version of the aggregate's stream: read it again and decide anew."""
 
 
+def text_of(error: BaseException) -> str:
+    """Return an error's text. A user's own class may fail at that: then what Python shows of it in a traceback."""
+    try:
+        return str(error)
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's own
+        return "<exception str() failed>"
+
+
 def described(error: BaseException) -> str:
     """Return an error's type and text in one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(text_of(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -137,7 +154,7 @@ def kind_of(error: BaseException) -> str:
     Of an error of ours it is that of its cause.
     """
     error = _origin(error)
-    return _sqlstate(error) or type(error).__name__
+    return sqlstate_of(error) or type(error).__name__
 
 
 def named(error: BaseException) -> str:
@@ -151,7 +168,7 @@ def named(error: BaseException) -> str:
     error = _origin(error)
     if isinstance(error, Unavailable) and str(error):
         return str(error)
-    sqlstate = _sqlstate(error)
+    sqlstate = sqlstate_of(error)
     return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__
 
 
@@ -159,31 +176,41 @@ def place_of(error: BaseException) -> str | None:
     """Return the innermost line of a user's own code that an error has come through, as `file:line`; None without one.
 
     Own is neither this package nor Python nor what is installed; where all is installed it is the first line that is
-    not of this package. Of an error of ours it is that of its cause, of a group that of its first error.
+    not of this package. Of an error of ours it is that of its cause, of a group that of its first error that has one.
     """
     error = _origin(error)
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup) and (place := next(filter(None, map(place_of, error.exceptions)), None)):
+        return place
     own, first, trace = None, None, error.__traceback__
     while trace is not None:
-        at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        if not at.startswith(_OURS):
-            first = first or at
-            own = own if at.startswith(_installed()) else at
+        file = _file_of(trace.tb_frame)
+        if not file.startswith(_OURS):
+            first = f"{file}:{trace.tb_lineno}" if first is None else first
+            own = own if file.startswith(_installed()) else f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return own or first
 
 
+def _file_of(frame: FrameType) -> str:
+    """Return where the code of a frame is. That of an extension module names a source that was never installed."""
+    file = frame.f_code.co_filename
+    return file if Path(file).is_absolute() else str(frame.f_globals.get("__file__") or file)
+
+
 def traceback_of(error: BaseException) -> str:
-    """Return an error's traceback, from the first line on that is not this package's, as Python prints it."""
+    """Return an error's traceback, from the first line on that is not this package's, as Python prints it.
+
+    Of a longer one, the last 64,000 characters: there is what was raised.
+    """
     import traceback  # only where something has failed
 
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))
+    return "".join(traceback.format_exception(type(error), error, trace))[-_TRACEBACK_MOST:]
 
 
+_TRACEBACK_MOST = 64_000
 _OURS = f"{Path(__file__).parent}/"
 
 
@@ -194,12 +221,26 @@ def _installed() -> tuple[str, ...]:
     return tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
 
 
+def lineage(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it came from, and so on, each once: a user's error may be its own cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__context__ if error.__cause__ is None else error.__cause__
+
+
 def _origin(error: BaseException) -> BaseException:
-    while isinstance(error, ReactiveOrchError) and error.__cause__ is not None:
-        error = error.__cause__
+    for origin in lineage(error):
+        if not isinstance(origin, ReactiveOrchError) or origin.__cause__ is None:
+            return origin
     return error
 
 
-def _sqlstate(error: BaseException) -> str | None:
-    sqlstate = getattr(error, "sqlstate", None)
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE that an error carries; None without one."""
+    try:
+        sqlstate = getattr(error, "sqlstate", None)
+    except (Exception, SystemExit):  # noqa: BLE001 - a property of a user's own class
+        return None
     return sqlstate if isinstance(sqlstate, str) and _SQLSTATE.fullmatch(sqlstate) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,9 +26,9 @@ from reactive_orch.errors import (
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
 NOWHERE = ("--database-url", "postgresql://user:hush@127.0.0.1:1/db")
+ROOT = Path(__file__).parents[1]
 WORKER = ("--replica-set", "r", *NOWHERE)
 VARIABLES = ("DATABASE_URL", *(f"POSTGRES_{name}" for name in ("HOST", "PORT", "USER", "PASSWORD", "DB")))
 
@@ -104,6 +106,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         ([*WORKER, "--retries", "-1"], "--retries must be 0 to 1000, not -1"),
         ([*WORKER, "--http", "127.0.0.1:99999"], "give HOST:PORT"),
         ([*WORKER, "--http", "127.0.0.1:http"], "give HOST:PORT"),
+        (["status", "--replica-set", "\udcff"], r"'\udcff' is no valid UTF-8"),
         (["status", "--database-url", "shop"], "neither a URI"),
         (["status", "--database-url", "mysql://host/shop"], "neither a URI"),
         (
@@ -243,3 +246,13 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         raise error
 
     monkeypatch.setattr(cli, "_run", run)
+
+
+def test_a_command_does_not_import_what_runs_workers() -> None:
+    code = (
+        "import sys, reactive_orch.cli; ours = {'reactive_orch.runtime.node', 'reactive_orch.commands.run'}; "
+        "assert not ours & sys.modules.keys(), ours & sys.modules.keys(); "
+        "from reactive_orch import Node, Worker; assert (Node.__name__, Worker.__name__) == ('Node', 'Worker'); "
+        "import reactive_orch; assert not hasattr(reactive_orch, 'Nobody')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)  # noqa: S603

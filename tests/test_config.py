@@ -127,6 +127,26 @@ def test_a_uri_stays_as_it_is(uri: str) -> None:
     connects_to(uri)
 
 
+LIBPQS = (
+    "host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout client_encoding "
+    "options application_name fallback_application_name keepalives keepalives_idle keepalives_interval "
+    "keepalives_count tcp_user_timeout replication gssencmode sslmode sslnegotiation sslcompression sslcert sslkey "
+    "sslkeylogfile sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version "
+    "ssl_max_protocol_version min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation service "
+    "target_session_attrs load_balance_hosts"
+)
+
+
+@pytest.mark.parametrize("word", LIBPQS.split())
+def test_no_word_of_psql_is_taken_for_a_mistyped_one(word: str) -> None:
+    said = ""
+    try:
+        database_url(f"host=h user=u {word}=1")
+    except ConfigError as error:
+        said = str(error)
+    assert "has no word" not in said
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
@@ -261,6 +281,9 @@ def test_words_with_ipv6_addresses(host: str) -> None:
         ("host=h password='secret''x'", "from its character 7 on"),
         ("host=h port=secret", "port must be a number"),
         ("host=h port=70000", "port must be a number"),
+        ("host=h prot=6543", "no word prot: is it port"),
+        ("host=h usr=ann", "no word usr: is it user"),
+        ("postgresql://host/db?passwrd=secret", "no word passwrd: is it password"),
         ("postgresql://host:http/db", "not a valid URI"),
         ("postgresql://host:0/db", "not a valid URI"),
         ("postgresql://a:1,b:x/db", "not a valid URI"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reactive_orch import errors
-from reactive_orch.errors import HandlerFailed, Unavailable, named, place_of
+from reactive_orch.errors import HandlerFailed, Unavailable, described, kind_of, lineage, named, place_of, traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,3 +66,58 @@ def test_what_only_begins_like_this_package_is_a_users_own() -> None:
     made: dict[str, Callable[[], object]] = {}
     exec(compile("def fail():\n    raise KeyError", file, "exec"), made)  # noqa: S102 - as if it stood there
     assert place_of(raised(made["fail"])) == f"{file}:2"
+
+
+def test_of_an_extension_module_the_place_is_where_its_caller_stands() -> None:
+    """Its frames name a source that was never installed: asyncpg/protocol/protocol.pyx."""
+    installed = f"{sysconfig.get_path('purelib')}/asyncpg/protocol/protocol.so"
+    made: dict[str, Callable[[], object]] = {"__file__": installed}  # type: ignore[dict-item]
+    exec(compile("def fail():\n    raise KeyError", "asyncpg/protocol/protocol.pyx", "exec"), made)  # noqa: S102
+    assert place_of(raised(lambda: raise_by(made["fail"]))) == line_of(raise_by, 1)
+
+
+def raise_by(fail: Callable[[], object]) -> None:
+    fail()
+
+
+def test_the_place_of_a_group_is_that_of_its_first_error_that_has_one_else_its_own() -> None:
+    error = raised(lambda: users_own("{"))
+    assert place_of(ExceptionGroup("two", [ValueError("never raised"), error])) == line_of(users_own, 1)
+    assert place_of(raised(raise_a_group)) == line_of(raise_a_group, 2)
+
+
+def raise_a_group() -> None:
+    msg = "one"
+    raise ExceptionGroup(msg, [ValueError("never raised")])
+
+
+class Odd(Exception):
+    """An error whose own code fails at whatever it is asked."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    @property
+    def sqlstate(self) -> str:
+        raise LookupError
+
+
+def test_an_error_that_cannot_tell_its_text_is_told_all_the_same() -> None:
+    assert described(Odd()) == "Odd: <exception str() failed>"
+    assert (kind_of(Odd()), named(Odd())) == ("Odd", "Odd")
+
+
+def test_an_error_that_is_its_own_cause_is_followed_once() -> None:
+    first, second = KeyError(), ValueError()
+    first.__cause__, second.__cause__ = second, first
+    assert list(lineage(first)) == [first, second]
+    assert place_of(caused(first, first)) is None
+    assert kind_of(caused(first, first)) == "KeyError"
+    ours = HandlerFailed("why")
+    assert named(caused(ours, ours)) == "HandlerFailed"
+
+
+def test_of_a_long_traceback_the_end_is_kept() -> None:
+    trace = traceback_of(KeyError("x" * 1_000_000 + "the end"))
+    assert len(trace) == 64_000
+    assert trace.rstrip().endswith("the end'")

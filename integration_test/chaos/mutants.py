@@ -46,6 +46,8 @@ SCENARIO_OF = {
     "later_events_of_a_failing_key_handled": "poisoned_keys",
     "retry_leaves_a_gap": "poisoned_keys",
     "failing_keys_not_counted": "poisoned_keys",
+    "deadlocked_statements_passed_over": "shared_rows",
+    "no_marker_put": "lethal_event",
 }
 
 CAUGHT_BY_TESTS = {
@@ -63,6 +65,14 @@ CAUGHT_BY_TESTS = {
     "cut_off_known_by_payloads_only": "postgres/test_odd_rows.py",
     "gap_passed_beyond_the_settled_end": "runtime/test_progress_watch.py",
     "sealed_by_whoever_says_so": "postgres/test_functions.py",
+    "what_waits_counted_for_each_batch_alone": "runtime/handling/test_limits.py",
+    "partition_keys_forgotten": "runtime/handling/test_partition_keys.py",
+    "handled_to_not_kept": "runtime/handling/test_replays.py",
+    "unhandled_events_forgotten": "runtime/handling/test_replays.py",
+    "suspension_ignored": "runtime/handling/test_outages.py",
+    "turn_taken_after_the_swap": "runtime/handling/test_shared_rows.py",
+    "turns_among_the_lanes_of_one_worker_alone": "runtime/handling/test_shared_rows.py",
+    "exclusive_projection_divided": "runtime/membership/test_exclusive.py",
 }
 """What no scenario can catch: the test that plants it and catches it."""
 

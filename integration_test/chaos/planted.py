@@ -6,24 +6,26 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import asyncpg
 
 from reactive_orch import appending
-from reactive_orch.core import assignment
+from reactive_orch.core import assignment, keys
 from reactive_orch.core import generation as core
 from reactive_orch.core.dealing import FAR_BEHIND_BATCHES
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.core.suspicion import Suspects
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
+from reactive_orch.model.keys import Key
 from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.checkpoints import Batches
+from reactive_orch.postgres.connection import BatchConnection
 from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.postgres.faults import translated
 from reactive_orch.runtime.handling import in_hand, lanes
@@ -32,6 +34,7 @@ from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.markers import Markers
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
+from reactive_orch.runtime.handling.serial import Serial
 from reactive_orch.runtime.membership.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
 from reactive_orch.runtime.membership.trust import Trust
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Event
     from reactive_orch.model.keys import Marker
+    from reactive_orch.model.membership import Resting
 
 MUTANT = "REACTIVE_ORCH_MUTANT"
 """Variable: which bug the worker has."""
@@ -345,17 +349,10 @@ def cut_off_known_by_payloads_only() -> None:
 
 @_bug
 def failing_keys_read_before_the_lock() -> None:
-    known: dict[Any, tuple[float, int | None]] = {}
-    original = FailingKeys.among
+    def unknown(self: keys.KnownKeys, swaps: Iterable[Swap]) -> list[int]:
+        return [swap.partition for swap in swaps if swap.partition not in self._of]
 
-    async def among(self: FailingKeys, connection: Any, keys: Any) -> dict[Any, int]:
-        now = time.monotonic()
-        new = [key for key in keys if key not in known or now - known[key][0] > 1]
-        found = await original(self, connection, new) if new else {}
-        known.update((key, (now, found.get(key))) for key in new)
-        return {key: row for key in keys if (row := known[key][1]) is not None}
-
-    _put(FailingKeys, "among", among)
+    _put(keys.KnownKeys, "unknown", unknown)
 
 
 @_bug
@@ -381,6 +378,32 @@ def failing_keys_not_counted() -> None:
 
 
 @_bug
+def what_waits_counted_for_each_batch_alone() -> None:
+    statements = dead_letters._SQL
+    _put(statements, "set_aside", _replaced(statements.set_aside, "SELECT w.keys + 1 -", "SELECT 1 -"))
+    _put(statements, "queue", _replaced(statements.queue, "SELECT w.keys, w.events +", "SELECT w.keys, 0 +"))
+
+
+@_bug
+def partition_keys_forgotten() -> None:
+    def key_of(event: Event) -> Key:
+        return Key(event.bounded_context, event.aggregate_type, event.aggregate_id)
+
+    for module in (keys, in_hand):
+        _put(module, "key_of", key_of)
+
+
+@_bug
+def handled_to_not_kept() -> None:
+    """In the schema alone."""
+
+
+@_bug
+def unhandled_events_forgotten() -> None:
+    """In the schema alone."""
+
+
+@_bug
 def marker_blames_the_whole_batch() -> None:
     def killed(self: Suspects, partition: int, position: int) -> Marker | None:
         marker = self.found.get(partition)
@@ -398,6 +421,14 @@ def marker_not_taken_back() -> None:
 
 
 @_bug
+def no_marker_put() -> None:
+    async def put(*_: Any) -> None:
+        pass
+
+    _put(Markers, "put", put)
+
+
+@_bug
 def pause_forgotten_by_a_new_owner() -> None:
     seen_running: set[Subscription] = set()
     original = Runners.rest
@@ -407,6 +438,57 @@ def pause_forgotten_by_a_new_owner() -> None:
         original(self, {each: state for each, state in resting.items() if each in seen_running})
 
     _put(Runners, "rest", rest)
+
+
+@_bug
+def suspension_ignored() -> None:
+    original = Runner.rest
+
+    def rest(self: Runner, resting: Resting | None) -> None:
+        original(self, resting if resting is not None and resting.state != "suspended" else None)
+
+    _put(Runner, "rest", rest)
+
+
+@_bug
+def turn_taken_after_the_swap() -> None:
+    original = Batches._swap
+    due: set[Batches] = set()
+
+    async def turn(self: Serial, batches: Batches) -> bool:
+        if self.on:
+            due.add(batches)
+        return True
+
+    async def swap(self: Batches, swaps: Sequence[Swap]) -> None:
+        await original(self, swaps)
+        while self in due and not await self.await_others():
+            pass
+        due.discard(self)
+
+    _put(Serial, "turn", turn)
+    _put(Batches, "_swap", swap)
+
+
+@_bug
+def turns_among_the_lanes_of_one_worker_alone() -> None:
+    async def turn(self: Serial, batches: Batches) -> bool:
+        del self, batches
+        return True
+
+    _put(Serial, "turn", turn)
+
+
+@_bug
+def deadlocked_statements_passed_over() -> None:
+    original = asyncpg.Connection.executemany
+
+    async def executemany(self: BatchConnection, *args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(asyncpg.DeadlockDetectedError):
+            async with self.transaction():
+                await original(self, *args, **kwargs)
+
+    _put(BatchConnection, "executemany", executemany)
 
 
 @_bug
@@ -470,15 +552,32 @@ def sticky_assignment_gives_one_partition_to_two() -> None:
 @_bug
 def assignment_ignores_who_has_what() -> None:
     def assign(
-        owners: Owners, members: Mapping[MemberId, frozenset[Subscription]], partitions: Mapping[Subscription, int]
+        owners: Owners,
+        members: Mapping[MemberId, frozenset[Subscription]],
+        partitions: Mapping[Subscription, int],
+        exclusive: frozenset[Subscription],
     ) -> Owners:
         dealt = {each: sorted(m for m, runs in members.items() if each in runs) for each in partitions}
         return {
             each: tuple(able[p % len(able)] for p in range(partitions[each]))
             if able
-            else assignment.assign(owners, members, partitions)[each]
+            else assignment.assign(owners, members, partitions, exclusive)[each]
             for each, able in dealt.items()
         }
+
+    _put(core, "assign", assign)
+
+
+@_bug
+def exclusive_projection_divided() -> None:
+    def assign(
+        owners: Owners,
+        members: Mapping[MemberId, frozenset[Subscription]],
+        partitions: Mapping[Subscription, int],
+        exclusive: frozenset[Subscription],
+    ) -> Owners:
+        del exclusive
+        return assignment.assign(owners, members, partitions)
 
     _put(core, "assign", assign)
 
@@ -590,6 +689,15 @@ def schema(name: str) -> str:
     return _IN_THE_SCHEMA[name](text) if name in _IN_THE_SCHEMA else ""
 
 
+def _rewind_with(old: str, new: str) -> Callable[[str], str]:
+    def changed(text: str) -> str:
+        function = re.search(r"CREATE (FUNCTION reactive_orch\.rewind\(.*?\$\$;)\n", text, re.DOTALL)
+        assert function, "the function has another name"
+        return f"CREATE OR REPLACE {_replaced(function[1], old, new)}"
+
+    return changed
+
+
 def _sealed_by_any_word(text: str) -> str:
     function = re.search(r"CREATE (FUNCTION reactive_orch\.refuse_unsealed\(\).*?\$\$;)\n", text, re.DOTALL)
     assert function, "the function has another name"
@@ -612,4 +720,6 @@ def _any_free_lock_proves_death(text: str) -> str:
 _IN_THE_SCHEMA = {
     free_lock_trusted_after_a_restart.__name__: _any_free_lock_proves_death,
     sealed_by_whoever_says_so.__name__: _sealed_by_any_word,
+    handled_to_not_kept.__name__: _rewind_with("greatest(c.handled_to, c.position)", "c.position"),
+    unhandled_events_forgotten.__name__: _rewind_with("(u.position <= c.position OR estranged)", "true"),
 }

@@ -54,6 +54,8 @@ class Options:
     writers: int = 5
     faults_per_s: float = 1.2
     mutant: str = ""
+    lethal: bool = True
+    """Whether some events end the process that handles them."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,10 @@ class Summary:
     generations: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     processes: int = 0
+    spells: int = 0
+    """In which batches went one at a time after a deadlock, as workers have told."""
+    ended_by: Counter[int] = field(default_factory=Counter)
+    """How many processes each lethal event has ended."""
     settle_s: list[float] = field(default_factory=list)
     delays_s: list[float] = field(default_factory=list)
     memory_mb: str = ""
@@ -88,6 +94,8 @@ class Summary:
             f"faults {self.faults.total()}: {_listed(self.faults)}",
             f"at named points {self.points.total()}: {_listed(self.points)}",
             f"generations {self.generations}: {_listed(self.reasons)}",
+            f"deadlocks that made batches go one at a time: {self.spells}",
+            f"processes ended by {len(self.ended_by)} lethal events: {_each(self.ended_by)}",
             f"lost {self.count('lost')}, twice {self.count('twice')}, phantom {self.count('phantom')}, "
             f"out of order {self.count('order')}",
             f"from commit to handled, storm included: {_quantiles(self.delays_s)}",
@@ -108,6 +116,8 @@ class Summary:
             f"faults from outside: {self.faults.total()}": _listed(self.faults),
             f"faults at named points: {self.points.total()}": _listed(self.points),
             f"generations: {self.generations}": _listed(self.reasons),
+            "deadlocks that made batches go one at a time": self.spells,
+            f"processes ended by {len(self.ended_by)} lethal events": _each(self.ended_by),
             "**lost**": self.count("lost"),
             "**handled twice**": self.count("twice"),
             "phantoms": self.count("phantom"),
@@ -121,6 +131,10 @@ class Summary:
         findings = "\n".join(f"    {line}" for finding in self.findings for line in str(finding).splitlines())
         head = f"## Soak\n\n{self.seconds / 60:.0f} minutes of `make soak`; {where}."
         return f"{head}\n\n| | |\n|---|---|\n{table}\n\n{findings}"
+
+
+def _each(counts: Counter[int]) -> str:
+    return ", ".join(map(str, counts.values())) or "none"
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -173,6 +187,8 @@ class Storm:
         writers = Writers(self._arena.url, self._rng, self._options.writers, Habits(prepare=0.02))
         self._writers = [writers]
         async with writers, self._kept_up():
+            if self._options.lethal:
+                await poison.poison_lethally(self._arena, self._rng)
             while time.monotonic() < until:
                 await asyncio.sleep(self._rng.expovariate(self._options.faults_per_s))
                 if len(self._struck) < FAULTS_AT_ONCE_MAX:
@@ -195,6 +211,9 @@ class Storm:
         if self._struck:
             await asyncio.gather(*self._struck)
         self._proxy.flow()
+        if self._options.lethal:
+            await poison.waits_for_antidote(self._arena, SETTLE_S)
+            await poison.antidote(self._arena)
 
     @contextlib.asynccontextmanager
     async def _kept_up(self) -> AsyncIterator[None]:
@@ -250,7 +269,9 @@ class Storm:
     async def _begin(self, *, proxied: bool) -> None:
         first = not self._arena.processes
         url = self._proxy.url() if proxied else ""
-        await self._arena.start(rules="" if first else self._rules(), url=url, options=poison.OPTIONS)
+        # The first one is spared by all that ends processes: its memory is watched.
+        rules, without = ("", checkers.LETHAL) if first else (self._rules(), "")
+        await self._arena.start(rules=rules, url=url, options=poison.OPTIONS, without=without)
         self.summary.processes += 1
         if self.summary.processes > self._options.workers:  # only the first ones start all at the same moment
             await asyncio.sleep(self._rng.uniform(0, 0.3))
@@ -271,6 +292,7 @@ class Storm:
         self._find(await checkers.check(self._arena, [writers], self._book))
         self._arena.findings.clear()
         self._find(checkers.memory(self._arena.processes))
+        self._find(checkers.deaths(self._arena, [*self._ended, *self._arena.processes]))
         over = {fate.position: fate.not_before for fate in writers.fates.values()}
         sql = "SELECT h.position, h.at FROM public.handled h WHERE h.projection = 'handled' AND h.replica_set = $1"
         for row in await self._arena.ask(f"{sql} AND h.position = ANY ($2::bigint[])", REPLICA_SET, [*over]):
@@ -292,6 +314,9 @@ class Storm:
         self.summary.findings += findings
 
     def _count(self, process: Victim) -> None:
+        self.summary.spells += process.deadlocks
+        if process.ended_by:
+            self.summary.ended_by[process.ended_by[0]] += 1
         self.summary.points.update(point for point in process.points if point != "woken")
         process.points.clear()
 
@@ -310,7 +335,8 @@ async def storm(cluster: Cluster, options: Options) -> Summary:
     with database(cluster, "chaos_storm") as url:
         await checkers.install(url)
         arena = Arena(cluster, url, random.Random(options.seed), env={planted.MUTANT: options.mutant})
-        arena.projections = (*arena.projections, checkers.POISONED)
+        lethal = (checkers.LETHAL,) if options.lethal else ()
+        arena.projections = (*arena.projections, checkers.POISONED, checkers.SHARING, *lethal)
         async with Proxy(url) as proxy:
             raging = Storm(arena, options, proxy)
             try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.each_server
 
-SECONDS = 20.0
+SECONDS = 12.0
 SEED = 11
 """Of the storm that is run each time; `make chaos` and `make soak` draw others."""
 
@@ -23,7 +23,7 @@ SEED = 11
 async def test_nothing_is_lost_or_done_twice_in_a_storm(cluster: Cluster) -> None:
     seed = int(os.environ.get("SEED") or SEED)
     sys.stdout.write(f"repeat it: SEED={seed}\n")
-    summary = await storm(cluster, Options(seconds=SECONDS, seed=seed))
+    summary = await storm(cluster, Options(seconds=SECONDS, seed=seed, lethal=False))
     sys.stdout.write(f"{summary}\n")
     assert not summary.findings, f"SEED={seed}: {summary.findings[0]}"
     assert summary.events > 500, "a storm without events proves nothing"

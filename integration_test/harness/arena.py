@@ -91,6 +91,10 @@ class Victim(Process):
         """What it did to itself."""
         self.strange: list[str] = []
         """Lines that nobody has looked at and that should be in no log."""
+        self.deadlocks = 0
+        """How often it has told of one."""
+        self.ended_by: tuple[int, float] | None = None
+        """The position of the event that has ended it, and when."""
         self.started_at = time.monotonic()
         self.memory_kb: list[tuple[float, int]] = []
 
@@ -98,8 +102,12 @@ class Victim(Process):
         """Take note of a line, and of what it says that it does to itself."""
         super().hear(line)
         self.joined |= " adopted in " in line
+        self.deadlocks += " have deadlocked" in line
         if _STRANGE.search(line):
             self.strange.append(line)
+        if line.startswith(test_projections.ENDED_BY):
+            self.ended_by = (int(line.removeprefix(test_projections.ENDED_BY)), time.monotonic())
+            self.doomed = True
         if line.startswith("chaos: "):
             point = line.removeprefix("chaos: ")
             self.points.append(point)
@@ -146,9 +154,15 @@ class Arena:
     processes: list[Victim] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     calm: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="reactive_orch-chaos-")) / "calm")
+    hidden_at: list[float] = field(default_factory=list)
+    """When something happened that may have hidden from the workers what ended a process, or had it tried again."""
     settled_to: int = 0
     """Up to here everything was handled when last looked at."""
     _numbers: int = 0
+
+    def hide(self) -> None:
+        """Note that something happens that may hide what ends a process."""
+        self.hidden_at.append(time.monotonic())
 
     @property
     def living(self) -> list[Victim]:
@@ -156,13 +170,20 @@ class Arena:
         return [process for process in self.processes if process.running]
 
     async def start(
-        self, *, rules: str = "", url: str = "", env: Mapping[str, str] | None = None, options: Sequence[str] = ()
+        self,
+        *,
+        rules: str = "",
+        url: str = "",
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        without: str = "",
     ) -> Victim:
-        """Start a worker; `url` if not that of the arena, `options` after the usual ones."""
+        """Start a worker; `url` if not that of the arena, `options` after the usual ones, `without` this projection."""
         self._numbers += 1
         name = f"w{self._numbers}"
+        projections = [each for each in self.projections if each != without]
         command = worker_command(
-            url or self.url, REPLICA_SET, self.projections, *self.pace.options(), *options, module=WORKER
+            url or self.url, REPLICA_SET, projections, *self.pace.options(), *options, module=WORKER
         )
         variables = {
             **test_projections.variables(name, REPLICA_SET),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from integration_test.harness import poison
 from integration_test.harness.arena import REPLICA_SET
 from integration_test.harness.connections import LOST, connected
+from integration_test.harness.recorded import FAILING, LETHAL
 from reactive_orch.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Faults:
 
     def pick(self, rng: random.Random) -> tuple[str, Callable[[random.Random], Awaitable[None]]]:
         """Return a fault by chance."""
-        names = [*_WEIGHTS]
+        names = [name for name in _WEIGHTS if name != "poison_lethally" or LETHAL in self._arena.projections]
         name = rng.choices(names, [_WEIGHTS[n] for n in names])[0]
         return name, getattr(self, name)
 
@@ -77,11 +78,13 @@ class Faults:
 
     async def stop_in_good_order(self, rng: random.Random) -> None:
         """SIGTERM."""
+        self._arena.hide()
         for victim in self._victims(rng, ending=True):
             victim.send(signal.SIGTERM)
 
     async def stop_at_once(self, rng: random.Random) -> None:
         """SIGTERM twice."""
+        self._arena.hide()
         for victim in self._victims(rng, ending=True):
             victim.send(signal.SIGTERM)
             await asyncio.sleep(rng.uniform(0, 0.02))
@@ -89,6 +92,7 @@ class Faults:
 
     async def join_and_leave(self, rng: random.Random) -> None:
         """One more worker for a while."""
+        self._arena.hide()
         guest = await self._arena.start()
         await asyncio.sleep(rng.uniform(0.5, 3))
         guest.send(signal.SIGTERM)
@@ -113,6 +117,7 @@ class Faults:
         if time.monotonic() - self._restarted_at < RESTART_EVERY_S:
             return
         self._restarted_at = time.monotonic()
+        self._arena.hide()
         await asyncio.to_thread(self._arena.cluster.restart, rng.choice(("immediate", "fast")))
 
     async def swallow(self, rng: random.Random) -> None:
@@ -173,9 +178,15 @@ class Faults:
             await poison.poison(self._arena, rng, rng.randint(1, 6))
 
     async def ask_of_keys(self, rng: random.Random) -> None:
-        """People ask for something to be done about each failing key."""
+        """People ask for something to be done about each failing key; of a lethal one, too, that it be tried again."""
+        self._arena.hide()
         with contextlib.suppress(*LOST, Unavailable):
-            await poison.ask(self._arena, rng, ["retry", "skip", "discard"])
+            await poison.ask(self._arena, rng, ["retry", "skip", "discard"], of=FAILING)
+
+    async def poison_lethally(self, rng: random.Random) -> None:
+        """An event will end each process that handles it."""
+        with contextlib.suppress(*LOST, Unavailable):
+            await poison.poison_lethally(self._arena, rng)
 
     # -------------------------------------------------------------------------------------------- notifications
 
@@ -219,6 +230,7 @@ _WEIGHTS = {
     "pause_and_resume": 1,
     "poison_keys": 2,
     "ask_of_keys": 2,
+    "poison_lethally": 1,
     "forge_notifications": 1,
     "drop_notifications": 1,
 }
@@ -232,7 +244,7 @@ SELECT pg_terminate_backend(a.pid) FROM (
     SELECT a.pid FROM pg_stat_activity a WHERE a.application_name LIKE $1 AND a.datname = current_database()
     ORDER BY random() LIMIT $2) a
 """
-_LOCK_REPLICA_SET = "SELECT 1 FROM reactive_orch.replica_sets r WHERE r.name = $1 FOR UPDATE"
+_LOCK_REPLICA_SET = "SELECT 1 FROM reactive_orch.replica_sets r WHERE r.name = $1 FOR NO KEY UPDATE"
 _LOCK_CHECKPOINTS = """
 SELECT 1 FROM reactive_orch.checkpoints c WHERE c.replica_set = $1
 ORDER BY c.projection, c.partition LIMIT $2 FOR UPDATE

@@ -33,8 +33,14 @@ CURED = "REACTIVE_ORCH_TEST_CURED"
 POISON = "Poison"
 """The type of event that `failing` fails at."""
 
+LETHAL = "Lethal"
+"""The type of event that `lethal` ends its process at."""
+
 DEADLY = 42
-"""The exit code of a process that `deadly` has ended."""
+"""The exit code of a process that `deadly` or `lethal` has ended."""
+
+ENDED_BY = "ended by the event at position "
+"""What `lethal` says then."""
 
 GATE = 4242
 """Advisory lock: while a test holds it, `handled_at_gate` waits at each event. Its batch is in flight then."""
@@ -58,6 +64,20 @@ CREATE INDEX ON public.handled (position, projection);
 
 CREATE TABLE public.cure (found boolean);
 
+CREATE TABLE public.antidote (found boolean);
+-- Whoever has looked for it has ended, one way or the other, when it is there.
+CREATE FUNCTION public.take_antidote() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE public.antidote IN ACCESS EXCLUSIVE MODE;
+    INSERT INTO public.antidote VALUES (true);
+END $$;
+
+-- So few customers that batches of several workers meet in their rows.
+CREATE TABLE public.balances (customer bigint PRIMARY KEY, amount bigint NOT NULL);
+
+CREATE FUNCTION public.parties(place bigint, OUT giver bigint, OUT taker bigint)
+LANGUAGE sql IMMUTABLE AS $$ SELECT place * 7 % 12, (place * 7 + 1 + place % 11) % 12 $$;
+
 CREATE VIEW public.fates AS
 SELECT h.replica_set, h.projection, h.position, 'handled' AS fate FROM public.handled h
 UNION ALL
@@ -77,6 +97,14 @@ INSERT INTO public.handled (replica_set, projection, worker, position, partition
 SELECT $1, $2, $3, e.position, e.partition, e.key, e.version
 FROM unnest($4::bigint[], $5::smallint[], $6::text[], $7::bigint[]) AS e(position, partition, key, version)
 ORDER BY e.position
+"""
+
+
+# In no order that two batches would have in common.
+_MOVE = """
+INSERT INTO public.balances
+SELECT CASE WHEN $1 < 0 THEN p.giver ELSE p.taker END, $1::bigint FROM public.parties(abs($1::bigint)) p
+ON CONFLICT (customer) DO UPDATE SET amount = balances.amount + excluded.amount
 """
 
 
@@ -118,18 +146,23 @@ handled = recorder("handled")
 handled_too = recorder("handled_too")
 
 
-@projection("handled_in_batches", batch=True)
-async def handled_in_batches(events: Sequence[Event], tx: Connection) -> None:
+async def record_many(tx: Connection, name: str, events: Sequence[Event]) -> None:
+    """Write down that these events were handled."""
     await tx.execute(
         _INSERT_MANY,
         os.environ.get(REPLICA_SET, "test"),
-        "handled_in_batches",
+        name,
         os.environ.get(WORKER, "?"),
         [event.global_position for event in events],
         [event.partition for event in events],
         [event.aggregate_id for event in events],
         [event.aggregate_version for event in events],
     )
+
+
+@projection("handled_in_batches", batch=True)
+async def handled_in_batches(events: Sequence[Event], tx: Connection) -> None:
+    await record_many(tx, "handled_in_batches", events)
 
 
 @projection("handled_slowly")
@@ -163,6 +196,14 @@ async def poisoned(event: Event, tx: Connection) -> None:
         raise RuntimeError(msg)
 
 
+@projection("sharing", batch=True)
+async def sharing(events: Sequence[Event], tx: Connection) -> None:
+    """Move amounts from one customer's balance to another's: events of any keys write the same rows, in any order."""
+    await record_many(tx, "sharing", events)
+    amounts = [event.global_position for event in events]
+    await tx.executemany(_MOVE, [(sign * amount,) for amount in amounts for sign in (-1, 1)])
+
+
 @projection("deadly")
 async def deadly(event: Event, tx: Connection) -> None:
     """End the process at poison until there is a row in `cure`."""
@@ -178,6 +219,16 @@ async def deadly_in_batches(events: Sequence[Event], tx: Connection) -> None:
         await record(tx, "deadly_in_batches", event)
         if event.event_type == POISON and not await tx.fetchval("SELECT count(*) FROM public.cure"):
             os._exit(DEADLY)
+
+
+@projection("lethal")
+async def lethal(event: Event, tx: Connection) -> None:
+    """End the process at a lethal event until there is a row in `antidote`, and tell which event it was."""
+    await record(tx, "lethal", event)
+    if event.event_type == LETHAL and not await tx.fetchval("SELECT count(*) FROM public.antidote"):
+        sys.stdout.write(f"{ENDED_BY}{event.global_position}\n")
+        sys.stdout.flush()
+        os._exit(DEADLY)
 
 
 @projection("filtered", aggregate_types=["Order"])

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import itertools
+import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -26,9 +28,10 @@ from integration_test.harness.checkers import (
     TWICE_ACCOUNTED,
 )
 from integration_test.harness.connections import connected
+from reactive_orch.core.keys import DEATHS_MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from datetime import datetime
 
     from integration_test.harness.arena import Arena, Victim
@@ -68,14 +71,33 @@ END $$;
 CREATE CONSTRAINT TRIGGER chaos_letter AFTER INSERT ON reactive_orch.dead_letters
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.chaos_letter();
 
+-- by: who was asked to try a key; '' if anybody may, as the projection is suspended.
+CREATE TABLE public.chaos_opinions (txid bigint, projection text, partition smallint, by text);
+CREATE FUNCTION public.chaos_opinion() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    trial boolean := EXISTS (
+        SELECT FROM reactive_orch.projections p
+        WHERE p.replica_set = OLD.replica_set AND p.name = OLD.projection AND p.state = 'suspended');
+BEGIN
+    INSERT INTO public.chaos_opinions
+    SELECT pg_current_xact_id()::text::bigint, OLD.projection, OLD.partition,
+           CASE WHEN trial THEN '' ELSE OLD.taken_by END
+    WHERE trial OR OLD.taken_by IS NOT NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_opinion AFTER UPDATE OR DELETE ON reactive_orch.failing_keys
+FOR EACH ROW EXECUTE FUNCTION public.chaos_opinion();
+
 CREATE TABLE public.chaos_generations (
     number bigint, reason text, subjects integer[], members integer[], moved integer,
-    created_at timestamptz, completed_at timestamptz, settled_times integer DEFAULT 0);
+    created_at timestamptz, completed_at timestamptz, settled_times integer DEFAULT 0, runs jsonb);
 CREATE FUNCTION public.chaos_generation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO public.chaos_generations VALUES
-            (NEW.number, NEW.reason, NEW.subjects, NEW.members, NEW.moved, NEW.created_at);
+        INSERT INTO public.chaos_generations (number, reason, subjects, members, moved, created_at, runs)
+        SELECT NEW.number, NEW.reason, NEW.subjects, NEW.members, NEW.moved, NEW.created_at,
+               jsonb_object_agg(m.id, m.projections)
+        FROM reactive_orch.members m WHERE m.id = ANY (NEW.members);
     ELSE
         UPDATE public.chaos_generations g SET completed_at = NEW.completed_at, settled_times = g.settled_times + 1
         WHERE g.number = NEW.number;
@@ -133,6 +155,7 @@ async def check(arena: Arena, writers: Iterable[Writers], book: Book | None = No
     found = [
         *(await _once(arena)),
         *(await _accounted(arena)),
+        *(await _balances(arena)),
         *(await _order(arena)),
         *(await _atomic(arena)),
         *(await _outcomes(arena, writers)),
@@ -150,7 +173,7 @@ async def check(arena: Arena, writers: Iterable[Writers], book: Book | None = No
 async def _once(arena: Arena) -> list[Finding]:
     """Every committed event exactly once, and nothing else. Lost is what lies behind its checkpoint."""
     found = []
-    for projection in set(arena.projections) - {POISONED}:
+    for projection in set(arena.projections) - FAILING:
         rows = await arena.ask(NOT_ONCE, REPLICA_SET, projection)
         kinds = {
             "lost": [r["position"] for r in rows if not r["times"] and r["passed"]],
@@ -162,21 +185,30 @@ async def _once(arena: Arena) -> list[Finding]:
         for kind, what in kinds.items():
             if what:
                 found.append(Finding(kind, f"{len(what)} events of {projection}: {what[:SHOWN]}"))
-    return found
+    rows = await arena.ask(_LEFT_OUT, REPLICA_SET, list(FAILING))
+    return [*found, *([Finding("left out", f"unasked for: {[tuple(row) for row in rows[:SHOWN]]}")] if rows else [])]
+
+
+_LEFT_OUT = """
+SELECT d.projection, d.position, d.request, d.requested_by FROM reactive_orch.discarded_events d
+WHERE d.replica_set = $1 AND NOT d.projection = ANY ($2::text[]) ORDER BY 1, 2
+"""
+"""Nobody asks for that where handlers do not fail."""
 
 
 async def _accounted(arena: Arena) -> list[Finding]:
     """Where events fail, each was handled, waits or was left out: one of them, once; of a key the last ones wait."""
     found = []
-    for kind, statement in _ACCOUNTS.items() if POISONED in arena.projections else ():
-        rows = await arena.ask(statement, REPLICA_SET, POISONED)
+    for projection, kind in itertools.product(FAILING.intersection(arena.projections), _ACCOUNTS):
+        rows = await arena.ask(_ACCOUNTS[kind], REPLICA_SET, projection)
         if rows:
-            found.append(Finding(kind, f"{len(rows)} of {POISONED}: {[tuple(row) for row in rows[:SHOWN]]}"))
+            found.append(Finding(kind, f"{len(rows)} of {projection}: {[tuple(row) for row in rows[:SHOWN]]}"))
     return found
 
 
-POISONED = "poisoned"
-"""The projection whose events may fail."""
+POISONED, LETHAL = "poisoned", "lethal"
+"""The projections whose events may fail, or end the process."""
+FAILING = frozenset({POISONED, LETHAL})
 
 _ACCOUNTS = {
     "accounted": TWICE_ACCOUNTED,
@@ -186,9 +218,52 @@ _ACCOUNTS = {
 }
 
 
+def deaths(arena: Arena, processes: Iterable[Victim]) -> list[Finding]:
+    """No event ends more processes than it takes to find and to park it, and to be misled about it.
+
+    The first death is unexplained; each of the next ones is recorded by a marker, and counts. What may have hidden
+    one, or has an event tried again on request, costs another one.
+    """
+    died: dict[int, list[float]] = defaultdict(list)
+    for position, at in filter(None, (process.ended_by for process in processes)):
+        died[position].append(at)
+    found = []
+    for position, times in died.items():
+        hidden = sum(min(times) - HIDDEN_BEFORE_S < at < max(times) for at in arena.hidden_at)
+        if len(times) > DEATHS_AT_FIRST + DEATHS_MOST + hidden:
+            since = [f"{at - min(times):.1f}" for at in sorted(times)]
+            found.append(Finding("deaths", f"the event at {position} has ended {len(times)} processes: {since}"))
+    return found
+
+
+DEATHS_AT_FIRST = 1
+HIDDEN_BEFORE_S = 1.0
+"""A worker that is told to stop has that long before its end something in hand that nobody suspects."""
+
+
+async def _balances(arena: Arena) -> list[Finding]:
+    """What handlers on several workers have added up in the same rows is the sum over the events that were handled."""
+    rows = await arena.ask(_UNBALANCED, REPLICA_SET, SHARING)
+    shown = [tuple(row) for row in rows[:SHOWN]]
+    return [Finding("balances", f"{len(rows)} differ (customer, amount, due): {shown}")] if rows else []
+
+
+SHARING = "sharing"
+"""The projection whose handlers write rows of all keys."""
+
+_UNBALANCED = """
+SELECT coalesce(b.customer, d.customer), b.amount, d.due FROM public.balances b
+FULL JOIN (SELECT m.customer, sum(m.amount) AS due
+           FROM public.handled h, public.parties(h.position) p,
+                LATERAL (VALUES (p.giver, -h.position), (p.taker, h.position)) m(customer, amount)
+           WHERE h.replica_set = $1 AND h.projection = $2 GROUP BY m.customer) d ON d.customer = b.customer
+WHERE b.amount IS DISTINCT FROM d.due ORDER BY 1
+"""
+
+
 async def _order(arena: Arena) -> list[Finding]:
     """Each key's events one after the other, without a gap."""
-    rows = [row for row in await arena.ask(OUT_OF_ORDER) if row["projection"] != POISONED]
+    rows = [row for row in await arena.ask(OUT_OF_ORDER) if row["projection"] not in FAILING]
     shown = [(r["projection"], r["key"], r["version"], r["previous"], r["worker"]) for r in rows[:SHOWN]]
     return [Finding("order", f"{len(rows)} events: {shown}")] if rows else []
 
@@ -300,6 +375,7 @@ async def _generations(arena: Arena, chain: Sequence[Any], book: Book) -> list[F
     for row in rows:
         written[row["generation"]][row["projection"]] = tuple(row["owners"])
     names = {row["id"]: row["name"] for row in await arena.ask("SELECT m.id, m.name FROM public.chaos_members m")}
+    opinions = {tuple(row) for row in await arena.ask("SELECT * FROM public.chaos_opinions")}
     found, owners, plans = [], dict(book.owners), []
     numbers = [g["number"] for g in generations]
     if numbers != [*range(book.generation + 1, book.generation + 1 + len(numbers))]:
@@ -309,19 +385,23 @@ async def _generations(arena: Arena, chain: Sequence[Any], book: Book) -> list[F
         found += _plan(generation, owners, after)
         owners = after
         plans.append((generation, after))
-    found += _settled_in_truth(plans, chain, names, {str(p.pid) for p in arena.processes if p.proxied})
+    own = [row for row in chain if not _is_opinion(row, opinions)]
+    found += _settled_in_truth(plans, own, names, {str(p.pid) for p in arena.processes if p.proxied})
     if len(generations) > 1:  # the last one is looked at again, with what comes after it
         book.generation, book.owners = plans[-2][0]["number"], plans[-2][1]
     return found
 
 
 def _plan(generation: Any, before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> list[Finding]:
-    found, moves, members = [], 0, set(generation["members"])
+    found, moves = [], 0
+    runs = json.loads(generation["runs"] or "{}")
     number = f"generation {generation['number']} ({generation['reason']} of {generation['subjects']})"
     for projection, owners in after.items():
+        members = {member for member in generation["members"] if projection in runs[str(member)]}
         strangers = set(owners) - (members or {0})
         if strangers or len(owners) != PARTITIONS:
-            found.append(Finding("generations", f"{number}: {projection} is owned by strangers {strangers}"))
+            told = f"{number}: {projection} is owned by strangers {strangers}; members run {runs}"
+            found.append(Finding("generations", told))
         loads = [owners.count(member) for member in members]
         if loads and max(loads) - min(loads) > 1:
             found.append(Finding("generations", f"{number}: {projection} is not balanced: {sorted(loads)}"))
@@ -346,13 +426,24 @@ def _most_kept(owners: Sequence[int], members: set[int]) -> int:
     return sum(min(h, base) for h in held) + min(extras, sum(h > base for h in held))
 
 
+def _is_opinion(row: Any, opinions: Container[tuple[int, str, int, str]]) -> bool:
+    """Tell whether a batch moved nothing and tried a key: one that its worker was asked to try, or while all rests."""
+    of = (row["txid"], row["projection"], row["partition"])
+    moved = (row["from_position"], row["from_epoch"]) != (row["to_position"], row["to_epoch"])
+    return not moved and ((*of, _label(row)) in opinions or (*of, "") in opinions)
+
+
+def _label(row: Any) -> str:
+    return str(row["by"]).removeprefix("reactive_orch:").partition(":")[2]
+
+
 def _settled_in_truth(
     plans: Sequence[tuple[Any, dict[str, tuple[int, ...]]]],
     chain: Sequence[Any],
     names: dict[int, str],
     proxied: set[str],
 ) -> list[Finding]:
-    """Once a generation is settled, no member of it commits for a partition that is not its own.
+    """Once a generation is settled, no member of it commits for a partition that is not its own, but to try a key.
 
     Somebody who was removed may (the swap decides), and so may one whose network delivers late.
     """
@@ -368,7 +459,8 @@ def _settled_in_truth(
         if ids and generation["completed_at"] and row["at"] > generation["completed_at"]:
             owner = owners[row["projection"]][row["partition"]]
             if owner not in ids:
-                wrong.append((row["projection"], row["partition"], generation["number"], owner, ids))
+                moved = (row["from_position"], row["to_position"])
+                wrong.append((row["projection"], row["partition"], generation["number"], owner, ids, *moved))
     return (
         [Finding("settled", f"{len(wrong)} batches of others after it was settled: {wrong[:SHOWN]}")] if wrong else []
     )

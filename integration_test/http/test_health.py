@@ -95,7 +95,7 @@ async def test_health_without_a_membership_connection(database: str, cluster: Cl
 
 async def test_health_with_a_failing_event_and_a_held_frontier(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "STUCK_AFTER_S", 1.0)
-    monkeypatch.setattr(health, "FROZEN_AFTER_S", 1.0)
+    monkeypatch.setattr(health, "HELD_AFTER_S", 1.0)
     async with prepared(database) as connection, running(database, betraying, retries=1000) as (_, worker):
         await wait_until(says(worker, WELL))
         await append(connection, [NewEvent(aggregate_type="Poison", aggregate_id="python", event_type="P")])

@@ -35,7 +35,7 @@ async def test_a_service_is_that_of_psql(address: str, database: str, services: 
         assert said.stdout.strip() == urlsplit(database).path[1:]
     assert (
         await run("status", "--database-url", address, PGSERVICEFILE=services)
-    ).done() == "log events: 64 partitions, last position 0\n"
+    ).done() == "log events: 64 partitions, last position 0, settled 0\n"
 
 
 async def test_a_service_that_nobody_knows_is_named(services: str) -> None:
@@ -47,10 +47,12 @@ async def test_the_name_of_the_database_is_pgdatabase_when_the_address_has_none(
     parts = urlsplit(database)
     words = f"host={parts.hostname} port={parts.port} user=postgres"
     ended = await run("status", "--database-url", words, PGDATABASE=parts.path[1:])
-    assert ended.done() == "log events: 64 partitions, last position 0\n"
+    assert ended.done() == "log events: 64 partitions, last position 0, settled 0\n"
 
 
 async def test_ipv6_among_several_hosts(database: str, cluster: Cluster) -> None:
     name = urlsplit(database).path[1:]
     address = f"postgresql://postgres@[::1]:1,127.0.0.1:{cluster.port}/{name}"
-    assert (await run("status", "--database-url", address)).done() == "log events: 64 partitions, last position 0\n"
+    assert (
+        await run("status", "--database-url", address)
+    ).done() == "log events: 64 partitions, last position 0, settled 0\n"

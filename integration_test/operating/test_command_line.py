@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         thorough(["append", "--expected", "soon"], "'soon' is neither any, none nor a version"),
         thorough(["append", "--event-type", "T"], "needs --aggregate-type and --aggregate-id too"),
         thorough(["append", "--aggregate-id", "1"], "needs --aggregate-type and --event-type too"),
+        thorough(["append", "--payload", "{}"], "needs --aggregate-type and --aggregate-id and --event-type too"),
     ],
 )
 async def test_wrong_usage(arguments: list[str], says: str) -> None:
@@ -208,19 +209,29 @@ async def test_a_mistyped_password_is_not_shown(address: str) -> None:
     assert not re.search(r"s3|cret", line)
 
 
+async def status_into(output: int, database: str) -> tuple[int | None, bytes]:
+    """Run `status` with this standard output, which is closed here; return the exit code and what else was said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reactive_orch", "status", "--database-url", database),
+        cwd=ROOT,
+        stdout=output,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(output)
+    _, err = await process.communicate()
+    return process.returncode, err
+
+
+async def test_output_that_cannot_be_written(database: str) -> None:
+    ended = await status_into(os.open("/dev/full", os.O_WRONLY), database)
+    assert ended == (1, b"reactive_orch: cannot write: No space left on device\n")
+
+
 async def test_output_that_nobody_reads(database: str) -> None:
     """As in `reactive_orch status | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactive_orch", "status", "--database-url", database),
-        cwd=ROOT,
-        stdout=writing,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    os.close(writing)
-    _, err = await process.communicate()
-    assert (process.returncode, err) == (1, b"")
+    assert await status_into(writing, database) == (1, b"")
 
 
 async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
@@ -311,7 +322,7 @@ async def test_where_an_address_comes_from(database: str, cluster: Cluster) -> N
         option_first.done()
         == variable_next.done()
         == parts_last.done()
-        == "log events: 64 partitions, last position 0\n"
+        == "log events: 64 partitions, last position 0, settled 0\n"
     )
 
 
@@ -595,7 +606,7 @@ async def test_an_event_id_is_taken_once(database: str) -> None:
 
 async def test_status_shows_the_log_the_sets_and_who_holds_what(database: str) -> None:
     assert (
-        "there is no replica set 'nowhere'"
+        "there is no replica set 'nowhere'; there is none yet"
         in (await run("status", "--replica-set", "nowhere", DATABASE_URL=database)).err
     )
     async with prepared(database) as connection, WorkerProcess(database, "w1") as worker:
@@ -604,12 +615,12 @@ async def test_status_shows_the_log_the_sets_and_who_holds_what(database: str) -
         await wait_settled(connection)
         member = await worker.member()
         shown = (await run("status", DATABASE_URL=database)).done()
-        assert "log events: 64 partitions, last position 10\n" in shown
+        assert "log events: 64 partitions, last position 10, settled 10" in shown
         assert re.search(
             r"replica set test: generation 1 \(join of \d+; 64 partitions moved; settled in \d+ ms\)", shown
         )
-        assert re.search(rf"worker {member} active, connected, heartbeat \d+\.\d s ago", shown)
-        assert "projection handled: saved up to " in shown
+        assert re.search(rf"worker {member} \w+, connected, heartbeat \d+\.\d s ago, 64 partitions", shown)
+        assert re.search(r"projection handled: running, .*; saved up to \d+ … \d+ of 10 ", shown)
         assert (await run("status", "--replica-set", "test", DATABASE_URL=database)).done()
 
 

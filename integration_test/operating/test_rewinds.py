@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from integration_test.harness.cases import thorough
 from integration_test.harness.checkers import assert_accounted, checked, wait_handled
 from integration_test.harness.command_line import FAILED, Ended, run, started
 from integration_test.harness.connections import connected, prepared
@@ -70,7 +70,7 @@ async def test_events_that_were_not_handled_are_left_out_only_if_that_is_meant(d
         await run_until_idle(database, handled)
         await append_events(connection, 5)
         planned = (await rewind(database, "--to", "13", "--dry-run")).done()
-        assert "  3 events left out without having been handled (--skip-unhandled)\n" in planned
+        assert "  3 events left out without having been handled: refused without --skip-unhandled\n" in planned
         refused = await rewind(database, "--to", "13")
         assert refused.complaint() == (
             "3 events up to position 13 have not been handled and would be left out for good: "
@@ -104,7 +104,7 @@ async def test_of_keys_that_fail_it_takes_off_what_comes_again(database: str) ->
         await run_until_idle(database, poisoned, retries=0)
         planned = (await rewind(database, "--to", "4", "--dry-run")).done()
         assert "  1 event handled again\n" in planned
-        assert "  5 events that wait with failing keys taken off their lists: come again\n" in planned
+        assert "  5 events taken off the lists of failing keys: they come again\n" in planned
         assert (await rewind(database, "--to", "4")).code == 0
         keys = await connection.fetch("SELECT aggregate_id FROM reactive_orch.failing_keys")
         assert [row["aggregate_id"] for row in keys] == ["early"]
@@ -138,7 +138,7 @@ async def test_what_waits_and_the_new_filter_leaves_out_is_not_handled_any_more(
         await run_until_idle(database, poisoned, retries=0)
         await connection.fetchval(REGISTER, ['{"aggregate_types": ["Kept"], "bounded_contexts": null}'])
         planned = (await rewind(database, "--to", "keep", "--dry-run")).done()
-        assert "  3 events that wait with failing keys taken off their lists for good\n" in planned
+        assert "  3 events taken off the lists of failing keys, for good\n" in planned
         assert '  its filter becomes {"aggregate_types": ["Kept"]' in planned
         assert (await rewind(database, "--to", "keep")).code == 0
         await connection.execute("UPDATE reactive_orch.failing_keys SET request = 'retry', due_at = now()")
@@ -200,6 +200,17 @@ async def test_a_reset_hook_that_fails_leaves_all_as_it_was(database: str) -> No
         )
         assert await connection.fetchval("SELECT count(*) FROM handled") == 10
         assert await positions(connection) == {10}
+
+
+async def test_a_reset_hook_that_exits_has_failed(database: str) -> None:
+    async def exiting(_tx: Connection) -> None:
+        sys.exit(0)
+
+    async with prepared(database) as connection:
+        await append_events(connection, 10)
+        await run_until_idle(database, resettable)
+        with pytest.raises(ReactiveOrchError, match="the reset hook failed, and nothing was done: SystemExit: 0 at"):
+            await rewinds.rewind(connection, "test", Subscription("resettable", OWN_LOG), 0, reset=exiting)
 
 
 @pytest.mark.parametrize("ends", ["COMMIT", "ROLLBACK", "COMMIT; BEGIN"])
@@ -307,7 +318,8 @@ FROM pg_class WHERE oid = 'reactive_orch.events'::regclass
 """How often the table itself was read from its start, and how many rows of it."""
 
 
-@pytest.mark.parametrize("then", ["VACUUM ANALYZE reactive_orch.events", thorough("SELECT")])
+@pytest.mark.thorough
+@pytest.mark.parametrize("then", ["VACUUM ANALYZE reactive_orch.events", "SELECT"])
 async def test_on_a_large_log_it_says_about_and_reads_little(database: str, then: str) -> None:
     async with connected(database) as connection:
         await connection.execute(MANY, NOON)

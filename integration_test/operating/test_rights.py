@@ -13,10 +13,11 @@ import reactive_orch
 from integration_test.harness.checkers import wait_handled
 from integration_test.harness.command_line import CONFIG, run
 from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import run_until_idle
 from integration_test.harness.processes import ROOT, WorkerProcess
 from integration_test.harness.projections import POISON
 from integration_test.harness.waiting import wait_until
-from reactive_orch import Expected, NewEvent, append, read_stream
+from reactive_orch import Event, Expected, NewEvent, append, projection, read_stream
 from reactive_orch.postgres import migrations
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ async def test_a_writer_and_a_worker_need_no_more_than_the_readme_gives(granted:
         assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
 
 
-@pytest.mark.parametrize("table", ["failing_keys", "dead_letters"])
+@pytest.mark.parametrize("table", ["failing_keys", "dead_letters", "markers"])
 async def test_a_right_that_lacks_on_our_own_tables_is_no_failure_of_a_handler(
     granted: Connection, database: str, table: str
 ) -> None:
@@ -323,3 +324,23 @@ async def test_who_may_empty_the_log_needs_no_right_on_anything_else(database: s
         async with connected(_as("emptier", database)) as emptier:
             await emptier.execute("TRUNCATE reactive_orch.events")
         await owner.execute("DROP OWNED BY emptier; DROP ROLE emptier")
+
+
+@pytest.mark.parametrize(("may", "after"), [(False, "1s"), (True, "100ms")])
+async def test_deadlocks_are_looked_for_sooner_by_who_may_say_so(
+    granted: Connection, database: str, *, may: bool, after: str
+) -> None:
+    seen: list[str] = []
+
+    @projection("shown")
+    async def shown(_: Event, tx: Connection) -> None:
+        seen.append(await tx.fetchval("SHOW deadlock_timeout"))
+
+    await append(granted, [NewEvent(aggregate_type="Key", aggregate_id=str(n), event_type="Written") for n in range(3)])
+    if may:
+        await granted.execute("GRANT SET ON PARAMETER deadlock_timeout TO worker")
+    try:
+        await run_until_idle(_as("worker", database), shown, batch_events=1)
+    finally:
+        await granted.execute("REVOKE SET ON PARAMETER deadlock_timeout FROM worker")
+    assert seen == [after] * 3, "in each batch"

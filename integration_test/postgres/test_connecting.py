@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -20,6 +20,7 @@ from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Node, Unavailable
 from reactive_orch.errors import Superseded
+from reactive_orch.postgres import connection as connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -124,3 +125,30 @@ async def test_a_worker_that_starts_while_the_log_is_locked_says_so(database: st
         said = await run_worker("--projection", "integration_test.harness.projections:handled", url=database)
         assert said.code == 3
         assert "somebody has locked it: canceling statement due to lock timeout" in said.err
+
+
+@pytest.mark.parametrize("statements_kept", [100, 0])
+async def test_types_of_postgresqls_own_are_looked_up_once_others_by_each_connection(
+    database: str, monkeypatch: pytest.MonkeyPatch, statements_kept: int
+) -> None:
+    looked_up: list[set[int]] = []
+    original = asyncpg.Connection._introspect_types  # type: ignore[attr-defined]  # noqa: SLF001
+
+    async def look_up(self: object, types: Any, timeout_s: float | None) -> Any:
+        looked_up.append(set(types))
+        return await original(self, types, timeout_s)
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", look_up)
+    monkeypatch.setattr(connections, "_own_types", {})
+    async with connected(database) as owner:
+        await owner.execute("CREATE TYPE public.mood AS ENUM ('calm', 'wild')")
+    for _ in range(2):
+        one = await asyncpg.connect(
+            database, connection_class=connections.BatchConnection, statement_cache_size=statements_kept
+        )
+        try:
+            assert await one.fetchval("SELECT $1::smallint[]", [1, 2]) == [1, 2]
+            assert await one.fetchval("SELECT $1::public.mood[]", ["wild"]) == ["wild"]
+        finally:
+            await one.close()
+    assert [max(types) >= connections.ASSIGNED_BY_HAND for types in looked_up] == [False, True, True]

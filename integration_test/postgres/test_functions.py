@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -13,6 +15,7 @@ from integration_test.harness.checkers import assert_effects_match_checkpoints, 
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import event, run_until_idle
 from integration_test.harness.projections import handled, record
+from integration_test.harness.waiting import wait_until
 from reactive_orch import append
 from reactive_orch import projection as make_projection
 
@@ -181,6 +184,23 @@ async def test_a_generation_admits_and_removes_members_of_its_own_replica_set_on
     assert await _states(connection) == {waiting: ("active", 0)}
 
 
+async def test_whoever_withdraws_while_he_is_being_admitted_is_owner_of_nothing(
+    database: str, connection: Connection
+) -> None:
+    await _replica_set(connection, "a")
+    waiting = await _joined(connection, "a", "waiting")
+    async with connected(database) as other, asyncio.TaskGroup() as tasks, other.transaction():
+        await other.execute("DELETE FROM reactive_orch.members WHERE id = $1", waiting)
+        pid = connection.get_server_pid()
+        change = tasks.create_task(_change(connection, "a", 0, admit=[waiting]))
+        await wait_until(partial(other.fetchval, _WAITS_FOR_A_ROW, pid))
+    assert change.result() is None
+    assert not await connection.fetchval("SELECT count(*) FROM reactive_orch.generations")
+
+
+_WAITS_FOR_A_ROW = "SELECT true FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
+
+
 @pytest.mark.parametrize(("state", "suspected"), [("active", [0, 1]), ("leaving", [])])
 async def test_whoever_is_removed_without_having_asked_for_it_leaves_a_suspicion(
     connection: Connection, state: str, suspected: list[int]
@@ -190,7 +210,9 @@ async def test_whoever_is_removed_without_having_asked_for_it_leaves_a_suspicion
     assert await _change(connection, "a", 0, admit=[lost]) == 1
     owned = "INSERT INTO reactive_orch.assignments VALUES ('a', 'p', 'events', ARRAY[$1::integer, $1, 0, 0])"
     await connection.execute(owned, lost)
-    await connection.execute("UPDATE reactive_orch.members SET state = $1, heartbeat_at = '-infinity'", state)
+    await connection.execute(
+        "UPDATE reactive_orch.members SET state = $1, heartbeat_at = clock_timestamp() - interval '1 day'", state
+    )
     assert await _change(connection, "a", 1, remove=[lost]) == 2
     rows = await connection.fetch("SELECT partition FROM reactive_orch.suspicions WHERE projection = 'p'")
     assert sorted(row["partition"] for row in rows) == suspected

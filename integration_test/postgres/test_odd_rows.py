@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration_test.chaos import planted
+from integration_test.harness.cases import thorough
 from integration_test.harness.checkers import assert_accounted, wait_handled
 from integration_test.harness.cluster import migrate
 from integration_test.harness.connections import connected, prepared
@@ -230,7 +231,7 @@ FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS s(p,
 """
 
 
-@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+@pytest.mark.parametrize("encoding", ["UTF8", thorough("LATIN1")])
 @pytest.mark.each_server
 async def test_what_is_cut_off_is_known_to_be_cut_off(cluster: Cluster, encoding: str) -> None:
     async with encoded(cluster, encoding) as url:

@@ -36,6 +36,19 @@ _SEAL = (
     "COMMIT",
 )
 SEVERAL = {
+    "roll_back_and_clean": (
+        *(
+            "ROLLBACK",
+            "RESET SESSION AUTHORIZATION",
+            "RESET ROLE",
+            "RESET ALL",
+            "DISCARD TEMP",
+            "CLOSE ALL",
+            "UNLISTEN *",
+        ),
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        "SELECT FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql",
+    ),
     "own_role": ("RESET SESSION AUTHORIZATION", "RESET ROLE"),
     "seal": (*_SEAL, "RESET ALL", "DISCARD TEMP"),
     "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "DISCARD TEMP", "COMMIT", "BEGIN READ WRITE"),
@@ -257,7 +270,7 @@ ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
     ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', "{NULL,NULL}", None)): 2,
     ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)): 2 * PARTITIONS,
     ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")): PARTITIONS,
-    ("checkpoints.positions", ("r7",)): PARTITIONS,
+    ("overview.projections", ("r7",)): 5 * PARTITIONS,  # of each the checkpoint, twice, and the first event behind it
 }
 
 

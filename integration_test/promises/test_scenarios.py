@@ -240,7 +240,7 @@ async def test_graceful_shutdown_during_coordination(database: str) -> None:
 
         # Somebody sits on the replica set's row, so that nobody can be admitted.
         async with connected(database) as rival, rival.transaction():
-            await rival.execute("SELECT FROM reactive_orch.replica_sets WHERE name = 'test' FOR UPDATE")
+            await rival.execute("SELECT FROM reactive_orch.replica_sets WHERE name = 'test' FOR NO KEY UPDATE")
             d = await started("d")
             await wait_until(lambda: somebody_is_waiting(connection), what="d asks to be admitted")
             await d.stop()

@@ -19,7 +19,7 @@ from integration_test.harness.projections import record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Event, UnsafeLog, projection
 from reactive_orch.model import OWN_LOG, Subscription
-from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres import overview
 
 if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
@@ -104,11 +104,11 @@ async def test_two_workers_divide_two_logs_of_one_projection(database: str) -> N
             await connection.fetchval("SELECT count(*) FROM public.handled WHERE projection = 'totals of events'")
             == 300
         )
-        saved = await checkpoints.positions(connection, "test")
-        assert {each: len(positions) for each, positions in saved.items()} == {ORDERS: 64, BOOKINGS: 16}
+        seen = await overview.look(connection, "test")
+        assert {each.subscription: len(each.saved) for each in seen.projections} == {ORDERS: 64, BOOKINGS: 16}
         shown = (await run("status", DATABASE_URL=database)).done()
-        assert "log bookings: 16 partitions, last position 300\n" in shown
-        assert "log events: 64 partitions, last position 300\n" in shown
+        assert "log bookings: 16 partitions, last position 300, settled 300\n" in shown
+        assert "log events: 64 partitions, last position 300, settled 300\n" in shown
 
 
 async def connected_book(url: str, version: int) -> None:

@@ -1,12 +1,13 @@
 """The operator's commands, a module each: each connects once, does one thing and ends. `run` is no such: the worker.
 
-The other modules are their tools: `command`, `database`, `lines`, `loading`, `waterfall`.
+The other modules are their tools: `command`, `database`, `lines`, `loading`, `terminal`, `waterfall`.
 """
 
 from reactive_orch.commands.append import APPEND
 from reactive_orch.commands.dead_letters import DEAD_LETTERS
 from reactive_orch.commands.migrate import MIGRATE
 from reactive_orch.commands.pause import PAUSE, RESUME
+from reactive_orch.commands.replica_sets import REPLICA_SETS
 from reactive_orch.commands.rewind import REWIND
 from reactive_orch.commands.status import STATUS
 from reactive_orch.commands.trace import TRACE
@@ -19,6 +20,7 @@ COMMANDS = {
     "pause": PAUSE,
     "resume": RESUME,
     "rewind": REWIND,
+    "replica-sets": REPLICA_SETS,
     "trace": TRACE,
 }
 """What `python -m reactive_orch WORD` does."""

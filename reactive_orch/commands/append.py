@@ -21,9 +21,13 @@ APPENDED_AT_ONCE = 1000
 """So many lines go into one statement: of the 5 s that it may take it needs few. All are in one transaction."""
 
 
+_OF_ONE = (*lines.REQUIRED, "bounded_context", "partition_key", "payload")
+"""Options that describe an event: with any of them, standard input is not read."""
+
+
 def _read_events(options: argparse.Namespace) -> None:
     """Read what is to be appended, before the event loop runs: so any signal ends the wait for standard input."""
-    if any(vars(options)[name] is not None for name in lines.REQUIRED):
+    if any(vars(options)[name] is not None for name in _OF_ONE):
         options.events = [_single_event(options)]
     elif sys.stdin is None:
         msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
@@ -76,9 +80,9 @@ def _append_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--event-type", metavar="TYPE", help="append one event from options instead of standard input")
     parser.add_argument("--aggregate-type", metavar="TYPE")
     parser.add_argument("--aggregate-id", metavar="ID")
-    parser.add_argument("--bounded-context", default="default", metavar="NAME")
+    parser.add_argument("--bounded-context", metavar="NAME", help="default: default")
     parser.add_argument("--partition-key", metavar="KEY", help="what it is ordered with, instead of its aggregate")
-    parser.add_argument("--payload", default="{}", metavar="JSON")
+    parser.add_argument("--payload", metavar="JSON", help="default: {}")
     parser.add_argument(
         "--expected",
         type=_expected,
@@ -104,7 +108,7 @@ def _single_event(options: argparse.Namespace) -> NewEvent:
     names = ("event_type", "aggregate_type", "aggregate_id", "bounded_context", "partition_key")
     columns = json.dumps({name: vars(options)[name] for name in names})
     try:
-        payload = lines.checked(options.payload)
+        payload = "{}" if options.payload is None else lines.checked(options.payload)
     except ValueError as error:
         msg = f"--payload is not JSON: {error}"
         raise ConfigError(msg) from error

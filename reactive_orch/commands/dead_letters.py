@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from reactive_orch import dead_letters
-from reactive_orch.commands.command import Command, connected, operator
+from reactive_orch.commands.command import Command, connected, demand_known, operator
+from reactive_orch.commands.terminal import confirm, count, printable, table
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest
-from reactive_orch.postgres import migrations
-from reactive_orch.process.abandonable import abandonable
+from reactive_orch.postgres import migrations, projections
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reactive_orch.model.keys import FailingKey
     from reactive_orch.postgres.connection import AnyConnection
@@ -30,20 +30,36 @@ _DONE = {"retry": "tried again", "skip": "left out", "discard": "left out"}
 async def _dead_letters(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
-        keys = await dead_letters.listed(
-            connection,
-            options.replica_set,
-            projection=options.projection,
-            key=options.key,
-            aggregate_type=options.type,
-            bounded_context=options.context,
-        )
+        await demand_known(connection, options.replica_set, options.projection)
+        keys = await _wanted(connection, options)
         if options.action == "list":
-            print(json.dumps([_json(key) for key in keys]) if options.json else _table(keys))
+            print(
+                json.dumps([_json(key) for key in keys])
+                if options.json
+                else _table(keys, await _rests(connection, options.replica_set))
+            )
         elif options.action == "show":
             print(json.dumps([_json(key, whole=True) for key in keys]) if options.json else _shown(keys))
         else:
             await _act(connection, options, keys)
+
+
+async def _wanted(connection: AnyConnection, options: argparse.Namespace) -> Sequence[FailingKey]:
+    """Return the keys that the options mean; --key may be an id, or what `list` shows of it."""
+    listed = partial(
+        dead_letters.listed,
+        connection,
+        options.replica_set,
+        projection=options.projection,
+        aggregate_type=options.type,
+        bounded_context=options.context,
+    )
+    return await listed(key=options.key) or [key for key in await listed() if _named(key) == options.key]
+
+
+async def _rests(connection: AnyConnection, replica_set: str) -> Mapping[str, str]:
+    """Return projection → how it rests, of those that do."""
+    return {of.projection: rest.state for of, rest in (await projections.resting(connection, replica_set)).items()}
 
 
 async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
@@ -54,32 +70,29 @@ async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Seq
         msg = f"{len(keys)} keys have this id: say which by --type and --context ({', '.join(map(_named, keys))})"
         raise ConfigError(msg)
     events = len(keys) if options.action == "skip" else sum(key.events for key in keys)
-    what = f"{_count(events, 'event')} of {_count(len(keys), 'key')} of {options.projection}"
+    what = f"{count(events, 'event')} of {count(len(keys), 'key')} of {options.projection}"
     if options.action != "retry" and not options.yes:
-        await _confirm(f"leave out {what} for good?")
+        await confirm(f"leave out {what} for good?")
     asked = await _ASK[options.action](connection, options.replica_set, keys, by=operator())
     gone = "" if asked == len(keys) else f"; {len(keys) - asked} are no failing keys any more"
     print(f"{what}: to be {_DONE[options.action]} by the workers that have them{gone}", flush=True)
     if (why := await dead_letters.hindrance(connection, options.replica_set, options.projection)) is not None:
         print(why, file=sys.stderr, flush=True)
     if options.wait:
-        await _wait(connection, keys)
+        await _wait(connection, options, keys)
 
 
-async def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        msg = f"{question} say so with --yes"
-        raise ConfigError(msg)
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if (await abandonable(sys.stdin.readline)).strip().lower() not in {"y", "yes"}:
-        msg = "nothing was done"
-        raise ConfigError(msg)
-
-
-async def _wait(connection: AnyConnection, keys: Sequence[FailingKey]) -> None:
+async def _wait(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
     """Wait until the owners have done it. Raises ReactiveOrchError when keys have failed again."""
-    if failed := await dead_letters.done(connection, keys):
-        msg = f"{_count(failed, 'key')} of {len(keys)} failed again: dead-letters list shows why"
+    failed, what = await dead_letters.done(connection, keys), f"of {len(keys)} failed again"
+    if options.action == "skip":
+        at = f"the event at position {keys[0].first_position}"
+        if not await dead_letters.left_out(connection, options.replica_set, keys):
+            msg = f"nothing was left out: {at} did not wait any more"
+            raise ReactiveOrchError(msg)
+        what = f"failed again, at its next event: {at} was left out"
+    if failed:
+        msg = f"{count(failed, 'key')} {what}: dead-letters list shows why"
         raise ReactiveOrchError(msg)
     print("done")
 
@@ -107,17 +120,17 @@ def _json(key: FailingKey, *, whole: bool = False) -> dict[str, Any]:
     )
 
 
-def _table(keys: Sequence[FailingKey]) -> str:
+def _table(keys: Sequence[FailingKey], rests: Mapping[str, str]) -> str:
     if not keys:
         return "no failing keys"
     head = ("PROJECTION", "KEY", "STATE", "EVENTS", "FIRST AT", "ATTEMPTS", "SINCE", "ERROR")
-    rows = [head, *(_row(key) for key in keys)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return table(head, [_row(key, rests.get(key.projection)) for key in keys])
 
 
-def _row(key: FailingKey) -> tuple[str, ...]:
-    state = f"{key.state}, {key.request} asked" if key.request else key.state
+def _row(key: FailingKey, rests: str | None) -> tuple[str, ...]:
+    """Return its cells; `rests` is how its projection does, in which nothing is tried."""
+    state = rests if rests and key.state == "retrying" else key.state
+    state = f"{state}, {key.request} asked" if key.request else state
     since = f"{key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}"
     counts = str(key.events), str(key.first_position), str(key.attempts)
     return (
@@ -126,7 +139,7 @@ def _row(key: FailingKey) -> tuple[str, ...]:
         state,
         *counts,
         since,
-        textwrap.shorten(_error(key), ERROR_WIDTH, placeholder="…"),
+        _cut(_error(key)),
     )
 
 
@@ -137,27 +150,28 @@ def _shown(keys: Sequence[FailingKey]) -> str:
 def _whole(key: FailingKey) -> str:
     return (
         f"{key.projection}: {_named(key)}, partition {key.partition} of log {key.log}\n"
-        f"{key.state}{f', {key.request} asked' if key.request else ''}; {_count(key.events, 'event')} waiting, "
+        f"{key.state}{f', {key.request} asked' if key.request else ''}; {count(key.events, 'event')} waiting, "
         f"the first at position {key.first_position}\n"
-        f"failed {_count(key.attempts, 'time')}, first {key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}, "
-        f"last {key.failed_last_at.astimezone():%Y-%m-%d %H:%M:%S} on {key.worker}\n\n{key.failure.traceback.rstrip()}"
+        f"failed {count(key.attempts, 'time')}, first {key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}, "
+        f"last {key.failed_last_at.astimezone():%Y-%m-%d %H:%M:%S} on {key.worker}\n"
+        f"{_error(key)}\n\n{printable(key.failure.traceback.rstrip())}"
     )
 
 
 def _named(key: FailingKey) -> str:
     context, aggregate_type, aggregate_id = key.key
     if not aggregate_type:
-        return aggregate_id  # a partition key
-    return f"{'' if context == 'default' else f'{context}/'}{aggregate_type}/{aggregate_id}"
+        return printable(aggregate_id)  # a partition key
+    return printable(f"{'' if context == 'default' else f'{context}/'}{aggregate_type}/{aggregate_id}")
 
 
 def _error(key: FailingKey) -> str:
     error_type, sqlstate, message, _ = key.failure
-    return f"{error_type}{f' ({sqlstate})' if sqlstate else ''}: {' '.join(message.split())}"
+    return printable(f"{error_type}{f' ({sqlstate})' if sqlstate else ''}: {' '.join(message.split())}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _cut(text: str) -> str:
+    return text if len(text) <= ERROR_WIDTH else f"{text[: ERROR_WIDTH - 1]}…"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

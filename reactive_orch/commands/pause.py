@@ -18,7 +18,8 @@ async def _pause(options: argparse.Namespace, url: str) -> None:
         of = Subscription(options.projection, OWN_LOG)
         change = projections.StateChange("paused", options.reason, operator())
         before = await projections.set_state(connection, options.replica_set, of, change)
-    print(f"{options.projection} was paused already" if before == "paused" else f"{options.projection} is paused")
+    already = f"was paused already{', and its reason is this one now' if options.reason else ''}"
+    print(f"{options.projection} {already if before == 'paused' else 'is paused'}")
 
 
 async def _resume(options: argparse.Namespace, url: str) -> None:

@@ -44,12 +44,13 @@ class _Plan(NamedTuple):
         where = "at their positions" if self.to is None else f"to position {self.to}"
         since = f", behind which is all that was created since {self.since}" if self.since else ""
         yield f"rewind of {self.of.projection}: {effects.partitions} partitions {where}{since}"
-        if self.known.proposed is not None:
-            yield f"  its filter becomes {self.known.proposed}"
+        yield from self._filter_lines()
         if self.reset is not None:
             yield "  its reset hook is called, in the same transaction"
         elif self.known.resets:
             yield "  its reset hook is not called"
+        elif self.to == 0:
+            yield "  it has no reset hook: what it has filled stays"
         if effects.unknown:
             yield f"  nobody knows what was handled of {effects.unknown}: their checkpoints are gone, or of another log"
         if effects.unknown < effects.partitions:
@@ -58,11 +59,18 @@ class _Plan(NamedTuple):
         if effects.again and self.known.replays:
             yield "  their effects outside the transaction happen again, unless the handler heeds event.replayed"
         if effects.left_out:
-            yield f"  {about}{_events(effects.left_out)} left out without having been handled (--skip-unhandled)"
+            left_out = f"{about}{_events(effects.left_out)} left out without having been handled"
+            yield f"  {left_out}: refused without --skip-unhandled"
         if effects.letters_again:
-            yield f"  {_events(effects.letters_again)} that wait with failing keys taken off their lists: come again"
+            yield f"  {_events(effects.letters_again)} taken off the lists of failing keys: they come again"
         if effects.letters_dropped:
-            yield f"  {_events(effects.letters_dropped)} that wait with failing keys taken off their lists for good"
+            yield f"  {_events(effects.letters_dropped)} taken off the lists of failing keys, for good"
+
+    def _filter_lines(self) -> Iterator[str]:
+        if self.known.proposed is not None:
+            yield f"  its filter becomes {self.known.proposed}"
+        if self.known.former is not None:
+            yield f"  its filter stays; --to keep accepts one given up before, which a worker has: {self.known.former}"
 
 
 def _events(count: int) -> str:
@@ -89,7 +97,7 @@ async def _plan(connection: AnyConnection, options: argparse.Namespace) -> _Plan
     """Return what is to be done. Raises ConfigError for a target that is none, and if there is nothing to do."""
     to, since = await _target(connection, options.to)
     of = Subscription(options.projection, OWN_LOG)
-    known = await rewinds.known(connection, options.replica_set, of)
+    known = await rewinds.known(connection, options.replica_set, of, to)
     if to is None and known.proposed is None and not known.estranged:
         msg = "--to keep accepts the filter of a worker that was refused, or another log: nothing to do"
         raise ConfigError(msg)
@@ -123,7 +131,13 @@ async def _rewound(connection: AnyConnection, plan: _Plan, *, skip_unhandled: bo
     while True:
         try:
             return await rewinds.rewind(
-                connection, plan.replica_set, plan.of, plan.to, skip_unhandled=skip_unhandled, reset=plan.reset
+                connection,
+                plan.replica_set,
+                plan.of,
+                plan.to,
+                skip_unhandled=skip_unhandled,
+                reset=plan.reset,
+                planned=plan.known,
             )
         except Superseded as error:
             if is_stale(error):

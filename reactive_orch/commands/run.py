@@ -21,6 +21,7 @@ from reactive_orch.errors import ConfigError
 from reactive_orch.model import OnError, Projection, check_name
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import EXIT_FAILED, explain
+from reactive_orch.process.streams import say
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
@@ -120,6 +121,7 @@ async def _heed_signals(stop: _Stop, *, task_status: TaskStatus[None]) -> None:
         async for _ in signals:
             if asked:
                 # At once: batches in flight are rolled back by the server, the free lock tells the others.
+                say("a second signal: ended at once, what was in hand is rolled back and handled by others")
                 os._exit(EXIT_FAILED)
             asked = True
             stop.act()

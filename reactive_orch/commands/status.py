@@ -1,98 +1,188 @@
-"""`status`: the log, replica sets, workers and projections, as they stand."""
+"""`status`: is it done, and is all well? Problems first; then the logs, replica sets, workers and projections."""
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected
-from reactive_orch.errors import ConfigError, UnsafeLog
+from reactive_orch.commands.command import Command, connected, demand_replica_set
+from reactive_orch.commands.terminal import count, printable
+from reactive_orch.core.overview import overview
+from reactive_orch.core.overview_json import as_json
+from reactive_orch.core.problems import problems
+from reactive_orch.errors import UnsafeLog
 from reactive_orch.model.membership import why
-from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, migrations, projections
+from reactive_orch.postgres import membership, migrations
+from reactive_orch.postgres import overview as looking
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator
+    from datetime import datetime
 
-    from reactive_orch.model import LogName, Position
-    from reactive_orch.postgres.connection import AnyConnection
+    from reactive_orch.model.overview import (
+        GenerationSeen,
+        LogOverview,
+        Overview,
+        Problem,
+        ProjectionOverview,
+        ProjectionSeen,
+        ReplicaSetOverview,
+        WorkerOverview,
+    )
 
+ERROR_WIDTH = 100
 SHARED_ROWS = "see docs/shared-rows.md"
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 async def _status(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
-        examined = [await log_check.examine(connection, each.name) for each in await log_check.logs(connection)]
-        for state, _ in examined:
-            print(f"log {state.log.name}: {state.log.partitions} partitions, last position {state.head}")
-            for holder in await log.holders(connection, state.log.name):
-                print(f"  held by {holder}")
-        heads = {state.log.name: state.head for state, _ in examined}
-        sets = await membership.replica_sets(connection)
-        for name in sorted(sets) if options.replica_set is None else [options.replica_set]:
-            await _print_replica_set(connection, name, sets.get(name), heads)
-    for _, refusal in examined:
-        if refusal is not None:
-            raise UnsafeLog(refusal)
+        if options.replica_set is not None:
+            demand_replica_set(options.replica_set, await membership.replica_sets(connection))
+        seen = await looking.look(connection, options.replica_set)
+    shown = overview(seen)
+    found = problems(shown)
+    if options.json:
+        print(json.dumps(as_json(shown, found, lambda age_s: _before(seen.at, age_s).isoformat())))
+    else:
+        print("\n".join(_lines(shown, found)))
+    for log in seen.logs:
+        if log.refusal is not None:
+            raise UnsafeLog(log.refusal)
 
 
-async def _print_replica_set(
-    connection: AnyConnection, name: str, number: int | None, heads: Mapping[LogName, Position]
-) -> None:
-    if number is None:
-        msg = f"there is no replica set {name!r}"
-        raise ConfigError(msg)
-    print(f"replica set {name}: generation {number}{await _described(connection, name, number)}")
-    for member in await membership.members(connection, name):
-        lives = "connected" if member.lock_held else "not connected"
-        age = f"heartbeat {member.heartbeat_age_s:.1f} s ago"
-        print(f"  worker {member.id} {member.state}, {lives}, {age} ({member.name})")
-    waiting = await dead_letters.counted(connection, name)
-    resting = await projections.resting(connection, name)
-    traits = await projections.traits(connection, name)
-    serial = await projections.serial(connection, name)
-    for of, saved in (await checkpoints.positions(connection, name)).items():
-        positions = f"{min(saved.values())} … {max(saved.values())} of {heads.get(of.log, '?')}"
-        keys, events = waiting.get(of, (0, 0))
-        failing = f"; failing keys: {keys}, events that wait: {events} (see dead-letters)" if keys else ""
-        print(f"  projection {of.projection}: saved up to {positions} (log {of.log}){failing}")
-        if (until := serial.get(of)) is not None:
-            print(f"    handlers deadlock: batches go one at a time until {until.astimezone():%H:%M:%S}: {SHARED_ROWS}")
-        if (rest := resting.get(of)) is not None:
-            why_so = f": {rest.reason}" if rest.reason else ""
-            again = f"; tried again at {rest.tried_at.astimezone():%H:%M:%S}" if rest.tried_at else ""
-            print(f"    {rest.state} since {rest.since.astimezone():%Y-%m-%d %H:%M:%S} by {rest.by}{why_so}{again}")
-        if of in traits:
-            _print_traits(traits[of])
+def _before(at: datetime, age_s: float) -> datetime:
+    return (at - timedelta(seconds=age_s)).astimezone(UTC)
 
 
-def _print_traits(traits: projections.Traits) -> None:
-    if traits.unserved:
-        print("    unserved: no worker runs it")
-    if traits.proposed is not None:
-        print(f"    refused: a worker came with another filter, which rewind accepts: {traits.proposed}")
-    if traits.start != "beginning":
-        print(f"    began behind position {traits.start_position} (start: {traits.start})")
-    if traits.replays_to is not None:
-        print(f"    replays events up to position {traits.replays_to}")
-    if traits.leaves_replayed_out:
-        print("    replayed events are left out")
-    if traits.exclusive:
-        print("    exclusive: one worker has all its partitions")
+def _lines(shown: Overview, found: list[Problem]) -> Iterator[str]:
+    for problem in found:
+        yield from _problem(problem, shown.at)
+    for log in shown.logs:
+        yield from _log(log)
+    heads = {log.seen.name: log.seen.head for log in shown.logs}
+    for each in shown.replica_sets:
+        yield f"replica set {each.name}: {_generation(each.generation)}"
+        yield from (f"  {_worker(worker)}" for worker in each.workers)
+        for projection in each.projections:
+            yield from _projection(projection, heads.get(projection.seen.subscription.log), each)
 
 
-async def _described(connection: AnyConnection, name: str, number: int) -> str:
-    row = await membership.generation(connection, name, number)
-    if row is None:
+def _problem(problem: Problem, at: datetime) -> Iterator[str]:
+    since = "" if problem.age_s is None else f"since {_before(at, problem.age_s).astimezone():%Y-%m-%d %H:%M:%S}"
+    about = ", ".join(filter(None, (since, problem.who)))
+    yield f"{problem.level}: {_one_line(problem.text)}{f' ({_one_line(about)})' if about else ''}"
+    if problem.command:
+        yield f"    {_one_line(problem.command)}"
+
+
+def _log(log: LogOverview) -> Iterator[str]:
+    settled = "unknown" if log.settled is None else log.settled
+    rate = "" if log.events_per_s is None else f", {log.events_per_s:.1f} events/s"
+    head = f"{log.seen.partitions} partitions, last position {log.seen.head}, settled {settled}"
+    yield f"log {log.seen.name}: {head}{rate}"
+    yield from (f"  held by {_one_line(str(holder))}" for holder in log.seen.holders)
+
+
+def _generation(seen: GenerationSeen | None) -> str:
+    if seen is None:
+        return "generation 0"
+    settled = "not settled yet" if seen.complete_s is None else f"settled in {seen.complete_s * 1000:.0f} ms"
+    moved = f"{seen.moved} partitions moved; {settled}"
+    return f"generation {seen.number} ({why(seen.reason, seen.subjects)}; {moved}), {_lasting(seen.age_s)} old"
+
+
+def _worker(worker: WorkerOverview) -> str:
+    seen = worker.seen
+    lives = "connected" if seen.connected else "not connected"
+    without = f", without {', '.join(seen.lacks)}" if seen.lacks else ""
+    version = f", version {seen.account.version}" if seen.account else ""
+    up = f", up {_lasting(worker.uptime_s)}" if worker.uptime_s is not None else ""
+    return (
+        f"worker {seen.id} {worker.state}, {lives}, heartbeat {seen.heartbeat_age_s:.1f} s ago, "
+        f"{worker.partitions} partitions{up}{version}{without} ({seen.name})"
+    )
+
+
+def _projection(shown: ProjectionOverview, head: int | None, of: ReplicaSetOverview) -> Iterator[str]:
+    seen = shown.seen
+    stands = f"{shown.state}, {_lag(shown)}; {_saved(seen, head)}{_failing(seen)}"
+    yield f"  projection {seen.subscription.projection}: {stands}"
+    if seen.last_error is not None:
+        yield f"    last error: {_cut(_one_line(seen.last_error))}"
+    if seen.serial_until is not None:
+        until = f"{seen.serial_until.astimezone():%H:%M:%S}"
+        yield f"    handlers deadlock: batches go one at a time until {until}: {SHARED_ROWS}"
+    if seen.rest is not None:
+        rest = seen.rest
+        why_so = f": {_one_line(rest.reason)}" if rest.reason else ""
+        again = f"; tried again at {rest.tried_at.astimezone():%H:%M:%S}" if rest.tried_at else ""
+        since = f"{rest.since.astimezone():%Y-%m-%d %H:%M:%S}"
+        yield f"    {rest.state} since {since} by {_one_line(rest.by)}{why_so}{again}"
+    if not seen.served:
+        yield f"    unserved: no worker {'runs it' if of.workers else 'lives'}"
+    yield from (f"    {line}" for line in _traits(seen))
+
+
+def _lag(shown: ProjectionOverview) -> str:
+    if shown.lag_events is None:
+        return "how many events wait is not known"
+    if not shown.lag_events:
+        return "nothing waits"
+    waits = f"{count(shown.lag_events, 'event')} {'waits' if shown.lag_events == 1 else 'wait'}"
+    oldest = f", the oldest for {_lasting(shown.lag_s)}" if shown.lag_s is not None else ""
+    left = f", about {_lasting(shown.eta_s)} left" if shown.eta_s is not None else ""
+    return f"{waits}{oldest}, {shown.events_per_s:.1f} events/s{left}"
+
+
+def _saved(seen: ProjectionSeen, head: int | None) -> str:
+    low, high = min(seen.saved, default=0), max(seen.saved, default=0)
+    return f"saved up to {low} … {high} of {'?' if head is None else head} (log {seen.subscription.log})"
+
+
+def _failing(seen: ProjectionSeen) -> str:
+    if not seen.failing_keys:
         return ""
-    settled = "not settled yet"
-    if row.completed_at is not None:
-        settled = f"settled in {(row.completed_at - row.created_at).total_seconds() * 1000:.0f} ms"
-    return f" ({why(row.reason, row.subjects)}; {row.moved} partitions moved; {settled})"
+    return f"; failing keys: {seen.failing_keys}, events that wait: {seen.waiting_events} (see dead-letters)"
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= ERROR_WIDTH else f"{text[: ERROR_WIDTH - 1]}…"
+
+
+def _traits(seen: ProjectionSeen) -> Iterator[str]:
+    if seen.proposed is not None:
+        yield f"refused: a worker came with another filter, which rewind accepts: {seen.proposed}"
+    if seen.start != "beginning":
+        yield f"began behind position {seen.start_position} (start: {seen.start})"
+    if seen.replays_to is not None:
+        yield f"replays events up to position {seen.replays_to}"
+    if seen.leaves_replayed_out:
+        yield "replayed events are left out"
+    if seen.exclusive:
+        yield "exclusive: one worker has all its partitions"
+
+
+def _lasting(seconds: float) -> str:
+    """Return a time in its two largest units."""
+    for (unit, size), (smaller, its) in pairwise(_UNITS):
+        if seconds >= size:
+            rest = int(seconds % size // its)
+            return f"{int(seconds // size)} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds:.1f} s"
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replica-set", metavar="NAME", help="only this one")
+    parser.add_argument("--json", action="store_true", help="for programs")
 
 
-STATUS = Command("show the log, replica sets, workers and projections", _status_arguments, _status)
+STATUS = Command("is it done, and is all well? logs, replica sets, workers and projections", _status_arguments, _status)

@@ -77,6 +77,12 @@ def unserved(snapshot: Snapshot) -> frozenset[Subscription]:
     return frozenset(snapshot.epochs.keys() - served - snapshot.resting.keys())
 
 
+def others_run(snapshot: Snapshot, subscription: Subscription, name: str) -> bool:
+    """Tell whether members of other processes than `name` run a projection, too, and it may be divided among them."""
+    others = (member for member in snapshot.members if member.name != name and member.state is MemberState.ACTIVE)
+    return subscription not in snapshot.exclusive and any(subscription in member.subscriptions for member in others)
+
+
 def logs_differ(snapshot: Snapshot, known: Mapping[LogName, int]) -> bool:
     """Tell whether a log of this replica set is missing, or has another number of partitions than this worker knows.
 

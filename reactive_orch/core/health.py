@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from reactive_orch.core.problems import HELD_AFTER_S, LOG_HELD, keys_wait, rests, unserved
 from reactive_orch.model import WorkerState
 
-FROZEN_AFTER_S = 30.0
-"""A frontier that writers have held for so long is somebody's forgotten transaction."""
 STUCK_AFTER_S = 10.0
 """A projection that has been trying the same event for so long has been stopped by it."""
 UNSERVED_AFTER_S = 30.0
@@ -69,6 +68,8 @@ class Facts:
     """Projection → paused or halted, if it is."""
     refused: frozenset[str] = frozenset()
     """Projections it was to run and does not, since they are recorded with another filter."""
+    away: frozenset[str] = frozenset()
+    """Projections that it leaves to other workers for a while, since what fails here succeeds there."""
     idle: bool = False
     """It has nothing else to run."""
     unserved_s: dict[str, float] = field(default_factory=dict)
@@ -128,10 +129,15 @@ def _out(facts: Facts) -> list[tuple[str, bool]]:
     ]
 
 
+def _failing_s(facts: Facts) -> dict[str, float]:
+    """Return those of `failing_s` that are being tried: what rests tries nothing, whatever it had in hand before."""
+    return {name: age_s for name, age_s in facts.failing_s.items() if name not in facts.resting}
+
+
 def _ill(facts: Facts) -> list[tuple[str, bool]]:
-    stuck = sorted(name for name, age_s in facts.failing_s.items() if age_s > STUCK_AFTER_S)
+    stuck = sorted(name for name, age_s in _failing_s(facts).items() if age_s > STUCK_AFTER_S)
     return [
-        ("the log cannot be read on: a transaction holds it", facts.frontier_held_s > FROZEN_AFTER_S),
+        (LOG_HELD, facts.frontier_held_s > HELD_AFTER_S),
         (f"stopped by a failing event: {', '.join(stuck)}", bool(stuck)),
         *((str(stall), stall.for_s > STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]
@@ -139,19 +145,17 @@ def _ill(facts: Facts) -> list[tuple[str, bool]]:
 
 def _degraded(facts: Facts) -> list[tuple[str, bool]]:
     refused = bool(facts.refused)
-    retrying = sorted(name for name, age_s in facts.failing_s.items() if age_s <= STUCK_AFTER_S)
+    retrying = sorted(name for name, age_s in _failing_s(facts).items() if age_s <= STUCK_AFTER_S)
     return [
         ("notifications do not arrive, polling works", facts.missed),
         (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
-        *(
-            (f"projection {name}: {keys} {'key waits' if keys == 1 else 'keys wait'} behind a failed event", keys > 0)
-            for name, keys in sorted(facts.failing_keys.items())
-        ),
-        *((f"projection {name} is {state}", True) for name, state in sorted(facts.resting.items())),
-        *(
-            (f"projection {name} is run by no worker", age_s > UNSERVED_AFTER_S)
-            for name, age_s in sorted(facts.unserved_s.items())
-        ),
+        *((keys_wait(name, keys), keys > 0) for name, keys in sorted(facts.failing_keys.items())),
+        *((rests(name, state), True) for name, state in sorted(facts.resting.items())),
+        *((unserved(name), age_s > UNSERVED_AFTER_S) for name, age_s in sorted(facts.unserved_s.items())),
         (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", refused and not facts.idle),
+        (
+            f"not run here for a while, what fails here succeeds elsewhere: {', '.join(sorted(facts.away))}",
+            bool(facts.away),
+        ),
         *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),
     ]

@@ -28,16 +28,14 @@ class Suspects:
 
     found: dict[Partition, Marker | None] = field(default_factory=dict)
     """With what the last owner had in hand when it was lost."""
-    _events_left: int = 0
-    """After so many events all is behind us that a lost owner can have had in hand."""
+    _events_left: dict[Partition, int] = field(default_factory=dict)
+    """After so many events of windows with a partition all is behind us that its lost owner can have had in hand."""
 
     def take(self, loaded: Collection[Partition], suspect: Mapping[Partition, Marker | None], events: int) -> None:
-        """Note which of the partitions that were loaded are suspect; `events` may have been in hand of them."""
-        for partition in loaded:
-            self.found.pop(partition, None)
+        """Note which of the partitions that were loaded are suspect; a batch has at most `events`."""
+        self.forget(loaded)
         self.found.update(suspect)
-        if suspect:
-            self._events_left = events
+        self._events_left.update(dict.fromkeys(suspect, events))
 
     def concern(self, events: Sequence[Event]) -> bool:
         """Tell whether any of these events is of a suspect partition."""
@@ -83,12 +81,18 @@ class Suspects:
             if marker is not None and marker.position == position:
                 self.found[partition] = None
 
-    def passed(self, events: int) -> frozenset[Partition]:
-        """Note that so many events have been handled; return the partitions that are suspect no more."""
-        self._events_left -= events
-        return frozenset(self.found) if self._events_left <= 0 else frozenset()
+    def passed(self, events: int, of: Collection[Partition]) -> frozenset[Partition]:
+        """Note that so many events of a window of these partitions are handled; return those that are suspect no more.
+
+        A batch that was in hand when a partition was loaded puts nothing of it behind us.
+        """
+        read = self.found.keys() & of
+        for partition in read:
+            self._events_left[partition] -= events
+        return frozenset(partition for partition in read if self._events_left[partition] <= 0)
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Note that these partitions are suspect no more."""
         for partition in partitions:
             self.found.pop(partition, None)
+            self._events_left.pop(partition, None)

@@ -49,6 +49,8 @@ class Attempt(NamedTuple):
     """Where it has failed."""
     deaths: int = 0
     """How many of these attempts have ended the process, or its connection, instead of failing."""
+    asked_by: str | None = None
+    """The process that asks others to try it before it is parked; None if it does not."""
 
     @property
     def state(self) -> KeyState:
@@ -69,7 +71,7 @@ class Waiting(NamedTuple):
 
 
 class DueKey(NamedTuple):
-    """A failing key on which its owner is to act."""
+    """A failing key on which a lane is to act."""
 
     id: int
     partition: Partition
@@ -81,7 +83,13 @@ class DueKey(NamedTuple):
     """How many of these attempts have ended the process, or its connection."""
     request: KeyRequest | None
     requested_by: str | None
+    request_position: Position | None
+    """Where its first waiting event was for who has asked."""
+    asked_by: str | None
+    """The process that has asked others to try it before it is parked, and has had no answer."""
     due_in_s: float
+    elsewhere: bool = False
+    """It is tried by a lane that need not have its partition."""
 
 
 class Marker(NamedTuple):

@@ -108,6 +108,8 @@ class Snapshot:
     """Those that are not to be divided among members."""
     serial: Mapping[Subscription, float] = field(default_factory=dict)
     """Those whose batches go one at a time, and for how many seconds more."""
+    asked: frozenset[Subscription] = frozenset()
+    """Those of which a failing key is to be tried by another worker before it is parked."""
     traceparent: str | None = None
     """The root of this generation's trace."""
     created_at: datetime | None = None

@@ -129,10 +129,15 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
 
 
 def _names(projection: str, option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str) or (names is not None and not names):
+    if isinstance(names, str) or (names is not None and not (names and all(map(_is_name, names)))):
         msg = f"projection {projection!r}: {option} must be a list of names, not {names!r}"
         raise ConfigError(msg)
     return None if names is None else tuple(sorted(set(names)))
+
+
+def _is_name(name: object) -> bool:
+    """Tell whether an event can have a type or context of this name: PostgreSQL's text holds no character 0."""
+    return isinstance(name, str) and "\x00" not in name
 
 
 def _check_options(made: Projection) -> None:

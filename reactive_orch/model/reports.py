@@ -195,6 +195,19 @@ class ProjectionAccepted(NamedTuple):
     subject: Subject
 
 
+class SteppedDown(NamedTuple):
+    """A worker leaves a projection to the others for a while: what fails there succeeds elsewhere."""
+
+    subject: Subject
+    for_s: float
+
+
+class TookPartAgain(NamedTuple):
+    """A worker that has left a projection to the others runs it again."""
+
+    subject: Subject
+
+
 class FilterUnmatched(NamedTuple):
     """No event that was looked at passes the filter of a projection: perhaps a name in it is misspelt."""
 
@@ -460,6 +473,8 @@ Report: TypeAlias = (
     | FilterUnmatched
     | ProjectionAccepted
     | ProjectionRefused
+    | SteppedDown
+    | TookPartAgain
     | TurnBegan
     | Looked
     | JoinAsked

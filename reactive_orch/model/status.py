@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reactive_orch.model.log import LogName, Position, Subscription
-    from reactive_orch.model.membership import MemberState, WorkerState
+    from reactive_orch.model.membership import MemberId, MemberState, RestingState, WorkerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +19,20 @@ class ProjectionStatus:
     subscription: Subscription
     lag: int
     """Positions between the settled end of the log and the slowest partition."""
+    held: int
+    """Partitions that it has."""
+    behind: int
+    """Positions between the settled end of the log and what has been read, summed over its partitions."""
     lag_s: float
-    """How old the last event handled is, in seconds; 0 at the settled end."""
+    """How old the oldest event is that is not handled yet, in seconds; 0 at the settled end."""
+    events_handled: int
+    """In batches committed since the worker began."""
     standstill_s: float
     """For how long settled events have waited without any progress, in seconds."""
     failing_keys: int
     """Keys of its partitions that wait behind a failed event, as last seen."""
+    one_at_a_time: bool
+    """Whether its batches go one at a time, after a deadlock of handlers."""
     owned: int
     """Partitions that it has and is to have."""
     awaited: int
@@ -45,6 +53,8 @@ class ReplicaSetStatus:
     """Over all projections."""
     unserved: Mapping[Subscription, bool]
     """Whether a projection is run by no worker, although it does not rest."""
+    resting: Mapping[Subscription, RestingState | None]
+    """How a projection rests; None while it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +62,8 @@ class WorkerStatus:
     """One worker."""
 
     replica_set: str
+    member: MemberId | None
+    """None while it is none."""
     state: WorkerState
     seen: ReplicaSetStatus | None
     """None before it has looked."""

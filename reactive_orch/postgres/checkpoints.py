@@ -32,7 +32,14 @@ from reactive_orch.model import Checkpoint, Filter, LogName, Partition, Position
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, STATEMENT_TIMEOUT_S
-from reactive_orch.postgres.faults import SETBACKS, Kind, classify_foreign, demanding_rights, translated
+from reactive_orch.postgres.faults import (
+    SETBACKS,
+    Kind,
+    classify_foreign,
+    demanding_rights,
+    is_of_code_alone,
+    translated,
+)
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -41,6 +48,10 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import AnyConnection, BatchConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
+FAILURES_MAX = 1000
+"""A connection that remembers so many failed events goes with the next one: what is remembered must not grow."""
+SLICES_MAX = 3
+"""Of waiting for a checkpoint that a batch holds: batches are to take a second."""
 _POSITION, _EPOCH = attrgetter("position"), attrgetter("epoch")
 
 
@@ -111,13 +122,16 @@ class Batches:
         try:
             yield
             await self._finish(goes_on)
-        except BaseException:
+        except BaseException as error:
             self._marks.put_off = None
+            clean = False
             try:
-                await self._roll_back()
+                lasts = not self._marks.changed and len(self._marks.failed_at) < FAILURES_MAX
+                clean = await self._roll_back(clean=lasts and is_of_code_alone(error))
             finally:
                 # A rollback does not undo all that a handler did to the session. Or a stale type or plan made it fail.
-                drop(self._connection)
+                if not clean:
+                    drop(self._connection)
             raise
 
     async def await_others(self) -> bool:
@@ -130,6 +144,20 @@ class Batches:
             await self._begin()
             return bool(await self._connection.fetchval(_SQL.await_others, *self._of, timeout=STATEMENT_TIMEOUT_S))
 
+    async def await_checkpoint(self, partition: Partition) -> Checkpoint | None:
+        """Wait for a checkpoint that another lane may hold, and keep it up to the end of the batch that is opened next.
+
+        No longer than a few slices of 900 ms: None then, and when it does not exist. Raises what `batch` raises.
+        """
+        values = (*self._of, partition)
+        with translated():
+            await self._begin()
+            for _ in range(SLICES_MAX):
+                row = await self._connection.fetchrow(_SQL.await_checkpoint, *values, timeout=STATEMENT_TIMEOUT_S)
+                if row is not None:
+                    return Checkpoint(*row)
+        return None
+
     def stop_short(self, swaps: Sequence[Swap]) -> None:
         """End the batch early, at these swaps' targets: later events were not handled."""
         self._ends_at = swaps
@@ -137,6 +165,10 @@ class Batches:
     def write_last(self, write: Callable[[], Awaitable[object]]) -> None:
         """Write this, too, on the batch's connection when its handlers have done, as ourselves, before it is sealed."""
         self._last.append(write)
+
+    def note_failure(self, position: Position) -> None:
+        """Note that the event at a position has failed alone: its next attempt is to be on another connection."""
+        self._marks.failed_at.add(position)
 
     async def _begin(self) -> None:
         if not self._begun:
@@ -202,16 +234,19 @@ class Batches:
         self._begun = False
         self._unnest()
 
-    async def _roll_back(self) -> None:
+    async def _roll_back(self, *, clean: bool = False) -> bool:
+        """Roll back; return whether the session was to be cleaned as well, and is as if no handler had used it."""
         if not self._begun:
-            return
+            return False
         self._end()
         with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True):
             try:
                 if not is_closed(self._connection):
-                    await self._connection.execute(_SQL.roll_back)
+                    tag = await self._connection.execute(_SQL.roll_back_and_clean if clean else _SQL.roll_back)
+                    return clean and tag.endswith(" 0")  # rows
             except Exception:  # noqa: BLE001 - the error that led here matters; this connection is done for
                 drop(self._connection)
+        return False
 
 
 async def save(connection: AnyConnection, replica_set: str, subscription: Subscription, swaps: Sequence[Swap]) -> None:
@@ -325,10 +360,13 @@ async def demand_complete(connection: AnyConnection, replica_set: str, subscript
     with translated():
         rows = await connection.fetch(_SQL.incomplete, replica_set, *columns(list(subscriptions)))
     if rows:
-        raise ConfigError(_deleted(replica_set, rows[0]["name"]))
+        raise ConfigError(_deleted(replica_set, rows[0]["name"], recorded=rows[0]["recorded"]))
 
 
-def _deleted(replica_set: str, projection: str) -> str:
+def _deleted(replica_set: str, projection: str, *, recorded: bool) -> str:
+    if not recorded:
+        of = f"projection {projection} of replica set {replica_set}"
+        return f"{of} has been removed; a worker that is started makes it anew"
     return (
         f"checkpoints of projection {projection} have been deleted; say from where to go on: "
         f"python -m reactive_orch rewind --replica-set {replica_set} --projection {projection} --to start|POSITION"
@@ -344,13 +382,3 @@ async def transaction_limits_s(connection: AnyConnection) -> tuple[float | None,
         row = await connection.fetchrow(_SQL.transaction_limits)
     assert row is not None, "a query without a table returns one row"
     return row["limit_s"], row["up_s"]
-
-
-async def positions(connection: AnyConnection, replica_set: str) -> dict[Subscription, dict[Partition, Position]]:
-    """Return subscription → partition → saved position."""
-    with translated():
-        rows = await connection.fetch(_SQL.positions, replica_set)
-    saved: dict[Subscription, dict[Partition, Position]] = {}
-    for projection, log, partition, position in rows:
-        saved.setdefault(Subscription(projection, log), {})[partition] = position
-    return saved

@@ -40,6 +40,11 @@ WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text 
 -- when there is none. The first statement of a batch, which holds nothing yet.
 SELECT reactive_orch.await_others($1::text, $2::text, $3::text);
 
+-- name: await_checkpoint
+-- Wait for the checkpoint of partition $4 of (replica set $1, projection $2, log $3), for a slice, and keep it; no row if another
+-- batch holds it for longer.
+SELECT a.position, a.epoch, a.handled_to FROM reactive_orch.await_checkpoint($1::text, $2::text, $3::text, $4::smallint) a;
+
 -- name: begin
 -- The beginning of a batch that follows no other. Its connection may write in batches only: what a handler sends after
 -- it has ended the transaction is refused, unless it asks for writing by BEGIN READ WRITE or by AND CHAIN.
@@ -48,6 +53,11 @@ BEGIN READ WRITE;
 -- name: roll_back
 -- The end of a batch that failed.
 ROLLBACK;
+
+-- name: roll_back_and_clean
+-- The same, of one whose connection goes on: what a handler has done to the session ends, as it does with a seal. The last one
+-- returns a row for each statement that was prepared by SQL: those are left.
+ROLLBACK; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; CLOSE ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); SELECT FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql;
 
 -- name: own_role
 -- What we write at a batch's end we write as ourselves: the role that a handler has taken on may not.
@@ -104,16 +114,13 @@ WHERE u.replica_set = $1::text AND u.projection = $2::text AND u.log = $3::text 
 SELECT reactive_orch.await_free($1::integer[], $2::text[], $3::text[], $4::text[], $5::smallint[]);
 
 -- name: incomplete
--- Which of the projections $2 on the logs $3 lack, for some partition, a checkpoint that can be loaded.
-SELECT w.name FROM unnest($2::text[], $3::text[]) AS w(name, log)
+-- Which of the projections $2 on the logs $3 lack, for some partition, a checkpoint that can be loaded; whether they are recorded.
+SELECT w.name, EXISTS (SELECT FROM reactive_orch.projections p
+                       WHERE p.replica_set = $1::text AND p.name = w.name AND p.log = w.log) AS recorded
+FROM unnest($2::text[], $3::text[]) AS w(name, log)
 WHERE (SELECT count(*) FROM reactive_orch.checkpoints c
        JOIN reactive_orch.projections p ON p.replica_set = c.replica_set AND p.name = c.projection AND p.log = c.log
             AND p.epoch = c.epoch
        WHERE c.replica_set = $1::text AND c.projection = w.name AND c.log = w.log)
       < (SELECT s.partitions FROM reactive_orch.logs s WHERE s.name = w.log)
 ORDER BY w.name, w.log;
-
--- name: positions
--- How far each partition of each projection of a replica set has been saved.
-SELECT c.projection, c.log, c.partition, c.position FROM reactive_orch.checkpoints c
-WHERE c.replica_set = $1::text ORDER BY c.projection, c.log, c.partition;

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
-    from reactive_orch.postgres.connection import BatchConnection
+    from reactive_orch.postgres.connection import AnyConnection, BatchConnection
 
     _Attempt: TypeAlias = asyncio.Task[tuple[str, BatchConnection]]
 
@@ -138,6 +138,14 @@ async def _row(connection: BatchConnection, statement: str) -> asyncpg.Record:
     row = await connection.fetchrow(statement, timeout=CONNECT_TIMEOUT_S)
     assert row is not None, "each of these statements returns one row"
     return row
+
+
+async def may_look_sooner(connection: AnyConnection, after_ms: int) -> bool:
+    """Tell whether this role may say when the server looks for deadlocks, which it does later than after `after_ms`."""
+    try:
+        return bool(await connection.fetchval(_SQL.may_look_sooner, after_ms))
+    except asyncpg.InsufficientPrivilegeError:  # it may not even ask
+        return False
 
 
 async def _if_allowed(connection: BatchConnection, statement: str) -> Any:

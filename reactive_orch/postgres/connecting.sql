@@ -26,6 +26,11 @@ SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 0
                  )::bit(32)::integer
        END;
 
+-- name: may_look_sooner
+-- Whether this role may say when the server looks for deadlocks, and by now it does so only after more than $1 milliseconds.
+SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')
+       AND (SELECT s.setting::integer > $1::integer FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout');
+
 -- name: recovered_at
 -- Since which recovery from a crash.
 SELECT a.stats_reset FROM pg_catalog.pg_stat_archiver a;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
@@ -13,6 +13,7 @@ from reactive_orch.incarnation import NEVER
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
 
     from asyncpg.pool import PoolConnectionProxy
 
@@ -35,6 +36,8 @@ class BatchMarks:
     """Of the database, when this connection was made."""
     server: Server | None = None
     """Where it leads, as it has told when it was made."""
+    failed_at: set[int] = field(default_factory=set)
+    """Positions of the events that were tried alone on it, and have failed."""
     given_up: bool = False
     """It was ended on this side: its end is no news."""
 
@@ -63,6 +66,19 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KE
 vanished is noticed in about 10 s, whether the connection is idle or waits for an answer. The server does the same."""
 
 
+ASSIGNED_BY_HAND = 10_000
+"""Types with lesser oids are PostgreSQL's own, and the same in every database of a version."""
+
+_own_types: dict[tuple[object, frozenset[int]], Any] = {}
+"""Version of the server, oids → what asyncpg has to know of these types."""
+
+
+class _NothingSent:
+    """In place of a statement with which asyncpg looks types up: if that has no name, it has replaced another."""
+
+    name = "nothing was sent"
+
+
 class BatchConnection(_Connection):
     """A connection that can be inside a batch."""
 
@@ -86,6 +102,18 @@ class BatchConnection(_Connection):
     def unnest(self) -> None:
         """Let asyncpg begin transactions again."""
         self._top_xact = None  # type: ignore[assignment]  # as asyncpg does; its stubs leave it out
+
+    async def _introspect_types(self, typeoids: Collection[int], timeout: float | None) -> Any:  # noqa: ASYNC109 - asyncpg's
+        """Look types up as asyncpg does, but PostgreSQL's own only once: each new connection needs the same ones."""
+        look_up = super()._introspect_types  # type: ignore[misc]  # its stubs leave it out
+        if max(typeoids) >= ASSIGNED_BY_HAND:
+            return await look_up(typeoids, timeout)
+        key = self.get_server_version(), frozenset(typeoids)
+        if key in _own_types:
+            return _own_types[key], _NothingSent
+        types, statement = await look_up(typeoids, timeout)
+        _own_types[key] = types
+        return types, statement
 
     @property
     def socket(self) -> socket.socket | None:
@@ -126,6 +154,11 @@ class BatchConnection(_Connection):
 def marks_of(connection: AnyConnection) -> BatchMarks:
     """Return what is kept on one of our connections, borrowed from a pool or not."""
     return cast("BatchConnection", connection).marks
+
+
+def is_pool(connection: object) -> bool:
+    """Tell whether this is a pool, which does some of what a connection does."""
+    return isinstance(connection, asyncpg.Pool)
 
 
 def is_closed(connection: AnyConnection) -> bool:

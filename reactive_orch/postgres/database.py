@@ -1,10 +1,11 @@
 """Connections to one PostgreSQL database, and the incarnation to which all that is read by them belongs.
 
 Guarantees: every connection talks to a primary, in READ COMMITTED, and is thrown away after anything but a clean query
-error; whatever is raised by more than a single statement's own fault is one of `reactive_orch.errors`. Any lost
-connection raises the *incarnation*: whoever remembers something of the database carries it along and forgets when it is
-over (what came back after the loss may be another server, or an older state of the same one). And every connection of
-one incarnation leads to one server, timeline and database: each proves it when it opens.
+error, or a handler's failure in which it had no part; whatever is raised by more than a single statement's own fault is
+one of `reactive_orch.errors`. Any lost connection raises the *incarnation*: whoever remembers something of the database
+carries it along and forgets when it is over (what came back after the loss may be another server, or an older state of
+the same one). And every connection of one incarnation leads to one server, timeline and database: each proves it when
+it opens.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import asyncpg
 
 from reactive_orch.errors import Exhausted, Superseded, Unavailable
 from reactive_orch.postgres.admission import Admission
-from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector
+from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector, may_look_sooner
 from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, is_closed, marks_of
 from reactive_orch.postgres.faults import is_stale, translated
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     from reactive_orch.incarnation import Incarnation
+    from reactive_orch.model import Position
 
 STATEMENT_TIMEOUT_S = 6.0
 """The limit of our own statements, a batch's BEGIN and swap included. The server's (5 s) strikes first: this one is for
@@ -58,6 +60,10 @@ COORDINATION_SETTINGS = {
     "statement_timeout": "5s",
     "idle_in_transaction_session_timeout": "5s",
 }
+DEADLOCK_MS = 100
+"""After so long a batch that waits for a row has the server look for a deadlock, if this role may say so: PostgreSQL's
+second is long for all who wait. (With `log_lock_waits` its log names waits from then on.)"""
+
 LENT_SETTINGS = {"lock_timeout": COORDINATION_SETTINGS["lock_timeout"]}
 """Of a command's connection on which it runs its user's code."""
 
@@ -79,6 +85,8 @@ class Database:
         self._borrowed: set[AnyConnection] = set()
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
         self._connections_max, self._handler_timeout_s = connections_max, handler_timeout_s
+        self._by_right: dict[str, str] = {}
+        """Settings of connections for batches that not every role may make."""
 
     def _pool(self, size: int, connect_arguments: Mapping[str, Any]) -> asyncpg.Pool[asyncpg.Record]:
         return asyncpg.create_pool(
@@ -96,6 +104,7 @@ class Database:
         settings = {
             "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s",
             "default_transaction_read_only": "on",  # a batch begins as one that writes
+            **self._by_right,
         }
         return self._connect_arguments(WORK, settings, idle_limit_s)
 
@@ -148,10 +157,13 @@ class Database:
         await self.pools[WORK].expire_connections()
 
     def processing(
-        self, incarnation: Incarnation | None = None
+        self, incarnation: Incarnation | None = None, position: Position | None = None
     ) -> contextlib.AbstractAsyncContextManager[AnyConnection]:
-        """Borrow a connection for a batch or a window. Raises Superseded if the incarnation that is given is over."""
-        return self._borrow(WORK, incarnation)
+        """Borrow a connection for a batch or a window; for the event at `position`, one on which that has not failed.
+
+        Raises Superseded if the incarnation that is given is over.
+        """
+        return self._borrow(WORK, incarnation, position)
 
     def coordination(
         self, incarnation: Incarnation | None = None
@@ -160,11 +172,13 @@ class Database:
         return self._borrow(COORDINATION, incarnation)
 
     @contextlib.asynccontextmanager
-    async def _borrow(self, kind: str, incarnation: Incarnation | None) -> AsyncIterator[AnyConnection]:
+    async def _borrow(
+        self, kind: str, incarnation: Incarnation | None, position: Position | None = None
+    ) -> AsyncIterator[AnyConnection]:
         began, pool = time.monotonic(), self.pools[kind]
         incarnation = self.incarnation if incarnation is None else incarnation
         with translated():
-            connection = await self._acquire(pool, incarnation)
+            connection = await self._acquire(pool, incarnation, position)
         self.waited(kind, time.monotonic() - began)
         self._borrowed.add(connection)
         try:
@@ -186,14 +200,14 @@ class Database:
             await _give_back(pool, connection)
 
     async def _acquire(
-        self, pool: asyncpg.Pool[asyncpg.Record], incarnation: Incarnation
+        self, pool: asyncpg.Pool[asyncpg.Record], incarnation: Incarnation, position: Position | None
     ) -> PoolConnectionProxy[asyncpg.Record]:
         """Take a connection of this incarnation; an older one may lead to a server that is the primary no more.
 
         Raises Superseded when the incarnation is over: whoever asked did so for a reason that is gone.
         """
         while incarnation == self.incarnation:
-            connection = await pool.acquire()
+            connection = await _another(pool, position)
             if marks_of(connection).incarnation == incarnation == self.incarnation:
                 return connection
             connection.terminate()
@@ -231,8 +245,22 @@ class Database:
         """
         if handler_timeout_s > self._handler_timeout_s:
             self._handler_timeout_s = handler_timeout_s
-            self.pools[WORK].set_connect_args(**self._work_arguments())
-            await self.pools[WORK].expire_connections()
+            await self._remake_work()
+
+    async def look_for_deadlocks_sooner(self) -> None:
+        """Let the server look for deadlocks of batches sooner, if this role may say so.
+
+        Raises Unavailable and Superseded.
+        """
+        async with self.coordination() as connection:
+            may = await may_look_sooner(connection, DEADLOCK_MS)
+        if may:
+            self._by_right = {"deadlock_timeout": f"{DEADLOCK_MS}ms"}
+            await self._remake_work()
+
+    async def _remake_work(self) -> None:
+        self.pools[WORK].set_connect_args(**self._work_arguments())
+        await self.pools[WORK].expire_connections()
 
     async def close(self) -> None:
         """Close all pooled connections within bounded time, whatever the state of the network."""
@@ -241,6 +269,25 @@ class Database:
                 await pool.close()
             if scope.cancelled_caught:
                 pool.terminate()
+
+
+async def _another(
+    pool: asyncpg.Pool[asyncpg.Record], position: Position | None
+) -> PoolConnectionProxy[asyncpg.Record]:
+    """Take a connection on which the event at a position has not failed; the others stay, if there is one more."""
+    passed: list[PoolConnectionProxy[asyncpg.Record]] = []
+    try:
+        while position in marks_of(connection := await pool.acquire()).failed_at:
+            # Whoever waits for others must hold none. Its stubs leave the queue out.
+            if pool._queue.empty():  # type: ignore[attr-defined]  # noqa: SLF001
+                connection.terminate()
+                await _give_back(pool, connection)
+            else:
+                passed.append(connection)
+        return connection
+    finally:
+        for each in passed:
+            await _give_back(pool, each)
 
 
 async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: PoolConnectionProxy[asyncpg.Record]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import Superseded
-from reactive_orch.model import Subscription
 from reactive_orch.model.events import replay_of
 from reactive_orch.model.keys import Attempt, DueKey, FailingKey, Failure, Key, KeyRequest, Waiting, WantedKeys
 from reactive_orch.postgres import windows
@@ -20,7 +19,7 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from reactive_orch.model import Event, Partition, Position
+    from reactive_orch.model import Event, Partition, Position, Subscription
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -40,14 +39,22 @@ class FailingKeys:
             rows = await connection.fetch(_SQL.among, *self._of, *map(list, zip(*keys, strict=True)))
         return {Key(*row[1:]): row[0] for row in rows}
 
+    async def of_partitions(
+        self, connection: AnyConnection, partitions: Collection[Partition]
+    ) -> list[tuple[Partition, Key]]:
+        """Return the failing keys of these partitions."""
+        with translated():
+            rows = await connection.fetch(_SQL.of_partitions, *self._of, partitions)
+        return [(row[0], Key(*row[1:])) for row in rows]
+
     async def queue(self, connection: AnyConnection, letters: Mapping[Position, int]) -> Waiting:
         """Let the events at these positions wait, each behind those of the key with this id; return what waits then."""
         row = await connection.fetchrow(_SQL.queue, *self._of, list(letters.values()), list(letters))
         assert row is not None, "a function of aggregates returns one row"
         return Waiting(*row)
 
-    async def set_aside(self, connection: AnyConnection, position: Position, attempt: Attempt) -> Waiting:
-        """Let the event at a position wait, and with it its key; return what waits then.
+    async def set_aside(self, connection: AnyConnection, position: Position, attempt: Attempt) -> tuple[Waiting, int]:
+        """Let the event at a position wait, and with it its key; return what waits then, and the key's id.
 
         Raises Superseded if the event is gone.
         """
@@ -55,7 +62,7 @@ class FailingKeys:
         if row is None:
             msg = "the event that was to be set aside is gone"
             raise Superseded(msg)
-        return Waiting(*row)
+        return Waiting(*row[:4]), row[4]
 
     async def next_due(self, connection: AnyConnection, partitions: Collection[Partition]) -> tuple[int, DueKey | None]:
         """Return how many keys of these partitions are failing, and which of them is due first."""
@@ -94,6 +101,29 @@ class FailingKeys:
             msg = "somebody else has tried the failing key meanwhile"
             raise Superseded(msg)
 
+    async def outdated(self, connection: AnyConnection, key: DueKey) -> None:
+        """Do not skip what waits first of a key: who has asked for that meant another event."""
+        await connection.execute(_SQL.outdated, key.id)
+
+    async def take_up(self, connection: AnyConnection, by: str, for_s: float) -> DueKey | None:
+        """Return a key that another process would park, and this one is to try before; None if there is none.
+
+        If it is not tried within so many seconds, the owner of its partition goes on with it.
+        """
+        with translated():
+            row = await connection.fetchrow(_SQL.take_up, *self._of, by, for_s)
+        return None if row is None else DueKey(*row)._replace(elsewhere=True)
+
+    async def give_back(self, connection: AnyConnection, key: DueKey, by: str) -> None:
+        """Leave a key that was taken up to the owner of its partition."""
+        with translated():
+            await connection.execute(_SQL.give_back, key.id, by)
+
+    async def answers(self, connection: AnyConnection, asked: Collection[int]) -> dict[int, bool]:
+        """Return which of these keys nobody is asked to try any more, and whether they were handled."""
+        with translated():
+            return {row[0]: row[1] for row in await connection.fetch(_SQL.answers, list(asked))}
+
     async def tried_in_vain(self, connection: AnyConnection, key: DueKey) -> None:
         """Note that a key was tried while its projection is suspended, and that it failed: others are tried first."""
         await connection.execute(_SQL.tried_in_vain, key.id)
@@ -111,17 +141,29 @@ def _key(columns: Sequence[bytes]) -> Key:
     return Key(*(column.decode("utf-8", "backslashreplace") for column in columns))
 
 
-async def counted(connection: AnyConnection, replica_set: str) -> dict[Subscription, tuple[int, int]]:
-    """Return subscription → failing keys, events that wait; of those of which any does."""
+async def waiting(connection: AnyConnection, replica_set: str, of: Subscription) -> Waiting:
+    """Return what waits of a subscription now."""
     with translated():
-        rows = await connection.fetch(_SQL.counted, replica_set)
-    return {Subscription(*row[:2]): (row[2], row[3]) for row in rows}
+        row = await connection.fetchrow(_SQL.waits, replica_set, *of)
+    assert row is not None, "a function of aggregates returns one row"
+    return Waiting(*row)
 
 
-async def request(connection: AnyConnection, replica_set: str, keys: Collection[int], what: KeyRequest, by: str) -> int:
-    """Ask the owners of these keys, by their ids, to act; `by` is recorded. Returns how many keys are still there."""
+async def request(
+    connection: AnyConnection, replica_set: str, keys: Collection[FailingKey], what: KeyRequest, by: str
+) -> int:
+    """Ask the owners of these keys to act; `by` is recorded. Returns how many keys are still there."""
+    ids, positions = [key.id for key in keys], [key.first_position for key in keys]
     with translated():
-        return int(await connection.fetchval(_SQL.request, replica_set, list(keys), what, by))
+        return int(await connection.fetchval(_SQL.request, replica_set, ids, what, by, positions))
+
+
+async def left_out(connection: AnyConnection, replica_set: str, keys: Collection[FailingKey]) -> int:
+    """Return how many of the events that waited first of these keys have been left out."""
+    positions = [key.first_position for key in keys]
+    of = [key.projection for key in keys], [key.log for key in keys]
+    with translated():
+        return int(await connection.fetchval(_SQL.left_out, replica_set, *of, positions))
 
 
 async def outstanding(connection: AnyConnection, keys: Collection[int]) -> tuple[int, int]:
@@ -139,4 +181,4 @@ def _stored(connection: AnyConnection, attempt: Attempt) -> list[object]:
         None if text is None else text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
         for text in attempt.failure
     ]
-    return [attempt.state, attempt.number, attempt.pause_s, *texts, attempt.worker, attempt.deaths]
+    return [attempt.state, attempt.number, attempt.pause_s, *texts, attempt.worker, attempt.deaths, attempt.asked_by]

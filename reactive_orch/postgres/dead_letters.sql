@@ -8,6 +8,12 @@ JOIN reactive_orch.failing_keys k
      AND k.key_hash = reactive_orch.key_hash(s.context, s.type, s.id)
      AND k.bounded_context = s.context AND k.aggregate_type = s.type AND k.aggregate_id = s.id;
 
+-- name: of_partitions
+-- The failing keys of partitions $4 of (replica set $1, projection $2, log $3), as above.
+SELECT k.partition, k.bounded_context, k.aggregate_type, k.aggregate_id
+FROM reactive_orch.failing_keys k
+WHERE k.replica_set = $1::text AND k.projection = $2::text AND k.log = $3::text AND k.partition = ANY ($4::smallint[]);
+
 -- name: queue
 -- The events at positions $5, each behind those that wait of its key $4, of (replica set $1, projection $2, log $3). If a handler
 -- has rewound its own projection, the key may be gone, or the event come twice. Returns what waits of the projection now, and
@@ -29,8 +35,9 @@ FROM reactive_orch.waiting_of($1::text, $2::text, $3::text) w;
 
 -- name: set_aside
 -- The event at position $4 of log $3, with which a key begins to fail for (replica set $1, projection $2): it waits, and with
--- it its key, due in $7 seconds, or parked. The key is read from the log, as the event may be one that only the server can
--- read. It may be there already. No row: the event is gone. Else what waits now, as for queue.
+-- it its key, due in $7 seconds, or parked, or tried by others first, as process $14 asks. The key is read from the log, as the
+-- event may be one that only the server can read. It may be there already. No row: the event is gone. Else what waits now, as for
+-- queue, and the key's id.
 WITH event AS (
     SELECT e.global_position AS position, e.partition,
            CASE WHEN e.partition_key IS NULL THEN e.bounded_context ELSE '' END AS bounded_context,
@@ -46,10 +53,10 @@ WITH event AS (
 ), added AS (
     INSERT INTO reactive_orch.failing_keys (replica_set, projection, log, partition, bounded_context, aggregate_type,
                                             aggregate_id, state, attempts, due_at, error_type, sqlstate, message, traceback,
-                                            worker, deaths)
+                                            worker, deaths, asked_by)
     SELECT $1::text, $2::text, $3::text, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, $5::text,
            $6::integer, clock_timestamp() + make_interval(secs => $7::double precision), $8::text, $9::text, $10::text,
-           $11::text, $12::text, $13::integer
+           $11::text, $12::text, $13::integer, $14::text
     FROM event e WHERE NOT EXISTS (SELECT FROM known)
     RETURNING id, partition
 ), letter AS (
@@ -63,13 +70,14 @@ WITH event AS (
     FROM event e, letter
     WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = e.partition
 )
-SELECT w.keys + 1 - (SELECT count(*)::integer FROM known), w.events + 1, w.keys_then, w.events_then
+SELECT w.keys + 1 - (SELECT count(*)::integer FROM known), w.events + 1, w.keys_then, w.events_then, letter.key,
+       CASE WHEN $14::text IS NOT NULL THEN reactive_orch.notify('reactive_orch_generations', $1::text) END
 FROM letter, reactive_orch.waiting_of($1::text, $2::text, $3::text) w;
 
 -- name: next_due
 -- How many keys of (replica set $1, projection $2, log $3) fail in partitions $4, and the one that is due first, if any is.
 SELECT f.failing, k.id, k.partition, (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id),
-       k.attempts, k.deaths, k.request, k.requested_by,
+       k.attempts, k.deaths, k.request, k.requested_by, k.request_position, k.asked_by,
        extract(epoch FROM k.due_at - clock_timestamp())::double precision AS due_in_s
 FROM (SELECT coalesce(sum(c.failing), 0)::integer AS failing FROM reactive_orch.checkpoints c
       WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text
@@ -106,7 +114,8 @@ WITH key AS (
     RETURNING k.partition
 ), going_on AS (
     UPDATE reactive_orch.failing_keys k
-    SET state = 'retrying', attempts = 0, deaths = 0, due_at = clock_timestamp(), request = CASE k.request WHEN 'discard' THEN k.request END
+    SET state = 'retrying', attempts = 0, deaths = 0, due_at = clock_timestamp(), asked_by = NULL, taken_by = NULL,
+        request = CASE k.request WHEN 'discard' THEN k.request END
     WHERE k.id = $4::bigint AND EXISTS (SELECT FROM reactive_orch.dead_letters d
                                         WHERE d.key = $4::bigint AND d.position > $5::bigint)
 ), counted AS (
@@ -118,21 +127,46 @@ WITH key AS (
     FROM key k
     WHERE c.replica_set = $1::text AND c.projection = $2::text AND c.log = $3::text AND c.partition = k.partition
 )
-SELECT count(*) FROM live;
+SELECT count(*), (SELECT reactive_orch.notify('reactive_orch_generations', $1::text) FROM key k WHERE k.asked_by IS NOT NULL)
+FROM live;
 
 -- name: failed_again
--- The first waiting event of key $1, at position $11, has failed once more: due again in $4 seconds, or parked. A request that
--- came meanwhile, another one than $12, stays, and is due at once. No row: somebody else has dealt with it meanwhile.
+-- The first waiting event of key $1, at position $12, has failed once more: due again in $4 seconds, or parked, or tried by others
+-- first, as process $11 asks; who has asked before is told. A request that came meanwhile, another one than $13, stays, and is due at
+-- once. No row: somebody else has dealt with it meanwhile.
 UPDATE reactive_orch.failing_keys k
 SET state = $2::text, attempts = $3::integer,
-    due_at = clock_timestamp() + make_interval(secs => CASE WHEN k.request IS DISTINCT FROM $12::text THEN 0
+    due_at = clock_timestamp() + make_interval(secs => CASE WHEN k.request IS DISTINCT FROM $13::text THEN 0
                                                             ELSE $4::double precision END),
-    request = nullif(k.request, $12::text), failed_last_at = clock_timestamp(),
+    request = nullif(k.request, $13::text), failed_last_at = clock_timestamp(),
     error_type = $5::text, sqlstate = $6::text, message = $7::text, traceback = $8::text, worker = $9::text,
-    deaths = $10::integer
+    deaths = $10::integer, asked_by = $11::text, taken_by = CASE WHEN $11::text IS NULL THEN k.taken_by END
 WHERE k.id = $1::bigint AND k.attempts = $3::integer - 1
-  AND $11::bigint = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id)
-RETURNING k.id;
+  AND $12::bigint = (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id)
+RETURNING k.id, CASE WHEN k.asked_by IS NOT NULL OR k.taken_by IS NOT NULL
+                     THEN reactive_orch.notify('reactive_orch_generations', k.replica_set) END;
+
+-- name: take_up
+-- A key of (replica set $1, projection $2, log $3) that another process than $4 wants to be tried by others before it is parked: the
+-- caller is to try it within $5 seconds. No row: there is none.
+UPDATE reactive_orch.failing_keys k
+SET taken_by = $4::text, due_at = clock_timestamp() + make_interval(secs => $5::double precision)
+WHERE k.id = (SELECT a.id FROM reactive_orch.failing_keys a
+              WHERE a.replica_set = $1::text AND a.projection = $2::text AND a.log = $3::text
+                AND a.asked_by <> $4::text AND a.taken_by IS NULL AND a.request IS NULL
+              ORDER BY a.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING k.id, k.partition, (SELECT min(d.position) FROM reactive_orch.dead_letters d WHERE d.key = k.id), k.attempts, k.deaths,
+          k.request, k.requested_by, k.request_position, k.asked_by, 0::double precision;
+
+-- name: give_back
+-- Key $1 that process $2 has taken up could not be tried: whoever owns its partition acts on it at once.
+UPDATE reactive_orch.failing_keys k SET due_at = clock_timestamp() WHERE k.id = $1::bigint AND k.taken_by = $2::text;
+
+-- name: answers
+-- Of the keys $1, those about which nobody is asked any more, and whether they were handled: gone, or going on.
+SELECT a.id, k.id IS NULL OR (k.state = 'retrying' AND k.attempts = 0)
+FROM unnest($1::bigint[]) AS a(id) LEFT JOIN reactive_orch.failing_keys k ON k.id = a.id
+WHERE k.asked_by IS NULL;
 
 -- name: tried_in_vain
 -- Key $1 was tried while its projection is suspended, and has failed: that is no attempt.
@@ -155,14 +189,31 @@ WHERE k.replica_set = $1::text AND ($2::text IS NULL OR k.projection = $2::text)
 ORDER BY k.projection, k.log, k.id;
 
 -- name: request
--- Asks the owners of the keys $2 of replica set $1 to do $3, for $4. Returns how many of them are still there.
+-- Asks the owners of the keys $2 of replica set $1 to do $3, for $4, who has seen their first waiting events at positions $5. Returns
+-- how many of them are still there.
 WITH asked AS (
-    UPDATE reactive_orch.failing_keys k SET request = $3::text, requested_by = $4::text, due_at = clock_timestamp()
+    UPDATE reactive_orch.failing_keys k
+    SET request = $3::text, requested_by = $4::text, request_position = s.position, due_at = clock_timestamp()
     FROM (SELECT l.id FROM reactive_orch.failing_keys l WHERE l.id = ANY ($2::bigint[]) ORDER BY l.id FOR NO KEY UPDATE) locked
+    JOIN unnest($2::bigint[], $5::bigint[]) AS s(id, position) ON s.id = locked.id
     WHERE k.id = locked.id RETURNING k.id
 )
 SELECT a.asked, reactive_orch.notify('reactive_orch_generations', $1::text)
 FROM (SELECT count(*)::integer AS asked FROM asked) a;
+
+-- name: outdated
+-- Key $1 was to be skipped at another event than waits first now: that is not done. It is parked as before, or goes on.
+UPDATE reactive_orch.failing_keys k
+SET request = nullif(k.request, 'skip'), due_at = CASE WHEN k.state <> 'parked' OR k.request <> 'skip' THEN k.due_at END
+WHERE k.id = $1::bigint;
+
+-- name: left_out
+-- How many of the events at positions $4 were left out, for projections $2 on logs $3 of replica set $1.
+SELECT count(*)::integer
+FROM reactive_orch.discarded_events e
+JOIN unnest($2::text[], $3::text[], $4::bigint[]) AS s(projection, log, position)
+  ON e.projection = s.projection AND e.log = s.log AND e.position = s.position
+WHERE e.replica_set = $1::text;
 
 -- name: outstanding
 -- How many of the keys $1 are still to be tried, or to be left out, and how many have been parked.
@@ -170,8 +221,7 @@ SELECT count(*) FILTER (WHERE k.request IS NOT NULL OR k.state = 'retrying')::in
        count(*) FILTER (WHERE k.request IS NULL AND k.state = 'parked')::integer AS parked
 FROM reactive_orch.failing_keys k WHERE k.id = ANY ($1::bigint[]);
 
--- name: counted
--- How many keys of each subscription of replica set $1 fail, and how many events wait; of those of which any does.
-SELECT k.projection, k.log, count(DISTINCT k.id)::integer AS keys, count(*)::integer AS events
-FROM reactive_orch.failing_keys k JOIN reactive_orch.dead_letters d ON d.key = k.id
-WHERE k.replica_set = $1::text GROUP BY k.projection, k.log;
+-- name: waits
+-- How many keys of projection $2 of replica set $1 on log $3 fail, and how many events wait; now, and when somebody last let it run.
+SELECT w.keys, w.events, w.keys_then, w.events_then FROM reactive_orch.waiting_of($1::text, $2::text, $3::text) w;
+

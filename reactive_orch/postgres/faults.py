@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import traceback
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from reactive_orch.errors import ConfigError, Deadlock, Exhausted, ReactiveOrchError, Standby, Superseded, Unavailable
+from reactive_orch.errors import (
+    ConfigError,
+    Deadlock,
+    Exhausted,
+    HandlerFailed,
+    ReactiveOrchError,
+    Standby,
+    Superseded,
+    Unavailable,
+    lineage,
+)
 from reactive_orch.postgres.connection import is_closed
 
 if TYPE_CHECKING:
@@ -70,6 +81,8 @@ _HANDLERS_OWN = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What a handler may meet elsewhere, or has brought about: it says nothing of our connection unless that is closed."""
+_NOT_CODE = (OSError, BaseExceptionGroup, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""TimeoutError is an OSError: it may have cut off a statement."""
 _NO_SCHEMA = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
@@ -104,14 +117,29 @@ def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
 
 def is_overdue(error: BaseException | None) -> bool:
     """Tell whether an error, or what it came from, says that the server ended a transaction for lasting too long."""
-    while error is not None and not isinstance(error, asyncpg.TransactionTimeoutError):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    return any(isinstance(each, asyncpg.TransactionTimeoutError) for each in lineage(error))
 
 
 def is_stale(error: BaseException) -> bool:
     """Tell whether an error of ours says that its connection is of no use any more, although it is open."""
     return error.__cause__ is not None and classify(error.__cause__) is Kind.STALE
+
+
+def is_of_code_alone(error: BaseException) -> bool:
+    """Tell whether a handler failed by its code alone: no time-out, and no error of a connection has had a part in it.
+
+    Then what its connection knows of types and plans is not to blame.
+    """
+    return type(error) is HandlerFailed and error.__cause__ is not None and all(map(_is_code, lineage(error.__cause__)))
+
+
+def _is_code(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not isinstance(error, _NOT_CODE) and not _raised_in_asyncpg(error)
+
+
+def _raised_in_asyncpg(error: BaseException) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(frame.f_globals.get("__name__")).startswith("asyncpg") for frame in frames)
 
 
 def took_too_long(error: BaseException) -> bool:
@@ -140,6 +168,9 @@ def translated() -> Iterator[None]:
     except ReactiveOrchError:
         raise
     except Exception as error:
+        if _is_torn(error):
+            msg = "the connection was ended while a statement was being prepared"
+            raise Unavailable(msg) from error
         ours = _OURS.get(classify(error))
         if ours is not None:
             raise ours(_words(error)) from error
@@ -165,6 +196,12 @@ _OURS: dict[Kind, type[ReactiveOrchError]] = {
     Kind.STANDBY: Standby,
     Kind.MISUSE: ConfigError,
 }
+
+
+def _is_torn(error: BaseException) -> bool:
+    """Tell whether asyncpg has gone on with a connection that was ended meanwhile, and has found nothing there."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, AttributeError) and str(frame.f_globals.get("__name__")).startswith("asyncpg")
 
 
 def _words(error: Exception) -> str:

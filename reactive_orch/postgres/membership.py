@@ -33,7 +33,7 @@ from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping
 
     from reactive_orch.model import Projection, Turn
     from reactive_orch.postgres.connection import AnyConnection
@@ -69,16 +69,6 @@ class AdoptionRow(NamedTuple):
     gave: int
     took: int
     kept: int
-
-
-class MemberRow(NamedTuple):
-    """One member as the status command shows it."""
-
-    id: int
-    name: str
-    state: str
-    heartbeat_age_s: float
-    lock_held: bool
 
 
 async def register(
@@ -117,13 +107,17 @@ async def join(  # noqa: PLR0913, PLR0917 - a member's row
 ) -> MemberId:
     """Take the lock of a new member on this connection, write its waiting row, return its id: none of those `drawn`.
 
-    Members of this name that are not `known` are undone: their process never had the answer to its join.
+    Members of this name that are not `known` are undone: their process never had the answer to its join. Raises
+    ConfigError if the replica set has been removed.
     """
     with translated():
         stale_after = timedelta(seconds=stale_after_s)
         runs = columns(sorted(subscriptions))
         arguments = (replica_set, name, *runs, stale_after, sorted(known), sorted(drawn))
-        return MemberId(await connection.fetchval(_SQL.join, *arguments))
+        try:
+            return MemberId(await connection.fetchval(_SQL.join, *arguments))
+        except asyncpg.InvalidParameterValueError as error:
+            raise ConfigError(error.message) from error
 
 
 async def resume(connection: AnyConnection, name: str, members: Collection[MemberId]) -> frozenset[MemberId]:
@@ -144,12 +138,20 @@ class Beat(NamedTuple):
     """Somebody is to be admitted to the replica set, or removed from it."""
     queue_usage: float
     """How full the server's queue of notifications is, 0 to 1."""
+    late: bool
+    """Its row was locked, so its heartbeat is left to the next one."""
 
 
-async def heartbeat(connection: AnyConnection, name: str, members: Collection[MemberId]) -> list[Beat]:
-    """Say that these members of this process live; return what is to be known of those that still are members."""
+async def heartbeat(
+    connection: AnyConnection, name: str, members: Collection[MemberId], told: Mapping[MemberId, str]
+) -> list[Beat]:
+    """Say that these members of this process live, and what each of them tells (`model.account`).
+
+    Returns what is to be known of those that still are members.
+    """
+    ids = sorted(members)
     with translated():
-        return [Beat(*row) for row in await connection.fetch(_SQL.heartbeat, name, sorted(members))]
+        return [Beat(*row) for row in await connection.fetch(_SQL.heartbeat, name, ids, list(map(told.get, ids)))]
 
 
 async def await_death(connection: AnyConnection, member: MemberId) -> bool:
@@ -203,6 +205,7 @@ async def observe(connection: AnyConnection, replica_set: str) -> Snapshot:
         resting={Subscription(*key): Resting(state, reason) for *key, state, reason in json.loads(row["resting"])},
         exclusive=frozenset(Subscription(*key) for key in json.loads(row["exclusive"])),
         serial={Subscription(*key): left_s for *key, left_s in json.loads(row["serial"])},
+        asked=frozenset(Subscription(*key) for key in json.loads(row["asked"])),
         reason=row["reason"] and Reason(row["reason"]),
         subjects=tuple(row["subjects"] or ()),
         traceparent=row["traceparent"],
@@ -270,12 +273,6 @@ async def adoptions(connection: AnyConnection, replica_set: str, number: int) ->
     """Return how the members adopted a generation."""
     with translated():
         return [AdoptionRow(*row) for row in await connection.fetch(_SQL.adoptions, replica_set, number)]
-
-
-async def members(connection: AnyConnection, replica_set: str) -> Sequence[MemberRow]:
-    """Return the members of a replica set."""
-    with translated():
-        return [MemberRow(*row) for row in await connection.fetch(_SQL.members, replica_set)]
 
 
 async def replica_sets(connection: AnyConnection) -> dict[str, int]:

@@ -13,20 +13,28 @@ SELECT reactive_orch.join_replica_set($1::text, $2::text, $3::text[], $4::text[]
 SELECT reactive_orch.resume_members($1::text, $2::integer[]);
 
 -- name: heartbeat
--- Say that these members live, by the database's clock; the ids that come back are still members. In the same look:
--- the generation, how often projections were rewound, paused or resumed, and whether the replica set has somebody to admit or to remove.
-WITH beat AS (
-    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp()
-    WHERE m.name = $1::text AND m.id = ANY ($2::integer[])
-    RETURNING m.id, m.replica_set
+-- Say that these members live, by the database's clock, and what they tell; the ids that come back are still members. In the same look:
+-- the generation, how often projections were rewound, paused or resumed, and whether the replica set has somebody to admit or to remove,
+-- or a failing key that others are to try. A row that somebody has locked is passed over and not waited for: this
+-- connection would be taken for lost, and the members of other replica sets have their heartbeats, too.
+WITH free AS (
+    SELECT m.id FROM reactive_orch.members m
+    WHERE m.name = $1::text AND m.id = ANY ($2::integer[]) FOR NO KEY UPDATE SKIP LOCKED
+), beat AS (
+    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp(), account = w.account::jsonb
+    FROM free JOIN unnest($2::integer[], $3::text[]) AS w(id, account) USING (id)
+    WHERE m.id = free.id RETURNING m.id
 )
-SELECT b.id, b.replica_set, r.generation,
+SELECT o.id, o.replica_set, r.generation,
        (SELECT coalesce(sum(p.epoch + p.state_changes), 0)
-        FROM reactive_orch.projections p WHERE p.replica_set = b.replica_set)::bigint AS changes,
+        FROM reactive_orch.projections p WHERE p.replica_set = o.replica_set)::bigint AS changes,
        EXISTS (SELECT FROM reactive_orch.member_status m
-               WHERE m.replica_set = b.replica_set AND (m.gone OR m.state = 'waiting')) AS attention,
-       pg_notification_queue_usage() AS queue_usage
-FROM beat b JOIN reactive_orch.replica_sets r ON r.name = b.replica_set;
+               WHERE m.replica_set = o.replica_set AND (m.gone OR m.state = 'waiting'))
+       OR EXISTS (SELECT FROM reactive_orch.failing_keys k
+                  WHERE k.replica_set = o.replica_set AND k.asked_by IS NOT NULL AND k.taken_by IS NULL) AS attention,
+       pg_notification_queue_usage() AS queue_usage, beat.id IS NULL AS late
+FROM reactive_orch.members o JOIN reactive_orch.replica_sets r ON r.name = o.replica_set LEFT JOIN beat ON beat.id = o.id
+WHERE o.name = $1::text AND o.id = ANY ($2::integer[]);
 
 -- name: await_death
 -- Wait in the ring: true when the member's lock is free, false when the slice has passed.
@@ -51,6 +59,9 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
                    p.name, p.log, least(extract(epoch FROM p.serial_until - clock_timestamp()), p.serial_s))), '[]')
         FROM reactive_orch.projections p
         WHERE p.replica_set = r.name AND p.serial_until > clock_timestamp())::text AS serial,
+       (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(k.projection, k.log)), '[]')
+        FROM reactive_orch.failing_keys k
+        WHERE k.replica_set = r.name AND k.asked_by IS NOT NULL AND k.taken_by IS NULL)::text AS asked,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'logs', m.logs,
                    'lock_held', m.lock_held, 'dead', m.dead, 'stale', m.stale, 'heartbeat_age_s', m.heartbeat_age_s,
@@ -111,8 +122,3 @@ ORDER BY a.noticed_at, a.member;
 -- name: replica_sets
 -- All replica sets by name.
 SELECT r.name, r.generation FROM reactive_orch.replica_sets r ORDER BY r.name;
-
--- name: members
--- The members of a replica set as the status command shows them.
-SELECT m.id, m.name, m.state, m.heartbeat_age_s::float8, m.lock_held
-FROM reactive_orch.member_status m WHERE m.replica_set = $1::text ORDER BY m.id;

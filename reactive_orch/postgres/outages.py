@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 
-class Suspension(NamedTuple):
-    """Why a projection is suspended, and by whom."""
-
-    reason: str
-    by: str
-    failing_for_s: float
-    """For how long its keys have been failing alike: those that were parked meanwhile are tried again with the rest."""
-
-
 class Trial(NamedTuple):
     """Whether one is due."""
 
@@ -36,35 +27,52 @@ class Trial(NamedTuple):
     """What the caller is to try now, and nobody else."""
 
 
-async def suspend(
-    connection: AnyConnection, replica_set: str, of: Subscription, suspension: Suspension, pauses_s: Sequence[float]
-) -> bool:
-    """Let a running projection rest until a trial succeeds; its workers see it at once. Returns whether it was running.
+class Outages:
+    """Those of one subscription, as one process meets them."""
 
-    The pauses before each trial are longer from the beginning if it has hardly run since the last time.
-    """
-    values = (replica_set, *of, *suspension, list(pauses_s))
-    with translated():
-        return bool(await connection.fetchval(_SQL.suspend, *values))
+    def __init__(self, replica_set: str, subscription: Subscription, by: str) -> None:
+        """Ask nothing yet. `by` is the process."""
+        self._of, self._by = (replica_set, *subscription), by
 
+    async def suspend(
+        self, connection: AnyConnection, reason: str, failing_for_s: float, pauses_s: Sequence[float], *, others: bool
+    ) -> bool:
+        """Let a running projection rest until a trial succeeds; its workers see it at once. Returns whether it ran.
 
-async def claim(
-    connection: AnyConnection, replica_set: str, of: Subscription, partitions: Collection[Partition], for_s: float
-) -> Trial:
-    """Ask whether a trial is due, of a failing key of these partitions; if so it is the caller's for that long.
+        Its keys have been failing alike for `failing_for_s`: those that were parked meanwhile are tried again with the
+        rest. The pauses before each trial are longer from the beginning if it has hardly run since the last time. But
+        if `others` run it, too, one of them tries it at once.
+        """
+        values = (*self._of, reason, self._by, failing_for_s, list(pauses_s), others)
+        with translated():
+            return bool(await connection.fetchval(_SQL.suspend, *values))
 
-    A projection that has nothing left to be tried runs again.
-    """
-    with translated():
-        row = await connection.fetchrow(_SQL.claim, replica_set, *of, sorted(partitions), for_s)
-    assert row is not None, "a function with OUT parameters returns one row"
-    return Trial(row[0], None if row[1] is None else DueKey(*row[1:]))
+    async def claim(self, connection: AnyConnection, partitions: Collection[Partition] | None, for_s: float) -> Trial:
+        """Ask whether a trial is due, of a failing key of these partitions; if so it is the caller's for that long.
 
+        `partitions` is None for a key of any, whoever owns it. A projection that has nothing left to be tried runs
+        again.
+        """
+        of_partitions = None if partitions is None else sorted(partitions)
+        with translated():
+            row = await connection.fetchrow(_SQL.claim, *self._of, of_partitions, self._by, for_s)
+        assert row is not None, "a function with OUT parameters returns one row"
+        return Trial(row[0], None if row[1] is None else DueKey(*row[1:])._replace(elsewhere=partitions is None))
 
-async def end_trial(
-    connection: AnyConnection, replica_set: str, of: Subscription, pauses_s: Sequence[float], *, succeeded: bool
-) -> float | None:
-    """Let the projection run again if its trial has succeeded; else return in how many seconds the next one is due."""
-    with translated():
-        due_in_s: float | None = await connection.fetchval(_SQL.end_trial, replica_set, *of, list(pauses_s), succeeded)
-    return due_in_s
+    async def give_back(self, connection: AnyConnection) -> None:
+        """Say that a trial that was claimed was not made."""
+        with translated():
+            await connection.execute(_SQL.give_back, *self._of)
+
+    async def end_trial(self, connection: AnyConnection, pauses_s: Sequence[float], *, succeeded: bool) -> float | None:
+        """Let the projection run again if its trial has succeeded; else return in how many seconds to try again."""
+        with translated():
+            values = (*self._of, list(pauses_s), succeeded, self._by)
+            due_in_s: float | None = await connection.fetchval(_SQL.end_trial, *values)
+        return due_in_s
+
+    async def resumed_elsewhere(self, connection: AnyConnection) -> bool:
+        """Tell whether the projection runs again since a trial of another process has succeeded."""
+        with translated():
+            by: str | None = await connection.fetchval(_SQL.resumed_by, *self._of)
+        return by not in {None, self._by}

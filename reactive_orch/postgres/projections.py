@@ -15,7 +15,6 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reactive_orch.model import Position
     from reactive_orch.model.membership import RestingState
     from reactive_orch.postgres.connection import AnyConnection
 
@@ -42,25 +41,6 @@ class Rest(NamedTuple):
     since: datetime
     tried_at: datetime | None
     """When a suspended one is tried again; None for the others."""
-
-
-class Traits(NamedTuple):
-    """What else is to be known of a projection."""
-
-    start: str
-    """Where it was to begin when it was first registered."""
-    start_position: Position
-    """Where that was found to be."""
-    replays_to: Position | None
-    """There it will have handled all again; None while nothing comes again."""
-    leaves_replayed_out: bool
-    """Its handler does not get what comes again."""
-    unserved: bool
-    """No member runs it."""
-    proposed: str | None
-    """The filter with which a worker was refused, as JSON."""
-    exclusive: bool
-    """It is not divided among workers."""
 
 
 async def set_state(
@@ -90,13 +70,6 @@ async def serialize(connection: AnyConnection, replica_set: str, of: Subscriptio
     return row[0] or 0.0, bool(row[1])
 
 
-async def serial(connection: AnyConnection, replica_set: str) -> dict[Subscription, datetime]:
-    """Return the projections of a replica set whose batches go one at a time, and up to when."""
-    with translated():
-        rows = await connection.fetch(_SQL.serial, replica_set)
-    return {Subscription(*row[:2]): row[2] for row in rows}
-
-
 async def resting(connection: AnyConnection, replica_set: str) -> dict[Subscription, Rest]:
     """Return the projections of a replica set that do not run."""
     with translated():
@@ -104,11 +77,10 @@ async def resting(connection: AnyConnection, replica_set: str) -> dict[Subscript
     return {Subscription(*row[:2]): Rest(*row[2:]) for row in rows}
 
 
-async def traits(connection: AnyConnection, replica_set: str) -> dict[Subscription, Traits]:
-    """Return what else is to be known of the projections of a replica set."""
+async def names(connection: AnyConnection, replica_set: str) -> frozenset[str]:
+    """Return the projections that are recorded of a replica set."""
     with translated():
-        rows = await connection.fetch(_SQL.traits, replica_set)
-    return {Subscription(*row[:2]): Traits(*row[2:]) for row in rows}
+        return frozenset(row["name"] for row in await connection.fetch(_SQL.names, replica_set))
 
 
 async def hindrance(connection: AnyConnection, replica_set: str, of: Subscription) -> str | None:

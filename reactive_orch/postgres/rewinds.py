@@ -41,10 +41,12 @@ class Effects(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is recorded of a projection."""
+    """What is recorded of a projection that a rewind depends on."""
 
     proposed: str | None
-    """The filter that a refused worker wanted, as JSON; a rewind makes it the recorded one."""
+    """The filter that a refused worker wanted, as JSON; the rewind makes it the recorded one."""
+    former: str | None
+    """One that a refused worker wanted, and that was given up before: the rewind does not make it the recorded one."""
     estranged: bool
     """Its checkpoints were made on another log than its log is now."""
     resets: bool
@@ -74,19 +76,23 @@ async def rewind(  # noqa: PLR0913 - what it is told
     *,
     skip_unhandled: bool = False,
     reset: ResetHook | None = None,
+    planned: Known | None = None,
 ) -> Effects:
     """Set all positions of a projection (None: keep them), raise the epoch, accept the filter that was proposed.
+
+    A filter that was given up before is accepted only when the positions are kept.
 
     In the same transaction `reset` is called, while nobody handles anything for the projection. Returns what the rewind
     did. Raises ConfigError for a position that is not settled, for an unknown projection, when positions to keep were
     deleted or lie beyond the log, and for a position that leaves out events that have not been handled, unless told
-    to; ReactiveOrchError when `reset` fails.
+    to, or when another filter would be accepted than was `planned`; ReactiveOrchError when `reset` fails.
     """
+    accepts = None if planned is None else planned.proposed or "null"
     with translated():
         async with connection.transaction():
             await connection.execute(_SQL.own_path)
             try:
-                row = await connection.fetchrow(_SQL.rewind, replica_set, *subscription, to, skip_unhandled)
+                row = await connection.fetchrow(_SQL.rewind, replica_set, *subscription, to, skip_unhandled, accepts)
             except asyncpg.InvalidParameterValueError as error:
                 raise ConfigError(error.message) from error
             if reset is not None:
@@ -103,7 +109,7 @@ async def _call(reset: ResetHook, connection: AnyConnection) -> None:
         same = connection.is_in_transaction() and transaction == await connection.fetchval(_SQL.transaction)
     except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
         raise  # somebody reads what it empties: all of it is to be done again
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = f" at {place}" if (place := place_of(error)) else ""
         msg = f"the reset hook failed, and nothing was done: {described(error)}{at}"
         raise ReactiveOrchError(msg) from error
@@ -112,10 +118,10 @@ async def _call(reset: ResetHook, connection: AnyConnection) -> None:
         raise ReactiveOrchError(msg)
 
 
-async def known(connection: AnyConnection, replica_set: str, subscription: Subscription) -> Known:
+async def known(connection: AnyConnection, replica_set: str, subscription: Subscription, to: Position | None) -> Known:
     """Return what is recorded of a projection that a rewind depends on. Raises ConfigError for an unknown one."""
     with translated():
-        row = await connection.fetchrow(_SQL.known, replica_set, *subscription)
+        row = await connection.fetchrow(_SQL.known, replica_set, *subscription, to)
     if row is None:
         msg = f"replica set {replica_set!r} has no projection {subscription.projection!r}"
         raise ConfigError(msg)

@@ -26,11 +26,14 @@ class Suspicions:
         self._of = (replica_set, *subscription)
 
     async def found(
-        self, connection: AnyConnection, partitions: Collection[Partition]
+        self, connection: AnyConnection, partitions: Collection[Partition], *, awaited: bool
     ) -> dict[Partition, Marker | None]:
-        """Return the suspect ones of these partitions, each with what its last owner had in hand when it was lost."""
+        """Return the suspect ones of these partitions, each with what its last owner had in hand when it was lost.
+
+        `awaited`: others held them when they were first wanted.
+        """
         with translated():
-            rows = await connection.fetch(_SQL.found, *self._of, sorted(partitions))
+            rows = await connection.fetch(_SQL.found, *self._of, sorted(partitions), awaited)
         return {row[0]: None if row[1] is None else Marker(*row[1:]) for row in rows}
 
     async def forget(self, connection: AnyConnection, partitions: Collection[Partition]) -> None:

@@ -1,14 +1,17 @@
 -- name: found
 -- Which of the partitions $4 of (replica set $1, projection $2, log $3) are suspect, and what their last owner had in hand when
--- it was lost: what is said by a process that is a member still may be taken back.
-SELECT s.partition, m.worker, m.lane, m.position, m.events
-FROM reactive_orch.suspicions s
+-- it was lost: what is said by a process that is a member still may be taken back, unless it is dead. If one that is dead has not
+-- adopted the generation, all of them are, if they were awaited ($5): their rows may be free because it died.
+SELECT p.partition, m.worker, m.lane, m.position, m.events
+FROM unnest($4::smallint[]) AS p(partition)
 LEFT JOIN LATERAL (
     SELECT m.worker, m.lane, m.position, m.events FROM reactive_orch.markers m
-    WHERE m.replica_set = s.replica_set AND m.projection = s.projection AND m.log = s.log AND s.partition = ANY (m.partitions)
-      AND NOT EXISTS (SELECT FROM reactive_orch.members o WHERE o.replica_set = s.replica_set AND o.name = m.worker)
+    WHERE m.replica_set = $1::text AND m.projection = $2::text AND m.log = $3::text AND p.partition = ANY (m.partitions)
+      AND m.worker NOT IN (SELECT o.name FROM reactive_orch.living_members($1::text) o)
     ORDER BY m.marked_at DESC LIMIT 1) m ON true
-WHERE s.replica_set = $1::text AND s.projection = $2::text AND s.log = $3::text AND s.partition = ANY ($4::smallint[]);
+WHERE EXISTS (SELECT FROM reactive_orch.suspicions s
+              WHERE s.replica_set = $1::text AND s.projection = $2::text AND s.log = $3::text AND s.partition = p.partition)
+   OR $5::boolean AND reactive_orch.died_giving($1::text);
 
 -- name: put
 -- Lane $5 of worker $4 has $8 events in hand, of partitions $6, the last at position $7. It need not outlive the server: a server
@@ -32,4 +35,4 @@ WITH forgotten AS (
 )
 DELETE FROM reactive_orch.markers m
 WHERE m.replica_set = $1::text AND m.projection = $2::text AND m.log = $3::text AND m.partitions && $4::smallint[]
-  AND NOT EXISTS (SELECT FROM reactive_orch.members o WHERE o.replica_set = $1::text AND o.name = m.worker);
+  AND m.worker NOT IN (SELECT o.name FROM reactive_orch.living_members($1::text) o);

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 import traceback
 
-from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable
-from reactive_orch.process.streams import nobody_reads, say
+from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable, text_of
+from reactive_orch.process.streams import nobody_reads, say, write_to_nobody
 from reactive_orch.runtime.cancellation import ALL_CANCELLED
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
@@ -23,6 +24,9 @@ def explain(error: BaseException) -> int:
             return EXIT_FAILED
         case BrokenPipeError() if nobody_reads():
             return EXIT_FAILED
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO):
+            write_to_nobody()
+            code, text = EXIT_FAILED, f"cannot write: {error.strerror}"
         case asyncio.CancelledError():
             code, text = EXIT_FAILED, ALL_CANCELLED
         case ConfigError() | Standby():
@@ -55,4 +59,4 @@ def _unexpected(error: BaseException) -> str:
     _trace(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"unexpected {type(error).__name__}{where}: {error} (python -X dev shows the whole traceback)"
+    return f"unexpected {type(error).__name__}{where}: {text_of(error)} (python -X dev shows the whole traceback)"

@@ -40,5 +40,10 @@ def nobody_reads() -> bool:
     output.register(sys.stdout.fileno(), 0)
     closed = any(event & select.POLLERR for _, event in output.poll(0))
     if closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_to_nobody()
     return closed
+
+
+def write_to_nobody() -> None:
+    """Let what Python still writes at its end go to nobody: it would complain in words and with a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

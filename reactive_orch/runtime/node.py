@@ -30,6 +30,7 @@ from reactive_orch.model.reports import (
 from reactive_orch.postgres import log_check, migrations
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime import status
+from reactive_orch.runtime.accounts import Accounts
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling.row_wait import RowWait
@@ -112,6 +113,7 @@ class Node:
         )
         emit = self.watchers.emit
         listeners = Listeners(
+            account=Accounts(self.status).of,
             events=self._ring,
             generation=self._generation,
             attention=self._attention,

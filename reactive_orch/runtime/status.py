@@ -45,4 +45,5 @@ def of_replica_set(snapshot: Snapshot | None, complete: int) -> ReplicaSetStatus
         members=Counter(member.state for member in snapshot.members),
         partitions=sum(map(len, snapshot.owners.values())),
         unserved={each: each in unserved for each in snapshot.epochs},
+        resting={each: snapshot.resting[each].state if each in snapshot.resting else None for each in snapshot.epochs},
     )

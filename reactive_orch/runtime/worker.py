@@ -114,7 +114,7 @@ class Worker:
                 if not self._shutdown.begun:
                     self._prepare({p.subscription for p in accepted})
                     await self._serve()
-                    self._shutdown.check_complete(self._refused)
+                    self._shutdown.check_complete(self._runners.out.refused)
             finally:
                 self._membership.life.note(Happened.ENDED)
 
@@ -124,14 +124,14 @@ class Worker:
         self._runners.add(Runner(self._scope(p), caches[p.subscription]) for p in self._projections)
         for each in self._runners.by_subscription.keys() - accepted:
             self._runners.give_up(each)
-        self._shutdown.check_left(len(accepted), self._refused)
+        self._shutdown.check_left(len(accepted), self._runners.out.refused)
 
     async def _serve(self) -> None:
         if self._shutdown.until_idle:
             for log in self._runners.logs:
                 self._node.logs[log].look(self._membership.wakeup)
         async with lasting_group() as tasks:
-            for runner in (*self._runners.by_subscription.values(), *self._runners.refused.values()):
+            for runner in (*self._runners.by_subscription.values(), *self._runners.out.values()):
                 tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
             tasks.start_soon(self._membership.watch.run)
             accepted = [p for p in self._projections if p.subscription in self._runners.by_subscription]
@@ -157,7 +157,8 @@ class Worker:
             age_s=time.monotonic() - self._membership.looked_at,
             rebalancing_s=adoption.age_s if adoption else 0.0,
             expelled=self._membership.life.expelled,
-            refused=self._refused,
+            refused=self._runners.out.refused,
+            away=self._runners.out.away,
             idle=not runners,
         )
 
@@ -170,6 +171,7 @@ class Worker:
         """Return how it stands; from memory, in any thread."""
         return WorkerStatus(
             replica_set=self.replica_set,
+            member=self.member,
             state=self.state,
             seen=status.of_replica_set(self.snapshot, self._membership.adoptions.complete),
             projections=tuple(
@@ -178,12 +180,11 @@ class Worker:
             ),
         )
 
-    @property
-    def _refused(self) -> frozenset[str]:
-        """The projections that are recorded with another filter."""
-        return frozenset(each.projection for each in self._runners.refused)
-
     def _scope(self, projection: Projection) -> Scope:
+        def others() -> bool:
+            snapshot = self._membership.snapshot
+            return snapshot is not None and generation.others_run(snapshot, projection.subscription, self._node.label)
+
         interruptions = Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription)
         subject = Subject(self.replica_set, *projection.subscription)
         return Scope(
@@ -196,4 +197,5 @@ class Worker:
             until_idle=self._shutdown.until_idle,
             serial=Serial(self._node.database, subject, interruptions, self._node.watchers.emit),
             interruptions=interruptions,
+            others=others,
         )

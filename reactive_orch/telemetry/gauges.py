@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from reactive_orch.model import MemberState, WorkerState
+from reactive_orch.model.membership import RestingState
 from reactive_orch.telemetry import metric_names as m
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def _of_worker(worker: WorkerStatus) -> Gauges:
     yield m.PARTITIONS, worker.seen.partitions, (replica_set,)
     for subscription, unserved in worker.seen.unserved.items():
         yield m.UNSERVED, float(unserved), (replica_set, *subscription)
+    for subscription, rests in worker.seen.resting.items():
+        for resting_state in get_args(RestingState):
+            yield m.RESTING, float(rests == resting_state), (replica_set, *subscription, resting_state)
 
 
 def _of_projection(labels: tuple[str, ...], projection: ProjectionStatus) -> Gauges:
@@ -54,6 +58,7 @@ def _of_projection(labels: tuple[str, ...], projection: ProjectionStatus) -> Gau
     yield m.LAG_TIME, projection.lag_s, labels
     yield m.STANDSTILL, projection.standstill_s, labels
     yield m.FAILING_KEYS, projection.failing_keys, labels
+    yield m.ONE_AT_A_TIME, float(projection.one_at_a_time), labels
     yield m.OWNED, projection.owned, (*labels, "owned")
     yield m.OWNED, projection.awaited, (*labels, "awaited")
     yield m.OWNED, projection.leaving, (*labels, "leaving")

@@ -30,8 +30,10 @@ from reactive_orch.model.reports import (
     SessionBack,
     SessionLost,
     Stalled,
+    SteppedDown,
     Struck,
     Suspected,
+    TookPartAgain,
     Unreachable,
 )
 from reactive_orch.telemetry.by_type import Handles, on
@@ -105,6 +107,17 @@ def _projection_refused(report: ProjectionRefused) -> None:
 def _projection_accepted(report: ProjectionAccepted) -> None:
     extra = {"event": "accepted", **report.subject._asdict()}
     _logger.info("projection %s: its filter is accepted, it is run here now", report.subject.projection, extra=extra)
+
+
+def _stepped_down(report: SteppedDown) -> None:
+    words = "projection %s: what fails here succeeds elsewhere; it is left to the other workers for %.0f s"
+    extra = {"event": "stepped_down", "for_s": report.for_s, **report.subject._asdict()}
+    _logger.error(words, report.subject.projection, report.for_s, extra=extra)
+
+
+def _took_part_again(report: TookPartAgain) -> None:
+    words = "projection %s: run here again, after it was left to the other workers"
+    _logger.info(words, report.subject.projection, extra={"event": "back", **report.subject._asdict()})
 
 
 def _filter_unmatched(report: FilterUnmatched) -> None:
@@ -221,14 +234,18 @@ def _suspected(report: Suspected) -> None:
     _logger.info(words, subject.projection, report.partitions, extra={"event": "suspected", **subject._asdict()})
 
 
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _key_parked(report: KeyParked) -> None:
     place = place_of(report.error)
     _logger.error(
-        "projection %s: parked, with all later events of its key, the event at position %d, which has failed %d times: "
+        "projection %s: parked, with all later events of its key, the event at position %d, which has failed %s: "
         "%s%s; see python -m reactive_orch dead-letters show --replica-set %s",
         report.subject.projection,
         report.position,
-        report.attempts,
+        _times(report.attempts),
         named(report.error),
         f" at {place}" if place else "",
         report.subject.replica_set,
@@ -239,10 +256,10 @@ def _key_parked(report: KeyParked) -> None:
 def _event_failed(report: EventFailed) -> None:
     place = place_of(report.error)
     _logger.error(
-        "projection %s: halts, as the event at position %d has failed %d times: %s%s",
+        "projection %s: halts, as the event at position %d has failed %s: %s%s",
         report.subject.projection,
         report.position,
-        report.attempts,
+        _times(report.attempts),
         named(report.error),
         f" at {place}" if place else "",
         extra={"event": "failed", **report.subject._asdict()},
@@ -283,6 +300,8 @@ HANDLES: Handles = dict(
         on(RingingResumed, _ringing_resumed),
         on(ProjectionRefused, _projection_refused),
         on(ProjectionAccepted, _projection_accepted),
+        on(SteppedDown, _stepped_down),
+        on(TookPartAgain, _took_part_again),
         on(FilterUnmatched, _filter_unmatched),
         on(OrphansSpared, _orphans_spared),
         on(AdoptionEnded, _adoption_ended),

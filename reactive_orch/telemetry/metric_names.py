@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from reactive_orch.model import OWN_LOG, MemberState, Reason
+from reactive_orch.model.membership import RestingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +138,7 @@ LAG_TIME = Metric(
     _G,
     "s",
     _OF,
-    "age of the last event handled, by the worker's clock; 0 at the settled end of the log",
+    "age of the oldest event that is not handled yet, by the worker's clock; 0 at the settled end of the log",
 )
 STANDSTILL = Metric(
     f"{_RO}projection.standstill.time",
@@ -152,6 +153,21 @@ UNSERVED = Metric(
     "{projection}",
     _OF,
     "1 while no worker of the replica set runs the projection and it does not rest, as this worker sees it",
+)
+RESTING = Metric(
+    f"{_RO}projection.resting",
+    _G,
+    "{projection}",
+    (*_OF, "state"),
+    "1 for the way in which the projection rests, on all its workers, as this one sees it; 0 for the others",
+    known=tuple((state,) for state in get_args(RestingState)),
+)
+ONE_AT_A_TIME = Metric(
+    f"{_RO}projection.one_at_a_time",
+    _G,
+    "{projection}",
+    _OF,
+    "1 while the batches of the projection go one at a time, on all its workers, since handlers have deadlocked",
 )
 FAILING_KEYS = Metric(
     f"{_RO}projection.failing_keys",

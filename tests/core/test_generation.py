@@ -421,3 +421,10 @@ def test_the_properties_find_a_mutant_that(mutant: object, monkeypatch: pytest.M
     monkeypatch.setattr(generation, "_gone", mutant)
     with pytest.raises(AssertionError):
         lives()
+
+
+def test_others_may_act_on_a_projection_if_they_run_it_and_it_may_be_divided() -> None:
+    seen = snapshot(member(1), member(2, runs="b"), member(3, WAITING))
+    assert not generation.others_run(seen, on("a"), "host:1")
+    assert generation.others_run(seen, on("b"), "host:1")
+    assert not generation.others_run(replace(seen, exclusive=frozenset({on("b")})), on("b"), "host:1")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from reactive_orch.core.health import (
-    FROZEN_AFTER_S,
     STALLED_AFTER_S,
     STALLED_TOO_LONG_S,
     STUCK_AFTER_S,
@@ -16,6 +15,7 @@ from reactive_orch.core.health import (
     Stall,
     assess,
 )
+from reactive_orch.core.problems import HELD_AFTER_S
 from reactive_orch.model import WorkerState
 
 SETTLED = Facts(state=WorkerState.SERVING, age_s=1.0, age_max_s=60.0, rebalancing_max_s=60.0, listens=True)
@@ -42,11 +42,12 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
         ({"state": WorkerState.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
         ({"failing_s": {"p": 1.0}}, 200, 200, 200, "trying a failing event again: p"),
         ({"failing_s": STOPPED}, 200, 200, 503, "stopped by a failing event: p"),
+        ({"failing_s": STOPPED, "resting": {"p": "suspended"}}, 200, 200, 200, "projection p is suspended"),
         ({"refused": frozenset({"b", "a"})}, 200, 200, 200, "not run here, recorded with another filter: a, b"),
         ({"refused": frozenset({"a"}), "idle": True}, 200, 503, 503, "nothing to run until a filter is accepted"),
         ({"unserved_s": {"a": 31.0, "b": 29.0}}, 200, 200, 200, "projection a is run by no worker"),
-        ({"frontier_held_s": FROZEN_AFTER_S - 1}, 200, 200, 200, ""),
-        ({"frontier_held_s": FROZEN_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
+        ({"frontier_held_s": HELD_AFTER_S - 1}, 200, 200, 200, ""),
+        ({"frontier_held_s": HELD_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
         ({"state": WorkerState.STOPPING}, 200, 503, 503, "draining"),
         ({"state": WorkerState.STOPPED}, 503, 503, 503, "stopped"),
         ({"age_s": 61.0}, 503, 503, 503, "has not looked"),

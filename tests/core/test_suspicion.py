@@ -75,10 +75,18 @@ def test_blamed_is_one_event_of_one_partition_once() -> None:
 
 def test_what_was_in_hand_is_behind_after_so_many_events() -> None:
     seen = suspects({0: None, 1: None}, events=5)
-    assert seen.passed(4) == frozenset()
-    assert seen.passed(1) == {0, 1}
+    assert seen.passed(4, {0, 1, 2}) == frozenset()
+    assert seen.passed(1, {0, 1, 2}) == {0, 1}
     seen.forget({0, 1, 2})
     assert not seen.found
+
+
+def test_events_of_windows_without_a_partition_put_nothing_of_it_behind() -> None:
+    seen = suspects({0: None, 1: None}, events=5)
+    assert seen.passed(5, {0}) == {0}
+    seen.take([2], {2: None}, 5)
+    assert seen.passed(4, {1, 2}) == frozenset()
+    assert seen.passed(1, {1}) == {1}
 
 
 def test_what_is_loaded_anew_is_as_suspect_as_the_database_says() -> None:

@@ -124,12 +124,14 @@ def test_an_option_that_cannot_be_is_refused(option: dict[str, Any], complaint: 
         projection("p", **option)(handle)
 
 
-@pytest.mark.parametrize("wanted", ["Order", [], ()])
+@pytest.mark.parametrize("wanted", ["Order", [], (), ["\x00"], [7]])
 def test_a_filter_that_can_match_nothing_is_refused(wanted: Any) -> None:
     with pytest.raises(ConfigError, match="projection 'p': aggregate_types must be a list of names"):
         projection("p", aggregate_types=wanted)
     with pytest.raises(ConfigError, match="projection 'p': bounded_contexts must be a list of names"):
         projection("p", bounded_contexts=wanted)
+    with pytest.raises(ConfigError, match="projection 'p': event_types must be a list of names"):
+        projection("p", event_types=wanted)
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 63, "ü" * 31, "orders per customer", "'; DROP TABLE x; --", "数"])

@@ -123,6 +123,8 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.RingingResumed(OWN_LOG), set(), (), "ringing"),
     (r.ProjectionRefused(SUBJECT), set(), (), "refused"),
     (r.ProjectionAccepted(SUBJECT), set(), (), "accepted"),
+    (r.SteppedDown(SUBJECT, 30.0), set(), (), "stepped_down"),
+    (r.TookPartAgain(SUBJECT), set(), (), "back"),
     (r.FilterUnmatched(SUBJECT, 10), set(), (), "unmatched"),
     (r.TurnBegan("set", "notify"), {m.WAKE_UPS}, (), None),
     (r.Looked(TURN), {m.STATEMENT_DURATION}, (), None),
@@ -258,6 +260,7 @@ STATUS = Status(
     workers=(
         WorkerStatus(
             replica_set="set",
+            member=MemberId(1),
             state=WorkerState.SERVING,
             seen=ReplicaSetStatus(
                 generation=3,
@@ -265,14 +268,19 @@ STATUS = Status(
                 members={MemberState.ACTIVE: 5},
                 partitions=64,
                 unserved={Subscription("one", OWN_LOG): False, Subscription("other", OWN_LOG): True},
+                resting={Subscription("one", OWN_LOG): None, Subscription("other", OWN_LOG): "suspended"},
             ),
             projections=(
                 ProjectionStatus(
                     subscription=Subscription("one", OWN_LOG),
                     lag=7,
+                    held=10,
+                    behind=20,
                     lag_s=0.7,
+                    events_handled=100,
                     standstill_s=0.1,
                     failing_keys=0,
+                    one_at_a_time=True,
                     owned=6,
                     awaited=5,
                     leaving=4,
@@ -294,6 +302,10 @@ def test_a_process_is_seen_from_its_start_to_its_end() -> None:
     shown = registry.gauges()
     assert all(shown[metric] for metric in gauges), "each is of a status"
     assert shown[m.OWNED] == {(*SUBJECT, "owned"): 6, (*SUBJECT, "awaited"): 5, (*SUBJECT, "leaving"): 4}
+    assert shown[m.ONE_AT_A_TIME] == {SUBJECT: 1.0}
+    resting = {of for of, value in shown[m.RESTING].items() if value}
+    assert resting == {("set", "other", OWN_LOG, "suspended")}
+    assert len(shown[m.RESTING]) == 2 * 3, "each state of each projection"
     assert shown[m.WORKER_STATE]["set", "serving"] == 1.0
     assert sum(shown[m.WORKER_STATE].values()) == 1.0
     assert registry.sums[m.WAKE_UPS]["turn", "notify"] == 0, "what is of a process is there from its start"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration_test.harness.checkers import assert_accounted, checked, wait_accounted, wait_settled
+from integration_test.harness.cases import thorough
+from integration_test.harness.checkers import assert_accounted, checked, owners, wait_accounted, wait_settled
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import acting_at_bad_events, event, run_until_idle, serving
+from integration_test.harness.load import gate_closed
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import DEADLY, POISON, record, recorder
 from integration_test.harness.waiting import wait_until
@@ -67,7 +71,7 @@ async def parked(connection: Connection) -> bool:
     return [key.state for key in await keys_of(connection)] == ["parked"]
 
 
-@pytest.mark.parametrize(("projection", "deaths_most"), [("deadly", 4), ("deadly_in_batches", 7)])
+@pytest.mark.parametrize(("projection", "deaths_most"), [("deadly", 4), thorough("deadly_in_batches", 7)])
 async def test_an_event_that_ends_its_process_is_parked_and_all_others_go_on(
     database: str, projection: str, deaths_most: int
 ) -> None:
@@ -86,6 +90,7 @@ async def test_an_event_that_ends_its_process_is_parked_and_all_others_go_on(
         assert len(ends) <= deaths_most
 
 
+@pytest.mark.thorough
 async def test_a_worker_that_is_started_again_and_again_gets_to_the_end(database: str) -> None:
     """The second start says what it has in hand, the third sets it aside. It is tried twice more, then parked."""
     async with prepared(database) as connection:
@@ -105,6 +110,7 @@ async def test_a_worker_that_is_started_again_and_again_gets_to_the_end(database
         await assert_accounted(connection, "deadly")
 
 
+@pytest.mark.thorough
 async def test_a_person_who_retries_it_costs_one_process_and_no_more(database: str) -> None:
     async with prepared(database) as connection:
         await append(connection, [event("k", POISON), event("k")])
@@ -113,7 +119,7 @@ async def test_a_person_who_retries_it_costs_one_process_and_no_more(database: s
             await wait_until(lambda: parked(connection), DEATHS_S, "the key is parked")
             died = len(ends)
             (key,) = await keys_of(connection)
-            await dead_letters.request(connection, "test", [key.id], "retry", "test")
+            await dead_letters.request(connection, "test", [key], "retry", "test")
 
             async def again() -> bool:
                 return await parked(connection) and (await keys_of(connection))[0].attempts == key.attempts + 1
@@ -121,13 +127,13 @@ async def test_a_person_who_retries_it_costs_one_process_and_no_more(database: s
             await wait_until(again, DEATHS_S, "it is parked again")
             assert len(ends) == died + 1
             await connection.execute("INSERT INTO public.cure VALUES (true)")
-            await dead_letters.request(connection, "test", [key.id], "retry", "test")
+            await dead_letters.request(connection, "test", [key], "retry", "test")
             await checked(connection, "deadly")
 
 
 async def test_a_worker_that_is_killed_leaves_no_key_behind(database: str) -> None:
     async with prepared(database) as connection:
-        for round_ in range(3):
+        for round_ in range(2):
             async with WorkerProcess(database, "killed", projections=["handled_slowly"]) as killed:
                 await killed.ready()
                 for number in range(40):
@@ -138,6 +144,41 @@ async def test_a_worker_that_is_killed_leaves_no_key_behind(database: str) -> No
             await checked(connection, "handled_slowly")
             assert not await keys_of(connection)
             await wait_until(lambda: _nothing_is_suspect(connection), what="no partition is suspect any more")
+
+
+async def test_what_a_lost_worker_had_not_given_yet_is_suspect_too(database: str) -> None:
+    """All 64 partitions are in its hand, half of them are another one's by then. It takes those, and later the rest."""
+    async with (
+        prepared(database) as connection,
+        WorkerProcess(database, "giver", projections=["handled_at_gate"]) as giver,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        keys = await a_key_of_each_partition(connection)
+        async with gate_closed(database) as at_gate:
+            await giver.ready()
+            await append(connection, [event(key) for key in keys])
+            await wait_until(at_gate, what="all are in hand")
+            taker = WorkerProcess(database, "taker", projections=["handled_at_gate"])
+            await stack.enter_async_context(taker)
+            await wait_until(partial(_have_owners, connection, 2), what="half of them are to be given")
+            giver.send(signal.SIGKILL)
+            await wait_until(partial(_have_owners, connection, 1), what="it is removed")
+        await wait_accounted(connection, "handled_at_gate")
+        took = re.findall(r"took (\d+) partitions whose worker was lost", taker.tail())
+        assert sum(map(int, took)) == 64
+
+
+async def a_key_of_each_partition(connection: Connection) -> list[str]:
+    """Return 64 keys, none of which shares its partition. The log is empty afterwards."""
+    await append(connection, [event(f"k{number}") for number in range(1000)])
+    rows = await connection.fetch("SELECT DISTINCT ON (partition) aggregate_id FROM reactive_orch.events")
+    await connection.execute("DELETE FROM reactive_orch.events")
+    assert len(rows) == 64
+    return [row["aggregate_id"] for row in rows]
+
+
+async def _have_owners(connection: Connection, count: int) -> bool:
+    return len(set(await owners(connection, "handled_at_gate"))) == count
 
 
 async def _more_than(connection: Connection, events: int) -> bool:

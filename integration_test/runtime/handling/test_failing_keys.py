@@ -145,7 +145,7 @@ async def test_retried_by_request_a_key_drains_in_order_while_more_of_it_arrives
             await wait_accounted(connection)
             assert (await keys_of(connection))[0].events >= 51
             well = True
-            await dead_letters.request(connection, "test", [key.id], "retry", "test")
+            await dead_letters.request(connection, "test", [key], "retry", "test")
             for _ in range(50):
                 await append(connection, [event(key.key.aggregate_id)])
             await checked(connection)
@@ -159,7 +159,7 @@ async def test_a_request_that_fails_again_parks_the_key_with_the_new_error(datab
         await run_until_idle(database, failing(bad), retries=0)
         (before,) = await keys_of(connection)
         async with serving(database, failing(bad), retries=0):
-            await dead_letters.request(connection, "test", [before.id], "retry", "test")
+            await dead_letters.request(connection, "test", [before], "retry", "test")
             await wait_until(lambda: state_of(connection, "parked"))
         (after,) = await keys_of(connection)
         assert (after.id, after.events) == (before.id, before.events)
@@ -175,7 +175,7 @@ async def test_what_is_left_out_is_recorded_and_the_key_goes_on(database: str, r
         (key,) = await keys_of(connection)
         assert key.events > 1
         async with serving(database, failing(bad), retries=0):
-            await dead_letters.request(connection, "test", [key.id], request_, "somebody")  # type: ignore[arg-type]
+            await dead_letters.request(connection, "test", [key], request_, "somebody")  # type: ignore[arg-type]
             await wait_until(lambda: gone(connection))
             await append(connection, [event(key.key.aggregate_id)])
             await wait_accounted(connection)
@@ -212,8 +212,7 @@ async def test_a_new_owner_knows_what_waits(database: str) -> None:
             await fill(connection, 200, 0, seed=10)
             await wait_accounted(connection)
         await assert_accounted(connection)
-        ids = [key.id for key in await keys_of(connection)]
-        await dead_letters.request(connection, "test", ids, "retry", "test")
+        await dead_letters.request(connection, "test", await keys_of(connection), "retry", "test")
         await run_until_idle(database, failing(lambda _: False))
         await checked(connection)
 
@@ -231,6 +230,11 @@ async def test_the_command_lists_shows_and_retries(database: str) -> None:
         refused = await run("dead-letters", "discard", *acting, "--all")
         assert refused.complaint() == "leave out 2 events of 1 key of handled for good? say so with --yes"
         assert (await run("dead-letters", "retry", *acting, "--key", "44")).complaint().startswith("no failing key")
+        assert "Adversity/42" in (await run("dead-letters", "list", *of, "--key", "Adversity/42")).done()
+        elsewhere = await run("dead-letters", "list", "--replica-set", "tset", "--database-url", database)
+        assert elsewhere.complaint() == "there is no replica set 'tset'; there are test"
+        other = await run("dead-letters", "list", *of, "--projection", "handle")
+        assert other.complaint() == "replica set test has no projection 'handle'; there are handled"
         nobody = await run("dead-letters", "retry", *acting, "--key", "42")
         assert nobody.code == 0
         assert nobody.err == "no worker of test runs projection handled: nothing of it is handled before one does\n"
@@ -255,6 +259,33 @@ async def test_a_request_whose_notification_is_lost_is_seen_all_the_same(
         await checked(connection)
 
 
+async def test_of_an_event_that_waits_no_more_nothing_is_skipped(database: str) -> None:
+    """Between the list and the request its owner has handled it: the next one was not meant."""
+    async with prepared(database) as connection:
+        await append(connection, [event("k", "Bad"), event("k", "Bad"), event("k")])
+        await run_until_idle(database, failing(bad), retries=0)
+        (listed,) = await keys_of(connection)
+        async with serving(database, failing(lambda e: bad(e) and e.global_position > 1), retries=0):
+            await dead_letters.request(connection, "test", [listed], "retry", "test")
+            await wait_until(lambda: _waits_first(connection, 2))
+            await dead_letters.request(connection, "test", [listed], "skip", "test")
+            await wait_until(lambda: _nothing_is_asked(connection))
+            (key,) = await keys_of(connection)
+            assert (key.state, key.events, key.first_position) == ("parked", 2, 2)
+            assert not await connection.fetchval("SELECT count(*) FROM reactive_orch.discarded_events")
+            await dead_letters.request(connection, "test", [key], "skip", "test")
+            await wait_until(lambda: gone(connection))
+        assert await connection.fetchval("SELECT array_agg(position) FROM reactive_orch.discarded_events") == [2]
+
+
+async def _waits_first(connection: Connection, position: int) -> bool:
+    return [(key.state, key.first_position) for key in await keys_of(connection)] == [("parked", position)]
+
+
+async def _nothing_is_asked(connection: Connection) -> bool:
+    return all(key.request is None for key in await keys_of(connection))
+
+
 DELETED = ("DELETE FROM reactive_orch.dead_letters", "DELETE FROM reactive_orch.events")
 
 
@@ -265,8 +296,7 @@ async def test_what_somebody_has_deleted_by_hand_holds_nobody_up(database: str, 
         await run_until_idle(database, failing(bad), retries=0)
         await connection.execute(deletion)
         await append(connection, [event("other")])
-        ids = [key.id for key in await keys_of(connection)]
-        await dead_letters.request(connection, "test", ids, "retry", "test")
+        await dead_letters.request(connection, "test", await keys_of(connection), "retry", "test")
         await run_until_idle(database, failing(bad), retries=0)
         assert await keys_of(connection) == []
         assert await connection.fetchval("SELECT sum(failing + waiting) FROM reactive_orch.checkpoints") == 0
@@ -281,7 +311,7 @@ async def test_a_failure_that_comes_late_is_no_failure_of_the_event_behind(datab
         await append(connection, [event("k", "Bad"), event("k")])
         await run_until_idle(database, failing(bad), retries=0)
         (key,) = await keys_of(connection)
-        late = DueKey(key.id, key.partition, key.first_position, key.attempts, 0, None, None, 0.0)
+        late = DueKey(key.id, key.partition, key.first_position, key.attempts, 0, None, None, None, None, 0.0)
         for changed in (late._replace(position=late.position + 1), late._replace(attempts=5)):
             with pytest.raises(Superseded):
                 await keys.failed_again(connection, changed, failure._replace(number=changed.attempts + 1))
@@ -298,7 +328,7 @@ async def test_a_request_that_comes_during_the_last_attempt_is_carried_out(datab
         if bad(e) and not well:
             async with connected(database) as other:
                 for key in await dead_letters.listed(other, WantedKeys("test")):
-                    await dead_letters.request(other, "test", [key.id], "retry", "test")
+                    await dead_letters.request(other, "test", [key], "retry", "test")
                     asked.set()
             msg = "not yet"
             raise LookupError(msg)

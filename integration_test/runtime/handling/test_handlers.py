@@ -21,6 +21,7 @@ from integration_test.harness.in_process import acting_at_bad_events, event, fai
 from integration_test.harness.projections import handled, record
 from reactive_orch import append
 from reactive_orch import projection as make_projection
+from reactive_orch.postgres import checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,6 +106,20 @@ async def _raise_odd(_tx: Connection) -> None:
     raise _Odd
 
 
+class _Textless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+async def _raise_textless(_tx: Connection) -> None:
+    raise _Textless
+
+
+async def _raise_its_own_cause(_tx: Connection) -> None:
+    error = LookupError("round and round")
+    raise error from error
+
+
 async def _swallow_its_time_out(_tx: Connection) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(60)
@@ -123,6 +138,8 @@ OWN_ENDS: dict[str, tuple[Callable[[Connection], Awaitable[None]], str]] = {
     "exits": (_exit, "SystemExit: 0"),
     "closes": (_close, "GeneratorExit"),
     "raises what is no Exception": (_raise_odd, "_Odd"),
+    "raises what has no text": (_raise_textless, r"_Textless: <exception str\(\) failed>"),
+    "raises what is its own cause": (_raise_its_own_cause, "LookupError: round and round"),
     "swallows its time-out": (_swallow_its_time_out, "took longer than 1 s"),
     "takes long in a shield": (_take_long_in_a_shield, "took longer than 1 s"),
 }
@@ -352,6 +369,40 @@ DO $$ BEGIN CREATE ROLE nobody_much; EXCEPTION WHEN duplicate_object OR unique_v
 """
 
 
+KEPT_AFTER_A_FAILURE = {
+    "lock": DIRT["lock"],
+    "setting of its own": DIRT["setting of its own"],
+    "table": DIRT["table"],
+    "role": DIRT["role"],
+    "prepared": "PREPARE by_name AS SELECT 1",
+}
+
+
+@pytest.mark.parametrize("dirt", KEPT_AFTER_A_FAILURE)
+async def test_a_batch_of_several_that_fails_by_code_alone_leaves_its_session_clean(database: str, dirt: str) -> None:
+    sessions: list[tuple[int, tuple[object, ...]]] = []
+
+    @make_projection("handled")
+    async def dirty(e: Event, tx: Connection) -> None:
+        if e.aggregate_id == "b" and len(sessions) == 1:
+            msg = "not yet"
+            raise RuntimeError(msg)
+        left_over = await tx.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE from_sql")
+        session = (left_over, *(await tx.fetchrow(_SESSION) or ()))
+        sessions.append((await tx.fetchval("SELECT pg_backend_pid()"), session))
+        await record(tx, "handled", e)
+        await tx.execute(KEPT_AFTER_A_FAILURE[dirt])
+
+    async with prepared(database) as connection:
+        await connection.execute(_PREPARE_DIRT)
+        await append(connection, [event("a"), event("b")])
+        await run_until_idle(database, dirty)
+        await checked(connection)
+    (failed, _), (following, _), _ = sessions
+    assert len({session for _, session in sessions}) == 1, "each batch found the session as the first did"
+    assert (failed == following) == (dirt != "prepared"), "a connection that cannot be cleaned is dropped"
+
+
 async def test_a_codec_that_a_handler_sets_ends_with_its_batch(database: str) -> None:
     seen: list[object] = []
 
@@ -410,6 +461,27 @@ async def test_a_failed_attempt_is_followed_by_one_on_another_connection(databas
         await run_until_idle(database, failing, retries=5)
         await checked(connection)
     assert len(set(pids)) == 4
+
+
+@pytest.mark.parametrize(("failures_max", "again"), [(0, False), (1000, True)])
+async def test_a_connection_that_remembers_too_many_failures_goes_with_the_next(
+    database: str, monkeypatch: pytest.MonkeyPatch, failures_max: int, *, again: bool
+) -> None:
+    monkeypatch.setattr(checkpoints, "FAILURES_MAX", failures_max)
+    pids: list[int] = []
+
+    @make_projection("handled")
+    async def failing(e: Event, tx: Connection) -> None:
+        if e.event_type == "Bad":
+            pids.append(await tx.fetchval("SELECT pg_backend_pid()"))
+            raise LookupError
+        await record(tx, "handled", e)
+
+    async with prepared(database) as connection:
+        await append(connection, [event(f"k{n}", "Good" if n % 2 else "Bad") for n in range(16)])
+        await run_until_idle(database, failing, retries=1, on_error="park")
+    assert len(pids) >= 16
+    assert (len(set(pids)) < len(pids)) is again
 
 
 async def test_a_connection_lost_in_a_handler_is_replaced(database: str) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration_test.harness.checkers import assert_accounted, checked
 from integration_test.harness.connections import prepared
-from integration_test.harness.in_process import event, failure, serving
+from integration_test.harness.in_process import event, failure, pools, serving
 from integration_test.harness.projections import record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import append, projection
 from reactive_orch.core import keys
+from reactive_orch.errors import TooMuchWaits
 from reactive_orch.model.keys import WantedKeys
+from reactive_orch.model.membership import Resting
 from reactive_orch.postgres import dead_letters, projections
+from reactive_orch.runtime.handling import halting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
@@ -86,9 +92,29 @@ async def test_more_waiting_events_than_allowed_halt_the_projection_which_goes_o
             assert 20 < key.events <= 20 + 2 * 5, "a batch of each lane"
             cure.append("all")
             await _resume(connection)
-            await dead_letters.request(connection, "test", [key.id], "retry", "test")
+            await dead_letters.request(connection, "test", [key], "retry", "test")
             await checked(connection)
         await assert_accounted(connection)
+
+
+async def test_who_learns_late_that_too_much_waits_does_not_undo_a_resume(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another lane that let its event wait before the projection was halted, and then took its time."""
+    monkeypatch.setattr(keys, "KEYS_MAX", 3)
+    error = TooMuchWaits("4 keys wait")
+    async with prepared(database) as connection, pools(database) as own:
+        # More than four: two lanes that set the last ones aside at the same moment do not count each other's.
+        await append(connection, [event(f"k{n}", "Bad") for n in range(8)])
+        async with serving(database, poisoned, retries=0):
+            await wait_until(partial(_halted, connection))
+        late: Any = SimpleNamespace(
+            replica_set="test", subscription=poisoned.subscription, node=SimpleNamespace(label="late"), database=own
+        )
+        assert await halting.record(late, error) == Resting("halted")
+        await _resume(connection)
+        assert await halting.record(late, error) is None
+        assert await _halted(connection) is None
 
 
 async def test_until_idle_ends_with_the_reason(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +124,11 @@ async def test_until_idle_ends_with_the_reason(database: str, monkeypatch: pytes
         failed = await failure(database, poisoned, on_error="park")
         assert "3 keys wait behind failed events, and no more than 2" in str(failed)
         await assert_accounted(connection)
+
+
+async def test_what_waits_counted_for_each_batch_alone_is_caught(
+    database: str, monkeypatch: pytest.MonkeyPatch, plant: Callable[[str], None]
+) -> None:
+    plant("what_waits_counted_for_each_batch_alone")
+    with pytest.raises(AssertionError):
+        await test_until_idle_ends_with_the_reason(database, monkeypatch)

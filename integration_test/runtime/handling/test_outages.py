@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration_test.harness.checkers import assert_accounted, checked, wait_settled
+from integration_test.harness.checkers import assert_accounted, checked, wait_handled, wait_settled
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import running, says
 from integration_test.harness.in_process import event, failure, run_until_idle, serving
-from integration_test.harness.projections import record
+from integration_test.harness.projections import record, recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Projection, append
 from reactive_orch import projection as make_projection
@@ -20,15 +20,24 @@ from reactive_orch.core import outage
 from reactive_orch.errors import Outage
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import WantedKeys
-from reactive_orch.postgres import dead_letters, outages, projections
+from reactive_orch.postgres import dead_letters, projections
+from reactive_orch.postgres.outages import Outages
 from reactive_orch.runtime.handling import halting, trials
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration_test.harness.connections import Connection
-    from reactive_orch import Event
+    from reactive_orch import Event, Worker
+    from reactive_orch.model.membership import Resting
 
 OF = ("test", Subscription("handled", OWN_LOG))
 PAUSES = (0.3, 0.6)
+somebody = Outages(*OF, "somebody")
+LIVING = """
+INSERT INTO reactive_orch.members (id, replica_set, name, projections, logs, backend_pid, backend_start, stale_after)
+SELECT 99, 'test', 'somebody', '{}', '{}', pg_backend_pid(), pg_postmaster_start_time() - interval '1 hour', '1 hour'
+"""
 
 
 class World:
@@ -78,6 +87,7 @@ async def test_it_rests_instead_of_parking_thousands_and_goes_on_by_itself(datab
         await wait_until(partial(_is, connection, "suspended: 10 keys in a row have failed alike"))
         assert f": ConnectionRefusedError at {__file__}:" in await _state(connection), "the line of the handler"
         await wait_until(says(worker, "live ready well", "projection handled is suspended: 10 keys in a row have"))
+        await wait_until(partial(_is_shown, worker, "suspended"))
         keys = await dead_letters.listed(connection, WantedKeys("test"))
         assert len(keys) <= 12, "each lane may have had one in hand"
         await wait_until(partial(_tried, connection, 3))
@@ -86,8 +96,14 @@ async def test_it_rests_instead_of_parking_thousands_and_goes_on_by_itself(datab
         assert len({key.failed_last_at for key in after} - {key.failed_last_at for key in keys}) >= 3, "each of another"
         world.broken = False
         await checked(connection)
+        await wait_until(partial(_is_shown, worker, None))
         assert not await dead_letters.listed(connection, WantedKeys("test")), "those that were parked, too"
         await assert_accounted(connection)
+
+
+async def _is_shown(worker: Worker, state: str | None) -> bool:
+    seen = worker.status().seen
+    return seen is not None and seen.resting[OF[1]] == state
 
 
 async def _tried(connection: Connection, times: int) -> bool:
@@ -95,21 +111,72 @@ async def _tried(connection: Connection, times: int) -> bool:
 
 
 async def test_a_few_bad_events_among_good_ones_suspend_nobody(database: str) -> None:
-    @make_projection("handled")
-    async def mostly_good(event: Event, tx: Connection) -> None:
-        await record(tx, "handled", event)
-        if event.event_type == "Bad":
-            raise LookupError
-
     async with prepared(database) as connection:
         for n in range(30):
             await append(connection, [event(f"bad {n}", "Bad"), event(f"good {n}")])
-        await run_until_idle(database, mostly_good, retries=0)
+        await run_until_idle(database, _mostly_good, retries=0)
         await assert_accounted(connection)
         assert len(await dead_letters.listed(connection, WantedKeys("test"))) == 30
 
 
-async def test_one_worker_tries_at_a_time_and_another_when_it_has_died(database: str) -> None:
+async def test_bad_events_that_are_tried_again_while_all_is_quiet_suspend_nobody(database: str) -> None:
+    async with prepared(database) as connection:
+        for n in range(20):
+            await append(connection, [event(f"bad {n}", "Bad"), event(f"good {n}")])
+        async with serving(database, _mostly_good, retries=2):
+            await wait_until(partial(_are_parked, connection, 20))
+            keys = await dead_letters.listed(connection, WantedKeys("test"))
+            await dead_letters.request(connection, "test", keys, "retry", "test")
+            await wait_until(partial(_are_parked, connection, 20))
+            await append(connection, [event("good", "Good")])
+            await assert_accounted(connection)
+        assert not await connection.fetchval("SELECT state_changes FROM reactive_orch.projections")
+        await run_until_idle(database, _mostly_good, retries=2)
+
+
+async def test_bad_events_alone_keep_no_other_from_being_handled(database: str) -> None:
+    async with prepared(database) as connection, serving(database, _mostly_good, retries=0):
+        await append(connection, [event(f"bad {n}", "Bad") for n in range(20)])
+        await wait_until(partial(_is, connection, "suspended"))
+        await append(connection, [event("bad 1"), event("good"), event("other"), event("good")])
+        await wait_until(partial(_handled, connection, ["good", "other", "good"]))
+        await wait_until(partial(_is, connection, "running"))
+        await wait_until(partial(_are_parked, connection, 20))
+        await assert_accounted(connection)
+
+
+@make_projection("handled")
+async def _mostly_good(event: Event, tx: Connection) -> None:
+    await record(tx, "handled", event)
+    if event.event_type == "Bad":
+        raise LookupError
+
+
+async def _are_parked(connection: Connection, count: int) -> bool:
+    keys = await dead_letters.listed(connection, WantedKeys("test"))
+    return [(key.state, key.request) for key in keys] == [("parked", None)] * count
+
+
+async def _handled(connection: Connection, keys: list[str]) -> bool:
+    return sorted(row[0] for row in await connection.fetch("SELECT key FROM handled")) == sorted(keys)
+
+
+async def test_the_trial_of_a_worker_that_has_died_is_anothers_at_once(database: str) -> None:
+    world = World()
+    async with prepared(database) as connection, running(database, world.projection(1)) as (node, _):
+        await _fill(connection)
+        await wait_until(partial(_is, connection, "suspended"))
+        claimed = (
+            "UPDATE reactive_orch.projections SET tried_by = $1, resumes_at = clock_timestamp() + interval '1 hour'"
+        )
+        await connection.execute(claimed, node.label)
+        assert (await somebody.claim(connection, range(64), 0.5)).key is None, "it lives, and has its time"
+        await connection.execute(claimed, "vm:1:gone")
+        world.broken = False
+        await checked(connection)
+
+
+async def test_one_worker_tries_at_a_time_and_another_when_it_has_had_its_time(database: str) -> None:
     world = World()
     async with prepared(database) as connection:
         async with serving(database, world.projection(1)), serving(database, world.projection(1)):
@@ -119,9 +186,10 @@ async def test_one_worker_tries_at_a_time_and_another_when_it_has_died(database:
         await connection.execute("UPDATE reactive_orch.projections SET resumes_at = clock_timestamp()")
         everywhere = range(64)
         async with connected(database) as other:
-            both = await asyncio.gather(*(outages.claim(each, *OF, everywhere, 0.5) for each in (connection, other)))
+            await connection.execute(LIVING)
+            both = await asyncio.gather(*(somebody.claim(each, everywhere, 0.5) for each in (connection, other)))
             assert sorted(trial.key is None for trial in both) == [False, True]
-            early = await outages.claim(other, *OF, everywhere, 0.5)
+            early = await somebody.claim(other, everywhere, 0.5)
             assert early.key is None
             assert early.due_in_s is not None
             assert 0 < early.due_in_s <= 0.5
@@ -140,12 +208,67 @@ async def test_people_may_resume_it_earlier_or_pause_it(database: str, monkeypat
         await wait_until(partial(_is, connection, "suspended"))
         await projections.set_state(connection, *OF, projections.StateChange("paused", "we know", "us"))
         assert await _state(connection) == "paused: we know"
-        assert await outages.claim(connection, *OF, range(64), 1.0) == (None, None), "nobody tries"
-        assert not await outages.suspend(connection, *OF, outages.Suspension("late", "w", 0.0), (1.0,))
+        assert await somebody.claim(connection, range(64), 1.0) == (None, None), "nobody tries"
+        assert not await somebody.suspend(connection, "late", 0.0, (1.0,), others=False)
         assert await _state(connection) == "paused: we know"
         world.broken = False
         await projections.set_state(connection, *OF, projections.StateChange("running"))
         await checked(connection)
+
+
+async def test_meanwhile_nothing_of_it_is_handled(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (halting, trials):
+        monkeypatch.setattr(module, "PAUSES_S", (3600.0,))
+    world = World()
+    async with prepared(database) as connection, serving(database, world.projection(1), recorder("other")) as worker:
+        await _fill(connection, 20)
+        await wait_until(partial(_is, connection, "suspended"))
+        await wait_until(partial(_is_shown, worker, "suspended"))
+        world.broken = False  # its only lane has suspended it, and has nothing in hand
+        for n in range(3):
+            await append(connection, [event(f"fresh {n} {key}") for key in range(20)])
+            await wait_handled(connection, "other")
+        assert not await connection.fetchval("SELECT count(*) FROM handled WHERE projection = 'handled'")
+
+
+async def test_what_fails_while_it_is_being_suspended_is_tried_again_and_not_parked_afterwards(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_hand, suspended, rests = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    pause_s = trials.Trials.pause_s
+
+    async def noted(self: trials.Trials, resting: Resting) -> float:
+        rests.set()
+        return await pause_s(self, resting)
+
+    monkeypatch.setattr(trials.Trials, "pause_s", noted)
+
+    @make_projection("handled")
+    async def mailing(event: Event, tx: Connection) -> None:
+        await record(tx, "handled", event)
+        if not in_hand.is_set():
+            in_hand.set()
+            await suspended.wait()
+            raise ConnectionRefusedError
+
+    async with prepared(database) as connection, serving(database, mailing, retries=0) as worker:
+        await append(connection, [event("k")])
+        await in_hand.wait()
+        assert await somebody.suspend(connection, "all fail", 1.0, (3600.0,), others=False)
+        await wait_until(partial(_is_shown, worker, "suspended"))
+        suspended.set()
+        await rests.wait()
+        await projections.set_state(connection, *OF, projections.StateChange("running"))
+        await checked(connection)
+        assert not await dead_letters.listed(connection, WantedKeys("test"))
+
+
+async def test_a_suspension_that_is_ignored_is_caught(
+    database: str, monkeypatch: pytest.MonkeyPatch, plant: Callable[[str], None]
+) -> None:
+    plant("suspension_ignored")
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True):
+        await test_meanwhile_nothing_of_it_is_handled(database, monkeypatch)
 
 
 async def test_with_nothing_left_to_be_tried_it_runs_again(database: str) -> None:
@@ -162,24 +285,24 @@ async def test_the_pauses_grow_until_it_has_run_well(database: str) -> None:
     pauses = (10.0, 20.0, 40.0)
     async with prepared(database) as connection:
         await run_until_idle(database, World().projection())
-        suspension = outages.Suspension("all fail", "w", 1.0)
+        suspended = partial(somebody.suspend, connection, "all fail", 1.0, pauses, others=False)
 
         async def waits_s() -> float:
             ask = "SELECT extract(epoch FROM resumes_at - clock_timestamp())::float8 FROM reactive_orch.projections"
             return float(await connection.fetchval(ask))
 
-        assert await outages.suspend(connection, *OF, suspension, pauses)
+        assert await suspended()
         assert 9 < await waits_s() <= 10
         for expected in (20, 40, 40):
-            due_in_s = await outages.end_trial(connection, *OF, pauses, succeeded=False)
+            due_in_s = await somebody.end_trial(connection, pauses, succeeded=False)
             assert due_in_s is not None
             assert expected - 1 < due_in_s <= expected
-        assert await outages.end_trial(connection, *OF, pauses, succeeded=True) is None
-        assert await outages.suspend(connection, *OF, suspension, pauses)
+        assert await somebody.end_trial(connection, pauses, succeeded=True) is None
+        assert await suspended()
         assert 39 < await waits_s() <= 40, "it has not run for long"
-        assert await outages.end_trial(connection, *OF, pauses, succeeded=True) is None
+        assert await somebody.end_trial(connection, pauses, succeeded=True) is None
         await connection.execute("UPDATE reactive_orch.projections SET state_since = state_since - interval '2 min'")
-        assert await outages.suspend(connection, *OF, suspension, pauses)
+        assert await suspended()
         assert 9 < await waits_s() <= 10
 
 
@@ -193,7 +316,7 @@ async def test_until_idle_ends_with_the_reason_whoever_has_suspended_it(database
             "projection 'handled': 10 keys in a row have failed alike: ConnectionRefusedError"
         )
         assert await _state(connection) == "running", "whoever waits for the end decides"
-        await outages.suspend(connection, *OF, outages.Suspension("all fail", "w", 1.0), (3600.0,))
+        await somebody.suspend(connection, "all fail", 1.0, (3600.0,), others=False)
         failed = await failure(database, world.projection(), on_error="park", retries=5)
         assert str(failed) == "projection 'handled': all fail"
 

@@ -19,6 +19,8 @@ from reactive_orch.model.keys import Key, WantedKeys
 from reactive_orch.postgres import dead_letters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration_test.harness.connections import Connection
 
 CUSTOMERS = 5
@@ -127,3 +129,9 @@ async def test_an_event_that_comes_later_waits_behind_its_partition_key(database
 
         await wait_until(both_wait)
         assert [row["key"] for row in await connection.fetch("SELECT key FROM public.handled")] == ["Order 3"]
+
+
+async def test_partition_keys_that_are_forgotten_are_caught(database: str, plant: Callable[[str], None]) -> None:
+    plant("partition_keys_forgotten")
+    with pytest.raises(AssertionError):
+        await test_a_failing_event_holds_up_its_partition_key_across_aggregates_and_nothing_else(database)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration_test.chaos import planted
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import connected
 from integration_test.harness.in_process import event, run_until_idle, serving
@@ -235,3 +236,20 @@ async def test_a_plain_batch_asks_for_nothing(database: str, monkeypatch: pytest
         await write(connection, 10)
         await run_until_idle(database, seen.projection)
         assert await seen.taken(connection) == dict.fromkeys(range(11, 21), False)
+
+
+async def test_a_rewind_that_forgets_how_far_it_stood_is_caught(database: str) -> None:
+    await _plant_in_the_schema(database, "handled_to_not_kept")
+    with pytest.raises(AssertionError):
+        await test_events_are_replayed_up_to_where_the_checkpoint_stood(database, batch=False)
+
+
+async def test_a_rewind_that_forgets_what_waited_is_caught(database: str) -> None:
+    await _plant_in_the_schema(database, "unhandled_events_forgotten")
+    with pytest.raises(AssertionError):
+        await test_a_rewind_before_what_waited_has_come_again_does_not_forget_it(database)
+
+
+async def _plant_in_the_schema(url: str, bug: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(planted.schema(bug))

@@ -7,6 +7,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from integration_test.harness.checkers import checked
@@ -108,15 +109,29 @@ async def test_meanwhile_no_two_batches_run_side_by_side_on_any_worker(database:
         async with serving(database, handled, batch_events=5) as one, serving(database, handled, batch_events=5) as two:
             await wait_until(lambda: _settled(one, two))
             await one_at_a_time(connection, one, two)
+            await wait_until(lambda: _shows(one, on=True))
             await fill(connection, 200)
             await checked(connection)
             assert most == 1, "one at a time"
             await connection.execute("UPDATE reactive_orch.projections SET serial_until = clock_timestamp()")
             await connection.execute("SELECT reactive_orch.notify('reactive_orch_generations', 'test')")
             await wait_until(knows(one, two, on=False))
+            await wait_until(lambda: _shows(one, on=False))
             await fill(connection, 200)
             await checked(connection)
         assert most > 1, "side by side again"
+
+
+async def test_turns_among_the_lanes_of_one_worker_alone_are_caught(
+    database: str, plant: Callable[[str], None]
+) -> None:
+    plant("turns_among_the_lanes_of_one_worker_alone")
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True):
+        await test_meanwhile_no_two_batches_run_side_by_side_on_any_worker(database)
+
+
+async def _shows(worker: Worker, *, on: bool) -> bool:
+    return [each.one_at_a_time for each in worker.status().projections] == [on]
 
 
 async def _settled(*workers: Worker) -> bool:
@@ -140,6 +155,12 @@ async def test_whoever_waits_for_his_turn_holds_no_checkpoint_and_leaves_at_once
                     await wait_until(lambda: _gone(connection))
         async with serving(database, counting(random.Random(2))):
             await checked(connection)
+
+
+async def test_a_turn_that_is_taken_after_the_swap_is_caught(database: str, plant: Callable[[str], None]) -> None:
+    plant("turn_taken_after_the_swap")
+    with pytest.RaisesGroup(asyncpg.LockNotAvailableError, flatten_subgroups=True):
+        await test_whoever_waits_for_his_turn_holds_no_checkpoint_and_leaves_at_once(database)
 
 
 async def _waits(connection: Connection) -> bool:
@@ -185,7 +206,7 @@ async def test_a_failing_key_is_tried_again_in_its_turn(database: str) -> None:
             await other.execute(HOLD)
             await one_at_a_time(connection, worker)
             (key,) = await dead_letters.listed(connection, WantedKeys("test"))
-            await dead_letters.request(connection, "test", [key.id], "retry", "test")
+            await dead_letters.request(connection, "test", [key], "retry", "test")
             await wait_until(lambda: _waits(connection))
             assert await _fails(connection)
         await checked(connection)

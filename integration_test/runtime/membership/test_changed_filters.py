@@ -6,21 +6,23 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration_test.harness.checkers import checked, handled_by, owners, wait_handled, wait_settled
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import prepared
 from integration_test.harness.health import OUT, WELL, running, says
+from integration_test.harness.in_process import run_until_idle
 from integration_test.harness.load import append_events
 from integration_test.harness.projections import recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Filter, Projection
 from reactive_orch.core import health
+from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import rewinds
 
 if TYPE_CHECKING:
-    import pytest
-
     from integration_test.harness.connections import Connection
 
 CHANGED = Subscription("changed", OWN_LOG)
@@ -76,6 +78,47 @@ async def test_who_is_refused_takes_it_up_and_who_has_the_old_filter_does_not_ta
             await append_events(connection, 100)
             await wait_handled(connection, "changed")
             assert set(await handled_by(connection, "changed")) == {"new"}
+
+
+async def refused(url: str, projection: Projection) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        await run_until_idle(url, projection)
+    assert caught.value.subgroup(lambda error: isinstance(error, ConfigError) and "another filter" in str(error))
+
+
+async def test_a_filter_that_was_given_up_comes_back_by_the_express_word_alone(database: str) -> None:
+    words = ("rewind", "--replica-set", "test", "--projection", "changed", "--to")
+    async with prepared(database) as connection:
+        await run_until_idle(database, changed("old"))
+        await refused(database, changed("new", "Key"))
+        said = (await run(*words, "start", DATABASE_URL=database)).done()
+        assert '  its filter becomes {"aggregate_types": ["Key"]' in said
+        await refused(database, changed("old"))
+        said = (await run(*words, "start", DATABASE_URL=database)).done()
+        assert '  its filter stays; --to keep accepts one given up before, which a worker has: {"agg' in said
+        assert "the filter is now" not in said
+        await run_until_idle(database, changed("new", "Key"))
+        await refused(database, changed("old"))
+        said = (await run(*words, "keep", DATABASE_URL=database)).done()
+        assert '  its filter becomes {"aggregate_types": null' in said
+        await run_until_idle(database, changed("old"))
+        assert not await proposed(connection)
+
+
+async def test_a_rewind_accepts_the_filter_that_was_planned_or_does_nothing(database: str) -> None:
+    async with prepared(database) as connection:
+        await run_until_idle(database, changed("old"))
+        planned = await rewinds.known(connection, "test", CHANGED, 0)
+        await refused(database, changed("new", "Key"))
+        with pytest.raises(ConfigError, match="'changed' would get has changed since it was told: nothing was done"):
+            await rewinds.rewind(connection, "test", CHANGED, 0, planned=planned)
+        planned = await rewinds.known(connection, "test", CHANGED, 0)
+        await run_until_idle(database, changed("old"))
+        with pytest.raises(ConfigError, match="has changed since it was told"):
+            await rewinds.rewind(connection, "test", CHANGED, 0, planned=planned)
+        await refused(database, changed("new", "Key"))
+        await rewinds.rewind(connection, "test", CHANGED, 0, planned=planned)
+        await run_until_idle(database, changed("new", "Key"))
 
 
 async def test_without_a_notification_a_heartbeat_tells(database: str) -> None:
@@ -134,7 +177,7 @@ async def test_what_no_worker_runs_is_said(database: str, monkeypatch: pytest.Mo
         await wait_until(says(worker, WELL, "projection changed is run by no worker"))
         status = (await run("status", DATABASE_URL=database)).done()
         assert "projection changed" in status.partition("    unserved: no worker runs it")[0]
-        assert status.count("unserved") == 1
+        assert status.count("    unserved: ") == 1
         (shown,) = node.status().workers
         assert shown.seen is not None
         assert shown.seen.unserved == {CHANGED: True, Subscription("handled", OWN_LOG): False}

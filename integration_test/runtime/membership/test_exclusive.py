@@ -64,6 +64,12 @@ async def test_one_worker_has_all_and_another_takes_over_all(database: str) -> N
         assert "exclusive: one worker has all its partitions" in shown
 
 
+async def test_an_exclusive_one_that_is_divided_is_caught(database: str, plant: Callable[[str], None]) -> None:
+    plant("exclusive_projection_divided")
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True):
+        await test_one_worker_has_all_and_another_takes_over_all(database)
+
+
 async def test_several_are_spread_over_the_workers(database: str) -> None:
     names = ("a", "b", "c", "d")
     each = [recorded(name) for name in names]

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -37,6 +37,7 @@ from reactive_orch.runtime.membership.turns import Membership
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from datetime import datetime
 
     from integration_test.harness.cluster import Cluster
     from integration_test.harness.connections import Connection
@@ -188,6 +189,35 @@ async def test_members_leave_each_by_itself(database: str, monkeypatch: pytest.M
         await locks["one"].execute("ROLLBACK")
         await wait_until(lambda: left(one))
         await wait_until(is_true(lambda: not node.departures._due))  # noqa: SLF001
+
+
+async def test_a_member_whose_row_is_locked_holds_up_no_heartbeat_of_others(database: str) -> None:
+    config = Config(database_url=database, heartbeat_s=0.2)
+    async with (
+        prepared(database) as connection,
+        Node(config) as node,
+        anyio.create_task_group() as tasks,
+        connected(database) as somebody,
+    ):
+        workers = [Worker(node, name, [recorder("handled", worker=name)]) for name in ("one", "two")]
+        for worker in workers:
+            tasks.start_soon(worker.run)
+        await wait_until(is_true(lambda: all(worker.state is WorkerState.SERVING for worker in workers)))
+        async with somebody.transaction():
+            await somebody.execute("SELECT FROM reactive_orch.members WHERE replica_set = 'one' FOR UPDATE")
+            for _ in range(3):
+                await wait_until(functools.partial(_beats_after, connection, await _now(connection)))
+        for worker in workers:
+            worker.stop()
+
+
+async def _now(connection: Connection) -> datetime:
+    return cast("datetime", await connection.fetchval("SELECT clock_timestamp()"))
+
+
+async def _beats_after(connection: Connection, moment: datetime) -> bool:
+    newer = "SELECT heartbeat_at > $1 FROM reactive_orch.members WHERE replica_set = 'two'"
+    return bool(await connection.fetchval(newer, moment))
 
 
 async def test_the_watch_comes_back_at_once_however_often_it_was_lost(

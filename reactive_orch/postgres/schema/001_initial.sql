@@ -302,7 +302,8 @@ $$;
 -- ---------------------------------------------------------- the checkpoints
 
 -- A projection of a replica set, the log that it reads, and the filter its checkpoints were made with. A worker with another
--- filter may not run it; what it wanted is kept as the proposal that a rewind accepts. The epoch counts the rewinds.
+-- filter may not run it; what it wanted is kept as the proposal that a rewind accepts. Filters that were given up are kept: who
+-- comes with one is most likely an old worker that was restarted. The epoch counts the rewinds.
 -- The identity is the one that the log had when its checkpoints were made. Paused (by people) or halted (by a worker, since
 -- an event has failed for good), it keeps its owners, and they rest. How often that has changed is counted, so that
 -- heartbeats notice it without a notification. Declared is what a command must know of the code that was registered last with
@@ -322,6 +323,7 @@ CREATE TABLE reactive_orch.projections (
     proposed      jsonb,
     declared      jsonb            NOT NULL DEFAULT '{}',
     proposed_declared jsonb,
+    former_filters jsonb[]         NOT NULL DEFAULT '{}',
     start         text             NOT NULL DEFAULT 'beginning',
     start_position bigint          NOT NULL DEFAULT 0,
     epoch         bigint           NOT NULL DEFAULT 0,
@@ -334,6 +336,7 @@ CREATE TABLE reactive_orch.projections (
     state_changes bigint           NOT NULL DEFAULT 0,
     resumes_at    timestamptz      CHECK ((resumes_at IS NULL) = (state <> 'suspended')),
     trials        integer          NOT NULL DEFAULT 0,
+    tried_by      text             COLLATE "C",
     keys_then     integer          NOT NULL DEFAULT 0,
     events_then   integer          NOT NULL DEFAULT 0,
     serial_until  timestamptz      NOT NULL DEFAULT '-infinity',
@@ -544,7 +547,7 @@ CREATE TRIGGER truncated AFTER TRUNCATE ON reactive_orch.events
 FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.log_truncated();
 
 -- Pauses, halts or resumes a projection, for the whole replica set, and tells all its workers. What is in a batch is still
--- committed. Returns the state before. Whoever halts it has not heard of a pause yet: that stays.
+-- committed. Returns the state before. Whoever halts it has not heard of a pause yet: that stays. A pause may get another reason.
 CREATE FUNCTION reactive_orch.set_projection_state(
     in_replica_set text, in_projection text, in_state text, in_reason text, in_by text, in_log text DEFAULT 'events')
 RETURNS text
@@ -562,10 +565,10 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('a projection is set to running, paused or halted, not to %L', in_state);
     END IF;
-    IF before <> in_state AND NOT (before = 'paused' AND in_state = 'halted') THEN
+    IF before <> in_state AND NOT (before = 'paused' AND in_state = 'halted') OR in_state = 'paused' AND in_reason <> '' THEN
         UPDATE reactive_orch.projections p
         SET state = in_state, state_reason = in_reason, state_by = in_by, state_since = clock_timestamp(),
-            state_changes = p.state_changes + 1, resumes_at = NULL,
+            state_changes = p.state_changes + 1, resumes_at = NULL, tried_by = NULL,
             trials = CASE in_state WHEN 'running' THEN 0 ELSE p.trials END,
             (keys_then, events_then) = (
                 SELECT coalesce(w.keys, p.keys_then), coalesce(w.events, p.events_then)
@@ -621,6 +624,21 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
+-- Wait for a checkpoint that a batch may hold, but no longer than a slice, and keep it up to the end of the transaction; no row if
+-- it is held for longer. The transaction holds nothing yet.
+CREATE FUNCTION reactive_orch.await_checkpoint(
+    in_replica_set text, in_projection text, in_log text, in_partition smallint,
+    OUT "position" bigint, OUT epoch bigint, OUT handled_to bigint) RETURNS SETOF record
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '900ms' AS $$
+BEGIN
+    RETURN QUERY SELECT c.position, c.epoch, c.handled_to FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log AND c.partition = in_partition
+    FOR NO KEY UPDATE;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN;
+END
+$$;
+
 -- ----------------------------------------------------------- the failing keys
 
 -- A key is what orders events: their partition key, or else bounded context, aggregate type and aggregate id. A partition key
@@ -633,9 +651,11 @@ $$;
 
 -- The keys of a projection of which an event has failed. That event and all later ones of its key wait in dead_letters, in
 -- the order of the log, while all other keys go on. The row is there as long as any of them waits. Everything but the
--- request is written only in a batch that holds the partition's checkpoint, so only by the owner of the partition.
+-- request, and whose a second opinion is, is written only in a batch that holds the partition's checkpoint.
 -- `due_at` is when the owner is to act; a parked key has none and waits for somebody's request. `deaths` is how many of the
--- attempts have ended the process, or its connection, instead of failing.
+-- attempts have ended the process, or its connection, instead of failing. `request_position` is where the first waiting event was for
+-- who has asked: only that one is skipped. `asked_by` is the process that would park the key, and
+-- wants another one to try it first; `taken_by` the one that does.
 CREATE TABLE reactive_orch.failing_keys (
     id              bigint           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     replica_set     text COLLATE "C" NOT NULL,
@@ -653,6 +673,9 @@ CREATE TABLE reactive_orch.failing_keys (
     due_at          timestamptz,
     request         text COLLATE "C" CHECK (request IN ('retry', 'skip', 'discard')),
     requested_by    text,
+    request_position bigint,
+    asked_by        text,
+    taken_by        text,
     error_type      text             NOT NULL,
     sqlstate        text,
     message         text             NOT NULL,
@@ -666,6 +689,8 @@ CREATE INDEX failing_keys_key ON reactive_orch.failing_keys (replica_set, projec
 
 -- Without those that wait for a person: however many they are, the next one that is due is found at once.
 CREATE INDEX failing_keys_due ON reactive_orch.failing_keys (replica_set, projection, log, due_at) WHERE due_at IS NOT NULL;
+
+CREATE INDEX failing_keys_asked ON reactive_orch.failing_keys (replica_set, projection, log) WHERE asked_by IS NOT NULL;
 
 -- A letter is replayed if its event had been handled before it began to wait.
 CREATE TABLE reactive_orch.dead_letters (
@@ -798,6 +823,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                                AND c.log = in_log AND c.partition = s.partition) r
 $$;
 
+-- The filter that a rewind makes the recorded one; NULL: none. A former one comes back by the express word alone, which is to keep
+-- the positions: else an old worker that was restarted would have its filter back by the next rewind, whatever that is for.
+CREATE FUNCTION reactive_orch.filter_accepted(proposed jsonb, former_filters jsonb[], position_to bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN position_to IS NULL OR proposed <> ALL (former_filters) THEN proposed END
+$$;
+
 -- The events that wait with failing keys and that a rewind takes off: those behind its target, which come again; those that the
 -- filter of then leaves out; and all of them if the log is another one now, as they say nothing about this one.
 CREATE FUNCTION reactive_orch.letters_taken(in_replica_set text, in_projection text, position_to bigint, in_log text)
@@ -806,10 +838,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.key, w.position, w.comes_again
     FROM (SELECT d.key, d.position, coalesce(d.position > position_to, false) AS comes_again,
                  p.log_identity <> reactive_orch.log_identity(in_log) AS estranged,
-                 CASE WHEN p.proposed IS NOT NULL THEN
-                     (SELECT NOT reactive_orch.passes(p.proposed, e.bounded_context, e.aggregate_type, e.event_type)
+                 CASE WHEN a.filter IS NOT NULL THEN
+                     (SELECT NOT reactive_orch.passes(a.filter, e.bounded_context, e.aggregate_type, e.event_type)
                       FROM reactive_orch.event_log e WHERE e.log = in_log AND e.global_position = d.position) END AS unwanted
           FROM reactive_orch.projections p
+          CROSS JOIN LATERAL reactive_orch.filter_accepted(p.proposed, p.former_filters, position_to) a(filter)
           JOIN reactive_orch.failing_keys k ON k.replica_set = p.replica_set AND k.projection = p.name AND k.log = p.log
           JOIN reactive_orch.dead_letters d ON d.key = k.id
           WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log) w
@@ -834,7 +867,8 @@ DECLARE
     back      record;
     ahead     record;
 BEGIN
-    SELECT coalesce(p.proposed, p.filter), p.log_identity <> reactive_orch.log_identity(in_log) INTO wanted, estranged
+    SELECT coalesce(reactive_orch.filter_accepted(p.proposed, p.former_filters, position_to), p.filter),
+           p.log_identity <> reactive_orch.log_identity(in_log) INTO wanted, estranged
     FROM reactive_orch.projections p WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -864,14 +898,15 @@ BEGIN
 END
 $$;
 
--- Positions back (or forward) while workers run, and with them the filter that was proposed, if one was, and the log they
--- are positions of. The epoch is raised, so that no batch begun before can commit, even when a position returns to an
+-- Positions back (or forward) while workers run, and with them the filter that is accepted, if one is, and the log they
+-- are positions of. `in_planned` is the filter that the caller was told will be accepted, JSON's null for none: another one is not.
+-- NULL: it was told nothing. The epoch is raised, so that no batch begun before can commit, even when a position returns to an
 -- old value. position_to NULL keeps the positions; checkpoints that were deleted come back at position_to. The workers
 -- look at the epochs. Returns what it has done, as told above. Raises what is not a position: nobody reads behind it. And, under
 -- the locks that nobody handles an event without, what would leave out events that have not been handled, unless that is meant.
 CREATE FUNCTION reactive_orch.rewind(
     in_replica_set text, in_projection text, position_to bigint, in_log text DEFAULT 'events',
-    in_skip_unhandled boolean DEFAULT false,
+    in_skip_unhandled boolean DEFAULT false, in_planned jsonb DEFAULT NULL,
     OUT partitions integer, OUT unknown integer, OUT again bigint, OUT left_out bigint, OUT exact boolean,
     OUT keys bigint, OUT letters_again bigint, OUT letters_dropped bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -881,14 +916,20 @@ DECLARE
     present integer;
     last    bigint;
     estranged boolean;
+    accepted jsonb;
 BEGIN
     PERFORM reactive_orch.renew_log_identity(in_log);  -- if nobody has noticed yet: this is the word that is asked for then
     PERFORM FROM reactive_orch.checkpoints c
     WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log
     ORDER BY c.partition FOR NO KEY UPDATE;
     -- So that what is proposed stays what it is, and before the failing keys, as whoever suspends it does.
-    PERFORM FROM reactive_orch.projections p
+    SELECT reactive_orch.filter_accepted(p.proposed, p.former_filters, position_to) INTO accepted
+    FROM reactive_orch.projections p
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log FOR NO KEY UPDATE;
+    IF in_planned <> coalesce(accepted, 'null') THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('the filter that %L would get has changed since it was told: nothing was done, rewind again', in_projection);
+    END IF;
 
     SELECT e.* INTO partitions, unknown, again, left_out, exact, keys, letters_again, letters_dropped
     FROM reactive_orch.rewind_effects(in_replica_set, in_projection, position_to, in_log) e;
@@ -951,10 +992,12 @@ BEGIN
     UPDATE reactive_orch.projections p
     SET epoch = 1 + greatest(p.epoch, (SELECT max(c.epoch) FROM reactive_orch.checkpoints c
                                        WHERE c.replica_set = in_replica_set AND c.projection = in_projection AND c.log = in_log)),
-        filter = coalesce(p.proposed, p.filter), proposed = NULL,
-        declared = coalesce(p.proposed_declared, p.declared), proposed_declared = NULL,
         log_identity = reactive_orch.log_identity(in_log)
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
+    UPDATE reactive_orch.projections p
+    SET filter = accepted, former_filters = array_append(array_remove(p.former_filters, accepted), p.filter),
+        declared = coalesce(p.proposed_declared, p.declared), proposed = NULL, proposed_declared = NULL
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND accepted IS NOT NULL;
     UPDATE reactive_orch.checkpoints c
     SET position = coalesce(position_to, c.position), epoch = p.epoch,
         handled_to = CASE WHEN estranged THEN 0 ELSE greatest(c.handled_to, c.position) END,
@@ -1065,13 +1108,16 @@ $$;
 
 -- Many keys of a running projection have failed alike: it rests, and is tried again by itself after in_pauses_s, of which the next
 -- one is taken each time, from the first on unless it has run for less than a minute. Keys that were parked while they failed, or
--- a little before, are tried again with the rest: nobody is to do that by hand. Returns whether it was running.
+-- a little before, are tried again with the rest: nobody is to do that by hand. If others run it, too (in_others), its first
+-- trial is due at once: it is theirs (claim_trial). Returns whether it was running.
 CREATE FUNCTION reactive_orch.suspend_projection(
-    in_replica_set text, in_projection text, in_log text, in_reason text, in_by text, in_failing_s float8, in_pauses_s float8[])
+    in_replica_set text, in_projection text, in_log text, in_reason text, in_by text, in_failing_s float8, in_pauses_s float8[],
+    in_others boolean)
 RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     failed integer;
+    since  timestamptz := clock_timestamp();
 BEGIN
     SELECT CASE WHEN p.state_since > clock_timestamp() - interval '1 minute' THEN p.trials ELSE 0 END INTO failed
     FROM reactive_orch.projections p
@@ -1081,8 +1127,9 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE reactive_orch.projections p
-    SET state = 'suspended', state_reason = in_reason, state_by = in_by, state_since = clock_timestamp(), trials = failed,
-        state_changes = p.state_changes + 1, resumes_at = reactive_orch.next_trial(failed, in_pauses_s)
+    SET state = 'suspended', state_reason = in_reason, state_by = in_by, state_since = since, trials = failed,
+        state_changes = p.state_changes + 1, tried_by = NULL,
+        resumes_at = CASE WHEN in_others THEN since ELSE reactive_orch.next_trial(failed, in_pauses_s) END
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     PERFORM reactive_orch.retry_parked_since(in_replica_set, in_projection, in_log, in_by,
                                              clock_timestamp() - make_interval(secs => in_failing_s + 30));
@@ -1109,24 +1156,30 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT clock_timestamp() + make_interval(secs => in_pauses_s[least(in_failed + 1, cardinality(in_pauses_s))])
 $$;
 
--- Whether a trial of a suspended projection is due: then a key of in_partitions is the caller's to try, for in_for_s seconds, the
--- one whose last attempt is longest ago. Else in how many seconds to ask again; NULL when it is not suspended. If nothing is left
--- to be tried, it runs again.
+-- Whether a trial of a suspended projection is due: then a key of in_partitions (NULL: of any) is the caller's to try, for in_for_s
+-- seconds, or as long as it lives, the one whose last attempt is longest ago. Else in how many seconds to ask again; NULL when it
+-- is not suspended. If nothing is left to be tried, it runs again. The first trial of all may be due at once: then it is for others than the process
+-- that has suspended the projection, for 5 seconds, and of a key that has failed there: perhaps nobody else fails.
 CREATE FUNCTION reactive_orch.claim_trial(
-    in_replica_set text, in_projection text, in_log text, in_partitions smallint[], in_for_s float8,
+    in_replica_set text, in_projection text, in_log text, in_partitions smallint[], in_by text, in_for_s float8,
     OUT due_in_s float8, OUT key bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     anything boolean;
+    died     boolean;
 BEGIN
-    SELECT greatest(extract(epoch FROM p.resumes_at - clock_timestamp()), 0) INTO due_in_s FROM reactive_orch.projections p
+    SELECT greatest(extract(epoch FROM p.resumes_at + CASE WHEN p.resumes_at = p.state_since AND p.state_by = in_by
+                                                           THEN interval '5 seconds' ELSE '0' END - clock_timestamp()), 0),
+           p.tried_by NOT IN (SELECT m.name FROM reactive_orch.living_members(in_replica_set) m)
+    INTO due_in_s, died FROM reactive_orch.projections p
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended';
-    IF due_in_s IS NULL OR due_in_s > 0 THEN
+    IF due_in_s IS NULL OR due_in_s > 0 AND died IS NOT TRUE THEN
         RETURN;
     END IF;
     PERFORM FROM reactive_orch.projections p
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended'
-      AND p.resumes_at <= clock_timestamp()
+      AND (p.resumes_at <= clock_timestamp()
+           OR p.tried_by NOT IN (SELECT m.name FROM reactive_orch.living_members(in_replica_set) m))
     FOR NO KEY UPDATE;
     IF NOT FOUND THEN  -- somebody else was quicker
         due_in_s := 1;
@@ -1136,16 +1189,18 @@ BEGIN
     PERFORM reactive_orch.retry_parked_since(p.replica_set, p.name, p.log, p.state_by, p.state_since)
     FROM reactive_orch.projections p
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
-    SELECT (array_agg(k.id ORDER BY k.failed_last_at) FILTER (WHERE k.partition = ANY (in_partitions)))[1], count(*) > 0
+    SELECT (array_agg(k.id ORDER BY k.worker <> p.state_by, k.failed_last_at)
+            FILTER (WHERE in_partitions IS NULL OR k.partition = ANY (in_partitions)))[1], count(*) > 0
     INTO key, anything
     FROM reactive_orch.failing_keys k
+    JOIN reactive_orch.projections p ON p.replica_set = k.replica_set AND p.name = k.projection AND p.log = k.log
     WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log AND k.due_at IS NOT NULL
       AND coalesce(k.request, 'retry') = 'retry';
     IF key IS NOT NULL THEN
-        UPDATE reactive_orch.projections p SET resumes_at = clock_timestamp() + make_interval(secs => in_for_s)
+        UPDATE reactive_orch.projections p SET resumes_at = clock_timestamp() + make_interval(secs => in_for_s), tried_by = in_by
         WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log;
     ELSIF NOT anything THEN
-        PERFORM reactive_orch.end_trial(in_replica_set, in_projection, in_log, '{1}', true);
+        PERFORM reactive_orch.end_trial(in_replica_set, in_projection, in_log, '{1}', true, in_by);
         due_in_s := NULL;
     ELSE
         due_in_s := 1;
@@ -1155,8 +1210,9 @@ $$;
 
 -- A trial has succeeded: the projection runs again. Or it was in vain: the next one is due after the next pause. Returns in how
 -- many seconds; NULL when it is not suspended any more. How often it was in vain is kept for the case that it does not run for long.
+-- in_by is the process that has tried it.
 CREATE FUNCTION reactive_orch.end_trial(
-    in_replica_set text, in_projection text, in_log text, in_pauses_s float8[], in_succeeded boolean) RETURNS float8
+    in_replica_set text, in_projection text, in_log text, in_pauses_s float8[], in_succeeded boolean, in_by text) RETURNS float8
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     due_in_s float8;
@@ -1164,7 +1220,9 @@ BEGIN
     UPDATE reactive_orch.projections p
     SET trials = p.trials + 1, state = CASE WHEN in_succeeded THEN 'running' ELSE p.state END,
         state_since = CASE WHEN in_succeeded THEN clock_timestamp() ELSE p.state_since END,
-        state_changes = p.state_changes + in_succeeded::integer,
+        state_reason = CASE WHEN in_succeeded THEN 'a trial has succeeded' ELSE p.state_reason END,
+        state_by = CASE WHEN in_succeeded THEN in_by ELSE p.state_by END,
+        state_changes = p.state_changes + in_succeeded::integer, tried_by = NULL,
         resumes_at = CASE WHEN NOT in_succeeded THEN reactive_orch.next_trial(p.trials + 1, in_pauses_s) END
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended'
     RETURNING extract(epoch FROM p.resumes_at - clock_timestamp()) INTO due_in_s;
@@ -1221,7 +1279,7 @@ CREATE SEQUENCE reactive_orch.member_ids AS integer;
 CREATE FUNCTION reactive_orch.lock_namespace() RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 1919906403 $$;  -- the bytes of "rorc"
 
--- A member runs projections[i] on the log logs[i].
+-- A member runs projections[i] on the log logs[i]. `account` is what it says of itself with its heartbeats, for people.
 CREATE TABLE reactive_orch.members (
     id            integer          PRIMARY KEY,
     replica_set   text COLLATE "C" NOT NULL,
@@ -1233,7 +1291,8 @@ CREATE TABLE reactive_orch.members (
     backend_start timestamptz      NOT NULL,
     heartbeat_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     stale_after   interval         NOT NULL,
-    acknowledged  bigint           NOT NULL DEFAULT 0
+    acknowledged  bigint           NOT NULL DEFAULT 0,
+    account       jsonb
 ) WITH (fillfactor = 50);
 CREATE INDEX members_replica_set ON reactive_orch.members (replica_set);
 
@@ -1443,6 +1502,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     member integer;
 BEGIN
+    -- Held until it has joined: nobody removes the replica set meanwhile. Nothing waits on the membership connection.
+    PERFORM FROM reactive_orch.replica_sets r WHERE r.name = in_replica_set FOR KEY SHARE NOWAIT;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('replica set %L has been removed; a worker that is started makes it anew', in_replica_set);
+    END IF;
+
     -- A standby that is promoted without the tail of the log draws ids anew. Other processes have other names.
     LOOP
         member := nextval('reactive_orch.member_ids');
@@ -1489,6 +1555,81 @@ BEGIN
 END
 $$;
 
+-- Forgets a projection of a replica set, or all of them and the replica set itself: checkpoints, failing keys and what waits of
+-- them, generations. Refused while a worker lives that runs it; one that is cut off and comes back finds nothing to join. Returns
+-- how many projections it had, and how many events waited.
+CREATE FUNCTION reactive_orch.remove_replica_set(
+    in_replica_set text, in_projection text DEFAULT NULL, in_log text DEFAULT 'events',
+    OUT projections bigint, OUT waiting bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    living text;
+BEGIN
+    PERFORM FROM reactive_orch.replica_sets r WHERE r.name = in_replica_set FOR UPDATE;  -- nobody joins, no generation is written
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('there is no replica set %L', in_replica_set);
+    END IF;
+    SELECT string_agg(DISTINCT m.name, ', ' ORDER BY m.name) INTO living FROM reactive_orch.member_status m
+    WHERE m.replica_set = in_replica_set AND (m.lock_held OR NOT m.stale)
+      AND (in_projection IS NULL OR (in_projection, in_log) IN (SELECT * FROM unnest(m.projections, m.logs)));
+    IF living IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_in_use',
+            MESSAGE = format('workers run it that live, or did so a moment ago: %s; stop them first', living);
+    END IF;
+    IF in_projection IS NOT NULL AND EXISTS (
+        SELECT FROM reactive_orch.projections p
+        WHERE p.replica_set = in_replica_set AND (p.name, p.log) = (in_projection, in_log) AND p.proposed IS NOT NULL)
+       AND EXISTS (SELECT FROM reactive_orch.member_status m
+                   WHERE m.replica_set = in_replica_set AND (m.lock_held OR NOT m.stale)) THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_in_use',
+            MESSAGE = format('a worker waits for %L with another filter: accept that by rewind --to keep, or stop it first', in_projection);
+    END IF;
+
+    DELETE FROM reactive_orch.checkpoints c
+    WHERE c.replica_set = in_replica_set AND (in_projection IS NULL OR (c.projection, c.log) = (in_projection, in_log));
+    DELETE FROM reactive_orch.assignments a
+    WHERE a.replica_set = in_replica_set AND (in_projection IS NULL OR (a.projection, a.log) = (in_projection, in_log));
+    DELETE FROM reactive_orch.suspicions s
+    WHERE s.replica_set = in_replica_set AND (in_projection IS NULL OR (s.projection, s.log) = (in_projection, in_log));
+    DELETE FROM reactive_orch.markers m
+    WHERE m.replica_set = in_replica_set AND (in_projection IS NULL OR (m.projection, m.log) = (in_projection, in_log));
+    DELETE FROM reactive_orch.unhandled_events u
+    WHERE u.replica_set = in_replica_set AND (in_projection IS NULL OR (u.projection, u.log) = (in_projection, in_log));
+    DELETE FROM reactive_orch.discarded_events d
+    WHERE d.replica_set = in_replica_set AND (in_projection IS NULL OR (d.projection, d.log) = (in_projection, in_log));
+    WITH gone AS (
+        DELETE FROM reactive_orch.failing_keys k
+        WHERE k.replica_set = in_replica_set AND (in_projection IS NULL OR (k.projection, k.log) = (in_projection, in_log))
+        RETURNING k.id
+    ) SELECT count(*) INTO waiting FROM gone JOIN reactive_orch.dead_letters d ON d.key = gone.id;
+    DELETE FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND (in_projection IS NULL OR (p.name, p.log) = (in_projection, in_log));
+    GET DIAGNOSTICS projections = ROW_COUNT;
+    IF in_projection IS NULL THEN
+        DELETE FROM reactive_orch.members m WHERE m.replica_set = in_replica_set;
+        DELETE FROM reactive_orch.generations g WHERE g.replica_set = in_replica_set;  -- and with them the adoptions
+        DELETE FROM reactive_orch.replica_sets r WHERE r.name = in_replica_set;
+    ELSIF projections = 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('replica set %L has no projection %L', in_replica_set, in_projection);
+    END IF;
+END
+$$;
+
+-- The members of a replica set that are not dead, and whether one has died that may have had in hand what it was to give. These
+-- are functions, and not inlined: batches of suspect partitions alone pay for planning the view.
+CREATE FUNCTION reactive_orch.living_members(in_replica_set text) RETURNS TABLE (name text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT m.name FROM reactive_orch.member_status m WHERE m.replica_set = in_replica_set AND NOT m.dead
+$$;
+
+CREATE FUNCTION reactive_orch.died_giving(in_replica_set text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM reactive_orch.member_status m JOIN reactive_orch.replica_sets r ON r.name = m.replica_set
+                   WHERE m.replica_set = in_replica_set AND m.state = 'active' AND m.dead AND m.acknowledged < r.generation)
+$$;
+
 -- The only writer of generations. Optimistic: whoever computed the change did so from generation in_after and holds no
 -- lock meanwhile; here, in one statement, it is checked again and written whole or not at all. NULL: read again.
 -- in_owners has the owners of in_projections[i] on in_logs[i] one after the other, as many each as that log has partitions;
@@ -1517,8 +1658,10 @@ BEGIN
     IF NOT FOUND
        OR EXISTS (SELECT FROM reactive_orch.member_status m
                   WHERE m.id = ANY (in_remove) AND NOT (m.gone AND m.replica_set = in_replica_set))
-       OR (SELECT count(*) FROM reactive_orch.members m
-           WHERE m.id = ANY (in_admit) AND m.replica_set = in_replica_set AND m.state = 'waiting') <> cardinality(in_admit)
+       OR (SELECT count(*)
+           FROM (SELECT FROM reactive_orch.members m  -- locked: whoever waits may withdraw just now
+                 WHERE m.id = ANY (in_admit) AND m.replica_set = in_replica_set AND m.state = 'waiting'
+                 FOR NO KEY UPDATE) w) <> cardinality(in_admit)
     THEN
         RETURN;
     END IF;
@@ -1527,14 +1670,21 @@ BEGIN
     overtaken := EXISTS (SELECT FROM reactive_orch.generations g
                          WHERE g.replica_set = in_replica_set AND g.number = in_after AND g.completed_at IS NULL);
 
-    -- Whoever goes without a word may have been ended by an event. Only rows that are missing are written: one that is there
-    -- may be locked by a batch, and no change waits for a handler.
+    -- Whoever goes without a word may have been ended by an event: of what it owned, or of what it had not given yet, whose
+    -- owner has not adopted the generation either. Only rows that are missing are written: one that is there may be locked by
+    -- a batch, and no change waits for a handler.
+    WITH lost AS (
+        SELECT m.id, m.acknowledged < in_after AS gives, l.projection, l.log
+        FROM reactive_orch.members m LEFT JOIN LATERAL unnest(m.projections, m.logs) AS l(projection, log) ON true
+        WHERE m.id = ANY (in_remove) AND m.state <> 'leaving'
+    )
     INSERT INTO reactive_orch.suspicions (replica_set, projection, log, partition)
-    SELECT in_replica_set, a.projection, a.log, o.number - 1
+    SELECT DISTINCT in_replica_set, a.projection, a.log, o.number - 1
     FROM reactive_orch.assignments a
     CROSS JOIN LATERAL unnest(a.owners) WITH ORDINALITY AS o(member, number)
-    JOIN reactive_orch.members m ON m.id = o.member AND m.state <> 'leaving'
-    WHERE a.replica_set = in_replica_set AND o.member = ANY (in_remove)
+    JOIN reactive_orch.members m ON m.id = o.member
+    JOIN lost l ON l.id = o.member OR l.gives AND m.acknowledged < in_after AND l.projection = a.projection AND l.log = a.log
+    WHERE a.replica_set = in_replica_set
       AND NOT EXISTS (SELECT FROM reactive_orch.suspicions s
                       WHERE s.replica_set = in_replica_set AND s.projection = a.projection AND s.log = a.log
                         AND s.partition = o.number - 1)

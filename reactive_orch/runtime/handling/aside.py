@@ -21,14 +21,17 @@ from reactive_orch.errors import (
     Outage,
     ProjectionFailed,
     Superseded,
+    TooMuchWaits,
     Unavailable,
     described,
     named,
     place_of,
+    sqlstate_of,
+    text_of,
     traceback_of,
 )
 from reactive_orch.model import Swap
-from reactive_orch.model.keys import Attempt, Failure
+from reactive_orch.model.keys import Attempt, DueKey, Failure
 from reactive_orch.model.reports import AttemptFailed, EventFailed, KeyLive, KeyParked
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.dead_letters import FailingKeys
@@ -41,14 +44,14 @@ if TYPE_CHECKING:
     from reactive_orch.core.keys import Action
     from reactive_orch.core.progress import Progress
     from reactive_orch.model import Position
-    from reactive_orch.model.keys import DueKey, Waiting
+    from reactive_orch.model.keys import Waiting
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.failures import Failed, Failures
     from reactive_orch.runtime.handling.in_hand import InHand
     from reactive_orch.runtime.handling.scope import Scope
 
-MESSAGE_MOST, TRACEBACK_MOST = 8_000, 64_000
-"""Characters that are kept of a failure."""
+MESSAGE_MOST = 8_000
+"""Characters that are kept of what an error says."""
 
 LOOK_EVERY_S = 5.0
 """As long as keys are failing: somebody may have asked for something, and the notification was lost."""
@@ -122,17 +125,19 @@ class Aside:
             self._expects = key is not None
             due_in_s = math.inf if key is None else key.due_in_s
             self._look_at = time.monotonic() + (min(due_in_s, LOOK_EVERY_S) if self._failing else math.inf)
-        if key is not None and key.due_in_s <= 0:
+        if key is not None and (key.due_in_s <= 0 or _nobody_answers(self._scope, key)):
             await self._act_on(key)
 
     async def _act_on(self, key: DueKey) -> None:
-        if key.request not in {None, "retry"}:
+        if key.request == "skip" and key.request_position not in {None, key.position}:
+            await self._write(key, partial(self._keys.outdated, key=key))
+        elif key.request not in {None, "retry"}:
             await self._leave_out(key)
         elif (marker := self._scope.suspects.killed(key.partition, key.position)) is not None:
             await self._failed_again(key, KilledProcess(marker.worker, marker.lane))
         else:
             async with self._scope.node.alone if key.deaths else contextlib.nullcontext():
-                await self._try(key)
+                await self.try_key(key)
 
     async def _set_aside(self, failed: Failed) -> None:
         """Let a failed event wait, and with it its key, if it is still this lane's; its batch passes it."""
@@ -142,7 +147,9 @@ class Aside:
         attempt, action = self._judged(0, 0, failed.error)
         waiting = None
         if failed.batch.swaps:
-            waiting = await self._written(failed, attempt)
+            waiting, key = await self._written(failed, attempt)
+            if action == "ask":
+                self._scope.fitness.asked.add(key)
             self._scope.suspects.resolved(failed.position)
             self.look()
         if failed.window.incarnation == self._progress.incarnation:  # else all was forgotten just after it was written
@@ -154,14 +161,14 @@ class Aside:
             self._note(failed.position, failed.error)
             demand_room(self._scope, waiting)
 
-    async def _written(self, failed: Failed, attempt: Attempt) -> Waiting:
-        """Write that an event waits; return what waits then.
+    async def _written(self, failed: Failed, attempt: Attempt) -> tuple[Waiting, int]:
+        """Write that an event waits; return what waits then, and the id of its key.
 
         Raises ProjectionFailed when that cannot be written, and the event has failed as often as it may.
         """
         try:
             write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
-            return await self._write(failed.batch.swaps, write, failed.error)
+            return await self._write(failed, write, failed.error)
         except HandlerFailed as unwritten:
             if self._failures.attempts.count <= self._scope.policy.retries:
                 raise
@@ -171,37 +178,47 @@ class Aside:
             )
             raise ProjectionFailed(msg) from unwritten.__cause__
 
-    async def _try(self, key: DueKey) -> None:
+    async def try_key(self, key: DueKey) -> bool:
+        """Handle what waits of a key; return False if it was not tried: its turn has not come, or its projection rests.
+
+        Raises Superseded if its partition is not to be had, Unavailable, and ProjectionFailed if that ends the worker.
+        """
         limit = 1 if key.partition in self._scope.suspects.found else self._limits.pop(key.id, 1)
         try:
-            async with self._scope.serial.lane(), self._batches() as (connection, batches):
-                if not await self._scope.serial.turn(batches):
-                    return
-                handled, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, limit)
+            async with self._scope.serial.lane(), self._batches(key.position) as (connection, batches):
+                if not await self._scope.serial.turn(batches) or self._scope.resting() is not None:
+                    return False
+                swap = await self._locking(batches, key)
+                handled, live = await self._in_hand.handle_waiting(batches, connection, swap, key, limit)
         except HandlerFailed as error:
             if limit == 1:
                 await self._failed_again(key, error)
             else:
                 self._limits[key.id] = max(error.index or 0, 1)
-            return
+            return True
         except (Superseded, Unavailable):
             self._not_before = time.monotonic() + self._after_setback.next_s()
             raise
         self._after_setback.reset()
         if live:
             self._scope.watchers.emit(KeyLive(self._scope.subject, key.partition))
-        else:
+        elif not key.elsewhere:
             self._limits[key.id] = min(max(limit, handled) * 2, self._scope.config.batch_events)
+        return True
 
     async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
-        attempt, action = self._judged(key.attempts, key.deaths, error)
-        await self._write((self._locking(key),), partial(self._keys.failed_again, key=key, attempt=attempt), error)
+        attempt, action = self._judged(key.attempts, key.deaths, error, asked=key.asked_by is not None)
+        await self._write(key, partial(self._keys.failed_again, key=key, attempt=attempt), error)
+        if action == "ask":
+            self._scope.fitness.asked.add(key.id)
         self._scope.suspects.resolved(key.position)
         _tell(self._scope, key.position, error, (attempt, action), first=attempt.number == 1)
-        self._note(key.position, error)
 
     def _note(self, position: Position, error: HandlerFailed) -> None:
-        """Raise Outage when too many keys have failed like this one, and nothing has succeeded between them."""
+        """Raise Outage when too many keys have begun to fail like this one, and nothing has succeeded between them.
+
+        That one fails again says nothing: where all is quiet, only what fails is tried.
+        """
         outage, now = self._scope.outage, time.monotonic()
         if (place := place_of(error)) and outage.failed(position, f"{named(error)} at {place}", now):
             reason, failing_for_s = outage.reason, now - outage.since
@@ -216,12 +233,13 @@ class Aside:
         try:
             async with (
                 self._scope.node.alone if key.deaths else contextlib.nullcontext(),
-                self._batches() as (connection, batches),
+                self._batches(key.position) as (connection, batches),
             ):
-                _, live = await self._in_hand.handle_waiting(batches, connection, self._locking(key), key, 1)
+                swap = await self._locking(batches, key)
+                _, live = await self._in_hand.handle_waiting(batches, connection, swap, key, 1)
         except HandlerFailed as error:
             await self._scope.database.renew()
-            await self._write((self._locking(key),), partial(self._keys.tried_in_vain, key=key))
+            await self._write(key, partial(self._keys.tried_in_vain, key=key))
             self._scope.watchers.emit(AttemptFailed(self._scope.subject, key.position, error, alone=True, first=False))
             return False
         if live:
@@ -230,15 +248,15 @@ class Aside:
 
     async def _leave_out(self, key: DueKey) -> None:
         up_to = key.position if key.request == "skip" else LAST_POSITION
-        await self._write((self._locking(key),), partial(self._keys.evict, key=key, up_to=up_to, left_out=True))
+        await self._write(key, partial(self._keys.evict, key=key, up_to=up_to, left_out=True))
 
     async def _write(
         self,
-        swaps: tuple[Swap, ...],
+        of: Failed | DueKey,
         write: Callable[[AnyConnection], Awaitable[_Written]],
         error: HandlerFailed | None = None,
     ) -> _Written:
-        """Write this in a batch without a handler; return what that returns.
+        """Write this in a batch without a handler, that of a failed event or of a key; return what that returns.
 
         With an error of a lost worker goes what it has said about the event.
         """
@@ -248,6 +266,7 @@ class Aside:
             async def last() -> None:
                 written.append(await write(connection))
 
+            swaps = [await self._locking(batches, of)] if isinstance(of, DueKey) else of.standing(self._progress)
             with self._in_hand.moving(swaps):
                 async with batches.batch(swaps):
                     batches.write_last(last)
@@ -257,30 +276,51 @@ class Aside:
         return written[0]
 
     @contextlib.asynccontextmanager
-    async def _batches(self) -> AsyncIterator[tuple[AnyConnection, checkpoints.Batches]]:
+    async def _batches(
+        self, position: Position | None = None
+    ) -> AsyncIterator[tuple[AnyConnection, checkpoints.Batches]]:
+        """Borrow a connection; one on which the event at this position has not failed, if it is to be tried again."""
         scope = self._scope
         async with (
-            scope.database.processing(self._progress.incarnation) as connection,
+            scope.database.processing(self._progress.incarnation, position) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
             yield connection, batches
 
-    def _locking(self, key: DueKey) -> Swap:
-        """Return the swap that locks a key's checkpoint and leaves it where it is. Raises Superseded if it is gone."""
-        checkpoint = self._progress.saved.get(key.partition)
+    async def _locking(self, batches: checkpoints.Batches, key: DueKey) -> Swap:
+        """Return the swap that locks a key's checkpoint and leaves it where it is.
+
+        Raises Superseded if it is another lane's by now; or, of one that another worker owns, if it is held for long.
+        """
+        if key.elsewhere:
+            checkpoint = await batches.await_checkpoint(key.partition)
+        else:
+            checkpoint = self._progress.saved.get(key.partition)
         if checkpoint is None:
-            msg = "the partition of a failing key is another lane's by now"
+            msg = "the partition of a failing key is another lane's, or held by one"
             raise Superseded(msg)
         return Swap(key.partition, checkpoint, checkpoint.position)
 
-    def _judged(self, attempts: int, deaths: int, error: HandlerFailed) -> tuple[Attempt, Action]:
-        """Return what is to be written about an event that has failed once more, and what becomes of it."""
+    def _judged(
+        self, attempts: int, deaths: int, error: HandlerFailed, *, asked: bool = False
+    ) -> tuple[Attempt, Action]:
+        """Return what is to be written about an event that has failed once more, and what becomes of it.
+
+        `asked`: others were asked to try it.
+        """
         deadly = isinstance(error, Deadly)
         deaths += error.deaths if isinstance(error, Deadly) else 0
-        action, pause_s = judge(attempts + 1, self._scope.policy, deaths if deadly else 0)
+        others = not asked and not deaths and self._scope.others()
+        action, pause_s = judge(attempts + 1, self._scope.policy, deaths if deadly else 0, others=others)
         jittered_s = None if pause_s is None else pause_s * random.uniform(0.5, 1.0)
         worker = error.worker if isinstance(error, KilledProcess) else self._scope.node.label
-        return Attempt(attempts + 1, _failure(error, deaths), jittered_s, worker, deaths), action
+        asks = self._scope.node.label if action == "ask" else None
+        return Attempt(attempts + 1, _failure(error, deaths), jittered_s, worker, deaths, asks), action
+
+
+def _nobody_answers(scope: Scope, key: DueKey) -> bool:
+    """Tell whether others were asked to try a key, and have left since."""
+    return key.asked_by is not None and not scope.others()
 
 
 def _tell(
@@ -289,7 +329,7 @@ def _tell(
     """Tell what has been written about an event. Raises ProjectionFailed where it is to halt its projection."""
     attempt, action = judged
     number = attempt.number
-    if action == "retry":
+    if action in {"retry", "ask"}:
         scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first))
     elif action == "park":
         scope.watchers.emit(KeyParked(scope.subject, position, number, error, first))
@@ -303,20 +343,19 @@ def _tell(
 
 
 def demand_room(scope: Scope, waiting: Waiting) -> None:
-    """Raise ProjectionFailed when more waits of a projection than should."""
+    """Raise TooMuchWaits when more waits of a projection than should."""
     if (reason := too_many(waiting)) is not None:
         msg = f"projection {scope.projection.name!r}: {reason}; dead-letters list shows why"
-        raise ProjectionFailed(msg)
+        raise TooMuchWaits(msg)
 
 
 def _failure(error: HandlerFailed, deaths: int) -> Failure:
     cause = error.__cause__ or error
     told = error if isinstance(error, Deadly) else cause
-    sqlstate = getattr(cause, "sqlstate", None)
-    text = str(cause) if str(error) == described(cause) else str(error)
+    text = text_of(cause) if str(error) == described(cause) else str(error)
     return Failure(
         type(told).__name__,
-        sqlstate if isinstance(sqlstate, str) else None,
+        sqlstate_of(cause),
         (f"{text} ({deaths} times by now)" if told is error and deaths > 1 else text)[:MESSAGE_MOST],
-        traceback_of(cause)[-TRACEBACK_MOST:],
+        traceback_of(cause),
     )

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from reactive_orch.core.attempts import Attempts
+from reactive_orch.errors import Superseded
 from reactive_orch.model.reports import AttemptFailed
 from reactive_orch.runtime.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from reactive_orch.core.progress import Batch, Progress
     from reactive_orch.errors import HandlerFailed, Unreadable
-    from reactive_orch.model import Partition, Position, Window
+    from reactive_orch.model import Partition, Position, Swap, Window
     from reactive_orch.runtime.handling.scope import Scope
 
 
@@ -38,6 +39,13 @@ class Failed(NamedTuple):
             and progress.read_to[swap.partition] >= planned[swap.partition]
             for swap in self.batch.swaps
         )
+
+    def standing(self, progress: Progress) -> Sequence[Swap]:
+        """Return its swaps, once a connection is there. Raises Superseded if it went while that was awaited."""
+        if not self.stands(progress):
+            msg = "the partition of a failed event was given away before it could be set aside"
+            raise Superseded(msg)
+        return self.batch.swaps
 
 
 class Failures:

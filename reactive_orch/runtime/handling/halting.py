@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from reactive_orch.core.keys import too_many
 from reactive_orch.core.outage import PAUSES_S
-from reactive_orch.errors import Outage
+from reactive_orch.errors import Outage, TooMuchWaits
 from reactive_orch.model.membership import Resting
-from reactive_orch.postgres import outages, projections
+from reactive_orch.postgres import dead_letters, projections
+from reactive_orch.postgres.outages import Outages
 
 if TYPE_CHECKING:
     from reactive_orch.errors import ProjectionFailed
@@ -21,9 +24,13 @@ async def record(scope: Scope, error: ProjectionFailed) -> Resting | None:
     """
     of, by = (scope.replica_set, scope.subscription), scope.node.label
     async with scope.database.coordination() as connection:
+        if isinstance(error, TooMuchWaits) and not too_many(await dead_letters.waiting(connection, *of)):
+            return None  # somebody has let it run, and with that let as much again wait, since this lane looked
         if not isinstance(error, Outage):
             await projections.set_state(connection, *of, projections.StateChange("halted", str(error), by))
             return Resting("halted")
-        suspension = outages.Suspension(error.reason, by, error.failing_for_s)
-        suspended = await outages.suspend(connection, *of, suspension, PAUSES_S)
-        return Resting("suspended", error.reason) if suspended else None
+        outages, others = Outages(*of, by), scope.others()
+        if not await outages.suspend(connection, error.reason, error.failing_for_s, PAUSES_S, others=others):
+            return None
+        scope.fitness.suspended_at = time.monotonic() if others else None
+        return Resting("suspended", error.reason)

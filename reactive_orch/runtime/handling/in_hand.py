@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
-from reactive_orch.core.keys import split
+from reactive_orch.core.keys import KEYS_MAX, KnownKeys, split
 from reactive_orch.core.replays import marked
 from reactive_orch.errors import HandlerFailed
 from reactive_orch.model.events import written_at
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Batch
     from reactive_orch.model import Event, Partition, Position, Swap
-    from reactive_orch.model.keys import DueKey, Waiting
+    from reactive_orch.model.keys import DueKey, Key, Waiting
     from reactive_orch.model.reports import Subject, Watchers
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
@@ -69,11 +69,12 @@ class InHand:
         """Those whose checkpoints are being moved."""
         self._scope, self._subject = scope, scope.subject
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
+        self._known = KnownKeys()
         self.markers = Markers(scope)
         self._calls = Calls(scope, self.markers)
         self.events_handled = 0
-        self.reached_at = time.time()
-        """When the last event handled was appended, or the lane began; in seconds since 1970."""
+        self.oldest_at = time.time()
+        """When the oldest event that is not handled yet was appended, or later if none waits; in seconds since 1970."""
         self._tx: AnyConnection | None = None
         self.waiting: Waiting | None = None
         """What waited of the projection when its last batch let an event wait; None if it did not."""
@@ -104,6 +105,7 @@ class InHand:
         `goes_on` is asked at the end of a whole batch whether the next one follows at once.
         """
         done, self._tx, self.waiting = batch, connection, None
+        self.oldest_at = written_at(batch.events[0]) or self.oldest_at
         try:
             with (
                 self.moving(batch.swaps),
@@ -119,17 +121,22 @@ class InHand:
                     if batch.replays:
                         watched.events = wanted = await self._marked(connection, batch)
                         watched.replays = True
-                    live, queued = await self._split(batches, connection, wanted)
+                    live, queued = await self._split(batches, connection, batch, wanted)
                     handled = await self._call_live(batch.events, live, connection)
                     watched.events = live[:handled]
                     if handled < len(live):
                         done = batch.beginning(batch.events.index(live[handled - 1]) + 1)
                         batches.stop_short(done.swaps)
                     self._queue_last(batches, connection, done.events, queued)
+        except HandlerFailed:
+            if len(batch.events) == 1:
+                batches.note_failure(batch.events[0].global_position)
+            raise
         finally:
             self._tx = None
+        self._known.moved(done.swaps)
         self._committed(watched.events)
-        self.reached_at = written_at(done.events[-1]) or time.time()
+        self.oldest_at = written_at(done.events[-1]) or time.time()
         return done
 
     async def handle_waiting(
@@ -164,6 +171,10 @@ class InHand:
                         emptied = await self._keys.evict(connection, key, up_to)
 
                     batches.write_last(evict)
+        except HandlerFailed:
+            if limit == 1:
+                batches.note_failure(key.position)
+            raise
         finally:
             self._tx = None
         self._committed(handled)
@@ -174,6 +185,7 @@ class InHand:
         self.events_handled += len(handled)
         if handled:
             self._scope.outage.over()
+            self._scope.fitness.succeeded()
 
     def _watched(self, events: Sequence[Event]) -> Watched:
         return Watched(self._scope.watchers, self._subject, self._scope.generation(), events)
@@ -188,16 +200,29 @@ class InHand:
         return events if self._scope.projection.replay else tuple(event for event in events if not event.replayed)
 
     async def _split(
-        self, batches: Batches, connection: AnyConnection, events: Sequence[Event]
+        self, batches: Batches, connection: AnyConnection, batch: Batch, events: Sequence[Event]
     ) -> tuple[Sequence[Event], Mapping[Position, int]]:
         """Return the events to handle, and position → id of the failing key of those that wait."""
         if not batches.failing:
             return events, {}
-        failing = await self._keys.among(connection, set(map(key_of, events)))
+        can_fail = await self._can_fail(batches.failing, connection, batch, events)
+        failing = await self._keys.among(connection, can_fail) if can_fail else {}
         if not failing:
             return events, {}
         live, waiting = split(events, failing)
         return live, {event.global_position: failing[key_of(event)] for event in waiting}
+
+    async def _can_fail(
+        self, failing: int, connection: AnyConnection, batch: Batch, events: Sequence[Event]
+    ) -> set[Key]:
+        """Return those keys of these events that have to be asked for; so many of the partitions are failing."""
+        if failing > KEYS_MAX:  # more than are worth to be known
+            return set(map(key_of, events))
+        self._known.begin(batch.incarnation)
+        if unknown := self._known.unknown(batch.swaps):
+            held = [swap for swap in batch.swaps if swap.partition in unknown]
+            self._known.learn(held, await self._keys.of_partitions(connection, unknown))
+        return self._known.among(events)
 
     async def _call_live(self, events: Sequence[Event], live: Sequence[Event], tx: AnyConnection) -> int:
         try:

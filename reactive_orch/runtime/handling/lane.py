@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,6 +20,7 @@ from reactive_orch.core.progress import Progress
 from reactive_orch.errors import Deadlock, HandlerFailed, ProjectionFailed, Superseded, Unavailable
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
+from reactive_orch.postgres.faults import is_of_code_alone
 from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
 from reactive_orch.runtime.handling.aside import Aside, demand_room
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 SAVE_EVERY_S = 5.0
 """Reading that found nothing is saved this often. After a death at most that much is read again."""
 
+LOOK_S = 1.0
+"""How long a trial waits to learn how far the log goes now. If it takes longer, the next one knows."""
+
 
 class Lane:
     """Some partitions of one projection."""
@@ -58,9 +63,9 @@ class Lane:
         """Partitions of the batch in hand that are to be let go when it ends."""
         self._failures = Failures(scope)
         self.aside = Aside(scope, self.progress, self.in_hand, self._failures)
-        self._trials = Trials(scope, self.progress, self.aside)
+        self.trials = Trials(scope, self.progress, self.aside, partial(_try_next, self, scope))
         self._pace = Pace(scope.config.batch_events)
-        self._windows = LaneWindows(scope, self.progress, self._failures, self._pace, cache)
+        self.windows = LaneWindows(scope, self.progress, self._failures, self._pace, cache)
         self._pauses = Pauses(contended_most_s=1.0)
         self._saved_at = time.monotonic()
 
@@ -139,12 +144,13 @@ class Lane:
             self.invalidate()  # first: the runner deals nothing before all its lanes have forgotten
             await anyio.sleep(self._pauses.after_s(error))
         except HandlerFailed as error:
-            self._land()
-            await self._scope.database.renew()
+            self.land()
+            if not is_of_code_alone(error):
+                await self._scope.database.renew()
             if self._failures.alone is None:
                 await self._failures.narrow(error)
         except ProjectionFailed as error:
-            self._land()
+            self.land()
             await self._scope.halt(error)
 
     async def _step(self, tasks: TaskGroup) -> None:
@@ -156,24 +162,27 @@ class Lane:
         if self._save_is_due():
             await self._save()
         if (resting := self._scope.resting()) is not None:
-            pause_s = await self._trials.pause_s(resting)
+            # What has failed in an outage, and were set aside after it, might be parked after all: it is tried again.
+            self._failures.alone = None
+            pause_s = await self.trials.pause_s(resting)
             self._scope.idle()
             await self.wakeup.wait(min(pause_s, SAVE_EVERY_S))
             return
         if self.aside.due:
             await self.aside.step()
-            self._land()
-        window = self._windows.window()
+            self.land()
+        await self.trials.opinions.step()
+        window = self.windows.window()
         if window is None:
             await self._rest()
             return
-        fetched = await self._windows.read(window)
+        fetched = await self.windows.read(window)
         if fetched is None or not self.remembers or fetched.window.incarnation != self.progress.incarnation:
             return
         if fetched.events:
             await self._work_off(tasks, fetched)
         else:
-            self._passed(fetched, self._plan(fetched))
+            self.passed(fetched, self.plan(fetched))
 
     async def _work_off(self, tasks: TaskGroup, first: Fetched) -> None:
         """Handle what was read. Stay on this connection as long as the next window is there, or being read.
@@ -184,33 +193,35 @@ class Lane:
         scope = self._scope
         async with (
             scope.serial.lane(),
-            scope.database.processing(self.progress.incarnation) as connection,
+            scope.database.processing(self.progress.incarnation, first.events[0].global_position) as connection,
             checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
         ):
             while fetched is not None and _may_handle(fetched, self, scope):
-                self._windows.read_ahead(tasks, fetched)
+                self.windows.read_ahead(tasks, fetched)
                 if not await scope.serial.turn(batches) or not _may_handle(fetched, self, scope):
                     return
-                batch = self._plan(fetched)  # only now: partitions may have gone meanwhile
+                batch = self.plan(fetched)  # only now: partitions may have gone meanwhile
                 if batch.events:
-                    batch = await self._handle(batches, connection, fetched.window, batch)
-                self._passed(fetched, batch)
+                    batch = await self.handle(batches, connection, fetched.window, batch)
+                self.passed(fetched, batch)
                 if batch.events and self.in_hand.waiting is not None:
                     demand_room(self._scope, self.in_hand.waiting)
-                fetched = await self._windows.ahead() if batches.begun else None
+                fetched = await self.windows.ahead() if batches.begun else None
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
-        return self._windows.coming and not self._save_is_due() and not self.aside.due and not self._scope.serial.on
+        return self.windows.coming and not self._save_is_due() and not self.aside.due and not self._scope.serial.on
 
-    def _plan(self, fetched: Fetched) -> Batch:
+    def plan(self, fetched: Fetched) -> Batch:
+        """Return what is to be handled at once of a window that was read."""
         return self._scope.suspects.narrowed(self.progress.plan(fetched.window, fetched.events, fetched.end))
 
-    def _passed(self, fetched: Fetched, batch: Batch) -> None:
+    def passed(self, fetched: Fetched, batch: Batch) -> None:
+        """Note that a window, or as much of it as this batch has, is behind."""
         end = fetched.end if batch.cut_at is None else batch.cut_at
         self.progress.passed(fetched.window, end, batch)
         self._failures.passed()
-        self._land()
+        self.land()
 
     async def _rest(self) -> None:
         # Without partitions an advance is of no use: each would wake this lane, and have the follower look again. But
@@ -224,8 +235,10 @@ class Lane:
         save_in_s = SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None
         pauses_s = [pause_s for pause_s in (save_in_s, self.aside.due_in_s) if pause_s is not None]
         await self.wakeup.wait(min(pauses_s, default=None))
+        if settled is not None:  # up to here nothing has waited
+            self.in_hand.oldest_at = time.time()
 
-    async def _handle(self, batches: Batches, connection: AnyConnection, window: Window, batch: Batch) -> Batch:
+    async def handle(self, batches: Batches, connection: AnyConnection, window: Window, batch: Batch) -> Batch:
         """Handle a batch, or as much of it as its time allows; return what has been committed."""
         try:
             self._scope.suspects.demand_unhurt(batch)
@@ -233,16 +246,18 @@ class Lane:
         except HandlerFailed as error:
             self._failures.failed(window, batch, error, self.progress.read_to)
             raise
-        full = len(batch.events) >= self._windows.limit
+        full = len(batch.events) >= self.windows.limit
         self._pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
         self.progress.batch_events = self._pace.events
         self._failures.committed()
         self._pauses.reset()
         if self._scope.suspects.concern(done.events):
-            await self.in_hand.markers.forget(self._scope.suspects.passed(len(done.events)))
+            behind = self._scope.suspects.passed(len(done.events), window.partitions)
+            await self.in_hand.markers.forget(behind)
         return done
 
-    def _land(self) -> None:
+    def land(self) -> None:
+        """Let the partitions go that were to go when their batch ended."""
         if self._leaving:
             self.progress.drop(self._leaving)
             self._leaving.clear()
@@ -258,10 +273,53 @@ class Lane:
             await self._scope.save(swaps, incarnation)
             if incarnation == self.progress.incarnation:
                 self.progress.swapped(swaps)
-        self._land()
+        self.land()
 
 
 def _may_handle(fetched: Fetched, lane: Lane, scope: Scope) -> bool:
     """Tell whether a batch of a window may begin: it is of the present incarnation, and the projection runs."""
     of_present = fetched.window.incarnation == lane.progress.incarnation and lane.remembers
     return of_present and scope.resting() is None
+
+
+async def _try_next(lane: Lane, scope: Scope) -> bool:
+    """Handle the next event, alone, of a suspended projection (protocol 7.8); return whether that has succeeded.
+
+    One that fails is set aside; those of failing keys are passed.
+    """
+    scope.outage.over()  # what has failed before is known
+    await _look(lane, scope)
+    handled = lane.in_hand.events_handled
+    while lane.remembers and handled == lane.in_hand.events_handled and (window := lane.windows.window()) is not None:
+        fetched = await lane.windows.read(window)
+        if fetched is None or fetched.window.incarnation != lane.progress.incarnation:
+            return False
+        try:
+            await _handle_first(lane, scope, fetched)
+        except HandlerFailed:
+            lane.land()
+            await scope.database.renew()
+            await lane.aside.step()
+            lane.land()
+            return False
+    return handled < lane.in_hand.events_handled
+
+
+async def _look(lane: Lane, scope: Scope) -> None:
+    """Wait until the end of the log is known as it is now, if that is soon: nobody looks for lanes that rest."""
+    began = time.monotonic()
+    with anyio.move_on_after(LOOK_S):
+        while scope.follower.settled_since(began) is None:
+            scope.follower.look(lane.wakeup)
+            await lane.wakeup.wait(LOOK_S)
+
+
+async def _handle_first(lane: Lane, scope: Scope, fetched: Fetched) -> None:
+    batch = lane.plan(fetched)
+    if batch.events:
+        async with (
+            scope.database.processing(lane.progress.incarnation, batch.events[0].global_position) as connection,
+            checkpoints.Batches(connection, scope.replica_set, scope.subscription) as batches,
+        ):
+            batch = await lane.handle(batches, connection, fetched.window, batch.beginning(1))
+    lane.passed(fetched, batch)

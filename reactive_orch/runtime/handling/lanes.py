@@ -77,11 +77,19 @@ class Lanes:
         return sum(lane.in_hand.events_handled for lane in self._all)
 
     def lag(self, settled: Position) -> tuple[int, float]:
-        """Return how far the slowest one is behind the settled end of the log: in positions, and in seconds."""
+        """Return how far the slowest one is behind the settled end of the log: in positions, and in seconds.
+
+        The seconds are the age of the oldest event that waits.
+        """
         behind = [lane for lane in self._all if (low := lane.progress.low_water) is not None and low < settled]
         positions = max((settled - (lane.progress.low_water or 0) for lane in behind), default=0)
-        oldest = min((lane.in_hand.reached_at for lane in behind), default=None)
+        oldest = min((lane.in_hand.oldest_at for lane in behind), default=None)
         return positions, 0.0 if oldest is None else max(time.time() - oldest, 0.0)
+
+    def behind(self, settled: Position) -> int:
+        """Return how far they are behind the settled end of the log: in positions, summed over their partitions."""
+        read_to = [position for lane in self._all for position in tuple(lane.progress.read_to.values())]
+        return sum(settled - position for position in read_to if position < settled)
 
     def start(self, tasks: TaskGroup) -> None:
         """Run each as a task."""
@@ -104,9 +112,15 @@ class Lanes:
 
     def wake(self) -> None:
         """Make every lane look: what it remembers may have become invalid."""
+        self._all[0].trials.opinions.glance()
         for lane in self._all:
             lane.aside.glance()
             lane.wakeup.set()
+
+    def want_opinion(self) -> None:
+        """Let one of them try what another worker would park."""
+        self._all[0].trials.opinions.want()
+        self._all[0].wakeup.set()
 
     def deal(
         self,

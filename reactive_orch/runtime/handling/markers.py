@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S
 from reactive_orch.postgres.suspicions import Suspicions
 
@@ -73,14 +73,14 @@ class Markers:
         async def marked(event: Event, tx: AnyConnection) -> None:
             try:
                 await self.put((event,))
-            except (Superseded, Unavailable) as error:
+            except ReactiveOrchError as error:
                 raise NotMarked from error
             await handler(event, tx)
 
         return marked
 
     async def put(self, events: Sequence[Event]) -> None:
-        """Say that these events, and no others, are in hand. Raises Superseded or Unavailable."""
+        """Say that these events, and no others, are in hand. Raises Superseded, Unavailable or ConfigError."""
         self._is_put = True
         async with self._database.coordination() as connection:
             await self._suspicions.put(connection, *self._own, events)

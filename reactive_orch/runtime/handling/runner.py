@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,7 @@ from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling import halting
 from reactive_orch.runtime.handling.lanes import Lanes
+from reactive_orch.runtime.handling.standing import Standing, step_down
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.wakeup import Wakeup
 
@@ -49,8 +51,8 @@ class Runner:
         """The partitions it is to hold."""
         self.row_wait: tuple[float, Partition | None] = (0.0, None)
         """The longest wait for a row that another worker held, since the last assignment; and one it waited for."""
-        self.refused = False
-        """The projection is recorded with another filter now: this worker cannot go on with it."""
+        self.standing = Standing()
+        """Whether it takes part."""
         self.resting: Resting | None = None
         """How its lanes rest; None while they run."""
         self.serial = scope.serial
@@ -62,6 +64,7 @@ class Runner:
             idle=self._lane_idle,
             resting=lambda: self.resting,
             halt=scope.halt if scope.until_idle else self._halt,
+            step_down=partial(step_down, scope, self.standing, self.wakeup),
         )
         self.lanes = Lanes(self._scope, caches)
         scope.watchers.emit(RunnerStarted(scope.subject))
@@ -95,14 +98,19 @@ class Runner:
 
     def status(self, standstill_s: float) -> ProjectionStatus:
         """Return how far it is; from memory, in any thread. `standstill_s`: for how long it has not got on."""
-        lag, lag_s = self.lanes.lag(self._scope.follower.settled or 0)
+        settled = self._scope.follower.settled or 0
+        lag, lag_s = self.lanes.lag(settled)
         held, assigned = self.lanes.held, self.assigned
         return ProjectionStatus(
             subscription=self.subscription,
             lag=lag,
+            held=len(held),
+            behind=self.lanes.behind(settled),
             lag_s=lag_s,
+            events_handled=self.lanes.events_handled,
             standstill_s=standstill_s,
             failing_keys=self.lanes.failing,
+            one_at_a_time=self.serial.on,
             owned=len(held & assigned),
             awaited=len(assigned - held),
             leaving=len(held - assigned),
@@ -123,13 +131,15 @@ class Runner:
 
     async def _halt(self, error: ProjectionFailed) -> None:
         """Let nobody go on with the projection."""
-        try:
-            resting = await halting.record(self._scope, error)
-        except (Unavailable, Superseded) as unrecorded:  # the event fails again, and is recorded then
-            self._scope.interruptions.note("lane", unrecorded)
-            await anyio.sleep(HALT_AGAIN_S)
-        else:
-            self.rest(resting or self.resting)
+        while True:
+            try:
+                resting = await halting.record(self._scope, error)
+            except (Unavailable, Superseded) as unrecorded:
+                self._scope.interruptions.note("lane", unrecorded)
+                await anyio.sleep(HALT_AGAIN_S)
+            else:
+                self.rest(resting or self.resting)
+                return
 
     def drop(self) -> None:
         """Let go of everything at once, saving nothing: this worker was removed and others go on already."""
@@ -156,9 +166,9 @@ class Runner:
                 await anyio.sleep(backoff.next_s())
                 continue
             except Refused:
-                self.refused = True
+                self.standing.refused = True
             self._changed()
-            await self.wakeup.wait()
+            await self.wakeup.wait(self.standing.away_s)
 
     async def _reconcile(self) -> None:
         await self._release()
@@ -187,7 +197,8 @@ class Runner:
             if not gained:  # the rows are locked, or deleted; the latter is an error
                 await checkpoints.demand_complete(connection, self._scope.replica_set, [self.subscription])
             else:
-                await _take_suspects(self._scope, connection, gained, len(tuple(self.lanes)))
+                awaited = self._row_awaited is not None
+                await _take_suspects(self._scope, connection, gained, awaited=awaited)
         self._deal(gained, incarnation)
 
     def _await_free(self, locked: frozenset[Partition]) -> None:
@@ -218,9 +229,11 @@ class Runner:
         self._idle()
 
 
-async def _take_suspects(scope: Scope, connection: AnyConnection, gained: Collection[Partition], lanes: int) -> None:
+async def _take_suspects(
+    scope: Scope, connection: AnyConnection, gained: Collection[Partition], *, awaited: bool
+) -> None:
     """Find out which of these partitions have lost their owner without a word."""
-    suspect = await Suspicions(scope.replica_set, scope.subscription).found(connection, gained)
-    scope.suspects.take(gained, suspect, scope.config.batch_events * lanes)
+    suspect = await Suspicions(scope.replica_set, scope.subscription).found(connection, gained, awaited=awaited)
+    scope.suspects.take(gained, suspect, scope.config.batch_events)
     if suspect:
         scope.watchers.emit(Suspected(scope.subject, len(suspect)))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.handling.runner import Runner
 
 
-class Refused(dict["Subscription", "Runner"]):
-    """Runners of projections that are recorded with another filter, by subscription."""
+class Out(dict["Subscription", "Runner"]):
+    """Runners that do nothing, by subscription: their projection has another filter now, or they have stepped down."""
 
     def __init__(self) -> None:
         """Start without any."""
@@ -22,17 +22,31 @@ class Refused(dict["Subscription", "Runner"]):
         """In which epoch it was last asked whether that is still so: only a rewind changes it."""
 
     def to_ask(self, epochs: Mapping[Subscription, int]) -> list[Subscription]:
-        """Return those whose projection was rewound since this was last asked."""
-        return [each for each in self if self._asked.get(each) != epochs.get(each, 0)]
+        """Return those whose projection was rewound since this was last asked, and who take part again."""
+        rewound = {each for each in self if self._asked.get(each) != epochs.get(each, 0)}
+        standing = {each: runner.standing for each, runner in self.items()}
+        return [each for each, s in standing.items() if (each in rewound if s.refused else not s.is_away)]
 
     def asked(self, epochs: Mapping[Subscription, int]) -> None:
         """Note that it was asked of all of them, after these epochs were seen."""
         self._asked = {each: epochs.get(each, 0) for each in self}
+        for runner in self.values():  # whoever is not taken out now is recorded with another filter
+            runner.standing.refused = not runner.standing.is_away
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """The projections that are recorded with another filter."""
+        return frozenset(each.projection for each, runner in self.items() if runner.standing.refused)
+
+    @property
+    def away(self) -> frozenset[str]:
+        """The projections that are left to other workers for a while."""
+        return frozenset(each.projection for each, runner in self.items() if runner.standing.is_away)
 
     def take(self, subscription: Subscription) -> Runner:
         """Take one out, to run it."""
         runner = self.pop(subscription)
-        runner.refused = False
+        runner.standing.begin()
         return runner
 
 
@@ -42,7 +56,7 @@ class Runners:
     def __init__(self) -> None:
         """Start without any."""
         self.by_subscription: dict[Subscription, Runner] = {}
-        self.refused = Refused()
+        self.out = Out()
         """Those that do nothing."""
 
     def add(self, runners: Iterable[Runner]) -> None:
@@ -52,7 +66,8 @@ class Runners:
     def give_up(self, subscription: Subscription) -> None:
         """Go on without this one, if it is there."""
         if subscription in self.by_subscription:
-            runner = self.refused[subscription] = self.by_subscription.pop(subscription)
+            runner = self.out[subscription] = self.by_subscription.pop(subscription)
+            runner.standing.refused = not runner.standing.is_away
             runner.drop()
 
     @property
@@ -62,8 +77,8 @@ class Runners:
 
     @property
     def wanted(self) -> frozenset[Subscription]:
-        """What this worker goes on with: the projections that are recorded with its filter."""
-        return frozenset(each for each, runner in self.by_subscription.items() if not runner.refused)
+        """What this worker goes on with: the projections that are recorded with its filter, and not left to others."""
+        return frozenset(each for each, runner in self.by_subscription.items() if runner.standing.takes_part)
 
     @property
     def held(self) -> Mapping[Subscription, frozenset[Partition]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reactive_orch.core import outage
+from reactive_orch.core.fitness import Fitness
 from reactive_orch.core.keys import Policy
 from reactive_orch.core.suspicion import Suspects
 from reactive_orch.model.reports import Subject
@@ -56,6 +57,12 @@ class Scope:
     """Whether its batches go one at a time."""
     interruptions: Interruptions
     """What the loops of this projection pass over."""
+    fitness: Fitness = field(default_factory=Fitness)
+    """Whether what fails here succeeds elsewhere."""
+    others: Callable[[], bool] = lambda: False
+    """Whether other members run it, too, and may act on any of its partitions."""
+    step_down: Callable[[], None] = lambda: None
+    """Leave it to the others for a while."""
     suspects: Suspects = field(default_factory=Suspects)
     """Its partitions whose last owner was lost without a word."""
 

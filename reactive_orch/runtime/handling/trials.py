@@ -1,7 +1,9 @@
 """A suspended projection is tried again by itself: one failing event, by one worker, after pauses that grow.
 
+If that fails, the next event of all is tried, too: those that have failed may be bad, and others not.
+
 When a trial is due, and whose it is, is decided in the database: so it is one at a time, and if its worker dies the
-next one follows when that has had its time.
+next one follows at once.
 """
 
 from __future__ import annotations
@@ -10,25 +12,27 @@ import math
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.outage import PAUSES_S
-from reactive_orch.errors import Outage
-from reactive_orch.postgres import outages
+from reactive_orch.errors import Outage, Superseded
+from reactive_orch.postgres.outages import Outages
+from reactive_orch.runtime.handling.opinions import MARGIN_S, SecondOpinions
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from reactive_orch.core.progress import Progress
     from reactive_orch.model.membership import Resting
     from reactive_orch.runtime.handling.aside import Aside
     from reactive_orch.runtime.handling.scope import Scope
 
-MARGIN_S = 10.0
-"""A trial has the handler's time-out, and this for the rest."""
-
 
 class Trials:
     """Those of one lane."""
 
-    def __init__(self, scope: Scope, progress: Progress, aside: Aside) -> None:
-        """Try nothing yet."""
-        self._scope, self._progress, self._aside = scope, progress, aside
+    def __init__(self, scope: Scope, progress: Progress, aside: Aside, go_on: Callable[[], Awaitable[bool]]) -> None:
+        """Try nothing yet. `go_on` handles the lane's next event, and tells whether that has succeeded."""
+        self._scope, self._progress, self._aside, self._go_on = scope, progress, aside, go_on
+        self.opinions = SecondOpinions(scope, progress, aside)
+        self._outages = Outages(scope.replica_set, scope.subscription, scope.node.label)
 
     async def pause_s(self, resting: Resting) -> float:
         """Return in how many seconds to look again, when what is to be done by a projection that rests has been done.
@@ -43,12 +47,21 @@ class Trials:
         return math.inf if due_in_s is None else due_in_s
 
     async def _try(self) -> float | None:
-        """Try a failing event of the lane, if it is time and no other lane's turn; return when to look again."""
-        scope, of = self._scope, (self._scope.replica_set, self._scope.subscription)
+        """Try a failing event, if it is time and no other lane's turn; return when to look again.
+
+        If others run the projection, too, it may be one of any partition: so the first is not tried where all failed.
+        """
+        scope = self._scope
+        partitions = None if scope.others() else self._progress.partitions
         async with scope.database.coordination(self._progress.incarnation) as connection:
-            trial = await outages.claim(connection, *of, self._progress.partitions, scope.timeout_s + MARGIN_S)
+            trial = await self._outages.claim(connection, partitions, 2 * scope.timeout_s + MARGIN_S)
         if trial.key is None:
             return trial.due_in_s
-        succeeded = await self._aside.try_out(trial.key)
+        try:
+            succeeded = await self._aside.try_out(trial.key) or await self._go_on()
+        except Superseded:
+            async with scope.database.coordination(self._progress.incarnation) as connection:
+                await self._outages.give_back(connection)
+            raise
         async with scope.database.coordination(self._progress.incarnation) as connection:
-            return await outages.end_trial(connection, *of, PAUSES_S, succeeded=succeeded)
+            return await self._outages.end_trial(connection, PAUSES_S, succeeded=succeeded)

@@ -9,7 +9,13 @@ import anyio
 
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
 from reactive_orch.model import Projection, Window
-from reactive_orch.model.reports import FilterUnmatched, ProjectionAccepted, ProjectionRefused, Subject
+from reactive_orch.model.reports import (
+    FilterUnmatched,
+    ProjectionAccepted,
+    ProjectionRefused,
+    Subject,
+    TookPartAgain,
+)
 from reactive_orch.postgres import checkpoints, membership, windows
 from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.backoff import Backoff
@@ -57,6 +63,7 @@ async def register(
     if accepted and not node.warm:
         node.warm = True  # only one may hold several connections at once, or all would wait for each other
         with passing_over(node.watchers.emit, "warm up", Unavailable, Superseded, Refused, of=(replica_set,)):
+            await node.database.look_for_deadlocks_sooner()
             await _warm_up(node, replica_set, accepted[0])
     return accepted
 
@@ -111,36 +118,41 @@ async def register_unless(
     return accepted
 
 
-async def give_up_refused(node: Node, replica_set: str, me: Member, runners: Runners) -> bool:
-    """Go on without the projections whose recorded filter has changed; tell whether there were any.
+async def give_up_unwanted(node: Node, replica_set: str, me: Member, runners: Runners) -> bool:
+    """Go on without the projections whose recorded filter has changed, or that others are to run; tell if any were.
 
     The member's row in the database decides what is given up, and is changed first: what it names, the others believe
     this member to handle.
     """
-    refused = me.subscriptions - runners.wanted
-    for subscription in sorted(refused):
+    unwanted = me.subscriptions - runners.wanted
+    for subscription in sorted(unwanted):
         async with node.database.coordination() as connection:
             await membership.give_up(connection, me, subscription)
     # Not only those of this turn: the answer to a former one may have been lost.
     for subscription in sorted(runners.by_subscription.keys() - runners.wanted):
-        node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
+        if runners.by_subscription[subscription].standing.refused:
+            node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
         runners.give_up(subscription)
-    return bool(refused)
+    return bool(unwanted)
 
 
 async def take_up_accepted(node: Node, replica_set: str, snapshot: Snapshot, me: Member, runners: Runners) -> bool:
     """Go on with the refused projections whose filter is the recorded one now; tell whether there were any.
 
+    And with those that were left to others, when their time is over.
+
     Nothing is proposed here: what was accepted is not to be taken back by the next rewind.
     """
-    to_ask = {each: runners.refused[each].filter for each in runners.refused.to_ask(snapshot.epochs)}
+    out = runners.out
+    to_ask = {each: out[each].filter for each in out.to_ask(snapshot.epochs)}
     if to_ask:
         async with node.database.coordination() as connection:
             accepted = await checkpoints.accepted(connection, replica_set, to_ask)
-        runners.refused.asked(snapshot.epochs)
         for each in sorted(accepted):
-            runners.add([runners.refused.take(each)])
-            node.watchers.emit(ProjectionAccepted(Subject(replica_set, *each)))
+            subject, refused = Subject(replica_set, *each), out[each].standing.refused
+            runners.add([out.take(each)])
+            node.watchers.emit(ProjectionAccepted(subject) if refused else TookPartAgain(subject))
+        out.asked(snapshot.epochs)
     missing = runners.wanted - me.subscriptions
     for each in sorted(missing):
         async with node.database.coordination() as connection:

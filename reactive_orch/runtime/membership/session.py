@@ -22,7 +22,7 @@ from reactive_orch.postgres.faults import is_stale, translated
 from reactive_orch.runtime.membership.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from reactive_orch.model import MemberId, Subscription
     from reactive_orch.model.reports import Emit
@@ -37,8 +37,10 @@ ANSWER_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Whom the session tells. No call waits."""
+    """Whom the session tells, and asks. No call waits."""
 
+    account: Callable[[Collection[MemberId]], Mapping[MemberId, str]]
+    """Member → what it says of itself with a heartbeat."""
     events: Callable[[], None]
     """Something was appended."""
     generation: Callable[[str], None]
@@ -117,12 +119,13 @@ class Session:
         try:
             async with self._alone() as connection:
                 known = frozenset(self.members)
-                beats = await membership.heartbeat(connection, self._database.label, known)
-            outcome = "ok"
+                told = self._listeners.account(known)
+                beats = await membership.heartbeat(connection, self._database.label, known, told)
+            outcome = "late" if any(beat.late for beat in beats) else "ok"
             self.trust.answered()
             self._heed(known, beats)
         except Superseded:
-            outcome = "late"  # a row locked by a change: the next heartbeat will do
+            outcome = "late"  # the server has cut it short: the next one will do
         finally:
             self._listeners.emit(HeartbeatSent(time.monotonic() - began, outcome))
 

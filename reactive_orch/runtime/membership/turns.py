@@ -13,7 +13,7 @@ import random
 import time
 from typing import TYPE_CHECKING, assert_never
 
-from reactive_orch.core.generation import logs_differ, successor
+from reactive_orch.core.generation import logs_differ, others_run, successor
 from reactive_orch.core.life import Happened, Life
 from reactive_orch.core.turn import (
     Adopt,
@@ -231,12 +231,14 @@ class Membership:
     async def _adopt(self, turn: Turn, snapshot: Snapshot, me: Member) -> bool:
         if await registration.take_up_accepted(self._node, self._replica_set, snapshot, me, self._runners):
             self.wakeup.set("accepted")
-        if await registration.give_up_refused(self._node, self._replica_set, me, self._runners):
-            self.wakeup.set("refused")
+        if await registration.give_up_unwanted(self._node, self._replica_set, me, self._runners):
+            self.wakeup.set("given up")
         self._runners.rewound(snapshot.epochs)
         self._runners.rest(snapshot.resting)
         for each, runner in self._runners.by_subscription.items():
             runner.serial.begin(snapshot.serial.get(each, 0.0))
+            if each in snapshot.asked and others_run(snapshot, each, self._node.label):
+                runner.lanes.want_opinion()
         adoption = self.adoptions.present
         if adoption is None or not adoption.is_of(snapshot):
             self.life.note(Happened.BEGAN_TO_ADOPT)

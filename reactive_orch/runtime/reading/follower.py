@@ -181,7 +181,7 @@ class LogFollower:
         return await self._rules.check(connection, self._frontier.settled if self._looked_at else None)
 
     async def _look(self, connection: BatchConnection) -> None:
-        if not self._rules.due_s:
+        if self._rules.overdue:
             await self._check(connection)
         began, before = time.monotonic(), self._frontier.settled
         look, frontier = await self._observe(connection)
@@ -197,6 +197,8 @@ class LogFollower:
         self._waiters.looked()
         if frontier.waiting:
             await self._hold.look(connection, frontier.settled)
+        if not self._rules.due_s:  # only now, so that in steady traffic no event waits for it
+            await self._check(connection)
 
     async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Frontier]:
         look = await log.observe(connection, self.log.name)

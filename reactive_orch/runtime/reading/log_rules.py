@@ -31,6 +31,11 @@ class LogRules:
         """In how many seconds the next look is due; 0 when it is."""
         return max(self._due_at - time.monotonic(), 0.0)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether nobody has looked for so long that the next reading waits for it; else it goes beside."""
+        return time.monotonic() - self._due_at >= CHECK_EVERY_S
+
     async def check(self, connection: BatchConnection, settled: Position | None) -> LogState:
         """Look at everything. `settled`: up to where the log has been followed so far, None if it has not been yet.
 

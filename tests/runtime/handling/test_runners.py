@@ -101,7 +101,7 @@ def test_how_far_all_have_read(runners: Runners) -> None:
 
 
 def test_a_refused_projection_is_not_wanted_and_one_given_up_is_gone(runners: Runners) -> None:
-    runners.by_subscription[A].refused = True
+    runners.by_subscription[A].standing.refused = True
     assert runners.wanted == {B}
     runners.give_up(A)
     runners.give_up(A)

@@ -1,4 +1,4 @@
-"""For tests of what handlers do: bugs that are planted in this process."""
+"""For tests of workers: bugs that are planted in this process."""
 
 from __future__ import annotations
 

@@ -1,0 +1,176 @@
+"""What fails on one worker only is no fault of the event: another tries it before it is parked, or all suspended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration_test.harness.checkers import assert_accounted, checked, owners, wait_settled
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.health import running, says
+from integration_test.harness.in_process import event, serving
+from integration_test.harness.projections import record
+from integration_test.harness.waiting import wait_until
+from reactive_orch import append
+from reactive_orch import projection as make_projection
+from reactive_orch.core import fitness
+from reactive_orch.model.keys import WantedKeys
+from reactive_orch.postgres import dead_letters, overview
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from integration_test.harness.connections import Connection
+    from reactive_orch import Event, Projection
+    from reactive_orch.model.keys import FailingKey
+
+FEW, MANY = 24, 60
+"""Keys: fewer on one of three workers than an outage needs, and more."""
+
+
+class Machine:
+    """Where one worker runs: what is called there, and whether handlers can work."""
+
+    def __init__(self, *, sick: bool = False) -> None:
+        self.sick = sick
+        self.calls: Counter[str] = Counter()
+
+    def projection(self, fails: Callable[[Event], bool] = lambda _: False) -> Projection:
+        @make_projection("handled")
+        async def at_work(e: Event, tx: Connection) -> None:
+            self.calls[e.aggregate_id] += 1
+            await record(tx, "handled", e)
+            if self.sick or fails(e):
+                raise ModuleNotFoundError
+
+        return at_work
+
+
+async def _keys(connection: Connection) -> list[FailingKey]:
+    return await dead_letters.listed(connection, WantedKeys("test"))
+
+
+async def _fill(connection: Connection, keys: int) -> None:
+    await append(connection, [event(f"k{n % keys}") for n in range(3 * keys)])
+
+
+@pytest.mark.parametrize("keys", [FEW, MANY])
+async def test_what_fails_on_one_worker_only_is_handled_by_others_and_that_one_steps_down(
+    database: str, keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitness, "PAUSES_S", (1.0, 1.0))
+    sick, well = Machine(sick=True), [Machine(), Machine()]
+    async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
+        node, worker = await stack.enter_async_context(running(database, sick.projection(), retries=0))
+        for each in well:
+            await stack.enter_async_context(serving(database, each.projection()))
+        await wait_settled(connection, members=3)
+        await _fill(connection, keys)
+        await wait_until(says(worker, "live ready well", "not run here for a while, what fails here succeeds"))
+        await wait_until(partial(_lacks, connection, node.label), what="status says so, too")
+        await checked(connection)
+        await assert_accounted(connection)
+        assert not await _keys(connection), "nobody's fault"
+        assert sum(sick.calls.values()) > 0
+        assert all(sum(each.calls.values()) > 0 for each in well)
+        assert not await connection.fetchval("SELECT count(*) FROM reactive_orch.projections WHERE state <> 'running'")
+        sick.sick = False
+        await wait_until(partial(_has_partitions, connection, worker.member), what="it takes part again")
+        before = sum(sick.calls.values())
+        await _fill(connection, keys)
+        await checked(connection)
+        assert sum(sick.calls.values()) > before
+        await wait_until(says(worker, "live ready well"))
+
+
+async def _lacks(connection: Connection, name: str) -> bool:
+    seen = await overview.look(connection, "test")
+    return {worker.name: list(worker.lacks) for worker in seen.workers}[name] == ["handled"]
+
+
+async def _has_partitions(connection: Connection, member: int | None) -> bool:
+    return member in await owners(connection)
+
+
+async def test_what_fails_everywhere_is_parked_when_two_have_tried(database: str) -> None:
+    machines = [Machine(), Machine()]
+    async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
+        for each in machines:
+            bad = each.projection(lambda e: e.event_type == "Bad")
+            await stack.enter_async_context(serving(database, bad, retries=1))
+        await wait_settled(connection, members=2)
+        await append(connection, [event("bad", "Bad"), event("bad"), *(event(f"k{n}") for n in range(20))])
+        await wait_until(partial(_parked, connection))
+        (key,) = await _keys(connection)
+        assert (key.attempts, key.events) == (3, 2), "two of its owner, one of the other"
+        assert min(each.calls["bad"] for each in machines) == 1
+        await assert_accounted(connection)
+        assert all(each.calls.total() > 3 for each in machines), "neither has stepped down"
+
+
+async def _parked(connection: Connection) -> bool:
+    return [key.state for key in await _keys(connection)] == ["parked"]
+
+
+async def test_who_is_alone_parks_as_before(database: str) -> None:
+    machine = Machine(sick=True)
+    async with prepared(database) as connection, serving(database, machine.projection(), retries=1):
+        await append(connection, [event("k"), event("k")])
+        await wait_until(partial(_parked, connection))
+        assert [key.attempts for key in await _keys(connection)] == [2]
+
+
+async def test_if_nobody_answers_the_owner_decides(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactive_orch.core.keys.ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr("reactive_orch.runtime.handling.lanes.Lanes.want_opinion", lambda _: None)
+    machines = [Machine(sick=True), Machine(sick=True)]
+    async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
+        for each in machines:
+            await stack.enter_async_context(serving(database, each.projection(), retries=0))
+        await wait_settled(connection, members=2)
+        await append(connection, [event("k")])
+        await wait_until(partial(_parked, connection))
+        assert sorted(each.calls["k"] for each in machines) == [0, 2]
+
+
+async def test_if_all_others_have_left_the_owner_decides_at_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reactive_orch.core.keys.ANSWER_WITHIN_S", 3600.0)
+    monkeypatch.setattr("reactive_orch.runtime.handling.lanes.Lanes.want_opinion", lambda _: None)
+    async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
+        both = [
+            await stack.enter_async_context(running(database, Machine(sick=True).projection(), retries=0))
+            for _ in range(2)
+        ]
+        await wait_settled(connection, members=2)
+        await append(connection, [event("k")])
+        await wait_until(partial(_asked_by, connection), what="the other one is asked")
+        asked_by = await _asked_by(connection)
+        (other,) = (worker for node, worker in both if node.label != asked_by)
+        other.stop()
+        await wait_until(partial(_parked, connection))
+
+
+async def _asked_by(connection: Connection) -> str | None:
+    asked_by: str | None = await connection.fetchval("SELECT asked_by FROM reactive_orch.failing_keys")
+    return asked_by
+
+
+async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str) -> None:
+    """The checkpoint of the key's partition is held by a batch of its owner, again and again: nothing is done twice."""
+    sick, well = Machine(sick=True), Machine()
+    async with prepared(database) as connection, connected(database) as rival, contextlib.AsyncExitStack() as stack:
+        for each in (sick, well):
+            await stack.enter_async_context(serving(database, each.projection(), retries=0))
+        await wait_settled(connection, members=2)
+        await append(connection, [event(f"k{n}") for n in range(FEW)])
+        for _ in range(5):
+            async with rival.transaction():
+                await rival.execute("SELECT FROM reactive_orch.checkpoints ORDER BY partition FOR NO KEY UPDATE")
+        await checked(connection)
+        assert not await _keys(connection)

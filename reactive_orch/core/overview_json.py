@@ -1,0 +1,116 @@
+"""The shape in which programs get it: `status --json`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reactive_orch.model import Holder
+    from reactive_orch.model.overview import (
+        GenerationSeen,
+        LogOverview,
+        Overview,
+        Problem,
+        ProjectionOverview,
+        ReplicaSetOverview,
+        WorkerOverview,
+    )
+
+
+def as_json(overview: Overview, problems: Sequence[Problem], since: Callable[[float], str]) -> dict[str, Any]:
+    """Return what is to be written as JSON. `since` tells when something began that is so many seconds old."""
+    return {
+        "problems": [_problem(each, since) for each in problems],
+        "logs": [_log(each) for each in overview.logs],
+        "replica_sets": [_replica_set(each) for each in overview.replica_sets],
+    }
+
+
+def _problem(each: Problem, since: Callable[[float], str]) -> dict[str, Any]:
+    return {
+        "level": each.level,
+        "code": each.code,
+        "text": each.text,
+        "since": None if each.age_s is None else since(each.age_s),
+        "who": each.who or None,
+        "command": each.command or None,
+    }
+
+
+def _log(each: LogOverview) -> dict[str, Any]:
+    return {
+        "name": each.seen.name,
+        "head": each.seen.head,
+        "settled": each.settled,
+        "partitions": each.seen.partitions,
+        "events_per_s": each.events_per_s,
+        "held_by": [_holder(holder) for holder in each.seen.holders],
+    }
+
+
+def _holder(holder: Holder) -> dict[str, Any]:
+    return {
+        "pid": holder.pid,
+        "prepared": holder.prepared,
+        "application": holder.application,
+        "state": holder.state,
+        "age_s": round(holder.age_s, 3),
+        "query": holder.query,
+    }
+
+
+def _replica_set(each: ReplicaSetOverview) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "generation": None if each.generation is None else _generation(each.generation),
+        "workers": list(map(_worker, each.workers)),
+        "projections": list(map(_projection, each.projections)),
+    }
+
+
+def _generation(seen: GenerationSeen) -> dict[str, Any]:
+    return {
+        "number": seen.number,
+        "reason": seen.reason,
+        "age_s": round(seen.age_s, 3),
+        "moved": seen.moved,
+        "complete_ms": None if seen.complete_s is None else round(seen.complete_s * 1000, 1),
+    }
+
+
+def _worker(each: WorkerOverview) -> dict[str, Any]:
+    host, _, rest = each.seen.name.partition(":")
+    pid = rest.partition(":")[0]
+    return {
+        "id": each.seen.id,
+        "name": each.seen.name,
+        "host": host,
+        "pid": int(pid) if pid.isdecimal() else None,
+        "state": each.state,
+        "connected": each.seen.connected,
+        "heartbeat_age_s": round(each.seen.heartbeat_age_s, 3),
+        "partitions": each.partitions,
+        "version": each.seen.account.version if each.seen.account else None,
+        "uptime_s": None if each.uptime_s is None else round(each.uptime_s, 1),
+    }
+
+
+def _projection(each: ProjectionOverview) -> dict[str, Any]:
+    seen = each.seen
+    return {
+        "name": seen.subscription.projection,
+        "version": 1,
+        "log": seen.subscription.log,
+        "state": each.state,
+        "lag_events": each.lag_events,
+        "lag_s": None if each.lag_s is None else round(each.lag_s, 3),
+        "events_per_s": round(each.events_per_s, 1),
+        "eta_s": None if each.eta_s is None else round(each.eta_s, 1),
+        "failing_keys": seen.failing_keys,
+        "waiting_events": seen.waiting_events,
+        "parked_keys": seen.parked_keys,
+        "parked_events": seen.parked_events,
+        "last_error": seen.last_error,
+    }

@@ -1,0 +1,208 @@
+"""How all of it stands: what one look at the database shows of logs, replica sets, workers and projections.
+
+`…Seen` is what the rows say. `…Overview` is what that means together, as `status` shows it: `core.overview` makes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from reactive_orch.model.account import Account
+    from reactive_orch.model.log import Holder, LogName, Position, Subscription
+    from reactive_orch.model.membership import MemberId, RestingState
+
+Level: TypeAlias = Literal["bad", "warn", "note"]
+"""bad: something stands still, or is not done; warn: somebody should look; note: somebody has wanted it so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSeen:
+    """A log."""
+
+    name: LogName
+    partitions: int
+    head: Position
+    holders: Sequence[Holder]
+    """Open transactions that may have drawn a position, the oldest first."""
+    refusal: str | None
+    """Why it cannot be read; None if it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSeen:
+    """A member of a replica set. Ages are in seconds, by the database's clock."""
+
+    id: MemberId
+    replica_set: str
+    name: str
+    """Of its process: host, process id, and something that is drawn at its start."""
+    state: str
+    """As a member: waiting, active, leaving."""
+    connected: bool
+    """It has its lock."""
+    stale: bool
+    heartbeat_age_s: float
+    stale_after_s: float
+    """After so long without a heartbeat the others remove it."""
+    lacks: Sequence[str]
+    """The projections that others run and it does not: it has stepped down, or its code has not got them."""
+    account: Account | None
+    """What it says of itself; None before its first heartbeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestSeen:
+    """Why a projection does not run."""
+
+    state: RestingState
+    reason: str
+    by: str
+    """Who has paused it, or the worker that has halted or suspended it."""
+    since: datetime
+    age_s: float
+    tried_at: datetime | None
+    """When a suspended one is tried again; None for the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionSeen:
+    """A projection of a replica set."""
+
+    replica_set: str
+    subscription: Subscription
+    rest: RestSeen | None
+    """None while it runs."""
+    saved: Sequence[Position]
+    """Partition by partition, up to where its checkpoints have been saved."""
+    owners: Sequence[MemberId]
+    """Partition by partition, whose it is; 0 for nobody, empty before the first generation."""
+    served: bool
+    """A member runs it."""
+    serial_until: datetime | None
+    """Its batches go one at a time up to then, after a deadlock; None if they do not."""
+    proposed: str | None
+    """The filter with which a worker was refused, as JSON."""
+    start: str
+    start_position: Position
+    replays_to: Position | None
+    """There it will have handled all again; None while nothing comes again."""
+    leaves_replayed_out: bool
+    exclusive: bool
+    failing_keys: int
+    parked_keys: int
+    """Those of the failing keys that wait for somebody."""
+    waiting_events: int
+    """Behind failed ones, these included."""
+    parked_events: int
+    """Those of parked keys."""
+    failing_s: float
+    """For how long the first of the failing keys has been one; 0 without any."""
+    last_error: str | None
+    """Of the failing key that has failed last: the error's type and its text; None without any."""
+    oldest_s: float | None
+    """The age of the first event behind what has been saved, whatever its kind; None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSeen:
+    """The generation that a replica set has now."""
+
+    number: int
+    reason: str
+    subjects: Sequence[int]
+    moved: int
+    age_s: float
+    complete_s: float | None
+    """How long it took until all had adopted it; None while they have not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """All that one look brought back."""
+
+    at: datetime
+    """By the database's clock."""
+    logs: Sequence[LogSeen]
+    generations: dict[str, GenerationSeen | None]
+    """By replica set; None before the first."""
+    workers: Sequence[WorkerSeen]
+    projections: Sequence[ProjectionSeen]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOverview:
+    """How a log stands."""
+
+    seen: LogSeen
+    settled: Position | None
+    """None where no worker says it, and a writer is at work."""
+    events_per_s: float | None
+    """None where no worker says it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOverview:
+    """How a worker stands."""
+
+    seen: WorkerSeen
+    state: str
+    """As it says itself; as the member's row says before its first heartbeat."""
+    partitions: int
+    """Over all projections."""
+    uptime_s: float | None
+    """None before its first heartbeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionOverview:
+    """How a projection stands."""
+
+    seen: ProjectionSeen
+    state: Literal["running", "paused", "halted", "suspended", "refused", "unserved"]
+    lag_events: int | None
+    """How many settled events are still to come, if each partition has as many as the others and all are wanted."""
+    lag_s: float | None
+    """The age of the oldest of them."""
+    events_per_s: float
+    eta_s: float | None
+    """When it will have caught up, at this rate; 0 if it has, None if that is not to be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSetOverview:
+    """How a replica set stands."""
+
+    name: str
+    generation: GenerationSeen | None
+    workers: Sequence[WorkerOverview]
+    projections: Sequence[ProjectionOverview]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """How all of it stands."""
+
+    at: datetime
+    logs: Sequence[LogOverview]
+    replica_sets: Sequence[ReplicaSetOverview]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    level: Level
+    code: str
+    """A word for programs; docs/operations.md has them all."""
+    text: str
+    age_s: float | None
+    """For how long it has been so; None if that is not known."""
+    who: str
+    """The worker, transaction or person behind it; empty if there is none."""
+    command: str
+    """What helps, to be given to a shell; empty where nothing of that kind does."""

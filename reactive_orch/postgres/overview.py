@@ -1,0 +1,73 @@
+"""One look at how all of it stands: a few statements, each over a few rows, whatever the log holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reactive_orch.model import MemberId, Subscription
+from reactive_orch.model.account import account_of
+from reactive_orch.model.overview import GenerationSeen, LogSeen, ProjectionSeen, RestSeen, Seen, WorkerSeen
+from reactive_orch.postgres import log, log_check
+from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.statements import load_statements
+
+if TYPE_CHECKING:
+    from reactive_orch.model import LogName
+    from reactive_orch.postgres.connection import AnyConnection
+
+_SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+
+async def look(connection: AnyConnection, replica_set: str | None = None) -> Seen:
+    """Look at all logs, and at all replica sets or at one. Nothing is seen of one that is not recorded."""
+    logs = [await _log(connection, each.name) for each in await log_check.logs(connection)]
+    with translated():
+        generations, workers, projections = [
+            list(map(dict, await connection.fetch(statement, *of)))
+            for statement, of in (
+                (_SQL.generations, [replica_set]),
+                (_SQL.workers, []),  # of all: each tells how far the log may be read
+                (_SQL.projections, [replica_set]),
+            )
+        ]
+        return Seen(
+            at=await connection.fetchval(_SQL.now),
+            logs=logs,
+            generations={row.pop("name"): _generation(row) for row in generations},
+            workers=[_worker(row) for row in workers],
+            projections=[_projection(row) for row in projections],
+        )
+
+
+async def _log(connection: AnyConnection, name: LogName) -> LogSeen:
+    state, refusal = await log_check.examine(connection, name)
+    return LogSeen(
+        name=state.log.name,
+        partitions=state.log.partitions,
+        head=state.head,
+        holders=await log.holders(connection, name),
+        refusal=refusal,
+    )
+
+
+def _generation(row: dict[str, Any]) -> GenerationSeen | None:
+    return GenerationSeen(**row) if row["number"] is not None else None
+
+
+def _worker(row: dict[str, Any]) -> WorkerSeen:
+    return WorkerSeen(**row | {"id": MemberId(row["id"]), "account": account_of(row["account"])})
+
+
+def _projection(row: dict[str, Any]) -> ProjectionSeen:
+    fields = dict(row)
+    rest = RestSeen(
+        state=fields.pop("state"),
+        reason=fields.pop("state_reason"),
+        by=fields.pop("state_by"),
+        since=fields.pop("state_since"),
+        age_s=fields.pop("state_s"),
+        tried_at=fields.pop("resumes_at"),
+    )
+    subscription = Subscription(fields.pop("name"), fields.pop("log"))
+    return ProjectionSeen(**fields, subscription=subscription, rest=None if row["state"] == "running" else rest)

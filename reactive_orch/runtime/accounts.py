@@ -1,0 +1,71 @@
+"""What the workers of a process say of themselves with each heartbeat, made from memory."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from reactive_orch.core.rate import Rate
+from reactive_orch.model.account import Account, LogAccount, ProjectionAccount, account_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from reactive_orch.model import LogName, MemberId, Subscription
+    from reactive_orch.model.status import LogStatus, ProjectionStatus, Status, WorkerStatus
+
+
+class Accounts:
+    """Those of one process. It remembers what it has counted, to say how fast it goes."""
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        """`status` tells how the process stands."""
+        self._status = status
+        self._began_s = time.monotonic()
+        self._log_rates: defaultdict[LogName, Rate] = defaultdict(Rate)
+        self._rates: defaultdict[MemberId | None, defaultdict[Subscription, Rate]] = defaultdict(
+            partial(defaultdict, Rate)
+        )
+
+    def of(self, members: Collection[MemberId]) -> dict[MemberId, str]:
+        """Return member → what it says of itself, of those whose worker is there."""
+        status, now_s = self._status(), time.monotonic()
+        logs = {each.log: LogAccount(each.settled, self._log_rate(each, now_s)) for each in status.logs}
+        told = {
+            worker.member: account_text(self._account(worker, logs, now_s))
+            for worker in status.workers
+            if worker.member in members and worker.member is not None
+        }
+        for gone in self._rates.keys() - told.keys():
+            del self._rates[gone]
+        return told
+
+    def _log_rate(self, log: LogStatus, now_s: float) -> float:
+        rate = self._log_rates[log.log]
+        # While it is unknown how far the log goes it is not at 0: what is known next would be a leap.
+        return rate.per_s if log.settled is None else rate.seen(log.settled, now_s)
+
+    def _account(self, worker: WorkerStatus, logs: Mapping[LogName, LogAccount], now_s: float) -> Account:
+        def told(each: ProjectionStatus) -> ProjectionAccount:
+            rate = self._rates[worker.member][each.subscription]
+            return ProjectionAccount(each.held, each.behind, each.lag_s, rate.seen(each.events_handled, now_s))
+
+        return Account(
+            version=_version(),
+            uptime_s=now_s - self._began_s,
+            state=worker.state.value,
+            logs=logs,
+            projections={each.subscription: told(each) for each in worker.projections},
+        )
+
+
+@cache
+def _version() -> str:
+    from importlib import metadata  # 10 ms that a start need not wait for
+
+    try:
+        return metadata.version("reactive_orch")
+    except metadata.PackageNotFoundError:  # run from its sources: no heartbeat may fail for that
+        return "unknown"

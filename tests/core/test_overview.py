@@ -1,0 +1,378 @@
+"""From rows to how all of it stands, and to the problems; and their shape as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reactive_orch.core.overview import overview
+from reactive_orch.core.overview_json import as_json
+from reactive_orch.core.problems import problems
+from reactive_orch.model import OWN_LOG, Holder, MemberId, Subscription
+from reactive_orch.model.account import Account, LogAccount, ProjectionAccount, account_of, account_text
+from reactive_orch.model.overview import (
+    GenerationSeen,
+    LogSeen,
+    ProjectionSeen,
+    RestSeen,
+    Seen,
+    WorkerSeen,
+)
+
+if TYPE_CHECKING:
+    from reactive_orch.model.overview import Problem, ProjectionOverview
+
+AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
+TOTALS = Subscription("totals", OWN_LOG)
+LOG = LogSeen(name=OWN_LOG, partitions=4, head=1_000, holders=(), refusal=None)
+HOLDER = Holder(pid=7, prepared=None, application="shop", user="ann", age_s=40.0, state="idle", query="INSERT")
+ACCOUNT = Account(
+    version="0.1.0",
+    uptime_s=60.0,
+    state="serving",
+    logs={OWN_LOG: LogAccount(1_000, 20.0)},
+    projections={TOTALS: ProjectionAccount(4, 200, 4.0, 120.0)},
+)
+STILL = ProjectionAccount(4, 200, 31.0, 0.0)
+DONE = ProjectionAccount(4, 0, 0.0, 0.0)
+WORKER = WorkerSeen(
+    id=MemberId(1),
+    replica_set="shop",
+    name="vm:12:a1b2c3",
+    state="active",
+    connected=True,
+    stale=False,
+    heartbeat_age_s=0.5,
+    stale_after_s=9.0,
+    lacks=(),
+    account=ACCOUNT,
+)
+PROJECTION = ProjectionSeen(
+    replica_set="shop",
+    subscription=TOTALS,
+    rest=None,
+    saved=(900, 800, 1_000, 1_000),
+    owners=(MemberId(1),) * 4,
+    served=True,
+    serial_until=None,
+    proposed=None,
+    start="beginning",
+    start_position=0,
+    replays_to=None,
+    leaves_replayed_out=False,
+    exclusive=False,
+    failing_keys=0,
+    parked_keys=0,
+    waiting_events=0,
+    parked_events=0,
+    failing_s=0.0,
+    last_error=None,
+    oldest_s=60.0,
+)
+GENERATION = GenerationSeen(number=3, reason="join", subjects=(1,), moved=4, age_s=50.0, complete_s=0.0123)
+
+
+def seen(
+    worker: WorkerSeen | None = WORKER,
+    projection: ProjectionSeen = PROJECTION,
+    log: LogSeen = LOG,
+    generation: GenerationSeen | None = GENERATION,
+) -> Seen:
+    workers = [] if worker is None else [worker]
+    return Seen(at=AT, logs=[log], generations={"shop": generation}, workers=workers, projections=[projection])
+
+
+def shown(*of: Any, **more: Any) -> ProjectionOverview:
+    return overview(seen(*of, **more)).replica_sets[0].projections[0]
+
+
+def found(*of: Any, **more: Any) -> list[Problem]:
+    return problems(overview(seen(*of, **more)))
+
+
+def rest(state: Any, reason: str = "") -> RestSeen:
+    return RestSeen(state=state, reason=reason, by="ann@vm", since=AT, age_s=5.0, tried_at=None)
+
+
+# ----------------------------------------------------------------------------------------------------------- lag
+
+
+def test_what_its_workers_tell_counts_and_not_what_they_have_saved() -> None:
+    told = shown()
+    assert (told.state, told.lag_events, told.lag_s, told.events_per_s) == ("running", 50, 4.5, 120.0)
+    assert told.eta_s == 0.5, "50 events, by 120 - 20 a second"
+
+
+def test_of_partitions_whose_worker_says_nothing_it_counts_what_has_been_saved() -> None:
+    silent = replace(WORKER, account=None)
+    assert shown(silent).lag_events == (100 + 200) // 4
+    assert shown(silent).lag_s == 60.0, "the first event behind the checkpoints"
+    half = replace(PROJECTION, owners=(MemberId(1), MemberId(2), MemberId(1), MemberId(1)))
+    assert (shown(projection=half).lag_events, shown(projection=half).lag_s) == ((150 + 200) // 4 + 1, 60.0)
+
+
+@pytest.mark.parametrize("gone", [{"connected": False}, {"heartbeat_age_s": 7.0}])
+def test_a_worker_that_is_gone_tells_nothing(gone: dict[str, Any]) -> None:
+    assert shown(replace(WORKER, **gone)).lag_events == 75
+    assert shown(replace(WORKER, **gone)).events_per_s == 0
+
+
+def test_a_worker_that_does_not_know_how_far_the_log_goes_tells_nothing() -> None:
+    """As after a lost connection: it is behind nothing that it knows of."""
+    unknown = replace(ACCOUNT, logs={OWN_LOG: LogAccount(None, 20.0)}, projections={TOTALS: DONE})
+    assert shown(replace(WORKER, account=unknown)).lag_events == 75
+
+
+def test_with_a_writer_at_work_the_settled_end_is_what_workers_tell() -> None:
+    held = replace(LOG, holders=(HOLDER,), head=2_000)
+    assert overview(seen(log=held)).logs[0].settled == 1_000
+    assert overview(seen(log=replace(held, holders=()))).logs[0].settled == 2_000
+    assert overview(seen(None, log=held)).logs[0].settled == 1_000, "what has been saved was settled"
+    new = replace(PROJECTION, saved=(0,) * 4)
+    assert overview(seen(None, new, held)).logs[0].settled is None
+    assert shown(None, new, held).lag_events is None
+    assert found(None, new, held)[1].text == "replica set shop: no worker lives, and events wait: nobody knows how many"
+
+
+def test_what_was_settled_since_its_heartbeat_may_wait() -> None:
+    done = replace(ACCOUNT, projections={TOTALS: DONE})
+    told = shown(replace(WORKER, account=done), log=replace(LOG, head=1_020))
+    assert (told.lag_events, told.lag_s) == (20, 0.5)
+
+
+def test_while_partitions_are_handed_over_each_counts_once() -> None:
+    """The giver's account is of before, the taker has none yet."""
+    half = replace(PROJECTION, owners=(MemberId(2), MemberId(2), MemberId(1), MemberId(1)), saved=(800,) * 4)
+    assert shown(projection=half).lag_events == (2 * 200 + 2 * 50) // 4
+
+
+def test_what_rests_has_no_time_left_and_a_log_without_more_events_has_no_lag() -> None:
+    assert shown(projection=replace(PROJECTION, rest=rest("paused"))).eta_s is None
+    assert shown(replace(WORKER, account=None), replace(PROJECTION, oldest_s=None)).lag_events == 0
+
+
+def test_a_worker_that_has_just_begun_is_not_accused() -> None:
+    still = replace(WORKER, account=replace(ACCOUNT, projections={TOTALS: STILL}))
+    assert found(still, generation=replace(GENERATION, age_s=5.0)) == []
+
+
+def test_what_waits_for_its_filter_to_be_accepted_is_not_to_be_forgotten() -> None:
+    (problem,) = found(projection=replace(PROJECTION, served=False, proposed="{}"))
+    assert problem.code == "refused"
+
+
+def test_a_name_that_begins_as_an_option_does() -> None:
+    odd = replace(PROJECTION, subscription=Subscription("-dash", OWN_LOG), rest=rest("paused"))
+    assert found(projection=odd)[0].command.endswith("--projection=-dash")
+
+
+def test_what_is_done_is_done() -> None:
+    done = replace(ACCOUNT, projections={TOTALS: DONE})
+    told = shown(replace(WORKER, account=done))
+    assert (told.lag_events, told.lag_s, told.eta_s) == (0, 0.0, 0.0)
+
+
+def test_a_projection_that_gains_nothing_has_no_end() -> None:
+    slow = replace(ACCOUNT, projections={TOTALS: ProjectionAccount(4, 200, 4.0, 20.0)})
+    assert shown(replace(WORKER, account=slow)).eta_s is None
+
+
+# -------------------------------------------------------------------------------------------------------- problems
+
+
+def test_all_is_well() -> None:
+    assert found() == []
+
+
+PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
+    ("bad", "log_refused", {"log": replace(LOG, refusal="rows hide")}, "rows hide", ""),
+    (
+        *("bad", "log_held", {"log": replace(LOG, holders=(HOLDER,))}),
+        *(
+            "the log cannot be read on: a transaction holds it",
+            """psql "$DATABASE_URL" -c 'SELECT pg_terminate_backend(7)'""",
+        ),
+    ),
+    (
+        *("bad", "log_held", {"log": replace(LOG, holders=(replace(HOLDER, pid=None, prepared="it's"),))}),
+        *(
+            "the log cannot be read on: a transaction holds it",
+            """psql "$DATABASE_URL" -c 'ROLLBACK PREPARED '"'"'it'"'"''"'"'s'"'"''""",
+        ),
+    ),
+    ("bad", "no_workers", {"worker": None}, "replica set shop: no worker lives, and events wait: 75", ""),
+    (
+        *("note", "no_workers", {"worker": None, "projection": replace(PROJECTION, saved=(1_000,) * 4)}),
+        *("replica set shop: no worker lives", ""),
+    ),
+    (
+        *("warn", "unsettled", {"generation": replace(GENERATION, complete_s=None)}),
+        *(
+            "replica set shop: generation 3 is not settled yet",
+            "python -m reactive_orch trace --replica-set shop",
+        ),
+    ),
+    (
+        *("warn", "worker_silent", {"worker": replace(WORKER, heartbeat_age_s=7.0)}),
+        *("replica set shop: worker 1 says nothing, although it is connected", ""),
+    ),
+    (
+        *("bad", "halted", {"projection": replace(PROJECTION, rest=rest("halted", "it\nfailed"))}),
+        "replica set shop: projection totals is halted: it failed",
+        "python -m reactive_orch resume --replica-set shop --projection totals",
+    ),
+    (
+        *("warn", "suspended", {"projection": replace(PROJECTION, rest=rest("suspended"))}),
+        "replica set shop: projection totals is suspended",
+        "python -m reactive_orch resume --replica-set shop --projection totals",
+    ),
+    (
+        *("note", "paused", {"projection": replace(PROJECTION, rest=rest("paused"))}),
+        "replica set shop: projection totals is paused",
+        "python -m reactive_orch resume --replica-set shop --projection totals",
+    ),
+    (
+        *("warn", "unserved", {"projection": replace(PROJECTION, served=False)}),
+        "replica set shop: projection totals is run by no worker",
+        "",
+    ),
+    (
+        *("warn", "refused", {"projection": replace(PROJECTION, proposed="{}")}),
+        "replica set shop: projection totals: a worker was refused, as it came with another filter: {}",
+        "python -m reactive_orch rewind --replica-set shop --projection totals --to keep",
+    ),
+    (
+        *("warn", "keys_wait", {"projection": replace(PROJECTION, failing_keys=2, parked_keys=1)}),
+        "replica set shop: projection totals: 2 keys wait behind a failed event",
+        "python -m reactive_orch dead-letters show --replica-set shop --projection totals",
+    ),
+    (
+        *("note", "keys_wait", {"projection": replace(PROJECTION, failing_keys=1)}),
+        "replica set shop: projection totals: 1 key waits behind a failed event",
+        "python -m reactive_orch dead-letters show --replica-set shop --projection totals",
+    ),
+    (
+        *("note", "deadlocks", {"projection": replace(PROJECTION, serial_until=AT)}),
+        *(
+            "replica set shop: projection totals: handlers deadlock, batches go one at a time; see docs/shared-rows.md",
+            "",
+        ),
+    ),
+    (
+        "bad",
+        "stands_still",
+        {"worker": replace(WORKER, account=replace(ACCOUNT, projections={TOTALS: STILL}))},
+        "replica set shop: projection totals does not get on: events wait: 50",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("level", "code", "facts", "text", "command"), PROBLEMS)
+def test_each_problem(level: str, code: str, facts: dict[str, Any], text: str, command: str) -> None:
+    (problem,) = found(**facts)
+    assert (problem.level, problem.code, problem.text, problem.command) == (level, code, text, command)
+
+
+def test_a_worker_that_nobody_removes() -> None:
+    codes = {each.code: each for each in found(replace(WORKER, connected=False, stale=True, heartbeat_age_s=99.0))}
+    assert set(codes) == {"no_workers", "worker_gone"}
+    assert codes["worker_gone"].who == "vm:12:a1b2c3"
+
+
+def test_the_worst_and_oldest_come_first() -> None:
+    two = replace(PROJECTION, rest=rest("halted"), failing_keys=1, serial_until=AT)
+    held = replace(LOG, holders=(HOLDER,))
+    assert [each.code for each in found(projection=two, log=held)] == ["log_held", "halted", "keys_wait", "deadlocks"]
+
+
+def test_names_are_quoted_for_the_shell() -> None:
+    odd = replace(PROJECTION, subscription=Subscription("order totals", OWN_LOG), rest=rest("paused"))
+    assert found(projection=odd)[0].command.endswith("--projection 'order totals'")
+
+
+# ------------------------------------------------------------------------------------------------------------ JSON
+
+
+def test_the_shape_for_programs() -> None:
+    facts = seen(log=replace(LOG, holders=(HOLDER,)))
+    told = as_json(
+        overview(facts), problems(overview(facts)), lambda age_s: (AT - timedelta(seconds=age_s)).isoformat()
+    )
+    assert json.loads(json.dumps(told)) == {
+        "problems": [
+            {
+                "level": "bad",
+                "code": "log_held",
+                "text": "the log cannot be read on: a transaction holds it",
+                "since": "2026-11-29T11:59:20+00:00",
+                "who": "pid 7 of ann (shop), idle, open for 40.0 s",
+                "command": """psql "$DATABASE_URL" -c 'SELECT pg_terminate_backend(7)'""",
+            }
+        ],
+        "logs": [
+            {
+                "name": "events",
+                "head": 1000,
+                "settled": 1000,
+                "partitions": 4,
+                "events_per_s": 20.0,
+                "held_by": [
+                    {
+                        "pid": 7,
+                        "prepared": None,
+                        "application": "shop",
+                        "state": "idle",
+                        "age_s": 40.0,
+                        "query": "INSERT",
+                    }
+                ],
+            }
+        ],
+        "replica_sets": [
+            {
+                "name": "shop",
+                "generation": {"number": 3, "reason": "join", "age_s": 50.0, "moved": 4, "complete_ms": 12.3},
+                "workers": [
+                    {
+                        "id": 1,
+                        "name": "vm:12:a1b2c3",
+                        "host": "vm",
+                        "pid": 12,
+                        "state": "serving",
+                        "connected": True,
+                        "heartbeat_age_s": 0.5,
+                        "partitions": 4,
+                        "version": "0.1.0",
+                        "uptime_s": 60.5,
+                    }
+                ],
+                "projections": [
+                    {
+                        "name": "totals",
+                        "version": 1,
+                        "log": "events",
+                        "state": "running",
+                        "lag_events": 50,
+                        "lag_s": 4.5,
+                        "events_per_s": 120.0,
+                        "eta_s": 0.5,
+                        "failing_keys": 0,
+                        "waiting_events": 0,
+                        "parked_keys": 0,
+                        "parked_events": 0,
+                        "last_error": None,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def test_an_account_comes_back_as_it_was_told() -> None:
+    assert account_of(account_text(ACCOUNT)) == ACCOUNT
+    assert account_of(None) is None

@@ -1,0 +1,63 @@
+"""What a worker says of itself with its heartbeats."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reactive_orch.model import OWN_LOG, MemberId, WorkerState
+from reactive_orch.model.account import account_of
+from reactive_orch.model.status import LogStatus, Status, WorkerStatus
+from reactive_orch.runtime import accounts
+from reactive_orch.runtime.accounts import Accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reactive_orch.model.account import Account
+
+ME = MemberId(1)
+WORKER = WorkerStatus(replica_set="shop", member=ME, state=WorkerState.SERVING, seen=None, projections=())
+STATUS = Status(listening_s=1.0, queue_usage=0.0, logs=(), pools={}, workers=(WORKER,))
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> Iterator[None]:
+    vars(accounts)["_version"].cache_clear()
+    yield
+    vars(accounts)["_version"].cache_clear()
+
+
+def told(positions: list[int | None], clock: pytest.MonkeyPatch) -> Account:
+    """Return what is said at the last of these looks, a second each."""
+    seen = [replace(STATUS, logs=(LogStatus(OWN_LOG, settled, 0.0, {}),)) for settled in positions]
+    made = Accounts(lambda: seen.pop(0))
+    account = None
+    for second in range(len(positions)):
+        clock.setattr(time, "monotonic", lambda second=second: 100.0 + second)
+        account = account_of(made.of({ME})[ME])
+    assert account is not None
+    return account
+
+
+def test_a_log_whose_end_was_unknown_has_not_leapt(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told([None, 1_000_000], monkeypatch).logs[OWN_LOG].events_per_s == 0
+    assert told([1_000_000, 1_000_010], monkeypatch).logs[OWN_LOG].events_per_s == 10
+    assert told([1_000_000, 1_000_010, None], monkeypatch).logs[OWN_LOG] == (None, 10)
+    assert told([1_000_000, 1_000_010, None, 1_000_030], monkeypatch).logs[OWN_LOG].events_per_s == 10
+
+
+def test_what_is_not_installed_has_no_version_and_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert told([1], monkeypatch).version == "unknown"
+
+
+def test_nobody_speaks_for_a_member_that_is_none() -> None:
+    assert Accounts(lambda: STATUS).of({MemberId(2)}) == {}
