@@ -450,13 +450,15 @@ async def newcomer_after_an_outage(stage: Stage) -> None:
     async with Proxy(arena.url) as one, Proxy(arena.url) as other:
         for proxy in (one, other):
             await (await arena.start(url=proxy.url())).said(ADOPTED)
+        newcomer = await arena.start(rules="start.after=stop@1")
+        await arena.until(_is(lambda: newcomer.frozen), "the newcomer has loaded its code")
         await arena.settle(2)
         before = await arena.value(_GENERATION)
         for proxy in (one, other):
             proxy.swallow()
         await arena.until(lambda: arena.value(_ALL_STALE), "all heartbeats are stale")
         # Only now: who has waited for an answer distrusts what it sees for that, too, as soon as it beats.
-        newcomer = await arena.start()
+        newcomer.send(signal.SIGCONT)
         await _rises(arena, _GENERATION, 1, "the newcomer has joined")
         for proxy in (one, other):
             proxy.flow()

@@ -3,10 +3,10 @@
 The product has no hooks: its functions are wrapped here, from outside, in this process only. What happens at a point is
 said by the variable REACTIVE_ORCH_CHAOS, rules with commas between: `POINT=ACTION@N` at its N-th passage,
 `POINT=ACTION%P` at each with probability P (seeded by REACTIVE_ORCH_CHAOS_SEED). A point is a name with `.before` or
-`.after` (`decide` has only `.after`), `*` is all of them. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to itself),
-`raise` (the connection is lost: before the statement, or after it, when its outcome is unknown), `pause` (up to 50 ms).
-Each but a pause is announced on standard output. While the file that REACTIVE_ORCH_CHAOS_CALM names exists, nothing
-happens.
+`.after` (`start` and `decide` have only `.after`), `*` is all of them. Actions: `kill` and `stop` (SIGKILL and SIGSTOP
+to itself), `raise` (the connection is lost: before the statement, or after it, when its outcome is unknown), `pause`
+(up to 50 ms). Each but a pause is announced on standard output. While the file that REACTIVE_ORCH_CHAOS_CALM names
+exists, nothing happens.
 
 REACTIVE_ORCH_CHAOS_POLL sets the fallback polls, REACTIVE_ORCH_CHAOS_SAVE how often lazily read positions are saved.
 """
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from reactive_orch import cli
 from reactive_orch.core import generation as core
 from reactive_orch.errors import Unavailable
 from reactive_orch.postgres import checkpoints, log, membership, windows
@@ -39,6 +40,7 @@ RULES, SEED, CALM = "REACTIVE_ORCH_CHAOS", "REACTIVE_ORCH_CHAOS_SEED", "REACTIVE
 POLL, SAVE = "REACTIVE_ORCH_CHAOS_POLL", "REACTIVE_ORCH_CHAOS_SAVE"
 
 POINTS: dict[str, tuple[Any, str]] = {
+    "start": (cli, "_parse"),
     "join": (membership, "join"),
     "observe": (membership, "observe"),
     "decide": (core, "plan_change"),
