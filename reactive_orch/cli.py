@@ -8,24 +8,28 @@ Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database n
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import os
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from reactive_orch.commands import COMMANDS
 from reactive_orch.commands.database import database_of
+from reactive_orch.commands.parser import EXIT_CODES, Parser, did_you_mean
 from reactive_orch.process import last_resort
-from reactive_orch.process.explaining import EXIT_CONFIG, explain
-from reactive_orch.process.streams import open_streams, say
+from reactive_orch.process.explaining import explain
+from reactive_orch.process.streams import open_streams
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+
+    from reactive_orch.commands.command import Command
 
 COLLECT_AFTER = (10_000, 20, 20)
 """After so many new objects Python looks for cycles. An event is a handful of objects, none in a cycle, and all gone
@@ -50,36 +54,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its complaint in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        say(f"{message} (--help shows the options)")
-        sys.exit(EXIT_CONFIG)
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    program = _program()
     if unreadable := next(
         (argument for argument in arguments if argument.encode(errors="replace").decode() != argument), None
     ):
-        _Parser().error(f"{unreadable!a} is no valid UTF-8")
+        Parser(prog=program, description="").error(f"{unreadable!a} is no valid UTF-8")
     if arguments and arguments[0] in COMMANDS:
         command = COMMANDS[arguments[0]]
-        parser = _Parser(prog=f"python -m reactive_orch {arguments[0]}", description=command.description)
-        command.add_arguments(parser)
-        _add_database(parser)
-        options = parser.parse_args(arguments[1:])
+        options = _command_parser(program, arguments[0], command).read(arguments[1:])
         options.command = command
         return options
-    worker_parser = _worker_parser()
+    worker_parser = _worker_parser(program)
     misplaced = next((argument for argument in arguments if argument in COMMANDS), None)
     if misplaced is not None and not any(argument.startswith("--replica-set") for argument in arguments):
-        worker_parser.error(f"the command comes first: python -m reactive_orch {misplaced} …")
+        worker_parser.error(f"the command comes first: {program} {misplaced} …")
     if arguments and not arguments[0].startswith("-"):
-        worker_parser.error(f"unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
-    options = worker_parser.parse_args(arguments)
+        meant = did_you_mean(arguments[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        worker_parser.error(f"unknown command {arguments[0]!r}{meant}")
+    options = worker_parser.read(arguments)
     options.command = None
     return options
+
+
+def _program() -> str:
+    """Return what the program was called by."""
+    return "reactive-orch" if Path(sys.argv[0]).name == "reactive-orch" else "python -m reactive_orch"
+
+
+def _command_parser(program: str, word: str, command: Command) -> Parser:
+    parser = Parser(prog=f"{program} {word}", description=command.description)
+    command.add_arguments(parser)
+    _add_database(parser)
+    return parser
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
@@ -91,13 +98,13 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _worker_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m reactive_orch",
+def _worker_parser(program: str) -> Parser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {command.description}" for name, command in COMMANDS.items())
+    parser = Parser(
+        prog=program,
         description="Run one worker of a replica set: the same command, started again anywhere, shares the work.",
-        epilog="Other commands: "
-        + "; ".join(f"{name} ({command.description})" for name, command in COMMANDS.items())
-        + ". Each has its own --help.",
+        epilog=f"other commands, each with its own --help:\n{listed}\n\n{EXIT_CODES}",
     )
     from reactive_orch.commands import run  # twice as long to import as all that a command needs
 

@@ -67,7 +67,7 @@ async def test_wrong_usage(arguments: list[str], says: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--batch many", "--batch: invalid int value: 'many'"),
+        ("--batch many", "--batch: 'many' is no whole number"),
         thorough("--batch 0", "--batch must be 1 to 100000, not 0"),
         thorough("--heartbeat 0", "--heartbeat must be 0.05 to 3600 seconds, not 0"),
         thorough("--heartbeat nan", "--heartbeat must be 0.05 to 3600 seconds, not nan"),

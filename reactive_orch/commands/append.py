@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -94,7 +95,7 @@ def _append_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _expected(text: str) -> int | Expected:
     words = {"any": Expected.ANY, "none": Expected.NO_STREAM}
-    if text not in words and not text.isdecimal():
+    if text not in words and not re.fullmatch("[0-9]{1,9}", text):
         msg = f"{text!r} is neither any, none nor a version"
         raise argparse.ArgumentTypeError(msg)
     return words[text] if text in words else int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.parser import whole_number
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log_check, migrations
@@ -39,7 +40,7 @@ async def _migrate(options: argparse.Namespace, url: str) -> None:
 def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partitions",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="of the log, fixed when it is created: a power of two up to 1024 (default 64)",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -152,14 +153,15 @@ async def _target(connection: AnyConnection, text: str) -> tuple[Position | None
     """
     if text in _WORDS:
         return _WORDS[text], None
-    since = None if text.isdecimal() else _time(text)
+    position = int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+    since = _time(text) if position is None else None
     if since is not None:
         return await rewinds.position_before(connection, OWN_LOG, since), since
     settled = await rewinds.settled_end(connection, OWN_LOG)
-    if not text.isdecimal() or int(text) > settled:
+    if position is None or position > settled:
         msg = f"--to {text}: give start, keep, a time, or a position up to {settled}, where the log is settled"
         raise ConfigError(msg)
-    return int(text), None
+    return position, None
 
 
 def _time(text: str) -> datetime | None:

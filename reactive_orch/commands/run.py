@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ import anyio
 from reactive_orch.commands.database import database_of
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.migrate import migrate
+from reactive_orch.commands.parser import seconds, whole_number
 from reactive_orch.config import Config, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OnError, Projection, check_name
@@ -54,11 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     defaults = Config(database_url="")
     for option, kind, default, unit, meaning in (
-        ("--batch", int, defaults.batch_events, "EVENTS", "events per transaction, at most"),
-        ("--heartbeat", float, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
-        ("--stale-after", float, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
-        ("--handler-timeout", float, defaults.handler_timeout_s, "SECONDS", "how long one call of a handler may take"),
-        ("--retries", int, defaults.retries, "N", "of a failing event"),
+        ("--batch", whole_number, defaults.batch_events, "EVENTS", "events per transaction, at most"),
+        ("--heartbeat", seconds, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
+        ("--stale-after", seconds, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
+        (
+            "--handler-timeout",
+            seconds,
+            defaults.handler_timeout_s,
+            "SECONDS",
+            "how long one call of a handler may take",
+        ),
+        ("--retries", whole_number, defaults.retries, "N", "of a failing event"),
     ):
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
     parser.add_argument(
@@ -177,7 +185,7 @@ def http_address(text: str | None) -> tuple[str, int | None]:
     if text is None:
         return "127.0.0.1", None
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         msg = f"--http {text!r}: give HOST:PORT, for instance 0.0.0.0:8080"
         raise ConfigError(msg)
     return host.strip("[]"), int(port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.parser import whole_number
 from reactive_orch.commands.waterfall import waterfall
 from reactive_orch.errors import ConfigError
 from reactive_orch.postgres import membership, migrations
@@ -31,7 +32,7 @@ async def _trace(options: argparse.Namespace, url: str) -> None:
 
 
 def _trace_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("generation", nargs="?", type=int, metavar="GENERATION", help="default: the last one")
+    parser.add_argument("generation", nargs="?", type=whole_number, metavar="GENERATION", help="default: the last one")
     parser.add_argument("--replica-set", required=True, metavar="NAME")
 
 
