@@ -1,6 +1,6 @@
 """The operator's commands, a module each: each connects once, does one thing and ends. `run` is no such: the worker.
 
-The other modules are their tools: `command`, `database`, `lines`, `loading`, `terminal`, `waterfall`.
+The other modules are their tools: `command`, `database`, `lines`, `loading`, `problems`, `terminal`, `waterfall`.
 """
 
 from reactive_orch.commands.append import APPEND

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected, demand_replica_set
-from reactive_orch.commands.terminal import count, printable
+from reactive_orch.commands.problems import one_line, problem_lines, since
+from reactive_orch.commands.terminal import count
 from reactive_orch.core.overview import overview
 from reactive_orch.core.overview_json import as_json
 from reactive_orch.core.problems import problems
@@ -20,7 +21,6 @@ from reactive_orch.postgres import overview as looking
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
-    from datetime import datetime
 
     from reactive_orch.model.overview import (
         GenerationSeen,
@@ -47,7 +47,7 @@ async def _status(options: argparse.Namespace, url: str) -> None:
     shown = overview(seen)
     found = problems(shown)
     if options.json:
-        print(json.dumps(as_json(shown, found, lambda age_s: _before(seen.at, age_s).isoformat())))
+        print(json.dumps(as_json(shown, found, partial(since, seen.at))))
     else:
         print("\n".join(_lines(shown, found)))
     for log in seen.logs:
@@ -55,13 +55,9 @@ async def _status(options: argparse.Namespace, url: str) -> None:
             raise UnsafeLog(log.refusal)
 
 
-def _before(at: datetime, age_s: float) -> datetime:
-    return (at - timedelta(seconds=age_s)).astimezone(UTC)
-
-
 def _lines(shown: Overview, found: list[Problem]) -> Iterator[str]:
     for problem in found:
-        yield from _problem(problem, shown.at)
+        yield from problem_lines(problem, shown.at)
     for log in shown.logs:
         yield from _log(log)
     heads = {log.seen.name: log.seen.head for log in shown.logs}
@@ -72,20 +68,12 @@ def _lines(shown: Overview, found: list[Problem]) -> Iterator[str]:
             yield from _projection(projection, heads.get(projection.seen.subscription.log), each)
 
 
-def _problem(problem: Problem, at: datetime) -> Iterator[str]:
-    since = "" if problem.age_s is None else f"since {_before(at, problem.age_s).astimezone():%Y-%m-%d %H:%M:%S}"
-    about = ", ".join(filter(None, (since, problem.who)))
-    yield f"{problem.level}: {_one_line(problem.text)}{f' ({_one_line(about)})' if about else ''}"
-    if problem.command:
-        yield f"    {_one_line(problem.command)}"
-
-
 def _log(log: LogOverview) -> Iterator[str]:
     settled = "unknown" if log.settled is None else log.settled
     rate = "" if log.events_per_s is None else f", {log.events_per_s:.1f} events/s"
     head = f"{log.seen.partitions} partitions, last position {log.seen.head}, settled {settled}"
     yield f"log {log.seen.name}: {head}{rate}"
-    yield from (f"  held by {_one_line(str(holder))}" for holder in log.seen.holders)
+    yield from (f"  held by {one_line(str(holder))}" for holder in log.seen.holders)
 
 
 def _generation(seen: GenerationSeen | None) -> str:
@@ -113,16 +101,16 @@ def _projection(shown: ProjectionOverview, head: int | None, of: ReplicaSetOverv
     stands = f"{shown.state}, {_lag(shown)}; {_saved(seen, head)}{_failing(seen)}"
     yield f"  projection {seen.subscription.projection}: {stands}"
     if seen.last_error is not None:
-        yield f"    last error: {_cut(_one_line(seen.last_error))}"
+        yield f"    last error: {_cut(one_line(seen.last_error))}"
     if seen.serial_until is not None:
         until = f"{seen.serial_until.astimezone():%H:%M:%S}"
         yield f"    handlers deadlock: batches go one at a time until {until}: {SHARED_ROWS}"
     if seen.rest is not None:
         rest = seen.rest
-        why_so = f": {_one_line(rest.reason)}" if rest.reason else ""
+        why_so = f": {one_line(rest.reason)}" if rest.reason else ""
         again = f"; tried again at {rest.tried_at.astimezone():%H:%M:%S}" if rest.tried_at else ""
         since = f"{rest.since.astimezone():%Y-%m-%d %H:%M:%S}"
-        yield f"    {rest.state} since {since} by {_one_line(rest.by)}{why_so}{again}"
+        yield f"    {rest.state} since {since} by {one_line(rest.by)}{why_so}{again}"
     if not seen.served:
         yield f"    unserved: no worker {'runs it' if of.workers else 'lives'}"
     yield from (f"    {line}" for line in _traits(seen))
@@ -148,10 +136,6 @@ def _failing(seen: ProjectionSeen) -> str:
     if not seen.failing_keys:
         return ""
     return f"; failing keys: {seen.failing_keys}, events that wait: {seen.waiting_events} (see dead-letters)"
-
-
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
 
 
 def _cut(text: str) -> str:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 def as_json(overview: Overview, problems: Sequence[Problem], since: Callable[[float], str]) -> dict[str, Any]:
     """Return what is to be written as JSON. `since` tells when something began that is so many seconds old."""
     return {
-        "problems": [_problem(each, since) for each in problems],
+        "problems": [problem_as_json(each, since) for each in problems],
         "logs": [_log(each) for each in overview.logs],
         "replica_sets": [_replica_set(each) for each in overview.replica_sets],
     }
 
 
-def _problem(each: Problem, since: Callable[[float], str]) -> dict[str, Any]:
+def problem_as_json(each: Problem, since: Callable[[float], str]) -> dict[str, Any]:
+    """Return a problem as it is to be written as JSON; `since` as above."""
     return {
         "level": each.level,
         "code": each.code,
