@@ -56,12 +56,12 @@ _LIKE_THEM = frozenset({"sslpassword", "sslcertmode"})
 """libpq's words that look like those."""
 
 
-def database_url(text: str, environment: Mapping[str, str]) -> str:
+def database_url(text: str, environment: Mapping[str, str] | None) -> str:
     """Return the URI of an address: a postgresql:// URI, or libpq's `key=value` words.
 
     Of the environment it reads PGSERVICE, PGSERVICEFILE, PGSYSCONFDIR, HOME and PGUSER, as libpq does; asyncpg reads
-    the other variables. A URI that asyncpg reads as libpq does is returned as it is. Raises ConfigError when the text
-    is neither, or asks for what cannot be.
+    the other variables. None: there is none to be read, and asyncpg says who the user is. A URI that asyncpg reads as
+    libpq does is returned as it is. Raises ConfigError when the text is neither, or asks for what cannot be.
     """
     text = text.strip()
     if re.match(r"postgres(ql)?://", text):
@@ -88,6 +88,19 @@ def database_url_of_parts(environment: Mapping[str, str]) -> str | None:
         return None
     words["host"] = words["host"] or "localhost"
     return _uri_of(_with_user(_checked({word: value for word, value in words.items() if value}), environment))
+
+
+def database_url_of_libpq(environment: Mapping[str, str]) -> str | None:
+    """Return the URI that PGHOST and its like describe; None when none of them names a server or a database.
+
+    Who sets only PGPASSWORD, or PGUSER, has named none. asyncpg reads the variables that are not in the URI. Raises
+    ConfigError as `database_url` does.
+    """
+    if not any(environment.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")):
+        return None
+    names = {"PGHOST": "host", "PGHOSTADDR": "host", "PGPORT": "port", "PGUSER": "user", "PGDATABASE": "dbname"}
+    words = {word: environment[name] for name, word in names.items() if environment.get(name)}
+    return _uri_of(_checked(words) | _resolved({}, environment))
 
 
 # ------------------------------------------------------------------------------------------------------------ forms
@@ -187,12 +200,12 @@ def _uri_of(words: Mapping[str, str]) -> str:
 # ------------------------------------------------------------------------------------------------------- resolution
 
 
-def _resolved(asked: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+def _resolved(asked: Mapping[str, str], environment: Mapping[str, str] | None) -> dict[str, str]:
     """Return the words with what their service says besides, and without those that asyncpg would not understand."""
     words = dict(asked)
-    service = words.pop("service", None) or environment.get("PGSERVICE")
+    service = words.pop("service", None) or (environment or {}).get("PGSERVICE")
     if service:
-        words = _words_of_service(service, environment) | words
+        words = _words_of_service(service, environment or {}) | words
     for word, impossible in _DEMANDS.items():
         if word in words and impossible in {None, words[word]}:
             msg = f"the database address asks for {word}={words[word]}, which is not possible here"
@@ -200,7 +213,8 @@ def _resolved(asked: Mapping[str, str], environment: Mapping[str, str]) -> dict[
             raise ConfigError(msg + more)
     if "hostaddr" in words:
         words["host"] = words.pop("hostaddr")
-    return _with_user({word: value for word, value in words.items() if word not in _WITHOUT_EFFECT}, environment)
+    words = {word: value for word, value in words.items() if word not in _WITHOUT_EFFECT}
+    return words if environment is None else _with_user(words, environment)
 
 
 def _with_user(words: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:

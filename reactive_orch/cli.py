@@ -94,7 +94,7 @@ def _add_database(parser: argparse.ArgumentParser) -> None:
         "--database-url",
         metavar="ADDRESS",
         help="postgresql://… or key=value words; otherwise DATABASE_URL, otherwise POSTGRES_HOST, _PORT, _USER, "
-        "_PASSWORD, _DB, otherwise the embedded server",
+        "_PASSWORD, _DB, otherwise PGHOST and its like, otherwise the embedded server",
     )
 
 

@@ -18,7 +18,7 @@ class Config:
     """What a process needs to know. Durations are in seconds, as the names say."""
 
     database_url: str
-    """postgresql://… of the primary; several hosts are allowed."""
+    """postgresql://… of the primary, or key=value words; several hosts are allowed."""
     batch_events: int = 100
     """Events handled in one transaction, at most. Larger: more throughput; smaller: less to do again after an error."""
     heartbeat_s: float = 2.0

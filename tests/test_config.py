@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_orch import address as addresses
-from reactive_orch.address import database_url_of_parts
+from reactive_orch.address import database_url_of_libpq, database_url_of_parts
 from reactive_orch.config import Config, shown
 from reactive_orch.errors import ConfigError
 
@@ -380,3 +380,24 @@ def test_no_password_is_shown(form: Callable[[str], str], password: str) -> None
 )
 def test_shown(url: str, text: str) -> None:
     assert shown(url) == text
+
+
+@pytest.mark.parametrize(
+    ("environment", "uri"),
+    [
+        ({}, None),
+        ({"PGPASSWORD": "hush", "PGUSER": "ann", "PGPORT": "5433", "PGSSLMODE": "require", "PGHOST": ""}, None),
+        ({"PGHOST": "h", "PGUSER": "ann", "PGPASSWORD": "hush"}, "postgresql://?host=h&user=ann"),
+        ({"PGHOST": "h", "PGHOSTADDR": "::1", "PGUSER": "ann"}, "postgresql://?host=%5B%3A%3A1%5D&user=ann"),
+        ({"PGDATABASE": "a b", "PGPORT": "1", "PGUSER": "ann"}, "postgresql:///a%20b?port=1&user=ann"),
+    ],
+)
+def test_what_libpq_goes_by_names_a_database_or_nothing(environment: dict[str, str], uri: str | None) -> None:
+    assert database_url_of_libpq(environment) == uri
+
+
+def test_a_service_comes_before_the_other_variables(tmp_path: Path) -> None:
+    file = tmp_path / "services"
+    file.write_text("[shop]\nhost=there\ndbname=shop\n")
+    environment = {"PGSERVICE": "shop", "PGSERVICEFILE": str(file), "PGHOST": "here", "PGPORT": "1", "PGUSER": "ann"}
+    assert database_url_of_libpq(environment) == "postgresql:///shop?host=there&port=1&user=ann"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reactive_orch.address import database_url, database_url_of_parts
+from reactive_orch.address import database_url, database_url_of_libpq, database_url_of_parts
+from reactive_orch.errors import ConfigError
 from reactive_orch.process.abandonable import abandonable
 from reactive_orch.process.streams import say
 
@@ -16,17 +17,21 @@ if TYPE_CHECKING:
 async def database_of(given: str | None, environment: Mapping[str, str]) -> tuple[str, bool]:
     """Return a database's URI, and whether that is the embedded server's.
 
-    It is the one given, else that of DATABASE_URL, else that of POSTGRES_HOST and its like, else the embedded server's.
+    It is the one given, else that of DATABASE_URL, else that of POSTGRES_HOST and its like, else that of libpq's PGHOST
+    and its like, else the embedded server's.
 
-    Raises ConfigError for what is no address, Unavailable when the embedded server does not start.
+    Raises ConfigError for what is no address, and for a DATABASE_URL that is empty where nothing else says one: that is
+    a secret that is missing, and not the wish for an embedded server. Unavailable when that does not start.
     """
-    if given is None:
-        given = environment.get("DATABASE_URL") or None
+    given = environment.get("DATABASE_URL") or None if given is None else given
     if given is not None:
         return database_url(given, environment), False
-    parts = database_url_of_parts(environment)
-    if parts is not None:
-        return parts, False
+    said = database_url_of_parts(environment) or database_url_of_libpq(environment)
+    if said is not None:
+        return said, False
+    if "DATABASE_URL" in environment:
+        msg = "DATABASE_URL is set, but empty: give it an address, or unset it for the embedded server"
+        raise ConfigError(msg)
     from reactive_orch.embedded import server as embedded
 
     # A signal need not wait for it: the server's programs go on, and the next start finds what they have made.

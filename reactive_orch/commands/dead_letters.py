@@ -193,7 +193,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.action in {"list", "show"}:
+    shows = options.action in {"list", "show"}
+    without_effect = [name for name in (("all", "yes", "wait") if shows else ("json",)) if vars(options)[name]]
+    if without_effect:
+        msg = f"dead-letters {options.action} takes no {' and no '.join(f'--{name}' for name in without_effect)}"
+        raise ConfigError(msg)
+    if shows:
         return
     if options.projection is None:
         msg = f"dead-letters {options.action} needs --projection"

@@ -66,7 +66,7 @@ def event_of(line: str) -> NewEvent:
 def _as_given(line: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return what is no plain column: payload and metadata as their text in the line, the id as a UUID."""
     texts = _texts_of_members(line)
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"payload": b"{}"}  # as an event from options: what is empty is no JSON
     if "payload" in values:
         given["payload"] = texts["payload"].encode()
     if "metadata" in values:

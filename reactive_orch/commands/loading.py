@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ConfigError, ReactiveOrchError
+from reactive_orch.errors import ConfigError, ReactiveOrchError, described, place_of
 from reactive_orch.model import Projection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
 
 def projections_of(names: Sequence[str], option: str = "--projection") -> list[Projection]:
@@ -28,22 +29,44 @@ def projections_of(names: Sequence[str], option: str = "--projection") -> list[P
 
 
 def _projections_of(name: str, option: str) -> list[Projection]:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ReactiveOrchError:
-        raise
-    except (Exception, SystemExit) as error:
-        msg = f"{option} {name}: importing {module_name!r} failed: {type(error).__name__}: {error}"
-        raise ConfigError(msg) from error
+    module_name, colon, attribute = name.partition(":")
+    if not all(word.isidentifier() for word in module_name.split(".")) or (colon and not attribute.isidentifier()):
+        msg = f"{option} {name!r}: give MODULE or MODULE:FUNCTION as Python imports it, as in shop.projections:mails"
+        raise ConfigError(msg)
+    module = _imported(module_name, f"{option} {name}")
+    found = [value for value in vars(module).values() if isinstance(value, Projection)]
     if attribute:
         one = getattr(module, attribute, None)
         if not isinstance(one, Projection):
-            msg = f"{option} {name}: {module_name} has no projection {attribute!r}"
+            there = f"; it has {', '.join(each.handler.__name__ for each in found)}" if found else ""
+            msg = f"{option} {name}: {module_name} has no projection {attribute!r}{there}"
             raise ConfigError(msg)
         return [one]
-    found = [value for value in vars(module).values() if isinstance(value, Projection)]
     if not found:
         msg = f"{option} {name}: the module holds no projection (a function under @projection(...))"
         raise ConfigError(msg)
     return found
+
+
+def _imported(module: str, where: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ReactiveOrchError as error:  # of a decorator: it says what is wrong with which projection
+        msg = f"{where}: {error}{_at(error)}"
+        raise ConfigError(msg) from error
+    except ModuleNotFoundError as error:
+        is_it = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        reason = f"there is none in {Path.cwd()} or what is installed" if is_it else f"{described(error)}{_at(error)}"
+        msg = f"{where}: importing {module!r} failed: {reason}"
+        raise ConfigError(msg) from error
+    except (Exception, SystemExit) as error:
+        msg = f"{where}: importing {module!r} failed: {described(error)}{_at(error)}"
+        raise ConfigError(msg) from error
+
+
+def _at(error: BaseException) -> str:
+    """Return the user's line at which an import has failed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    place = place_of(error)
+    return f" at {place}" if place else ""

@@ -191,8 +191,15 @@ def _rewind_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out for good the events up to there that have not been handled; without it that is refused",
     )
-    parser.add_argument("--load", metavar="MODULE[:ATTR]", help="the projection's code, for --to start: its reset hook")
-    parser.add_argument("--no-reset", action="store_true", help="do not call the projection's reset hook")
+    hook = parser.add_mutually_exclusive_group()
+    hook.add_argument("--load", metavar="MODULE[:ATTR]", help="the projection's code, for --to start: its reset hook")
+    hook.add_argument("--no-reset", action="store_true", help="do not call the projection's reset hook")
 
 
-REWIND = Command("set a projection's positions back while workers run", _rewind_arguments, _rewind)
+def _check(options: argparse.Namespace) -> None:
+    if options.load is not None and options.to not in {"start", "0"}:
+        msg = f"--load is for --to start, which calls the projection's reset hook: --to {options.to} does not"
+        raise ConfigError(msg)
+
+
+REWIND = Command("set a projection's positions back while workers run", _rewind_arguments, _rewind, _check)

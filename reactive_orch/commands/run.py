@@ -184,8 +184,8 @@ def http_address(text: str | None) -> tuple[str, int | None]:
     """Return host and port to serve at; None for the port: the first free one. Raises ConfigError."""
     if text is None:
         return "127.0.0.1", None
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[^/\s]+", host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         msg = f"--http {text!r}: give HOST:PORT, for instance 0.0.0.0:8080"
         raise ConfigError(msg)
     return host.strip("[]"), int(port)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,14 @@ async def serving(pages: Pages, host: str, port: int | None) -> AsyncIterator[st
     await runner.setup()
     try:
         bound = await _bind(runner, host, port)
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{bound}"
+        yield f"http://{_shown(host)}:{bound}"
     finally:
         with anyio.move_on_after(2 * SHUTDOWN_TIMEOUT_S, shield=True):
             await runner.cleanup()
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _app(pages: Pages) -> web.Application:
@@ -87,7 +91,9 @@ async def _bind(runner: web.AppRunner, host: str, port: int | None) -> int:
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue
-            msg = f"--http {host}:{candidate} cannot be served: {error.strerror or error}"
+            # asyncio's own words repeat the address; of a name that is not known there is no number.
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+            msg = f"--http {_shown(host)}:{candidate} cannot be served: {why}"
             raise ConfigError(msg) from error
         return int(runner.addresses[0][1])
     msg = f"no free port from {PORT_DEFAULT} to {PORT_DEFAULT + PORTS_TRIED - 1} on {host}: give one with --http"

@@ -108,7 +108,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     arguments, and for an option that cannot be, with all that is wrong.
     """
     if callable(name):
-        msg = 'a projection needs a name: write @projection("name")'
+        msg = f'a projection needs a name: write @projection("{_called(name)}")'
         raise ConfigError(msg)
     check_name("projection", name)
     only = Filter(
@@ -189,12 +189,16 @@ def _is_start(start: object) -> bool:
 
 def _check_handler(projection: str, handler: Callable[..., Awaitable[None]], *, batch: bool) -> None:
     if not _is_async(handler):
-        called = getattr(handler, "__qualname__", None) or handler
-        msg = f"projection {projection!r}: the handler {called} is not async; write `async def`"
+        msg = f"projection {projection!r}: the handler {_called(handler)} is not async; write `async def`"
         raise ConfigError(msg)
     if not _takes(handler, 2):
-        msg = f"projection {projection!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}"
+        called = f"{_called(handler)}{inspect.signature(handler)}"
+        msg = f"projection {projection!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}, not {called}"
         raise ConfigError(msg)
+
+
+def _called(handler: Callable[..., object]) -> object:
+    return getattr(handler, "__qualname__", None) or handler
 
 
 def _is_async(handler: Callable[..., object]) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 import asyncpg
 
 from reactive_orch.config import shown
-from reactive_orch.errors import Unavailable
+from reactive_orch.errors import ConfigError, Unavailable
 from reactive_orch.incarnation import Server
 from reactive_orch.postgres.faults import Kind, classify, one_line
 from reactive_orch.postgres.statements import load_statements
@@ -35,6 +35,13 @@ HEAD_START_S = 0.5
 """How long the host that answered last is asked alone."""
 RIVALS_S = 0.25
 """When all hosts are asked and one has answered: how long the others have to show that they were promoted later."""
+
+_REFUSALS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.PostgresConnectionError,  # a pooler's, for the same
+)
+"""Of the server: there is no such user or database, or the password is another one."""
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 _URL = re.compile(r"(postgres(?:ql)?://(?:[^/?#]*@)?)([^@/?#]*)([^?#]*)(.*)", re.DOTALL)
@@ -73,7 +80,8 @@ class Connector:
     async def open(self, **arguments: Any) -> BatchConnection:
         """Return a new connection that has told where it leads.
 
-        Raises what asyncpg raises, but Unavailable, with the address, where asyncpg raises an OSError.
+        Raises what asyncpg raises, but Unavailable, with the address, where asyncpg raises an OSError or a refusal.
+        Raises ConfigError when a pooler answers that is of no use.
         """
         if len(self._urls) == 1:
             return (await _open(url=self._urls[0], arguments=arguments))[1]
@@ -111,8 +119,11 @@ def _begin(url: str, arguments: dict[str, Any]) -> _Attempt:
 async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnection]:
     try:
         connection = cast("BatchConnection", await asyncpg.connect(url, **arguments))
-    except OSError as error:  # of which not every event loop says whom it could not reach
+    except (OSError, *_REFUSALS) as error:  # they do not say whom it could not reach, or who refused whom
         msg = f"{one_line(error)} ({shown(url)})"
+        if "unsupported startup parameter" in msg:
+            msg = f"a pooler that drops our settings answers, {msg}: give the address of the server itself"
+            raise ConfigError(msg) from error
         raise Unavailable(msg) from error
     try:
         connection.keep_alive()
@@ -179,5 +190,7 @@ def _timeline(connection: BatchConnection) -> int:
 
 def _says_little(error: BaseException | None) -> int:
     """Rank a failure: a standby says least about the primary, a host out of reach more; one that refuses says most."""
+    if isinstance(error, Unavailable) and isinstance(error.__cause__, _REFUSALS):
+        return 0
     silent = (asyncpg.TargetServerAttributeNotMatched, Unavailable)
     return next((rank for rank, kind in enumerate(reversed(silent), 1) if isinstance(error, kind)), 0)

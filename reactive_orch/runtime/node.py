@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 
+from reactive_orch.address import database_url
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model.reports import (
     Interrupted,
@@ -106,7 +107,7 @@ class Node:
         config = self.config
         label = f"{socket.gethostname().split('.')[0][:20]}:{os.getpid()}:{secrets.token_hex(3)}"
         self.database = Database(
-            config.database_url,
+            database_url(config.database_url, None),
             label=label,
             connections_max=config.connections_max,
             handler_timeout_s=config.handler_timeout_s,

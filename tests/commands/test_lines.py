@@ -16,7 +16,7 @@ from reactive_orch.json_text import text_of
 from reactive_orch.model import NewEvent
 
 WORDS: dict[str, Any] = {"aggregate_type": "Order", "aggregate_id": "42", "event_type": "Placed"}
-PLACED = NewEvent(**WORDS)
+PLACED = NewEvent(**WORDS, payload=b"{}")
 
 
 def lines(*objects: dict[str, Any]) -> list[bytes]:

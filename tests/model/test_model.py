@@ -89,7 +89,7 @@ def test_a_handler_that_cannot_be_called_is_refused(handler: Callable[..., Any])
 
 
 def test_a_decorator_without_its_name_says_so() -> None:
-    with pytest.raises(ConfigError, match=r'write @projection\("name"\)'):
+    with pytest.raises(ConfigError, match=r'write @projection\("handle"\)'):
         projection(handle)  # type: ignore[arg-type]  # the mistake
 
 
