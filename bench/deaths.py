@@ -280,7 +280,7 @@ WHERE g.replica_set = $1 AND g.number > $2
 
 async def be_crowd(url: str, count: int) -> None:
     """Run `count` workers in this process, from `go` to `stop` on standard input."""
-    config = Config(database_url=url, connections_max=4)
+    config = Config(database_url=url, connections_max=11)
     async with Node(config) as node:
         print("ready", flush=True)
         await anyio.to_thread.run_sync(sys.stdin.readline)

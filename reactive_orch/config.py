@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from reactive_orch.errors import ConfigError
 from reactive_orch.model.projections import RETRIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S, OnError
 
+OWN_CONNECTIONS = 3
+"""Outside the pools: that of its members, that on which it follows the log, and a worker's watch over another one."""
+COORDINATION_MIN, COORDINATION_MAX = 2, 4
+CONNECTIONS_MIN = OWN_CONNECTIONS + COORDINATION_MIN + 1
+CONNECTIONS_MAX = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -33,8 +39,9 @@ class Config:
     """One call of a handler may take this long, then its batch is rolled back."""
     grace_s: float = 30.0
     """How long a stop waits for batches in flight."""
-    connections_max: int = 10
-    """Connections for batches, per process: that many lanes work at the same moment."""
+    connections_max: int = 17
+    """All that a process may have open to its database: OWN_CONNECTIONS outside the pools (each further worker of a
+    node has one more), a quarter, 2 to 4, for coordination, and the rest for batches and windows."""
     rebalance_s: float = 60.0
     """A worker that has been adopting a generation for longer says that it is not ready."""
     trace_events: bool = False
@@ -68,8 +75,22 @@ class Config:
             ),
             (not self.grace_s >= 0, "grace_s must not be negative"),
             (self.rebalance_s <= 0, "rebalance_s must be positive"),
-            (not 1 <= self.connections_max <= 1000, "connections_max must be 1 to 1000"),
+            (
+                not CONNECTIONS_MIN <= self.connections_max <= CONNECTIONS_MAX,
+                f"--connections must be {CONNECTIONS_MIN} to {CONNECTIONS_MAX}, not {self.connections_max}: a process "
+                f"has {OWN_CONNECTIONS} of its own, {COORDINATION_MIN} for coordination and at least one for batches",
+            ),
         ]
+
+    @property
+    def coordination_connections(self) -> int:
+        """How many are for observations, changes and take-overs; one of these may wait for a row."""
+        return min(max(self.connections_max // 4, COORDINATION_MIN), COORDINATION_MAX)
+
+    @property
+    def work_connections(self) -> int:
+        """How many are for batches and windows: so many lanes work at the same moment."""
+        return self.connections_max - OWN_CONNECTIONS - self.coordination_connections
 
 
 def shown(url: str) -> str:

@@ -35,7 +35,7 @@ def config(**values: Any) -> Config:
     "values",
     [
         {},
-        {"batch_events": 1, "retries": 0, "grace_s": 0, "connections_max": 1},
+        {"batch_events": 1, "retries": 0, "grace_s": 0, "connections_max": 6},
         {"batch_events": 100_000, "retries": 1000, "connections_max": 1000},
         {"heartbeat_s": 0.05, "stale_after_s": 0.15},
         {"heartbeat_s": 0.1, "stale_after_s": 0.3},
@@ -67,8 +67,8 @@ def test_values_at_the_limits(values: dict[str, Any]) -> None:
         ({"handler_timeout_s": float("inf")}, "--handler-timeout must be"),
         ({"grace_s": -0.1}, "grace_s must not be negative"),
         ({"grace_s": float("nan")}, "grace_s must not be negative"),
-        ({"connections_max": 0}, "connections_max must be 1 to 1000"),
-        ({"connections_max": 1001}, "connections_max must be 1 to 1000"),
+        ({"connections_max": 5}, "--connections must be 6 to 1000, not 5"),
+        ({"connections_max": 1001}, "--connections must be 6 to 1000, not 1001"),
     ],
 )
 def test_each_rule(values: dict[str, Any], complaint: str) -> None:

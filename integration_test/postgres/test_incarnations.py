@@ -120,7 +120,7 @@ async def moved(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Co
         await promoted(pair)
         proxy.lead_to(pair.new)
         for pool in node.database.pools.values():  # as if they had been idle: the next ones are new
-            await pool.expire_connections()
+            await pool.renew()
         async with connected(pair.new) as new, connected(pair.new) as slow:
             await _a_slow_and_a_quick_one(new, slow, old)
             yield new

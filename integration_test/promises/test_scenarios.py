@@ -31,8 +31,8 @@ from integration_test.harness.processes import WorkerProcess, partitions_of
 from integration_test.harness.projections import CURED, POISON, recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, NewEvent, Node, Worker, append
+from reactive_orch.config import COORDINATION_MAX
 from reactive_orch.model import OWN_LOG, Subscription, WorkerState
-from reactive_orch.postgres.database import COORDINATION_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -548,7 +548,7 @@ async def test_several_replica_sets_in_one_process(database: str) -> None:
 
 async def test_more_workers_in_one_process_than_connections_to_coordinate(database: str) -> None:
     """None holds a connection while it waits for a second one: together they would wait for ever."""
-    count = 3 * COORDINATION_CONNECTIONS_MAX
+    count = 3 * COORDINATION_MAX
     async with (
         prepared(database) as connection,
         Node(Config(database_url=database)) as node,

@@ -18,6 +18,7 @@ from integration_test.harness.projections import handled, handled_at_gate
 from integration_test.harness.telemetry_projections import betraying
 from integration_test.harness.waiting import wait_until
 from reactive_orch import NewEvent, append
+from reactive_orch.config import CONNECTIONS_MIN
 from reactive_orch.core import health
 from reactive_orch.model import OWN_LOG, Filter, WorkerState
 from reactive_orch.postgres import windows
@@ -227,7 +228,7 @@ async def test_a_projection_that_gets_no_connection(database: str) -> None:
     """One that waits for its turn at the pool is told from one whose handler takes its time."""
     async with (
         prepared(database) as connection,
-        running(database, handled, handled_at_gate, connections_max=1) as (_, worker),
+        running(database, handled, handled_at_gate, connections_max=CONNECTIONS_MIN) as (_, worker),
     ):
         await wait_until(says(worker, WELL))
         async with gate_closed(database) as waiting:

@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "how long one call of a handler may take",
         ),
         ("--retries", whole_number, defaults.retries, "N", "of a failing event"),
+        ("--connections", whole_number, defaults.connections_max, "N", "all that the process may have open"),
     ):
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
     parser.add_argument(
@@ -175,6 +176,7 @@ def _config(options: argparse.Namespace) -> Config:
         stale_after_s=options.stale_after,
         handler_timeout_s=options.handler_timeout,
         retries=options.retries,
+        connections_max=options.connections,
         on_error=options.on_error,
         trace_events=options.trace_events,
     )

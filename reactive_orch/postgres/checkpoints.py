@@ -31,7 +31,7 @@ from reactive_orch.errors import ConfigError, HandlerFailed, Refused, Superseded
 from reactive_orch.model import Checkpoint, Filter, LogName, Partition, Position, Projection, Subscription, Swap
 from reactive_orch.postgres import put_off
 from reactive_orch.postgres.connection import drop, is_closed
-from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, STATEMENT_TIMEOUT_S
+from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S
 from reactive_orch.postgres.faults import (
     SETBACKS,
     Kind,
@@ -40,6 +40,7 @@ from reactive_orch.postgres.faults import (
     is_of_code_alone,
     translated,
 )
+from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:

@@ -38,6 +38,8 @@ class BatchMarks:
     """Where it leads, as it has told when it was made."""
     failed_at: set[int] = field(default_factory=set)
     """Positions of the events that were tried alone on it, and have failed."""
+    unused_since: float | None = None
+    """Since when nobody has it, by the monotonic clock, if it is one of a pool; None while somebody has."""
     given_up: bool = False
     """It was ended on this side: its end is no news."""
 

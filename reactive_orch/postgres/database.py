@@ -13,19 +13,22 @@ from __future__ import annotations
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import anyio
-import asyncpg
 
 from reactive_orch.errors import Exhausted, Superseded, Unavailable
 from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector, may_look_sooner
-from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, is_closed, marks_of
+from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, marks_of
 from reactive_orch.postgres.faults import is_stale, translated
+from reactive_orch.postgres.pool import Pool
+from reactive_orch.postgres.resting import Resting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
     from reactive_orch.incarnation import Incarnation
@@ -34,14 +37,11 @@ if TYPE_CHECKING:
 STATEMENT_TIMEOUT_S = 6.0
 """The limit of our own statements, a batch's BEGIN and swap included. The server's (5 s) strikes first: this one is for
 a dead network."""
-CLEANUP_TIMEOUT_S = 2.0
-"""No clean-up may hang on a broken link longer than this; then the connection is terminated."""
-
 WORK, COORDINATION = "work", "coordination"
 """The kinds of pooled connections: for batches and windows, and for one statement each."""
 
-COORDINATION_CONNECTIONS_MAX = 4
-"""Observations, changes and take-overs; a take-over may wait for a row while the others go on."""
+UNUSED_S = 60.0
+"""A connection of a pool that nobody has had for so long is closed. Events that come more often find one."""
 
 _COMMON_SETTINGS = {
     "default_transaction_isolation": "read committed",  # the frontier needs a new snapshot per statement
@@ -71,33 +71,29 @@ LENT_SETTINGS = {"lock_timeout": COORDINATION_SETTINGS["lock_timeout"]}
 class Database:
     """What one process needs of one database: two bounded pools, single connections, and the incarnation."""
 
-    def __init__(self, url: str, *, label: str, connections_max: int, handler_timeout_s: float) -> None:
+    def __init__(
+        self, url: str, *, label: str, connections_max: int, coordination_max: int = 4, handler_timeout_s: float
+    ) -> None:
         """Remember how to connect; nothing is opened yet.
 
-        `label` ends the connections' application_name. `connections_max` bounds the pool for batches and windows;
-        `handler_timeout_s`, with a margin, is how long a transaction there may be idle, or one of its statements run.
+        `label` ends the connections' application_name. `connections_max` bounds the pool for batches and windows,
+        `coordination_max` the other one; `handler_timeout_s`, with a margin, is how long a transaction in a batch may
+        be idle, or one of its statements run.
         """
         self.label = label
         self.admission = Admission()
         self._connector = Connector(url)
-        self.pools: dict[str, asyncpg.Pool[asyncpg.Record]] = {}
+        self.pools: dict[str, Pool] = {}
         """The pools by the kind of their connections; none before `open`."""
+        self.resting = Resting(self.give_up)
+        """Connections of this process's own that others may use at times."""
+        self._own: WeakSet[BatchConnection] = WeakSet()
         self._borrowed: set[AnyConnection] = set()
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
-        self._connections_max, self._handler_timeout_s = connections_max, handler_timeout_s
+        self._sizes = {WORK: connections_max, COORDINATION: coordination_max}
+        self._handler_timeout_s = handler_timeout_s
         self._by_right: dict[str, str] = {}
         """Settings of connections for batches that not every role may make."""
-
-    def _pool(self, size: int, connect_arguments: Mapping[str, Any]) -> asyncpg.Pool[asyncpg.Record]:
-        return asyncpg.create_pool(
-            min_size=0,
-            max_size=size,
-            connect=self._connect,
-            reset=_keep_session,
-            max_inactive_connection_lifetime=60.0,
-            connection_class=BatchConnection,
-            **connect_arguments,
-        )
 
     def _work_arguments(self) -> dict[str, Any]:
         idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
@@ -106,16 +102,7 @@ class Database:
             "default_transaction_read_only": "on",  # a batch begins as one that writes
             **self._by_right,
         }
-        return self._connect_arguments(WORK, settings, idle_limit_s)
-
-    def _connect_arguments(self, kind: str, settings: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
-        name = f"reactive_orch:{kind}:{self.label}"[:63]
-        return {
-            "command_timeout": timeout_s,
-            "timeout": CONNECT_TIMEOUT_S,
-            "target_session_attrs": "primary",
-            "server_settings": {**_COMMON_SETTINGS, **settings, "application_name": name},
-        }
+        return _connect_arguments(self.label, WORK, settings, idle_limit_s)
 
     @property
     def incarnation(self) -> Incarnation:
@@ -145,16 +132,26 @@ class Database:
 
         When the server ends it that is a loss, noted at once. Raises Unavailable or ConfigError.
         """
-        with translated():
-            settings = {**settings, "statement_timeout": f"{max(timeout_s, STATEMENT_TIMEOUT_S):.0f}s"}
-            arguments = self._connect_arguments(kind, settings, timeout_s)
-            connection = await self._connect(connection_class=BatchConnection, **arguments)
+        settings = {**settings, "statement_timeout": f"{max(timeout_s, STATEMENT_TIMEOUT_S):.0f}s"}
+        arguments = _connect_arguments(self.label, kind, settings, timeout_s)
+        connection = await self._connect(connection_class=BatchConnection, **arguments)
         connection.add_termination_listener(lambda _: self.give_up(connection))
+        self._own.add(connection)
         return connection
+
+    def close_unused(self, keep: Callable[[int], int]) -> None:
+        """Close the pooled connections that nobody has had for a while.
+
+        But as many of those for batches, the last used ones, as are to be kept beside so many outside the pools. That
+        is no loss: nothing that was learned on them depends on their being open.
+        """
+        own = sum(not each.is_closed() for each in self._own)
+        self.pools[WORK].close_unused(UNUSED_S, keep(own))
+        self.pools[COORDINATION].close_unused(UNUSED_S, 0)
 
     async def renew(self) -> None:
         """Let connections for batches be made anew before their next use: types and plans they know may be stale."""
-        await self.pools[WORK].expire_connections()
+        await self.pools[WORK].renew()
 
     def processing(
         self, incarnation: Incarnation | None = None, position: Position | None = None
@@ -172,13 +169,23 @@ class Database:
         return self._borrow(COORDINATION, incarnation)
 
     @contextlib.asynccontextmanager
+    async def looking(self) -> AsyncIterator[AnyConnection]:
+        """Borrow any connection with short time-outs, for a look now and then: one that rests, if any does."""
+        if (resting := self.resting.free(self.incarnation)) is not None:
+            async with self.resting.lent(resting) as connection:
+                yield connection
+        else:
+            async with self.coordination() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
     async def _borrow(
         self, kind: str, incarnation: Incarnation | None, position: Position | None = None
     ) -> AsyncIterator[AnyConnection]:
         began, pool = time.monotonic(), self.pools[kind]
         incarnation = self.incarnation if incarnation is None else incarnation
         with translated():
-            connection = await self._acquire(pool, incarnation, position)
+            connection = await _take(self, pool, incarnation, position)
         self.waited(kind, time.monotonic() - began)
         self._borrowed.add(connection)
         try:
@@ -189,7 +196,7 @@ class Database:
         except Superseded as error:
             if is_stale(error):
                 drop(connection)
-                await pool.expire_connections()
+                await pool.renew()
             raise
         except Unavailable:
             if incarnation == self.incarnation:
@@ -197,28 +204,12 @@ class Database:
             raise
         finally:
             self._borrowed.discard(connection)
-            await _give_back(pool, connection)
-
-    async def _acquire(
-        self, pool: asyncpg.Pool[asyncpg.Record], incarnation: Incarnation, position: Position | None
-    ) -> PoolConnectionProxy[asyncpg.Record]:
-        """Take a connection of this incarnation; an older one may lead to a server that is the primary no more.
-
-        Raises Superseded when the incarnation is over: whoever asked did so for a reason that is gone.
-        """
-        while incarnation == self.incarnation:
-            connection = await _another(pool, position)
-            if marks_of(connection).incarnation == incarnation == self.incarnation:
-                return connection
-            connection.terminate()
-            await _give_back(pool, connection)
-        msg = "the database was lost meanwhile"
-        raise Superseded(msg)
+            await pool.give_back(connection)
 
     async def _connect(self, *_: Any, **arguments: Any) -> BatchConnection:
         begun = self.incarnation
         # Shielded: asyncpg, cancelled while it connects, leaves a future behind. Its own time-outs bound it.
-        with anyio.CancelScope(shield=True):
+        with translated(), anyio.CancelScope(shield=True):
             connection = await self._connector.open(**arguments)
         try:
             self.admission.admit(connection, begun)
@@ -229,13 +220,13 @@ class Database:
 
     async def open(self) -> None:
         """Make the pools, which belong to this event loop; they connect when first used."""
-        coordination = self._connect_arguments(COORDINATION, COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S)
+        coordination = _connect_arguments(self.label, COORDINATION, COORDINATION_SETTINGS, STATEMENT_TIMEOUT_S)
         self.pools = {
-            WORK: self._pool(self._connections_max, self._work_arguments()),
-            COORDINATION: self._pool(COORDINATION_CONNECTIONS_MAX, coordination),
+            kind: Pool(self._sizes[kind], self._connect, **arguments)
+            for kind, arguments in ((WORK, self._work_arguments()), (COORDINATION, coordination))
         }
         for pool in self.pools.values():
-            await pool
+            await pool.begin()
 
     async def allow(self, handler_timeout_s: float) -> None:
         """Let the transactions and statements of handlers last for so long, if that is longer than now.
@@ -259,45 +250,52 @@ class Database:
             await self._remake_work()
 
     async def _remake_work(self) -> None:
-        self.pools[WORK].set_connect_args(**self._work_arguments())
-        await self.pools[WORK].expire_connections()
+        await self.pools[WORK].renew(**self._work_arguments())
 
     async def close(self) -> None:
         """Close all pooled connections within bounded time, whatever the state of the network."""
         for pool in self.pools.values():
-            with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
-                await pool.close()
-            if scope.cancelled_caught:
-                pool.terminate()
+            await pool.close()
 
 
-async def _another(
-    pool: asyncpg.Pool[asyncpg.Record], position: Position | None
+def _connect_arguments(label: str, kind: str, settings: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
+    name = f"reactive_orch:{kind}:{label}"[:63]
+    return {
+        "command_timeout": timeout_s,
+        "timeout": CONNECT_TIMEOUT_S,
+        "target_session_attrs": "primary",
+        "server_settings": {**_COMMON_SETTINGS, **settings, "application_name": name},
+    }
+
+
+async def _take(
+    database: Database, pool: Pool, incarnation: Incarnation, position: Position | None
 ) -> PoolConnectionProxy[asyncpg.Record]:
+    """Take a connection of this incarnation; an older one may lead to a server that is the primary no more.
+
+    Raises Superseded when the incarnation is over: whoever asked did so for a reason that is gone.
+    """
+    while incarnation == database.incarnation:
+        connection = await _another(pool, position)
+        if marks_of(connection).incarnation == incarnation == database.incarnation:
+            return connection
+        connection.terminate()
+        await pool.give_back(connection)
+    msg = "the database was lost meanwhile"
+    raise Superseded(msg)
+
+
+async def _another(pool: Pool, position: Position | None) -> PoolConnectionProxy[asyncpg.Record]:
     """Take a connection on which the event at a position has not failed; the others stay, if there is one more."""
     passed: list[PoolConnectionProxy[asyncpg.Record]] = []
     try:
-        while position in marks_of(connection := await pool.acquire()).failed_at:
-            # Whoever waits for others must hold none. Its stubs leave the queue out.
-            if pool._queue.empty():  # type: ignore[attr-defined]  # noqa: SLF001
-                connection.terminate()
-                await _give_back(pool, connection)
-            else:
+        while position in marks_of(connection := await pool.take()).failed_at:
+            if pool.may_give:
                 passed.append(connection)
+            else:  # whoever waits for others must hold none
+                connection.terminate()
+                await pool.give_back(connection)
         return connection
     finally:
         for each in passed:
-            await _give_back(pool, each)
-
-
-async def _give_back(pool: asyncpg.Pool[asyncpg.Record], connection: PoolConnectionProxy[asyncpg.Record]) -> None:
-    # Still in a transaction: whoever borrowed it was cancelled or failed half-way, so its state is unknown.
-    if not is_closed(connection) and connection.is_in_transaction():
-        connection.terminate()
-    # InternalClientError: the server ended it while its user was cancelled, and the pool has it back already.
-    with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True), contextlib.suppress(asyncpg.InternalClientError):
-        await pool.release(connection)
-
-
-async def _keep_session(_connection: object) -> None:
-    """Skip the pool's reset, which costs a round trip: each batch's seal resets the session."""
+            await pool.give_back(each)

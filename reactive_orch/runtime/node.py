@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import anyio
 
 from reactive_orch.address import database_url
+from reactive_orch.core.connections import kept_warm
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model.reports import (
     Interrupted,
@@ -109,7 +110,8 @@ class Node:
         self.database = Database(
             database_url(config.database_url, None),
             label=label,
-            connections_max=config.connections_max,
+            connections_max=config.work_connections,
+            coordination_max=config.coordination_connections,
             handler_timeout_s=config.handler_timeout_s,
         )
         emit = self.watchers.emit
@@ -266,6 +268,7 @@ class Node:
     async def _watch_progress(self) -> None:
         while True:
             await anyio.sleep(PROGRESS_LOOK_S)
+            self.database.close_unused(kept_warm)
             for worker in self._workers:
                 worker.watch_progress()
 

@@ -97,8 +97,7 @@ class ProgressWatch:
         missing, pool = len(runner.assigned - runner.lanes.held), self._node.database.pools["work"]
         if runner.hindrance or missing:
             return runner.hindrance or f"{missing} partitions could not be taken"
-        in_use = pool.get_size() - pool.get_idle_size()
-        return f"all {in_use} connections are in use" if in_use >= pool.get_max_size() else ""
+        return f"all {pool.used} connections are in use" if pool.used >= pool.most else ""
 
     def _say(self) -> None:
         now = {stall.what: stall for stall in self.stalls}

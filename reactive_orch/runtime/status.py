@@ -26,10 +26,7 @@ def of_process(
         listening_s=0.0 if session.since is None else time.monotonic() - session.since,
         queue_usage=session.queue_usage,
         logs=tuple(LogStatus(each.log.name, each.settled, each.held_s, each.holders) for each in logs.values()),
-        pools={
-            name: PoolStatus(pool.get_size() - pool.get_idle_size(), pool.get_idle_size())
-            for name, pool in database.pools.items()
-        },
+        pools={name: PoolStatus(pool.used, pool.idle) for name, pool in database.pools.items()},
         workers=tuple(workers),
     )
 

@@ -16,6 +16,7 @@ from integration_test.harness.connections import connected
 from integration_test.harness.load import append_events, stand
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, NewEvent, Node, Projection, Worker, append, projection
+from reactive_orch.config import CONNECTIONS_MIN
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.runtime.backoff import Backoff, Pauses
 from reactive_orch.runtime.handling import failures, lane
@@ -196,7 +197,7 @@ async def test_lanes_take_turns_with_few_connections(database: str) -> None:
 
     async with connected(database) as connection:
         await append_events(connection, events)
-    async with Node(Config(database_url=database, batch_events=20, connections_max=2)) as node:
+    async with Node(Config(database_url=database, batch_events=20, connections_max=CONNECTIONS_MIN + 1)) as node:
         await Worker(node, "test", [counting(name) for name in names], until_idle=True).run()
     assert set(handled.values()) == {events}
     assert least_when_the_first_ended[0] > events // 2

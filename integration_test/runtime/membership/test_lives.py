@@ -444,7 +444,7 @@ async def test_a_refused_projection_is_given_up_even_if_the_first_attempt_fails(
 async def test_a_take_over_waits_for_no_other_projection(database: str) -> None:
     """Beside many rows that are held for long, those that become free are taken at once."""
     slow, quick = [f"slow{n}" for n in range(30)], [f"quick{n}" for n in range(6)]
-    config = Config(database_url=database, connections_max=40, batch_events=10)
+    config = Config(database_url=database, connections_max=47, batch_events=10)
     async with (
         prepared(database) as connection,
         connected(database) as second_gate,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.errors import ReactiveOrchError, Superseded, Unavailable
-from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S
+from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.postgres.suspicions import Suspicions
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from reactive_orch.model.reports import (
     TookPartAgain,
 )
 from reactive_orch.postgres import checkpoints, membership, windows
-from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S
+from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import passing_over
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.node import Node
 
+WARM_UP_S = 2.0
 LOOK_FOR_S = 600.0
 """A time is looked up in the whole log if small events fill old pages of the table: a million events take some 2 s."""
 
@@ -64,7 +65,8 @@ async def register(
         node.warm = True  # only one may hold several connections at once, or all would wait for each other
         with passing_over(node.watchers.emit, "warm up", Unavailable, Superseded, Refused, of=(replica_set,)):
             await node.database.look_for_deadlocks_sooner()
-            await _warm_up(node, replica_set, accepted[0])
+            with anyio.move_on_after(WARM_UP_S):  # it waits for itself if the server refuses more connections
+                await _warm_up(node, replica_set, accepted[0])
     return accepted
 
 

@@ -17,8 +17,8 @@ import anyio
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model.reports import HeartbeatSent
 from reactive_orch.postgres import membership
-from reactive_orch.postgres.database import CLEANUP_TIMEOUT_S, Database
 from reactive_orch.postgres.faults import is_stale, translated
+from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.membership.trust import Trust
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import MemberId, Subscription
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
+    from reactive_orch.postgres.database import Database
 
 EVENTS_CHANNEL = "reactive_orch_events"
 GENERATIONS_CHANNEL = "reactive_orch_generations"

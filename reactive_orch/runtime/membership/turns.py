@@ -143,7 +143,7 @@ class Membership:
         return await self._acknowledge(adoption)
 
     async def _observe(self, turn: Turn) -> Snapshot:
-        async with self._node.database.coordination() as connection:
+        async with self._node.database.looking() as connection:
             snapshot = await membership.observe(connection, self._replica_set)
         turn.observed_ns = time.time_ns()
         self._demand_known_logs(snapshot)

@@ -167,15 +167,21 @@ class LogFollower:
 
     async def _sleep(self, connection: BatchConnection) -> None:
         await self._wanted(connection)
-        await self._ringing.sleep(connection)
+        await self._ringing.sleep(connection, self.database.resting.rests(connection))
 
     async def _wanted(self, connection: BatchConnection) -> None:
         """Wait until somebody wants more; check the rules when that is due.
 
         Who reads a long backlog wants no more for a while, but relies on the rules.
         """
-        while not await self._waiters.wanted(self._rules.due_s):
+        while not await self._is_wanted(connection):
             await self._check(connection)
+
+    async def _is_wanted(self, connection: BatchConnection) -> bool:
+        if self._waiters.want_more:
+            return True
+        async with self.database.resting.rests(connection):
+            return await self._waiters.wanted(self._rules.due_s)
 
     async def _check(self, connection: BatchConnection) -> LogState:
         return await self._rules.check(connection, self._frontier.settled if self._looked_at else None)

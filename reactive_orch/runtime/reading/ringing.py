@@ -12,6 +12,7 @@ from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from reactive_orch.model import LogName
     from reactive_orch.model.reports import Emit
@@ -66,8 +67,8 @@ class Ringing:
         """Note that events were found after a sleep; by the timer, if nobody rang."""
         self._missed = self._missed + 1 if self._wakeup.source == "timer" else 0
 
-    async def sleep(self, connection: BatchConnection) -> None:
-        """Arm the bell if that is due, and return for a look; else wait for it.
+    async def sleep(self, connection: BatchConnection, rests: AbstractAsyncContextManager[None]) -> None:
+        """Arm the bell if that is due, and return for a look; else wait for it, in the context that is given.
 
         Without the look, an event between the last one and the arming would wake nobody (protocol 6.3).
         """
@@ -76,7 +77,8 @@ class Ringing:
             self._armed_until_s = time.monotonic() + ARMED_S
         else:
             poll_s = POLL_S if self._listening() and self._silence is None else POLL_DEAF_S
-            await self._wakeup.wait(poll_s * random.uniform(0.8, 1.0))
+            async with rests:
+                await self._wakeup.wait(poll_s * random.uniform(0.8, 1.0))
 
     async def linger(self, looked_at: float, readers: int) -> None:
         """Wait until a time has passed since the last look, so that more events come together.

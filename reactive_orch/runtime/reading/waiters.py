@@ -33,9 +33,14 @@ class Waiters:
         """Look, whether somebody waits or not."""
         self._demand.set()
 
+    @property
+    def want_more(self) -> bool:
+        """Whether somebody waits for the next advance."""
+        return bool(self._for_more)
+
     async def wanted(self, timeout_s: float) -> bool:
         """Wait until somebody wants more, or a look; False when the time ran out first."""
-        return bool(self._for_more) or await self._demand.wait(timeout_s)
+        return self.want_more or await self._demand.wait(timeout_s)
 
     def advanced(self) -> None:
         """Wake those that wait for more."""
