@@ -133,7 +133,7 @@ class Worker:
         async with lasting_group() as tasks:
             for runner in (*self._runners.by_subscription.values(), *self._runners.out.values()):
                 tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
-            tasks.start_soon(self._membership.watch.run)
+            tasks.start_soon(self._membership.watch.run, self._node.database)
             accepted = [p for p in self._projections if p.subscription in self._runners.by_subscription]
             tasks.start_soon(registration.tell_unmatched, self._node, self.replica_set, accepted)
             try:

@@ -65,7 +65,7 @@ class Membership:
         self.looked_at = time.monotonic()
         self.wakeup = Wakeup()
         self.adoptions = Adoptions(node.watchers.emit)
-        self.watch = Watch(node.database, replica_set, lambda: self.wakeup.set("watch"), node.watchers.emit)
+        self.watch = Watch(replica_set, lambda: self.wakeup.set("watch"), node.watchers.emit)
         self._node = node
         self._replica_set = replica_set
         self._runners = runners

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 class Watch:
     """One member's watch over its successor."""
 
-    def __init__(self, database: Database, replica_set: str, look: Callable[[], None], emit: Emit) -> None:
+    def __init__(self, replica_set: str, look: Callable[[], None], emit: Emit) -> None:
         """Watch nobody yet; `look` is called when the successor's lock is free."""
-        self._database = database
         self._replica_set = replica_set
         self._look = look
         self._emit = emit
@@ -48,14 +47,14 @@ class Watch:
             if self._slice is not None:
                 self._slice.cancel()
 
-    async def run(self) -> None:
+    async def run(self, database: Database) -> None:
         """Watch for ever."""
         backoff = Backoff(0.05, 5.0)
         while True:
             while self._successor is None:
                 await self._changed.wait()
             try:
-                connection = await self._database.connect("watch")
+                connection = await database.connect("watch")
             except Unavailable as error:
                 self._emit(Interrupted("watch", error, self._replica_set))
                 await anyio.sleep(backoff.next_s())
@@ -64,7 +63,7 @@ class Watch:
                 await self._watch(connection, backoff)
             except (Unavailable, Superseded) as error:
                 self._emit(Interrupted("watch", error, self._replica_set))
-                self._database.give_up(connection, error)
+                database.give_up(connection, error)
                 self._emit(ConnectionLost("watch"))
                 await anyio.sleep(backoff.next_s())
             finally:
