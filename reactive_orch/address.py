@@ -103,6 +103,11 @@ def database_url_of_libpq(environment: Mapping[str, str]) -> str | None:
     return _uri_of(_checked(words) | _resolved({}, environment))
 
 
+def user_of(uri: str, environment: Mapping[str, str]) -> str:
+    """Return the user whom a URI names that one of the above has returned; else PGUSER does."""
+    return _words_of_uri(uri).get("user") or environment["PGUSER"]
+
+
 # ------------------------------------------------------------------------------------------------------------ forms
 
 _URI = re.compile(r"postgres(?:ql)?://(?:([^@/?#]*)@)?([^@/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?")

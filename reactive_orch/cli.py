@@ -1,7 +1,7 @@
 """The command line: the composition root and the only reader of the environment.
 
     python -m reactive_orch --replica-set NAME …     run a worker
-    python -m reactive_orch migrate|append|status|dead-letters|pause|resume|rewind|replica-sets|trace …
+    python -m reactive_orch migrate|append|status|dead-letters|pause|resume|rewind|replica-sets|trace|grants …
 
 Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database not reachable at start.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shlex
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from reactive_orch.commands import COMMANDS
-from reactive_orch.commands.database import database_of
+from reactive_orch.commands.database import database_of, role_of
 from reactive_orch.commands.parser import EXIT_CODES, Parser, did_you_mean
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import explain
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what went wrong is said in one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     open_streams()
+    options: argparse.Namespace | None = None
     try:
         options = _parse(arguments)
         if options.command is not None:
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
-        return explain(error)
+        return explain(error, None if options is None else partial(_gives_rights, options))
     finally:
         last_resort.stay()
     return 0
@@ -85,7 +88,8 @@ def _program() -> str:
 def _command_parser(program: str, word: str, command: Command) -> Parser:
     parser = Parser(prog=f"{program} {word}", description=command.description)
     command.add_arguments(parser)
-    _add_database(parser)
+    if command.needs_database:
+        _add_database(parser)
     return parser
 
 
@@ -120,12 +124,23 @@ def _heed_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
         loop.default_exception_handler(context)
 
 
+def _gives_rights(options: argparse.Namespace) -> str:
+    """Return what gives a command's role the rights that it needs."""
+    purpose = "worker" if options.command is None else options.command.purpose(options)
+    if purpose is None:
+        return "run it as the owner of the schema, or as one who may make it"
+    role = shlex.quote(role_of(options.database_url, os.environ))
+    return f"its owner gives it by `python -m reactive_orch grants --role {role} --for {purpose} | psql`"
+
+
 async def _run(options: argparse.Namespace) -> None:
     asyncio.get_running_loop().set_exception_handler(_heed_loop)
     if options.command is None:
         from reactive_orch.commands import run
 
         await run.run(options, os.environ)
+    elif not options.command.needs_database:
+        await options.command.run(options, "")
     else:
         url, _ = await database_of(options.database_url, os.environ)
         await options.command.run(options, url)

@@ -28,6 +28,17 @@ class ConfigError(ReactiveOrchError):
     """The operator must change something before this can work (exit code 2)."""
 
 
+class MissingRight(ConfigError):
+    """The database role may not do what this program does; the command `grants` prints what it needs."""
+
+    def __init__(self, lacking: str) -> None:
+        """Keep what PostgreSQL says."""
+        super().__init__(
+            f"the database role lacks a right: {lacking}; `python -m reactive_orch grants` prints what it needs"
+        )
+        self.lacking = lacking
+
+
 class UnsafeLog(ConfigError):
     """The event log, or the server it lives on, breaks a rule the frontier relies on: reading on would lose events."""
 

@@ -16,6 +16,7 @@ from reactive_orch.embedded import server as embedded
 from reactive_orch.errors import (
     ConfigError,
     Conflict,
+    MissingRight,
     ProjectionFailed,
     ReactiveOrchError,
     Standby,
@@ -195,8 +196,18 @@ def test_nothing_is_started_for_a_wrong_option(capsys: pytest.CaptureFixture[str
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
-    assert "--database-url" in out
+    assert ("--database-url" in out) is (arguments[0] != "grants")
     assert not err
+
+
+def test_grants_are_printed_without_a_database(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["grants", "--role", "shop", "--for", "appender"]) == 0
+    assert 'GRANT USAGE ON SCHEMA reactive_orch TO "shop";' in capsys.readouterr().out.splitlines()
+    assert "'public' is no role's name" in complaint(capsys, "grants", "--role", "public", "--for", "worker")
+
+
+def test_a_missing_right_is_told_with_what_gives_it() -> None:
+    assert "`python -m reactive_orch grants` prints" in str(MissingRight("permission denied for table x"))
 
 
 def group(*errors: BaseException) -> BaseException:

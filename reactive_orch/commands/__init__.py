@@ -5,6 +5,7 @@ The other modules are their tools: `command`, `database`, `lines`, `loading`, `p
 
 from reactive_orch.commands.append import APPEND
 from reactive_orch.commands.dead_letters import DEAD_LETTERS
+from reactive_orch.commands.grants import GRANTS
 from reactive_orch.commands.migrate import MIGRATE
 from reactive_orch.commands.pause import PAUSE, RESUME
 from reactive_orch.commands.replica_sets import REPLICA_SETS
@@ -22,6 +23,7 @@ COMMANDS = {
     "rewind": REWIND,
     "replica-sets": REPLICA_SETS,
     "trace": TRACE,
+    "grants": GRANTS,
 }
 """What `python -m reactive_orch WORD` does."""
 

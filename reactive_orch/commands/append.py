@@ -121,5 +121,9 @@ def _single_event(options: argparse.Namespace) -> NewEvent:
 
 
 APPEND = Command(
-    "append events, JSON lines from standard input or one from options", _append_arguments, _append, _read_events
+    "append events, JSON lines from standard input or one from options",
+    _append_arguments,
+    _append,
+    _read_events,
+    purpose=lambda _: "appender",
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from reactive_orch.postgres.connection import AnyConnection
+    from reactive_orch.postgres.grants import Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,19 @@ class Command:
     """Called with the options and the URI of the database."""
     prepare: Callable[[argparse.Namespace], None] = lambda _: None
     """Called before anything is started for it, outside any event loop. Raises ConfigError."""
+    purpose: Callable[[argparse.Namespace], Purpose | None] = lambda _: None
+    """What `grants` calls the roles that may do it; None: the owner of the schema alone."""
+    needs_database: bool = True
+
+
+def monitors(_: argparse.Namespace) -> Purpose:
+    """Return whose command it is: that of whoever looks."""
+    return "monitor"
+
+
+def operates(_: argparse.Namespace) -> Purpose:
+    """Return whose command it is: that of whoever acts."""
+    return "operator"
 
 
 @contextlib.asynccontextmanager

@@ -5,13 +5,27 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reactive_orch.address import database_url, database_url_of_libpq, database_url_of_parts
+from reactive_orch.address import database_url, database_url_of_libpq, database_url_of_parts, user_of
 from reactive_orch.errors import ConfigError
 from reactive_orch.process.abandonable import abandonable
 from reactive_orch.process.streams import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def role_of(given: str | None, environment: Mapping[str, str]) -> str:
+    """Return the role that a command comes as; the embedded server's knows no other than its owner."""
+    named = _named(given, environment)
+    return "postgres" if named is None else user_of(named, environment)
+
+
+def _named(given: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the URI of the database that somebody has named. Raises ConfigError for what is no address."""
+    given = environment.get("DATABASE_URL") or None if given is None else given
+    if given is not None:
+        return database_url(given, environment)
+    return database_url_of_parts(environment) or database_url_of_libpq(environment)
 
 
 async def database_of(given: str | None, environment: Mapping[str, str]) -> tuple[str, bool]:
@@ -23,12 +37,9 @@ async def database_of(given: str | None, environment: Mapping[str, str]) -> tupl
     Raises ConfigError for what is no address, and for a DATABASE_URL that is empty where nothing else says one: that is
     a secret that is missing, and not the wish for an embedded server. Unavailable when that does not start.
     """
-    given = environment.get("DATABASE_URL") or None if given is None else given
-    if given is not None:
-        return database_url(given, environment), False
-    said = database_url_of_parts(environment) or database_url_of_libpq(environment)
-    if said is not None:
-        return said, False
+    named = _named(given, environment)
+    if named is not None:
+        return named, False
     if "DATABASE_URL" in environment:
         msg = "DATABASE_URL is set, but empty: give it an address, or unset it for the embedded server"
         raise ConfigError(msg)

@@ -212,5 +212,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 DEAD_LETTERS = Command(
-    "list and show keys of which an event failed, retry or discard what waits", _arguments, _dead_letters, _check
+    "list and show keys of which an event failed, retry or discard what waits",
+    _arguments,
+    _dead_letters,
+    _check,
+    lambda options: "monitor" if options.action in {"list", "show"} else "operator",
 )

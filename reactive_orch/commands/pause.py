@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected, operator
+from reactive_orch.commands.command import Command, connected, operates, operator
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, projections
 
@@ -40,5 +40,7 @@ def _pause_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", default="", metavar="TEXT", help="for whoever wonders, in `status`")
 
 
-PAUSE = Command("let a projection rest on all its workers, until it is resumed", _pause_arguments, _pause)
-RESUME = Command("let a projection run again that was paused or halted", _arguments, _resume)
+PAUSE = Command(
+    "let a projection rest on all its workers, until it is resumed", _pause_arguments, _pause, purpose=operates
+)
+RESUME = Command("let a projection run again that was paused or halted", _arguments, _resume, purpose=operates)

@@ -75,4 +75,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(msg)
 
 
-REPLICA_SETS = Command("list replica sets, remove those that are gone for good", _arguments, _replica_sets, _check)
+REPLICA_SETS = Command(
+    "list replica sets, remove those that are gone for good",
+    _arguments,
+    _replica_sets,
+    _check,
+    lambda options: "monitor" if options.action == "list" else "operator",
+)

@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.command import Command, connected, operates
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import OWN_LOG, Subscription
@@ -202,4 +202,4 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(msg)
 
 
-REWIND = Command("set a projection's positions back while workers run", _rewind_arguments, _rewind, _check)
+REWIND = Command("set a projection's positions back while workers run", _rewind_arguments, _rewind, _check, operates)

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected, demand_replica_set
+from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
 from reactive_orch.commands.problems import one_line, problem_lines, since
 from reactive_orch.commands.terminal import count
 from reactive_orch.core.overview import overview
@@ -169,4 +169,9 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-STATUS = Command("is it done, and is all well? logs, replica sets, workers and projections", _status_arguments, _status)
+STATUS = Command(
+    "is it done, and is all well? logs, replica sets, workers and projections",
+    _status_arguments,
+    _status,
+    purpose=monitors,
+)

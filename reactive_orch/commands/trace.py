@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.parser import whole_number
 from reactive_orch.commands.waterfall import waterfall
 from reactive_orch.errors import ConfigError
@@ -36,4 +36,6 @@ def _trace_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replica-set", required=True, metavar="NAME")
 
 
-TRACE = Command("draw a rebalance: which phase took how long on which worker", _trace_arguments, _trace)
+TRACE = Command(
+    "draw a rebalance: which phase took how long on which worker", _trace_arguments, _trace, purpose=monitors
+)

@@ -18,6 +18,7 @@ from reactive_orch.errors import (
     Deadlock,
     Exhausted,
     HandlerFailed,
+    MissingRight,
     ReactiveOrchError,
     Standby,
     Superseded,
@@ -160,8 +161,8 @@ SETBACKS: dict[Kind, type[ReactiveOrchError]] = {
 def translated() -> Iterator[None]:
     """Turn asyncpg's exceptions into ours, keeping them as the cause.
 
-    Raises Unavailable (lost, refused), Exhausted, Standby, Superseded (do it again) or ConfigError (URL, schema,
-    privileges). An error of the statement itself passes as it is.
+    Raises Unavailable (lost, refused), Exhausted, Standby, Superseded (do it again) or ConfigError (URL, schema), of
+    which MissingRight is one. An error of the statement itself passes as it is.
     """
     try:
         yield
@@ -171,6 +172,8 @@ def translated() -> Iterator[None]:
         if _is_torn(error):
             msg = "the connection was ended while a statement was being prepared"
             raise Unavailable(msg) from error
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise MissingRight(one_line(error)) from error
         ours = _OURS.get(classify(error))
         if ours is not None:
             raise ours(_words(error)) from error
@@ -179,11 +182,11 @@ def translated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def demanding_rights() -> Iterator[None]:
-    """Raise ConfigError when a statement of ours lacks a right. Its other errors pass as they are."""
+    """Raise MissingRight when a statement of ours lacks one. Its other errors pass as they are."""
     try:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
-        raise ConfigError(_words(error)) from error
+        raise MissingRight(one_line(error)) from error
 
 
 _OURS: dict[Kind, type[ReactiveOrchError]] = {
@@ -212,8 +215,6 @@ def _words(error: Exception) -> str:
         return "the server is a standby: give the address of the primary, or all hosts in one URL"
     if isinstance(error, _NO_SCHEMA):
         return "the schema reactive_orch is missing or older than this program: run `python -m reactive_orch migrate`"
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return f"the database user lacks a privilege: {one_line(error)}; the README has the GRANTs, under Rights"
     if classify(error) is Kind.MISUSE:
         return f"the database URL cannot be used: {one_line(error)}"
     return one_line(error)

@@ -2,7 +2,8 @@
 
 Guarantees: the steps of one call are applied in one transaction under an advisory lock, so a second migration waits and
 then finds nothing to do, and a failed one leaves nothing behind. A step that cannot get a table's lock in time gives
-way to the running workers and is tried again. What is only a hint and broken, the bell, is mended on the way.
+way to the running workers and is tried again. What is only a hint and broken, the bell, is mended on the way. PUBLIC
+may do nothing with the schema afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _PAUSE_S = 0.5
 
 
 async def migrate(connection: AnyConnection, partitions: int = PARTITIONS_DEFAULT) -> list[str]:
-    """Apply the steps that are missing, mend the bell if it is broken; return what was done, one line each.
+    """Apply the steps that are missing, mend what is broken or open to all; return what was done, one line each.
 
     `partitions` counts only when the log is created: a power of two up to 1024. Raises ConfigError (also when a step
     applied is not the one that this program knows), Unavailable, or Superseded when the locks could not be had in any
@@ -66,8 +67,14 @@ async def _apply_missing(connection: AnyConnection, partitions: int) -> list[str
             for step in missing:
                 await connection.execute(step.read_text(encoding="utf-8"))
                 await connection.execute(_SQL.record_step, _number(step), _digest(step))
+            if not await connection.fetchval(_SQL.is_ours):
+                return []  # a worker's role, to which nothing here is left to do
             mended = await connection.fetchval(_SQL.mend_bell)
-    return [f"applied schema step {step.stem}" for step in missing] + [f"made anew: {what}" for what in mended]
+            closed = await connection.fetchval(_SQL.close_to_public)
+    return [f"applied schema step {step.stem}" for step in missing] + [
+        *(f"made anew: {what}" for what in mended),
+        *(f"taken from PUBLIC: all rights on {what}" for what in closed if not missing),  # what is new, nobody has had
+    ]
 
 
 async def _newest(connection: AnyConnection) -> int:

@@ -35,3 +35,11 @@ INSERT INTO reactive_orch.schema_steps (version, digest) VALUES ($1::integer, $2
 -- name: mend_bell
 -- Make again what writers wake the readers with, if it was dropped, disabled or damaged; returns what that was.
 SELECT reactive_orch.mend_bell();
+
+-- name: close_to_public
+-- Take from PUBLIC whatever it may do with the schema and what is in it; returns with what that was.
+SELECT reactive_orch.close_to_public();
+
+-- name: is_ours
+-- Whether the schema is this role's to change.
+SELECT pg_has_role(n.nspowner, 'USAGE') FROM pg_namespace n WHERE n.nspname = 'reactive_orch';

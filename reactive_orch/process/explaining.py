@@ -6,16 +6,23 @@ import asyncio
 import errno
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ConfigError, ReactiveOrchError, Standby, Unavailable, text_of
+from reactive_orch.errors import ConfigError, MissingRight, ReactiveOrchError, Standby, Unavailable, text_of
 from reactive_orch.process.streams import nobody_reads, say, write_to_nobody
 from reactive_orch.runtime.cancellation import ALL_CANCELLED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_UNREACHABLE = 1, 2, 3
 
 
-def explain(error: BaseException) -> int:
-    """Say in one line on standard error what a command ended with, unless that needs no word; return the exit code."""
+def explain(error: BaseException, gives_rights: Callable[[], str] | None = None) -> int:
+    """Say in one line on standard error what a command ended with, unless that needs no word; return the exit code.
+
+    `gives_rights` tells what gives its role the rights that it needs.
+    """
     error = _telling(error)
     match error:
         case SystemExit():
@@ -29,6 +36,8 @@ def explain(error: BaseException) -> int:
             code, text = EXIT_FAILED, f"cannot write: {error.strerror}"
         case asyncio.CancelledError():
             code, text = EXIT_FAILED, ALL_CANCELLED
+        case MissingRight() if gives_rights is not None:
+            code, text = EXIT_CONFIG, f"the database role lacks a right: {error.lacking}; {gives_rights()}"
         case ConfigError() | Standby():
             code, text = EXIT_CONFIG, str(error)
         case Unavailable():

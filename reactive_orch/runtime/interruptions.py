@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.health import Stall
-from reactive_orch.errors import named
+from reactive_orch.errors import MissingRight, named
 from reactive_orch.model.reports import Interrupted
 
 if TYPE_CHECKING:
@@ -52,8 +52,13 @@ class Interruptions:
 
 @contextlib.contextmanager
 def passing_over(emit: Emit, place: str, *errors: type[Exception], of: Sequence[str] = ()) -> Iterator[None]:
-    """Suppress these errors in the block, and tell of them. `of`: as in `Interruptions`."""
+    """Suppress these errors in the block, and tell of them. `of`: as in `Interruptions`.
+
+    A missing right, which no pause brings, is one of them only where it is named.
+    """
     try:
         yield
     except errors as error:
+        if isinstance(error, MissingRight) and MissingRight not in errors:
+            raise
         emit(Interrupted(place, error, *of))

@@ -4,8 +4,10 @@
 -- Text that is looked up is COLLATE "C": the order of any other collation belongs to a library of the operating system,
 -- and when that is another one (an upgrade, a standby on another system) indexes do not find what is in them.
 --
--- Functions run with the rights of whoever calls them, on whatever search_path he has: each pins it, or, where that costs
--- what can be measured, names the schema of each function, operator and type.
+-- Functions run on whatever search_path their caller has: each pins it, or, where that costs what can be measured, names the
+-- schema of each function, operator and type. They run with the rights of whoever calls them. But what operators do (pause,
+-- rewind, remove) runs with the owner's: so they need no right to write a checkpoint otherwise than by these.
+-- Who may do what stands in `grants.sql`; PUBLIC may do nothing.
 
 -- ------------------------------------------------------------------ the log
 
@@ -205,8 +207,11 @@ BEGIN
         WHEN pg_notification_queue_usage() >= 0.5 THEN
             'the server''s queue of notifications is more than half full: a session listens inside a transaction'
     END;
-EXCEPTION WHEN OTHERS THEN
-    RETURN format('the bell cannot be set (%s): run migrate', SQLSTATE);
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RETURN 'this role may not set the bell: `python -m reactive_orch grants` prints what a worker needs';
+    WHEN OTHERS THEN
+        RETURN format('the bell cannot be set (%s): run migrate', SQLSTATE);
 END
 $$;
 
@@ -551,7 +556,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION reactive_orch.log_truncated();
 CREATE FUNCTION reactive_orch.set_projection_state(
     in_replica_set text, in_projection text, in_state text, in_reason text, in_by text, in_log text DEFAULT 'events')
 RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before text;
 BEGIN
@@ -857,7 +862,7 @@ CREATE FUNCTION reactive_orch.rewind_effects(
     in_replica_set text, in_projection text, position_to bigint, in_log text DEFAULT 'events',
     OUT partitions integer, OUT unknown integer, OUT again bigint, OUT left_out bigint, OUT exact boolean,
     OUT keys bigint, OUT letters_again bigint, OUT letters_dropped bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     wanted    jsonb;
@@ -909,7 +914,7 @@ CREATE FUNCTION reactive_orch.rewind(
     in_skip_unhandled boolean DEFAULT false, in_planned jsonb DEFAULT NULL,
     OUT partitions integer, OUT unknown integer, OUT again bigint, OUT left_out bigint, OUT exact boolean,
     OUT keys bigint, OUT letters_again bigint, OUT letters_dropped bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     settled bigint := reactive_orch.settled_end(in_log);
@@ -1561,7 +1566,7 @@ $$;
 CREATE FUNCTION reactive_orch.remove_replica_set(
     in_replica_set text, in_projection text DEFAULT NULL, in_log text DEFAULT 'events',
     OUT projections bigint, OUT waiting bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     living text;
@@ -1760,6 +1765,36 @@ BEGIN
         WHERE a.replica_set = in_replica_set AND a.generation = in_generation
     ) s ON completed IS NOT NULL
     WHERE g.replica_set = in_replica_set AND g.number = in_generation;
+END
+$$;
+
+-- Takes from PUBLIC, for `migrate`, whatever it may do with the schema and what is in it, and returns with what that was. A new
+-- function is everybody's to call, and what an owner has set as default privileges may give more.
+CREATE FUNCTION reactive_orch.close_to_public() RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    closed text[] := '{}';
+    found  text;
+BEGIN
+    FOR found IN
+        SELECT 'SCHEMA reactive_orch' FROM pg_namespace n, aclexplode(n.nspacl) a
+        WHERE n.oid = 'reactive_orch'::regnamespace AND a.grantee = 0
+        UNION
+        SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass
+        FROM pg_class c
+        CROSS JOIN LATERAL (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0
+                            UNION ALL
+                            SELECT FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = c.oid AND a.grantee = 0) open
+        WHERE c.relnamespace = 'reactive_orch'::regnamespace
+        UNION
+        SELECT 'ROUTINE ' || p.oid::regprocedure
+        FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        WHERE p.pronamespace = 'reactive_orch'::regnamespace AND a.grantee = 0
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', found);
+        closed := closed || found;
+    END LOOP;
+    RETURN closed;
 END
 $$;
 

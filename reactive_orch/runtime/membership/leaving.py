@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.core import generation as core
-from reactive_orch.errors import ConfigError, Superseded, Unavailable
+from reactive_orch.errors import ConfigError, MissingRight, Superseded, Unavailable
 from reactive_orch.model import Turn
 from reactive_orch.model.reports import Looked
 from reactive_orch.postgres import membership
@@ -37,7 +37,7 @@ LEAVE_TIMEOUT_S = 3.0
 
 LEAVE_ATTEMPTS = 10
 
-_AWAY = (Unavailable, Superseded, ConfigError)
+_AWAY = (Unavailable, Superseded, ConfigError, MissingRight)
 
 
 class Departures:
