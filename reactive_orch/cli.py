@@ -1,7 +1,7 @@
 """The command line: the composition root and the only reader of the environment.
 
     python -m reactive_orch --replica-set NAME …     run a worker
-    python -m reactive_orch migrate|append|status|dead-letters|pause|resume|rewind|replica-sets|trace|grants …
+    python -m reactive_orch migrate|append|status|watch|dead-letters|pause|resume|rewind|replica-sets|trace|grants …
 
 Exit codes: 0 clean stop, 1 failed, 2 wrong usage or configuration, 3 database not reachable at start.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         (["staus"], "unknown command 'staus'; did you mean status? (--help"),
         (
             ["frobnicate"],
-            "unknown command 'frobnicate'; there are migrate, append, status, dead-letters, pause, resume",
+            "unknown command 'frobnicate'; there are migrate, append, status, watch, dead-letters, pause, resume",
         ),
         ([*WORKER, "--batch", "many"], "argument --batch: 'many' is no whole number"),
         ([*WORKER, "--heartbeat", "2s"], "argument --heartbeat: '2s' is no number of seconds"),
@@ -271,3 +272,12 @@ def test_a_command_does_not_import_what_runs_workers() -> None:
         "import reactive_orch; assert not hasattr(reactive_orch, 'Nobody')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)  # noqa: S603
+
+
+def test_only_who_draws_loads_what_draws() -> None:
+    """A worker starts as quickly as without it, and so do commands that write a line or two."""
+    ours = [sys.executable, "-X", "importtime", "-m", "reactive_orch"]
+    for arguments, draws in ((WORKER, False), (("status", *NOWHERE), False), (("watch", *NOWHERE), True)):
+        ended = subprocess.run([*ours, *arguments], check=False, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
+        assert ended.returncode == 3, ended.stderr
+        assert (re.search(r"\| +rich$", ended.stderr, re.MULTILINE) is not None) is draws

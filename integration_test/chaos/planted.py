@@ -24,6 +24,7 @@ from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscripti
 from reactive_orch.model.keys import Key
 from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.admission import Admission
+from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.connection import BatchConnection
 from reactive_orch.postgres.dead_letters import FailingKeys
@@ -35,7 +36,7 @@ from reactive_orch.runtime.handling.markers import Markers
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.serial import Serial
-from reactive_orch.runtime.membership.session import EVENTS_CHANNEL, GENERATIONS_CHANNEL, Session
+from reactive_orch.runtime.membership.session import Session
 from reactive_orch.runtime.membership.trust import Trust
 
 if TYPE_CHECKING:

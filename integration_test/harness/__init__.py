@@ -4,6 +4,7 @@ waiting.py      waiting for facts, never for time to pass
 servers.py      which PostgreSQL servers there are; cluster.py: a server of one's own, its databases and its standby
 connections.py  a test's own connections
 processes.py    processes that are started, followed and ended; command_line.py: commands and how they end
+terminals.py    a terminal, and a command in it
 load.py         what is appended: at once, by a steady load, by writers who hold back, roll back and prepare
 projections.py, telemetry_projections.py   what the workers run; each records what it handled
 in_process.py   workers inside the test; health.py: what they say of their health

@@ -21,7 +21,8 @@ UNUSED_PORT = 1
 NOBODY_LISTENS = f"postgresql://postgres@127.0.0.1:{UNUSED_PORT}/nothing"
 
 
-def _environment(variables: dict[str, str]) -> dict[str, str]:
+def environment(variables: dict[str, str]) -> dict[str, str]:
+    """Return the tests' variables without those that say where a database is, and with these."""
     of_databases = re.compile(r"DATABASE_URL|POSTGRES_|PG(?!15_BIN)")
     ours = {name: value for name, value in os.environ.items() if not of_databases.match(name)}
     return {**ours, "PYTHONPATH": str(ROOT), **variables}
@@ -54,7 +55,7 @@ async def started(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reactive_orch", *arguments),
         cwd=cwd,
-        env=_environment(variables),
+        env=environment(variables),
         stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -16,7 +16,7 @@ from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.waiting import wait_until
 from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log, migrations
-from reactive_orch.runtime.membership.session import EVENTS_CHANNEL
+from reactive_orch.postgres.channels import EVENTS_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

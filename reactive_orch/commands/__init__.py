@@ -1,6 +1,7 @@
-"""The operator's commands, a module each: each connects once, does one thing and ends. `run` is no such: the worker.
+"""The operator's commands, a module each: each connects once, does one thing and ends; but `watch` goes on.
 
-The other modules are their tools: `command`, `database`, `lines`, `loading`, `problems`, `terminal`, `waterfall`.
+`run` is none of them: the worker. The other modules are their tools: `command`, `database`, `lines`, `loading`,
+`problems`, `terminal`, `watch_picture`, `watch_terminal`, `waterfall`.
 """
 
 from reactive_orch.commands.append import APPEND
@@ -12,11 +13,13 @@ from reactive_orch.commands.replica_sets import REPLICA_SETS
 from reactive_orch.commands.rewind import REWIND
 from reactive_orch.commands.status import STATUS
 from reactive_orch.commands.trace import TRACE
+from reactive_orch.commands.watch import WATCH
 
 COMMANDS = {
     "migrate": MIGRATE,
     "append": APPEND,
     "status": STATUS,
+    "watch": WATCH,
     "dead-letters": DEAD_LETTERS,
     "pause": PAUSE,
     "resume": RESUME,

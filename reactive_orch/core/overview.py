@@ -74,6 +74,7 @@ def _replica_set(seen: Seen, name: str, logs: Mapping[str, LogOverview]) -> Repl
             for each in workers
         ],
         projections=[_projection(each, workers, logs.get(each.subscription.log)) for each in projections],
+        before=seen.before.get(name, ()),
     )
 
 

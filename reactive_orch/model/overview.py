@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from reactive_orch.model.account import Account
@@ -110,7 +110,7 @@ class ProjectionSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationSeen:
-    """The generation that a replica set has now."""
+    """A generation that a replica set has, or has had."""
 
     number: int
     reason: str
@@ -132,6 +132,8 @@ class Seen:
     """By replica set; None before the first."""
     workers: Sequence[WorkerSeen]
     projections: Sequence[ProjectionSeen]
+    before: Mapping[str, Sequence[GenerationSeen]] = field(default_factory=dict)
+    """By replica set, the generations before the one it has now, the last first; as many as were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +183,8 @@ class ReplicaSetOverview:
     generation: GenerationSeen | None
     workers: Sequence[WorkerOverview]
     projections: Sequence[ProjectionOverview]
+    before: Sequence[GenerationSeen] = ()
+    """Generations before the one it has now, the last first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,22 +19,27 @@ if TYPE_CHECKING:
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
 
-async def look(connection: AnyConnection, replica_set: str | None = None) -> Seen:
-    """Look at all logs, and at all replica sets or at one. Nothing is seen of one that is not recorded."""
+async def look(connection: AnyConnection, replica_set: str | None = None, *, back: int = 0) -> Seen:
+    """Look at all logs, and at all replica sets or at one. Nothing is seen of one that is not recorded.
+
+    `back`: so many generations before the one that a replica set has now are seen, too.
+    """
     logs = [await _log(connection, each.name) for each in await log_check.logs(connection)]
     with translated():
         generations, workers, projections = [
             list(map(dict, await connection.fetch(statement, *of)))
             for statement, of in (
-                (_SQL.generations, [replica_set]),
+                (_SQL.generations, [replica_set, back + 1]),
                 (_SQL.workers, []),  # of all: each tells how far the log may be read
                 (_SQL.projections, [replica_set]),
             )
         ]
+        found = _generations(generations)
         return Seen(
             at=await connection.fetchval(_SQL.now),
             logs=logs,
-            generations={row.pop("name"): _generation(row) for row in generations},
+            generations={name: next(iter(newest_first), None) for name, newest_first in found.items()},
+            before={name: newest_first[1:] for name, newest_first in found.items()},
             workers=[_worker(row) for row in workers],
             projections=[_projection(row) for row in projections],
         )
@@ -51,8 +56,14 @@ async def _log(connection: AnyConnection, name: LogName) -> LogSeen:
     )
 
 
-def _generation(row: dict[str, Any]) -> GenerationSeen | None:
-    return GenerationSeen(**row) if row["number"] is not None else None
+def _generations(rows: list[dict[str, Any]]) -> dict[str, list[GenerationSeen]]:
+    """Return replica set → its generations, in the order of the rows; none before the first."""
+    found: dict[str, list[GenerationSeen]] = {}
+    for row in rows:
+        of = found.setdefault(row.pop("name"), [])
+        if row["number"] is not None:
+            of.append(GenerationSeen(**row))
+    return found
 
 
 def _worker(row: dict[str, Any]) -> WorkerSeen:

@@ -3,12 +3,13 @@
 SELECT clock_timestamp();
 
 -- name: generations
--- The generation that each replica set has now, or that of replica set $1 alone; no reason before the first.
+-- The last $2 generations of each replica set, or of replica set $1 alone, the newest first; one row without a number before the first.
 SELECT r.name, g.number, g.reason, g.subjects, g.moved, extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s,
        extract(epoch FROM g.completed_at - g.created_at)::float8 AS complete_s
 FROM reactive_orch.replica_sets r
-LEFT JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
-WHERE $1::text IS NULL OR r.name = $1::text ORDER BY r.name;
+LEFT JOIN reactive_orch.generations g
+       ON g.replica_set = r.name AND g.number <= r.generation AND g.number > r.generation - $2::integer
+WHERE $1::text IS NULL OR r.name = $1::text ORDER BY r.name, g.number DESC;
 
 -- name: workers
 -- The members of all replica sets, each with the projections that others of its set run and it does not.

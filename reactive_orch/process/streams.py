@@ -36,12 +36,17 @@ def open_streams() -> None:
 
 def nobody_reads() -> bool:
     """Tell whether standard output was closed at the other end (`… | head`), and let Python write to nobody then."""
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    closed = is_closed_at_the_other_end()
     if closed:
         write_to_nobody()
     return closed
+
+
+def is_closed_at_the_other_end() -> bool:
+    """Tell whether whoever read standard output has gone."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def write_to_nobody() -> None:

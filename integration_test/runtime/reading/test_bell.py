@@ -21,8 +21,8 @@ from reactive_orch.core import waking
 from reactive_orch.core.frontier import Frontier
 from reactive_orch.model import OWN_LOG, Log
 from reactive_orch.postgres import log
+from reactive_orch.postgres.channels import EVENTS_CHANNEL
 from reactive_orch.postgres.database import Database
-from reactive_orch.runtime.membership.session import EVENTS_CHANNEL
 from reactive_orch.runtime.reading import ringing
 from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.runtime.wakeup import Wakeup

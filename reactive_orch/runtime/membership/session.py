@@ -17,6 +17,7 @@ import anyio
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model.reports import HeartbeatSent
 from reactive_orch.postgres import membership
+from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
 from reactive_orch.postgres.faults import is_stale, translated
 from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.membership.trust import Trust
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
-
-EVENTS_CHANNEL = "reactive_orch_events"
-GENERATIONS_CHANNEL = "reactive_orch_generations"
 
 ANSWER_TIMEOUT_S = 3.0
 """A heartbeat that takes longer means that the network is gone: nothing on this connection is slow."""

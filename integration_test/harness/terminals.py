@@ -1,0 +1,121 @@
+"""A terminal as a user has one, and a command in it: what its screen shows, what is typed, how it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from typing import TYPE_CHECKING, Any, Self
+
+from integration_test.harness.command_line import environment
+from integration_test.harness.processes import ROOT
+from integration_test.harness.waiting import TIMEOUT_S, wait_until
+
+if TYPE_CHECKING:
+    import signal
+
+ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
+"""Another screen than the shell's is begun, and ended."""
+SHOW_CURSOR = "\x1b[?25h"
+_HOME = "\x1b[H"
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """A command in a terminal of its own. An async context manager; the command is killed at its end."""
+
+    def __init__(self, *arguments: str, columns: int = 80, lines: int = 24, **variables: str) -> None:
+        """Prepare; entering starts it. `variables` are all that its environment says of databases."""
+        self._arguments = arguments
+        self._variables = {"TERM": "xterm-256color", **variables}
+        self._size = columns, lines
+        self.written = ""
+        """All that the command has written."""
+
+    async def __aenter__(self) -> Self:
+        self._ours, self._its = pty.openpty()
+        os.set_blocking(self._ours, False)
+        self.resize(*self._size)
+        self.attributes_before = self.attributes
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "reactive_orch", *self._arguments),
+            cwd=ROOT,
+            env=environment(self._variables),
+            stdin=self._its,
+            stdout=self._its,
+            stderr=self._its,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that keys and its size send signals
+        )
+        asyncio.get_running_loop().add_reader(self._ours, self._read)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        asyncio.get_running_loop().remove_reader(self._ours)
+        os.close(self._its)
+        os.close(self._ours)
+        if error[0] is not None:
+            sys.stderr.write(f"----- the terminal's screen\n{self.screen}\n-----\n{self.written[-2000:]!r}\n")
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            self.written += os.read(self._ours, 1 << 20).decode(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """The command's process id."""
+        return self._process.pid
+
+    @property
+    def attributes(self) -> list[Any]:
+        """How the terminal treats what is typed."""
+        return termios.tcgetattr(self._its)
+
+    @property
+    def screen(self) -> str:
+        """What was drawn last, as text: each picture begins at the top."""
+        return _CONTROL.sub("", self.written.rsplit(_HOME, 1)[-1])
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._ours, keys.encode())
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Change the size of the window."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    async def shows(self, pattern: str) -> re.Match[str]:
+        """Wait until the screen shows something that matches."""
+
+        async def found() -> re.Match[str] | None:
+            return re.search(pattern, self.screen)
+
+        return await wait_until(found, what=f"the screen shows {pattern!r}")
+
+    async def shows_no_more(self, pattern: str) -> None:
+        """Wait until the screen shows nothing that matches."""
+
+        async def gone() -> bool:
+            return not re.search(pattern, self.screen)
+
+        await wait_until(gone, what=f"the screen does not show {pattern!r}")
+
+    async def ended(self) -> int:
+        """Wait for the command's end and return its exit code."""
+        async with asyncio.timeout(TIMEOUT_S):
+            code = await self._process.wait()
+        self._read()
+        return code
