@@ -1,7 +1,7 @@
 """`watch`: what `status` tells, live. On a terminal a picture that is drawn anew, elsewhere a line for each change.
 
-It looks when it is notified, as workers are, and every two seconds for what nobody notifies: workers say with their
-heartbeats how far they are. It never arms the bell, so writers ring no more often than without it.
+It looks when a replica set has changed, as workers do, and every two seconds: how far workers are they say with their
+heartbeats. So it need not hear of appends: it never arms the bell, and writers ring no more often than without it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reactive_orch.core.problems import problems
 from reactive_orch.errors import ReactiveOrchError
 from reactive_orch.postgres import membership, migrations
 from reactive_orch.postgres import overview as looking
-from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
+from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
 from reactive_orch.postgres.faults import translated
 from reactive_orch.process import last_resort
 from reactive_orch.process.abandonable import abandonable
@@ -121,7 +121,6 @@ class Eyes:
             demand_replica_set(self._replica_set, await membership.replica_sets(connection))
         self._found = True
         connection.add_termination_listener(lambda _: self._notified.set())
-        await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._notified.set())
         await connection.add_listener(GENERATIONS_CHANNEL, lambda *told: self._heed(str(told[-1])))
         return connection
 
