@@ -72,7 +72,8 @@ def _log(log: LogOverview) -> Iterator[str]:
     settled = "unknown" if log.settled is None else log.settled
     rate = "" if log.events_per_s is None else f", {log.events_per_s:.1f} events/s"
     head = f"{log.seen.partitions} partitions, last position {log.seen.head}, settled {settled}"
-    yield f"log {log.seen.name}: {head}{rate}"
+    may_go = f"; may be deleted up to position {log.needed_after}" if log.needed_after else ""
+    yield f"log {log.seen.name}: {head}{rate}{may_go}"
     yield from (f"  held by {one_line(str(holder))}" for holder in log.seen.holders)
 
 

@@ -54,7 +54,14 @@ def _log(log: LogSeen, telling: Iterable[WorkerSeen], projections: Iterable[Proj
     settled = max(known, default=None)
     if not log.holders:  # whatever was drawn is committed, or gone
         settled = log.head
-    return LogOverview(seen=log, settled=settled, events_per_s=max((each.events_per_s for each in told), default=None))
+    rate = max((each.events_per_s for each in told), default=None)
+    return LogOverview(seen=log, settled=settled, events_per_s=rate, needed_after=_needed_after(log))
+
+
+def _needed_after(log: LogSeen) -> Position | None:
+    if log.slowest is None or log.refusal is not None:  # positions may be those of another log
+        return None
+    return log.slowest if log.first_waiting is None else min(log.slowest, log.first_waiting - 1)
 
 
 def _replica_set(seen: Seen, name: str, logs: Mapping[str, LogOverview]) -> ReplicaSetOverview:

@@ -47,6 +47,7 @@ def _log(each: LogOverview) -> dict[str, Any]:
         "settled": each.settled,
         "partitions": each.seen.partitions,
         "events_per_s": each.events_per_s,
+        "deletable_to": each.needed_after,
         "held_by": [_holder(holder) for holder in each.seen.holders],
     }
 

@@ -31,6 +31,10 @@ class LogSeen:
     """Open transactions that may have drawn a position, the oldest first."""
     refusal: str | None
     """Why it cannot be read; None if it can."""
+    slowest: Position | None
+    """The lowest saved position of all projections, whatever their replica sets; None without any."""
+    first_waiting: Position | None
+    """The first event that waits with a failing key of any of them; None when none waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +149,8 @@ class LogOverview:
     """None where no worker says it, and a writer is at work."""
     events_per_s: float | None
     """None where no worker says it."""
+    needed_after: Position | None
+    """No projection needs the events up to here any more; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,12 +47,16 @@ async def look(connection: AnyConnection, replica_set: str | None = None, *, bac
 
 async def _log(connection: AnyConnection, name: LogName) -> LogSeen:
     state, refusal = await log_check.examine(connection, name)
+    with translated():
+        needed = await connection.fetchrow(_SQL.needed, name)
+    assert needed is not None, "it always has a row"
     return LogSeen(
         name=state.log.name,
         partitions=state.log.partitions,
         head=state.head,
         holders=await log.holders(connection, name),
         refusal=refusal,
+        **needed,
     )
 
 

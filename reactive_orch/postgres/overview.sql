@@ -2,6 +2,12 @@
 -- The clock by which ages are told.
 SELECT clock_timestamp();
 
+-- name: needed
+-- How far all projections of log $1 have come, of all replica sets, and the first event that waits with a failing key of theirs.
+SELECT (SELECT min(c.position) FROM reactive_orch.checkpoints c WHERE c.log = $1::text) AS slowest,
+       (SELECT min(d.position) FROM reactive_orch.dead_letters d JOIN reactive_orch.failing_keys k ON k.id = d.key
+        WHERE k.log = $1::text) AS first_waiting;
+
 -- name: generations
 -- The last $2 generations of each replica set, or of replica set $1 alone, the newest first; one row without a number before the first.
 SELECT r.name, g.number, g.reason, g.subjects, g.moved, extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s,

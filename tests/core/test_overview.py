@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
 TOTALS = Subscription("totals", OWN_LOG)
-LOG = LogSeen(name=OWN_LOG, partitions=4, head=1_000, holders=(), refusal=None)
+LOG = LogSeen(name=OWN_LOG, partitions=4, head=1_000, holders=(), refusal=None, slowest=800, first_waiting=None)
 HOLDER = Holder(pid=7, prepared=None, application="shop", user="ann", age_s=40.0, state="idle", query="INSERT")
 ACCOUNT = Account(
     version="0.1.0",
@@ -298,6 +298,23 @@ def test_names_are_quoted_for_the_shell() -> None:
 # ------------------------------------------------------------------------------------------------------------ JSON
 
 
+@pytest.mark.parametrize(
+    ("slowest", "first_waiting", "refusal", "needed_after"),
+    [
+        (800, None, None, 800),
+        (800, 700, None, 699),
+        (800, 900, None, 800),
+        (None, None, None, None),
+        (800, 700, "!", None),
+    ],
+)
+def test_up_to_where_nobody_needs_the_log_any_more(
+    slowest: int | None, first_waiting: int | None, refusal: str | None, needed_after: int | None
+) -> None:
+    log = replace(LOG, slowest=slowest, first_waiting=first_waiting, refusal=refusal)
+    assert overview(seen(log=log)).logs[0].needed_after == needed_after
+
+
 def test_the_shape_for_programs() -> None:
     facts = seen(log=replace(LOG, holders=(HOLDER,)))
     told = as_json(
@@ -321,6 +338,7 @@ def test_the_shape_for_programs() -> None:
                 "settled": 1000,
                 "partitions": 4,
                 "events_per_s": 20.0,
+                "deletable_to": 800,
                 "held_by": [
                     {
                         "pid": 7,
