@@ -34,7 +34,7 @@ async def test_health_of_a_rebalance_that_takes_too_long(database: str) -> None:
                     return second.state is WorkerState.REBALANCING and verdict(second) == WELL
 
                 await wait_until(rebalances)
-                await wait_until(says(second, OUT, "rebalancing for too long"))
+                await wait_until(says(second, OUT, "generation 2 is not settled yet"))
                 await connection.execute("SELECT pg_advisory_unlock($1)", GATE)
                 assert first.state is WorkerState.REBALANCING
                 break_gate = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE objid = $1 AND granted"
@@ -70,7 +70,7 @@ async def test_health_without_a_refused_projection(database: str) -> None:
     async with prepared(database), running(database, handled, betraying) as (_, worker):
         await wait_until(says(worker, WELL))
     async with running(database, handled, narrowed) as (_, worker):
-        await wait_until(says(worker, WELL, "not run here, recorded with another filter: betraying"))
+        await wait_until(says(worker, WELL, "projection betraying is recorded with another filter"))
 
 
 async def test_health_without_a_membership_connection(database: str, cluster: Cluster) -> None:

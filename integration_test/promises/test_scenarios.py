@@ -184,7 +184,7 @@ async def test_stale_worker_cleanup(database: str) -> None:
         assert (removal["reason"], removal["subjects"], removal["members"]) == ("stale", [frozen], [survivor])
 
         b.send(signal.SIGCONT)
-        await b.said(f"worker {frozen} was removed from test")
+        await b.said(f"worker {frozen} of test: removed by the others")
         await wait_settled(connection, members=2)
         async with Load(database) as load:
             await wait_all_handle(connection, "ab", projection)
@@ -377,7 +377,7 @@ async def test_projection_error_handling(database: str) -> None:
             await append_events(connection, 30)
         poison = 31
 
-        await failing.said("projection failing of test is halted")
+        await failing.said("replica set test: projection failing is halted")
         status = (await run("status", "--database-url", database)).done()
         assert f"position {poison} in {retries + 1} attempts: RuntimeError: this event is poison at " in status
         await wait_handled(connection)

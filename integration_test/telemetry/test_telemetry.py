@@ -432,7 +432,7 @@ async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
                 a.send(signal.SIGSTOP)
                 await wait_settled(connection, members=1)
                 a.send(signal.SIGCONT)
-                await a.said("was removed")
+                await a.said("removed by the others")
                 await a.said("generation 4 of test .* adopted in")
             await a.said("generation 5 of test .* adopted in")
             await a.stop()

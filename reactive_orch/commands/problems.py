@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from reactive_orch.model.overview import Problem
+    from reactive_orch.model.problems import Problem
 
 
 def problem_lines(problem: Problem, at: datetime) -> Iterator[str]:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
         GenerationSeen,
         LogOverview,
         Overview,
-        Problem,
         ProjectionOverview,
         ProjectionSeen,
         ReplicaSetOverview,
         WorkerOverview,
     )
+    from reactive_orch.model.problems import Problem
 
 ERROR_WIDTH = 100
 SHARED_ROWS = "see docs/shared-rows.md"

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         GenerationSeen,
         LogOverview,
         Overview,
-        Problem,
         ProjectionOverview,
         ReplicaSetOverview,
         WorkerOverview,
     )
+    from reactive_orch.model.problems import Problem
 
 COLOURS = (75, 114, 215, 176, 80, 186, 147, 173, 110, 150, 139, 180)
 """Of workers, behind black letters: from the 256 of xterm, far enough from each other, and none as red as a problem."""

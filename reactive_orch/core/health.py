@@ -8,9 +8,20 @@ well     nothing needs a person
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from reactive_orch.core.problems import HELD_AFTER_S, LOG_HELD, keys_wait, rests, unserved
+from reactive_orch.core.problems import HELD_AFTER_S, made
+from reactive_orch.core.problems import held as log_held
 from reactive_orch.model import WorkerState
+from reactive_orch.model.problems import keys
+from reactive_orch.model.reports import Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from reactive_orch.model import Holder, LogName, Subscription
+    from reactive_orch.model.membership import Resting
+    from reactive_orch.model.problems import Level, Problem, Spoils
 
 STUCK_AFTER_S = 10.0
 """A projection that has been trying the same event for so long has been stopped by it."""
@@ -28,54 +39,85 @@ between attempts is 5 s."""
 class Stall:
     """Something that should go on and does not."""
 
-    what: str
+    of: Subject
     for_s: float
     cause: str = ""
     """The type and code of the error that was passed over last, or what it waits for; empty when unknown."""
+    what: str = ""
+    """What does not succeed; empty for a projection that makes no progress."""
 
     @property
     def lasts(self) -> bool:
         """Whether it has gone on for long enough to be said."""
         return self.for_s > STALLED_AFTER_S
 
-    def __str__(self) -> str:
-        """Return the reason that health gives."""
-        return f"{self.what} for {self.for_s:.0f} s" + (f": {self.cause}" if self.cause else "")
+    @property
+    def problem(self) -> Problem:
+        """What is said of it."""
+        too_long = self.for_s > STALLED_TOO_LONG_S
+        return made(
+            "interrupted" if self.what else "stands_still",
+            self.of,
+            what=self.what,
+            more=f" for {self.for_s:.0f} s" + (f": {self.cause}" if self.cause else ""),
+            level="bad" if too_long else "warn",
+            spoils="well" if too_long else "nothing",
+            age_s=self.for_s,
+        )
+
+
+class Held(NamedTuple):
+    """A log that writers hold."""
+
+    for_s: float
+    holders: Sequence[Holder] = ()
+    """Who they were when last asked, the oldest first; empty before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a worker knows of itself, without asking the database. Ages are in seconds."""
 
+    replica_set: str
     state: WorkerState
     age_s: float
     """Since it last began to look at its replica set."""
     age_max_s: float
+    generation: int = 0
+    """The one it has adopted, or is adopting."""
     rebalancing_s: float = 0.0
     rebalancing_max_s: float
     listens: bool
     """The membership connection is there."""
     expelled: bool = False
     """Removed by the others, and not a member again yet."""
-    missed: bool = False
-    """Notifications do not tell of events: they were lost several times in a row, or nobody rings."""
-    frontier_held_s: float = 0.0
-    failing_s: dict[str, float] = field(default_factory=dict)
-    """Projection → for how long it has been trying a failing event."""
-    failing_keys: dict[str, int] = field(default_factory=dict)
-    """Projection → how many of its keys wait here, retrying or parked."""
-    resting: dict[str, str] = field(default_factory=dict)
-    """Projection → paused or halted, if it is."""
-    refused: frozenset[str] = frozenset()
-    """Projections it was to run and does not, since they are recorded with another filter."""
-    away: frozenset[str] = frozenset()
-    """Projections that it leaves to other workers for a while, since what fails here succeeds there."""
+    unrung: frozenset[LogName] = frozenset()
+    """Logs whose writers do not ring, so that they are looked at by the clock."""
+    missed: frozenset[LogName] = frozenset()
+    """Logs of whose events no notification told, several times in a row."""
+    held: Mapping[LogName, Held] = field(default_factory=dict)
+    failing_s: Mapping[Subscription, float] = field(default_factory=dict)
+    """For how long a projection has been trying a failing event."""
+    failing_keys: Mapping[Subscription, int] = field(default_factory=dict)
+    """How many keys of a projection wait here, retrying or parked."""
+    resting: Mapping[Subscription, Resting] = field(default_factory=dict)
+    refused: frozenset[Subscription] = frozenset()
+    """What it was to run and does not, as it is recorded with another filter."""
+    away: frozenset[Subscription] = frozenset()
+    """What it leaves to other workers for a while, since what fails here succeeds there."""
+    one_at_a_time: frozenset[Subscription] = frozenset()
+    """Projections whose batches go one at a time, after a deadlock of handlers."""
     idle: bool = False
     """It has nothing else to run."""
-    unserved_s: dict[str, float] = field(default_factory=dict)
-    """Projection of the replica set → for how long no worker has run it."""
+    unserved_s: Mapping[Subscription, float] = field(default_factory=dict)
+    """For how long no worker has run a projection of the replica set."""
     stalls: tuple[Stall, ...] = ()
     """What does not go on, however shortly."""
+
+    @property
+    def frontier_held_s(self) -> float:
+        """For how long the log has been held that is held longest."""
+        return max((held.for_s for held in self.held.values()), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,77 +127,89 @@ class Health:
     live: bool
     ready: bool
     well: bool
-    reasons: tuple[str, ...]
-    """What is wrong, degraded states included; empty when all is as it should be."""
+    problems: tuple[Problem, ...]
+    """What is wrong, the gravest first, degraded states included; empty when all is as it should be."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What is wrong, in words."""
+        return tuple(each.words for each in self.problems)
 
     @property
     def word(self) -> str:
         """The answer in a word."""
         if not self.well:
             return "unhealthy"
-        return "degraded" if self.reasons else "ok"
+        return "degraded" if self.problems else "ok"
+
+
+_PAGES: tuple[Spoils, ...] = ("live", "ready", "well", "nothing")
 
 
 def assess(facts: Facts) -> Health:
     """Return what the pages say."""
-    dead = [text for text, true in _dead(facts) if true]
-    out = dead + [text for text, true in _out(facts) if true]
-    ill = out + [text for text, true in _ill(facts) if true]
-    degraded = [text for text, true in _degraded(facts) if true]
+    problems = tuple(sorted(own_problems(facts), key=lambda each: _PAGES.index(each.spoils)))
+    spoilt = {page for each in problems for page in _PAGES[_PAGES.index(each.spoils) :]}
     starting = facts.state in {WorkerState.STARTING, WorkerState.JOINING}
-    return Health(not dead, not (out or starting), not ill, tuple(ill + degraded))
+    return Health("live" not in spoilt, not ("ready" in spoilt or starting), "well" not in spoilt, problems)
 
 
-def _dead(facts: Facts) -> list[tuple[str, bool]]:
+def own_problems(facts: Facts) -> list[Problem]:
+    """Return all that a worker knows of."""
+    return [*_of_process(facts), *_of_worker(facts), *_of_projections(facts)]
+
+
+def _of_process(facts: Facts) -> Iterator[Problem]:
+    if not facts.listens and facts.state is not WorkerState.STARTING:
+        yield made("disconnected")
+    for log, held in facts.held.items():
+        if held.for_s > HELD_AFTER_S:
+            yield log_held(log, held.holders[0] if held.holders else None, held.for_s)
+    for log in sorted(facts.unrung):
+        yield made("unrung", Subject("", "", log))
+    for log in sorted(facts.missed):
+        yield made("notifications_missed", Subject("", "", log))
+
+
+def _of_worker(facts: Facts) -> Iterator[Problem]:
     # Before it has registered it does not look: that waits for a database, and no restart brings one.
     overdue = facts.age_s > facts.age_max_s and facts.state is not WorkerState.STARTING
-    return [
-        ("stopped", facts.state is WorkerState.STOPPED),
-        ("has not looked at its replica set for too long", overdue),
-    ]
+    told = {
+        "stopped": facts.state is WorkerState.STOPPED,
+        "overdue": overdue,
+        "draining": facts.state is WorkerState.STOPPING,
+        "unavailable": facts.state is WorkerState.UNAVAILABLE,
+        "expelled": facts.expelled,
+        "nothing_to_run": bool(facts.refused) and facts.idle,
+    }
+    of = Subject(facts.replica_set, "", "")
+    yield from (made(code, of) for code, true in told.items() if true)
+    if facts.state is WorkerState.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s:
+        age_s = facts.rebalancing_s
+        yield made("unsettled", of, what=facts.generation, level="bad", spoils="ready", age_s=age_s)
+    yield from (stall.problem for stall in facts.stalls if stall.lasts)
 
 
-def _out(facts: Facts) -> list[tuple[str, bool]]:
-    refused = bool(facts.refused)
-    too_long = facts.state is WorkerState.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s
-    lost = not facts.listens and facts.state is not WorkerState.STARTING
-    return [
-        ("draining", facts.state is WorkerState.STOPPING),
-        ("database unavailable", facts.state is WorkerState.UNAVAILABLE),
-        ("membership connection lost", lost),
-        ("removed by the others, joining anew", facts.expelled),
-        ("rebalancing for too long", too_long),
-        (f"nothing to run until a filter is accepted: {', '.join(sorted(facts.refused))}", refused and facts.idle),
-    ]
+def _of_projections(facts: Facts) -> Iterator[Problem]:
+    def of(each: Subscription) -> Subject:
+        return Subject(facts.replica_set, *each)
+
+    for each, age_s in sorted(facts.failing_s.items()):
+        if each not in facts.resting:  # what rests tries nothing, whatever it had in hand before
+            stuck = age_s > STUCK_AFTER_S
+            level: Level = "bad" if stuck else "warn"
+            yield made("retrying", of(each), level=level, spoils="well" if stuck else "nothing", age_s=age_s)
+    for each, number in sorted(facts.failing_keys.items()):
+        if number:
+            yield made("keys_wait", of(each), what=keys(number))
+    for each, resting in sorted(facts.resting.items()):
+        yield made(resting.state, of(each), more=f": {resting.reason}" if resting.reason else "")
+    for each, age_s in sorted(facts.unserved_s.items()):
+        if age_s > UNSERVED_AFTER_S:
+            yield made("unserved", of(each), age_s=age_s)
+    for code, found in _found(facts).items():
+        yield from (made(code, of(each)) for each in sorted(found))
 
 
-def _failing_s(facts: Facts) -> dict[str, float]:
-    """Return those of `failing_s` that are being tried: what rests tries nothing, whatever it had in hand before."""
-    return {name: age_s for name, age_s in facts.failing_s.items() if name not in facts.resting}
-
-
-def _ill(facts: Facts) -> list[tuple[str, bool]]:
-    stuck = sorted(name for name, age_s in _failing_s(facts).items() if age_s > STUCK_AFTER_S)
-    return [
-        (LOG_HELD, facts.frontier_held_s > HELD_AFTER_S),
-        (f"stopped by a failing event: {', '.join(stuck)}", bool(stuck)),
-        *((str(stall), stall.for_s > STALLED_TOO_LONG_S) for stall in facts.stalls),
-    ]
-
-
-def _degraded(facts: Facts) -> list[tuple[str, bool]]:
-    refused = bool(facts.refused)
-    retrying = sorted(name for name, age_s in _failing_s(facts).items() if age_s <= STUCK_AFTER_S)
-    return [
-        ("notifications do not arrive, polling works", facts.missed),
-        (f"trying a failing event again: {', '.join(retrying)}", bool(retrying)),
-        *((keys_wait(name, keys), keys > 0) for name, keys in sorted(facts.failing_keys.items())),
-        *((rests(name, state), True) for name, state in sorted(facts.resting.items())),
-        *((unserved(name), age_s > UNSERVED_AFTER_S) for name, age_s in sorted(facts.unserved_s.items())),
-        (f"not run here, recorded with another filter: {', '.join(sorted(facts.refused))}", refused and not facts.idle),
-        (
-            f"not run here for a while, what fails here succeeds elsewhere: {', '.join(sorted(facts.away))}",
-            bool(facts.away),
-        ),
-        *((str(stall), stall.lasts and stall.for_s <= STALLED_TOO_LONG_S) for stall in facts.stalls),
-    ]
+def _found(facts: Facts) -> Mapping[str, frozenset[Subscription]]:
+    return {"refused": facts.refused, "stepped_down": facts.away, "deadlocks": facts.one_at_a_time}

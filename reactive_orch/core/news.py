@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from reactive_orch.model.overview import (
         GenerationSeen,
         Overview,
-        Problem,
         ProjectionOverview,
         ReplicaSetOverview,
         WorkerOverview,
     )
+    from reactive_orch.model.problems import Problem
 
     _Known: TypeAlias = tuple[str, ...]
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
         GenerationSeen,
         LogOverview,
         Overview,
-        Problem,
         ProjectionOverview,
         ReplicaSetOverview,
         WorkerOverview,
     )
+    from reactive_orch.model.problems import Problem
 
 
 def as_json(overview: Overview, problems: Sequence[Problem], since: Callable[[float], str]) -> dict[str, Any]:

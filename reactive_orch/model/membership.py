@@ -79,7 +79,7 @@ class Resting(NamedTuple):
     """What may be told to anybody: why it is suspended. Other reasons hold values, and stay in the database."""
 
     def __str__(self) -> str:
-        """Return what health says."""
+        """Return it in words."""
         return f"{self.state}: {self.reason}" if self.reason else self.state
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from reactive_orch.model.account import Account
     from reactive_orch.model.log import Holder, LogName, Position, Subscription
     from reactive_orch.model.membership import MemberId, RestingState
-
-Level: TypeAlias = Literal["bad", "warn", "note"]
-"""bad: something stands still, or is not done; warn: somebody should look; note: somebody has wanted it so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,19 +197,3 @@ class Overview:
     at: datetime
     logs: Sequence[LogOverview]
     replica_sets: Sequence[ReplicaSetOverview]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something that is not as it should be."""
-
-    level: Level
-    code: str
-    """A word for programs; docs/operations.md has them all."""
-    text: str
-    age_s: float | None
-    """For how long it has been so; None if that is not known."""
-    who: str
-    """The worker, transaction or person behind it; empty if there is none."""
-    command: str
-    """What helps, to be given to a shell; empty where nothing of that kind does."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Turn,
         Written,
     )
+    from reactive_orch.model.problems import Problem
     from reactive_orch.model.projections import EventHandler
     from reactive_orch.model.status import Status
 
@@ -320,19 +321,17 @@ class Unreachable(NamedTuple):
     error: BaseException
 
 
-class Stalled(NamedTuple):
-    """Something that should go on has stood still for long."""
+class ProblemBegan(NamedTuple):
+    """A process knows of a problem that it did not know of before."""
 
-    replica_set: str
-    reason: str
-    """What, for how long, and why."""
+    problem: Problem
 
 
-class Resumed(NamedTuple):
-    """What had stalled goes on."""
+class ProblemEnded(NamedTuple):
+    """A problem is over."""
 
-    replica_set: str
-    what: str
+    problem: Problem
+    """As it was last."""
 
 
 # Of a projection.
@@ -486,8 +485,8 @@ Report: TypeAlias = (
     | Expelled
     | Left
     | Unreachable
-    | Stalled
-    | Resumed
+    | ProblemBegan
+    | ProblemEnded
     | RunnerStarted
     | WindowRead
     | EventUnreadable

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model.log import LogName, Position, Subscription
     from reactive_orch.model.membership import MemberId, MemberState, RestingState, WorkerState
+    from reactive_orch.model.problems import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +101,5 @@ class Status:
     logs: tuple[LogStatus, ...]
     pools: Mapping[str, PoolStatus]
     workers: tuple[WorkerStatus, ...]
+    problems: tuple[Problem, ...]
+    """What its workers know of, as last looked, a moment ago."""

@@ -13,7 +13,7 @@ from reactive_orch.model.reports import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reactive_orch.model.reports import Emit
+    from reactive_orch.model.reports import Emit, Subject
 
 RECENT_S = 30.0
 """An error passed over within this time explains why nothing moves: no loop pauses for longer between attempts."""
@@ -44,10 +44,10 @@ class Interruptions:
         """The type and code of the last error, if it is recent; else empty."""
         return self._last if time.monotonic() - self._last_at < RECENT_S else ""
 
-    def stalls(self, what: str) -> Iterator[Stall]:
+    def stalls(self, of: Subject, what: str) -> Iterator[Stall]:
         """Yield for how long what this loop does has not succeeded, if it has not."""
         if self.since is not None:
-            yield Stall(what, time.monotonic() - self.since, self._last)
+            yield Stall(of, time.monotonic() - self.since, self._last, what)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ from reactive_orch.runtime.handling.row_wait import RowWait
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.membership.leaving import Departures
 from reactive_orch.runtime.membership.session import Listeners, Session
+from reactive_orch.runtime.problem_watch import ProblemWatch
 from reactive_orch.runtime.reading.follower import LogFollower
 from reactive_orch.telemetry.observers import watchers
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.config import Config
     from reactive_orch.model import Log, LogName
+    from reactive_orch.model.problems import Problem
     from reactive_orch.model.reports import Observer, Tracing
     from reactive_orch.model.status import Status, WorkerStatus
 
@@ -73,8 +75,8 @@ class Attached(Protocol):
         """Make it look; `source` says what told, for people to see."""
         ...
 
-    def watch_progress(self) -> None:
-        """Make it see whether it gets on."""
+    def watch_progress(self) -> list[Problem]:
+        """Make it see whether it gets on; return all that is wrong, as far as it knows."""
         ...
 
     def status(self) -> WorkerStatus:
@@ -131,9 +133,8 @@ class Node:
         """Whether connections for a take-over have been opened."""
         self.alone = anyio.Lock()
         """Held while an event is tried that may end this process: what is in hand then is one of these at most."""
-        self.loop_delay_s = 0.0
-        """By how much the event loop was late when last looked at: a handler that does not await holds up all."""
         self._workers: list[Attached] = []
+        self.problems = ProblemWatch(emit)
 
     @property
     def label(self) -> str:
@@ -146,7 +147,7 @@ class Node:
         Before the node is entered there are no logs, pools and workers yet; after it was left nobody should ask.
         """
         workers = (worker.status() for worker in tuple(self._workers))
-        return status.of_process(self.database, self.session, self.logs, workers)
+        return status.of_process(self.database, self.session, self.logs, workers, self.problems.standing)
 
     def _ring(self) -> None:
         due = all(follower.wakeup.is_set for follower in self.logs.values())
@@ -188,6 +189,7 @@ class Node:
             yield
         finally:
             self._workers.remove(worker)
+            self.problems.forget(worker.replica_set)
 
     async def __aenter__(self) -> Self:
         """Connect, check schema and log, start following both."""
@@ -259,18 +261,18 @@ class Node:
         while True:
             started = time.monotonic()
             await anyio.sleep(LOOP_LOOK_S)
-            self.loop_delay_s = max(time.monotonic() - started - LOOP_LOOK_S, 0.0)
-            self.watchers.emit(LoopMeasured(self.loop_delay_s))
-            if self.loop_delay_s > LOOP_DELAY_REPORTED_S:
+            # By how much the loop was late: a handler that does not await holds up all.
+            delay_s = max(time.monotonic() - started - LOOP_LOOK_S, 0.0)
+            self.watchers.emit(LoopMeasured(delay_s))
+            if delay_s > LOOP_DELAY_REPORTED_S:
                 busy = sorted({name for worker in self._workers for name in worker.busy})
-                self.watchers.emit(LoopBlocked(self.loop_delay_s, busy))
+                self.watchers.emit(LoopBlocked(delay_s, busy))
 
     async def _watch_progress(self) -> None:
         while True:
             await anyio.sleep(PROGRESS_LOOK_S)
             self.database.close_unused(kept_warm)
-            for worker in self._workers:
-                worker.watch_progress()
+            self.problems.look([problem for worker in self._workers for problem in worker.watch_progress()])
 
     async def _reopen(self) -> None:
         backoff = Backoff(0.05, 5.0)

@@ -1,6 +1,6 @@
-"""Whether a worker gets on: looked at every second, said once when it does not and once when it does again.
+"""Whether a worker gets on, looked at every second, and whatever else its health is judged by, from memory.
 
-And whatever else its health is judged by, collected from memory. What it means is decided in `core.health`.
+What it means is decided in `core.health`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.core.health import Facts, Stall
+from reactive_orch.core.health import Facts, Held, Stall
 from reactive_orch.core.standstill import Standing, Standstill
 from reactive_orch.model import WorkerState
-from reactive_orch.model.reports import Resumed, Stalled
+from reactive_orch.model.reports import Subject
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership.turns import LOOK_AFTER_BEATS
 
@@ -38,9 +38,8 @@ class ProgressWatch:
         """What stood still when last looked at, however shortly."""
         self._replica_set = replica_set
         self._standstills: dict[Subscription, Standstill] = {}
-        self._said: dict[str, Stall] = {}
-        self._unserved: dict[str, float] = {}
-        """Projection → since when no worker runs it, by the monotonic clock."""
+        self._unserved: dict[Subscription, float] = {}
+        """Since when no worker runs a projection, by the monotonic clock."""
         self._looked_at = time.monotonic()
 
     def standing_s(self, subscription: Subscription) -> float:
@@ -52,30 +51,31 @@ class ProgressWatch:
     ) -> None:
         """Look at all runners, at how the other loops fare, and at what no worker runs."""
         now = time.monotonic()
-        self._unserved = {each.projection: self._unserved.get(each.projection, now) for each in unserved}
+        self._unserved = {each: self._unserved.get(each, now) for each in unserved}
         passed_s, self._looked_at = now - self._looked_at, now
         self._standstills = {each: self._standstills.get(each) or Standstill() for each in runners}
         for each, standstill in self._standstills.items():
             settled = self._node.logs[each.log].settled
             standstill.look(_standings(runners[each], settled, now, state), passed_s)
         self.stalls = (*self._of_loops(state), *self._of_projections(runners))
-        self._say()
 
     def facts(self, runners: Mapping[Subscription, Runner], **known: Any) -> Facts:
         """Return what the worker's health is judged by; `known` are the fields that only the worker knows."""
         now, node = time.monotonic(), self._node
-        failing = {each.projection: runner.lanes.failing_since for each, runner in runners.items()}
-        followers = node.logs.values()
+        failing = {each: runner.lanes.failing_since for each, runner in runners.items()}
         return Facts(
+            replica_set=self._replica_set,
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
             listens=node.session.connected,
-            missed=any(follower.missed for follower in followers),
-            frontier_held_s=max((follower.held_s for follower in followers), default=0.0),
-            failing_s={name: now - since for name, since in failing.items() if since is not None},
-            resting={each.projection: str(runner.resting) for each, runner in runners.items() if runner.resting},
-            failing_keys={each.projection: runner.lanes.failing for each, runner in runners.items()},
-            unserved_s={name: now - since for name, since in self._unserved.items()},
+            unrung=frozenset(log for log, follower in node.logs.items() if follower.ringing.unrung),
+            missed=frozenset(log for log, follower in node.logs.items() if follower.ringing.missed),
+            held={log: Held(follower.held_s, follower.who_holds) for log, follower in node.logs.items()},
+            failing_s={each: now - since for each, since in failing.items() if since is not None},
+            resting={each: runner.resting for each, runner in runners.items() if runner.resting},
+            failing_keys={each: runner.lanes.failing for each, runner in runners.items()},
+            one_at_a_time=frozenset(each for each, runner in runners.items() if runner.serial.on),
+            unserved_s={each: now - since for each, since in self._unserved.items()},
             stalls=self.stalls,
             **known,
         )
@@ -83,31 +83,21 @@ class ProgressWatch:
     def _of_loops(self, state: WorkerState) -> Iterator[Stall]:
         if state is not WorkerState.UNAVAILABLE:
             what = "not registered" if state is WorkerState.STARTING else "the replica set could not be looked at"
-            yield from self.turns.stalls(what)
-            for follower in self._node.logs.values():
-                yield from follower.interruptions.stalls("the log could not be looked at")
+            yield from self.turns.stalls(Subject(self._replica_set, "", ""), what)
+            for log, follower in self._node.logs.items():
+                yield from follower.interruptions.stalls(Subject("", "", log), "the log could not be looked at")
 
     def _of_projections(self, runners: Mapping[Subscription, Runner]) -> Iterator[Stall]:
         for each, standstill in self._standstills.items():
             if standstill.longest_s > 0:
-                what = f"no progress on projection {each.projection}"
-                yield Stall(what, standstill.longest_s, self._cause(runners[each]))
+                of = Subject(self._replica_set, *each)
+                yield Stall(of, standstill.longest_s, self._cause(runners[each]))
 
     def _cause(self, runner: Runner) -> str:
         missing, pool = len(runner.assigned - runner.lanes.held), self._node.database.pools["work"]
         if runner.hindrance or missing:
             return runner.hindrance or f"{missing} partitions could not be taken"
         return f"all {pool.used} connections are in use" if pool.used >= pool.most else ""
-
-    def _say(self) -> None:
-        now = {stall.what: stall for stall in self.stalls}
-        for what, stall in now.items():
-            if stall.lasts and what not in self._said:
-                self._said[what] = stall
-                self._node.watchers.emit(Stalled(self._replica_set, str(stall)))
-        for what in self._said.keys() - now.keys():
-            del self._said[what]
-            self._node.watchers.emit(Resumed(self._replica_set, what))
 
 
 def _standings(

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reactive_orch.model import LogName, Snapshot
+    from reactive_orch.model.problems import Problem
     from reactive_orch.postgres.database import Database
     from reactive_orch.runtime.membership.session import Session
     from reactive_orch.runtime.reading.follower import LogFollower
 
 
 def of_process(
-    database: Database, session: Session, logs: Mapping[LogName, LogFollower], workers: Iterable[WorkerStatus]
+    database: Database,
+    session: Session,
+    logs: Mapping[LogName, LogFollower],
+    workers: Iterable[WorkerStatus],
+    problems: tuple[Problem, ...],
 ) -> Status:
     """Return what all workers of a process share, and what each has."""
     return Status(
@@ -28,6 +33,7 @@ def of_process(
         logs=tuple(LogStatus(each.log.name, each.settled, each.held_s, each.holders) for each in logs.values()),
         pools={name: PoolStatus(pool.used, pool.idle) for name, pool in database.pools.items()},
         workers=tuple(workers),
+        problems=problems,
     )
 
 

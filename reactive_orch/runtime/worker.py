@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from reactive_orch.core import generation
+from reactive_orch.core.health import own_problems
 from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import MemberId, Partition, Projection, Snapshot, Subscription, WorkerState, check_name
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from reactive_orch.core.health import Facts
+    from reactive_orch.model.problems import Problem
     from reactive_orch.runtime.node import Node
 
 
@@ -114,7 +116,7 @@ class Worker:
                 if not self._shutdown.begun:
                     self._prepare({p.subscription for p in accepted})
                     await self._serve()
-                    self._shutdown.check_complete(self._runners.out.refused)
+                    self._shutdown.check_complete(self._refused)
             finally:
                 self._membership.life.note(Happened.ENDED)
 
@@ -124,7 +126,7 @@ class Worker:
         self._runners.add(Runner(self._scope(p), caches[p.subscription]) for p in self._projections)
         for each in self._runners.by_subscription.keys() - accepted:
             self._runners.give_up(each)
-        self._shutdown.check_left(len(accepted), self._runners.out.refused)
+        self._shutdown.check_left(len(accepted), self._refused)
 
     async def _serve(self) -> None:
         if self._shutdown.until_idle:
@@ -154,6 +156,7 @@ class Worker:
         return self._progress.facts(
             runners,
             state=self.state,
+            generation=self.generation,
             age_s=time.monotonic() - self._membership.looked_at,
             rebalancing_s=adoption.age_s if adoption else 0.0,
             expelled=self._membership.life.expelled,
@@ -162,10 +165,15 @@ class Worker:
             idle=not runners,
         )
 
-    def watch_progress(self) -> None:
-        """See whether it gets on."""
+    @property
+    def _refused(self) -> set[str]:
+        return {each.projection for each in self._runners.out.refused}
+
+    def watch_progress(self) -> list[Problem]:
+        """See whether it gets on; return all that is wrong, as far as it knows."""
         unserved = generation.unserved(self.snapshot) if self.snapshot else ()
         self._progress.look(self._runners.by_subscription, self._membership.life.state, unserved)
+        return own_problems(self.facts())
 
     def status(self) -> WorkerStatus:
         """Return how it stands; from memory, in any thread."""

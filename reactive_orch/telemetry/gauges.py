@@ -31,6 +31,8 @@ def of_process(status: Status) -> Gauges:
         yield m.POOL_CONNECTIONS, pool.idle, (name, "idle")
     for worker in status.workers:
         yield from _of_worker(worker)
+    for each in status.problems:
+        yield m.PROBLEM, 1.0, (each.replica_set, each.projection, each.log, each.level, each.code)
 
 
 def _of_worker(worker: WorkerStatus) -> Gauges:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import kind_of, named, place_of
 from reactive_orch.model.membership import why
+from reactive_orch.model.problems import command, words
 from reactive_orch.model.reports import (
     AdoptionEnded,
     AttemptFailed,
@@ -19,17 +20,17 @@ from reactive_orch.model.reports import (
     Left,
     LoopBlocked,
     OrphansSpared,
+    ProblemBegan,
+    ProblemEnded,
     ProjectionAccepted,
     ProjectionRefused,
     ReadCut,
     RestChanged,
-    Resumed,
     RingingResumed,
     RingingStopped,
     Serialized,
     SessionBack,
     SessionLost,
-    Stalled,
     SteppedDown,
     Struck,
     Suspected,
@@ -40,7 +41,10 @@ from reactive_orch.telemetry.by_type import Handles, on
 from reactive_orch.telemetry.spans.tracer import trace_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reactive_orch.model import Snapshot, Turn
+    from reactive_orch.model.problems import Level, Problem
 
 _logger = logging.getLogger("reactive_orch")
 
@@ -56,8 +60,13 @@ def _fields(event: str, turn: Turn, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def _told(code: str, event: str = "") -> dict[str, Any]:
+    """Return what a line carries that tells of a problem; its event has the same name unless it says otherwise."""
+    return {"event": event or code, "code": code}
+
+
 def _session_lost(report: SessionLost) -> None:
-    _logger.warning("membership connection lost: %s", kind_of(report.error), extra={"event": "disconnected"})
+    _logger.warning("%s: %s", words("disconnected"), kind_of(report.error), extra=_told("disconnected"))
 
 
 def _session_back(_report: SessionBack) -> None:
@@ -79,13 +88,13 @@ def _frontier_held(report: FrontierHeld) -> None:
         "the log cannot be read beyond position %d, held by %s",
         report.settled,
         "; ".join(map(str, report.holders)) or "a transaction that has just ended",
-        extra={"event": "frontier_held", "log": report.log},
+        extra=_told("log_held", "frontier_held") | {"log": report.log},
     )
 
 
 def _ringing_stopped(report: RingingStopped) -> None:
-    words = "writers do not ring, looking for events every %g s: %s"
-    _logger.warning(words, report.every_s, report.reason, extra={"event": "silent", "log": report.log})
+    extra = _told("unrung", "silent") | {"log": report.log}
+    _logger.warning("%s, every %g s: %s", words("unrung"), report.every_s, report.reason, extra=extra)
 
 
 def _ringing_resumed(report: RingingResumed) -> None:
@@ -95,12 +104,10 @@ def _ringing_resumed(report: RingingResumed) -> None:
 def _projection_refused(report: ProjectionRefused) -> None:
     replica_set, projection, _ = report.subject
     _logger.error(
-        "projection %s is recorded with another filter and not run here until this one is accepted; say from where: "
-        "python -m reactive_orch rewind --replica-set %s --projection %s --to start|keep|POSITION",
-        projection,
-        replica_set,
-        projection,
-        extra={"event": "refused", **report.subject._asdict()},
+        "%s and not run here until this one is accepted; say from where, perhaps (or start, or a position): %s",
+        words("refused", projection),
+        command("refused", replica_set, projection),
+        extra=_told("refused") | report.subject._asdict(),
     )
 
 
@@ -110,25 +117,24 @@ def _projection_accepted(report: ProjectionAccepted) -> None:
 
 
 def _stepped_down(report: SteppedDown) -> None:
-    words = "projection %s: what fails here succeeds elsewhere; it is left to the other workers for %.0f s"
-    extra = {"event": "stepped_down", "for_s": report.for_s, **report.subject._asdict()}
-    _logger.error(words, report.subject.projection, report.for_s, extra=extra)
+    extra = _told("stepped_down") | {"for_s": report.for_s, **report.subject._asdict()}
+    _logger.error("%s: for %.0f s", words("stepped_down", report.subject.projection), report.for_s, extra=extra)
 
 
 def _took_part_again(report: TookPartAgain) -> None:
-    words = "projection %s: run here again, after it was left to the other workers"
-    _logger.info(words, report.subject.projection, extra={"event": "back", **report.subject._asdict()})
+    text = "projection %s: run here again, after it was left to the other workers"
+    _logger.info(text, report.subject.projection, extra={"event": "back", **report.subject._asdict()})
 
 
 def _filter_unmatched(report: FilterUnmatched) -> None:
-    words = "projection %s: none of the first and the last %d events of the log passes its filter; is a name misspelt?"
+    text = "projection %s: none of the first and the last %d events of the log passes its filter; is a name misspelt?"
     extra = {"event": "unmatched", **report.subject._asdict()}
-    _logger.warning(words, report.subject.projection, report.looked_at, extra=extra)
+    _logger.warning(text, report.subject.projection, report.looked_at, extra=extra)
 
 
 def _orphans_spared(report: OrphansSpared) -> None:
-    words = "%d connections of removed workers could not be ended: no right to"
-    _logger.warning(words, report.connections, extra=_fields("spared", report.turn, report.snapshot))
+    text = "%d connections of removed workers could not be ended: no right to"
+    _logger.warning(text, report.connections, extra=_fields("spared", report.turn, report.snapshot))
 
 
 def _adoption_ended(report: AdoptionEnded) -> None:
@@ -156,8 +162,8 @@ def _adoption_ended(report: AdoptionEnded) -> None:
 
 def _expelled(report: Expelled) -> None:
     turn, snapshot = report
-    words = "worker %d was removed from %s by the others; joining anew"
-    _logger.warning(words, turn.member, turn.replica_set, extra=_fields("expelled", turn, snapshot))
+    extra = _fields("expelled", turn, snapshot) | _told("expelled")
+    _logger.warning("worker %d of %s: %s", turn.member, turn.replica_set, words("expelled"), extra=extra)
 
 
 def _left(report: Left) -> None:
@@ -166,16 +172,44 @@ def _left(report: Left) -> None:
 
 
 def _unreachable(report: Unreachable) -> None:
-    words = "database unavailable, trying again until it is back: %s"
-    _logger.warning(words, named(report.error), extra={"event": "unavailable", "replica_set": report.replica_set})
+    extra = _told("unavailable") | {"replica_set": report.replica_set}
+    _logger.warning("%s, trying again until it is back: %s", words("unavailable"), named(report.error), extra=extra)
 
 
-def _stalled(report: Stalled) -> None:
-    _logger.warning("%s", report.reason, extra={"event": "stalled", "replica_set": report.replica_set})
+_TOLD: Mapping[str, tuple[str, str]] = {
+    "stands_still": ("stalled", "resumed"),
+    "interrupted": ("stalled", "resumed"),
+    "unavailable": ("", "solved"),
+    "log_held": ("", "solved"),
+    "deadlocks": ("", "solved"),
+    **dict.fromkeys(("stopped", "draining", "disconnected", "expelled", "unrung"), ("", "")),
+    **dict.fromkeys(("refused", "nothing_to_run", "stepped_down", "retrying", "keys_wait"), ("", "")),
+    **dict.fromkeys(("halted", "suspended", "paused"), ("", "")),
+}
+"""The events of the lines about a problem that begins and ends, where they are not `problem` and `solved`. Empty: the
+line of another report tells of it, with more than the problem knows."""
+_LEVELS: Mapping[Level, int] = {"bad": logging.ERROR, "warn": logging.WARNING, "note": logging.INFO}
 
 
-def _resumed(report: Resumed) -> None:
-    _logger.info("over: %s", report.what, extra={"event": "resumed", "replica_set": report.replica_set})
+def _problem_began(report: ProblemBegan) -> None:
+    problem = report.problem
+    event, _ = _TOLD.get(problem.code, ("problem", "solved"))
+    helps = f"; what helps: {problem.command}" if problem.command else ""
+    if event:
+        level = _LEVELS[problem.level]
+        _logger.log(level, "%s: %s%s", problem.code, problem.text, helps, extra=_of_problem(event, problem))
+
+
+def _problem_ended(report: ProblemEnded) -> None:
+    problem = report.problem
+    _, event = _TOLD.get(problem.code, ("problem", "solved"))
+    if event:
+        _logger.info("over: %s: %s", problem.code, problem.text, extra=_of_problem(event, problem))
+
+
+def _of_problem(event: str, problem: Problem) -> dict[str, Any]:
+    about = {"replica_set": problem.replica_set, "projection": problem.projection, "log": problem.log}
+    return {"event": event, "code": problem.code} | {key: value for key, value in about.items() if value}
 
 
 def _attempt_failed(report: AttemptFailed) -> None:
@@ -187,30 +221,26 @@ def _attempt_failed(report: AttemptFailed) -> None:
         report.position,
         named(report.error),
         f" at {place}" if place else "",
-        extra={"event": "retrying", **report.subject._asdict()},
+        extra=_told("retrying") | report.subject._asdict(),
     )
 
 
 def _rest_changed(report: RestChanged) -> None:
     resting = report.resting
-    level, event = _RESTS[resting and resting.state]
-    words = "projection %s of %s %s"
+    about = report.subject._asdict()
+    replica_set, projection, _ = report.subject
+    text = "replica set %s: %s%s"
     if resting is None:
-        state = "runs again"
-    elif resting.reason:
-        state = f"is {resting}; it is tried again by itself after pauses that grow"
-    else:
-        state = f"is {resting}: status says why, resume lets it run"
-    subject = report.subject
-    _logger.log(level, words, subject.projection, subject.replica_set, state, extra={**event, **subject._asdict()})
-
-
-_RESTS = {
-    "paused": (logging.INFO, {"event": "paused"}),
-    "halted": (logging.ERROR, {"event": "halted"}),
-    "suspended": (logging.ERROR, {"event": "suspended"}),
-    None: (logging.INFO, {"event": "running"}),
-}
+        extra = {"event": "running", **about}
+        _logger.info(text, replica_set, f"projection {projection}", " runs again", extra=extra)
+        return
+    level = logging.INFO if resting.state == "paused" else logging.ERROR
+    more = (
+        f": {resting.reason}; it is tried again by itself after pauses that grow"
+        if resting.reason
+        else (": status says why, resume lets it run")
+    )
+    _logger.log(level, text, replica_set, words(resting.state, projection), more, extra=_told(resting.state) | about)
 
 
 def _serialized(report: Serialized) -> None:
@@ -221,17 +251,17 @@ def _serialized(report: Serialized) -> None:
         report.subject.projection,
         report.for_s,
         report.subject.replica_set,
-        extra={"event": "serialized", **report.subject._asdict()},
+        extra=_told("deadlocks", "serialized") | report.subject._asdict(),
     )
 
 
 def _suspected(report: Suspected) -> None:
-    words = (
+    text = (
         "projection %s: took %d partitions whose worker was lost without a word; "
         "which of their next events is in hand is recorded, in case one of them has ended it"
     )
     subject = report.subject
-    _logger.info(words, subject.projection, report.partitions, extra={"event": "suspected", **subject._asdict()})
+    _logger.info(text, subject.projection, report.partitions, extra={"event": "suspected", **subject._asdict()})
 
 
 def _times(number: int) -> str:
@@ -249,7 +279,7 @@ def _key_parked(report: KeyParked) -> None:
         named(report.error),
         f" at {place}" if place else "",
         report.subject.replica_set,
-        extra={"event": "parked", **report.subject._asdict()},
+        extra=_told("keys_wait", "parked") | report.subject._asdict(),
     )
 
 
@@ -267,10 +297,8 @@ def _event_failed(report: EventFailed) -> None:
 
 
 def _key_live(report: KeyLive) -> None:
-    words = "projection %s: a key of partition %d is live again, all its events that waited are handled"
-    _logger.info(
-        words, report.subject.projection, report.partition, extra={"event": "live", **report.subject._asdict()}
-    )
+    text = "projection %s: a key of partition %d is live again, all its events that waited are handled"
+    _logger.info(text, report.subject.projection, report.partition, extra={"event": "live", **report.subject._asdict()})
 
 
 def _read_cut(report: ReadCut) -> None:
@@ -308,8 +336,8 @@ HANDLES: Handles = dict(
         on(Expelled, _expelled),
         on(Left, _left),
         on(Unreachable, _unreachable),
-        on(Stalled, _stalled),
-        on(Resumed, _resumed),
+        on(ProblemBegan, _problem_began),
+        on(ProblemEnded, _problem_ended),
         on(AttemptFailed, _attempt_failed),
         on(RestChanged, _rest_changed),
         on(Serialized, _serialized),

@@ -30,7 +30,7 @@ COMPLAINTS_MAX = 100
 _HEADERS = "opentelemetry.util.re"
 """Its lines quote what it could not read: a password, perhaps."""
 
-_FIELDS = ("event", "replica_set", "generation", "member", "projection", "url", "traceback")
+_FIELDS = ("event", "code", "replica_set", "generation", "member", "projection", "url", "traceback")
 
 
 def log_to(stream: TextIO, form: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from reactive_orch.model import OWN_LOG, MemberState, Reason
 from reactive_orch.model.membership import RestingState
+from reactive_orch.model.problems import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,6 +184,15 @@ OWNED = Metric(
     (*_OF, "status"),
     "partitions of this worker: awaited is assigned, its row still held elsewhere; leaving is in a last batch",
     known=(("owned",), ("awaited",), ("leaving",)),
+)
+
+PROBLEM = Metric(
+    f"{_RO}problem",
+    _G,
+    "{problem}",
+    (*_OF, "level", "code"),
+    "1 while this process knows of the problem, and no series else; docs/operations.md says what each code means",
+    known=tuple((code,) for code in CODES),
 )
 
 # Rebalancing.

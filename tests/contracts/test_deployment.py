@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -19,6 +20,7 @@ import yaml
 from reactive_orch import cli
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.run import http_address
+from reactive_orch.model.problems import CODES, command, words
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.metric_names import METRICS, Kind
 from reactive_orch.telemetry.registry import Registry
@@ -125,7 +127,60 @@ def test_labels_in_the_alerts_texts_are_those_of_their_rules() -> None:
         used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
         _, asked = _metrics_asked(rule["expr"])
         assert used <= frozenset[str]().union(*(_exposed()[name] for name in asked)), rule["alert"]
-        assert {"summary", "description"} == set(rule["annotations"]), rule["alert"]
+        assert {"summary", "description", "command", "runbook"} == set(rule["annotations"]), rule["alert"]
+
+
+def _anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _is_a_command(text: str) -> bool:
+    if text.startswith("psql "):
+        return True
+    return cli._parse(shlex.split(text)[3:]).command is not None  # noqa: SLF001 - the very parser that will read them
+
+
+def test_an_alert_has_the_words_and_the_command_of_its_problem() -> None:
+    for rule in _rules():
+        code, told = rule["labels"].get("code"), rule["annotations"]
+        assert _is_a_command(told["command"]), rule["alert"]
+        if code is None or code == "interrupted":  # its words are what fails, which only the worker knows
+            continue
+        projection = "{{ $labels.projection }}" if "projection" in rule["expr"] else ""
+        what = "{{ $value }}" + (" keys wait" if code == "keys_wait" else "")
+        assert words(code, projection, what) in told["summary"], rule["alert"]
+        if CODES[code].command:
+            assert told["command"] == command(code, "{{ $labels.replica_set }}", projection), rule["alert"]
+
+
+def test_a_runbook_is_a_chapter_that_exists() -> None:
+    pages = {page: _anchors((ROOT / page).read_text(encoding="utf-8")) for page in ("docs/operations.md",)}
+    for rule in _rules():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert anchor in pages[page], rule["alert"]
+
+
+def test_the_page_for_operators_has_every_problem_alert_and_line() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    chapter = page.partition("## Every problem and every alert\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in chapter.splitlines() if row.startswith("| ")]
+    codes = {row[0].strip("`"): row[1] for row in rows[1:] if row[0]}
+    assert codes.keys() == CODES.keys()
+    assert {code: level.partition(",")[0].partition(";")[0] for code, level in codes.items()} == {
+        code: each.level for code, each in CODES.items()
+    }
+    alerts = {rule["alert"]: rule["labels"].get("code", "") for rule in _rules()}
+    told = {alert: row[0].strip("`") for row in rows[1:] for alert in re.findall(r"`(\w+)`", row[2])}
+    assert told.keys() == alerts.keys()
+    assert all(
+        any(f"`{alert}`" in row[2] for row in rows if row[0].strip("`") == code)
+        for alert, code in alerts.items()
+        if code
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    events = set(re.findall(r"`(\w+)`", readme.partition("Events are ")[2].partition(". When")[0]))
+    assert events <= set(re.findall(r"`(\w+)`", chapter))
 
 
 def test_the_dashboard_shows_every_metric_that_tells_of_trouble() -> None:

@@ -12,18 +12,33 @@ from reactive_orch.core.health import (
     STALLED_TOO_LONG_S,
     STUCK_AFTER_S,
     Facts,
+    Held,
     Stall,
     assess,
+    own_problems,
 )
-from reactive_orch.core.problems import HELD_AFTER_S
-from reactive_orch.model import WorkerState
+from reactive_orch.core.problems import HELD_AFTER_S, compared
+from reactive_orch.model import OWN_LOG, Subscription, WorkerState
+from reactive_orch.model.membership import Resting
+from reactive_orch.model.reports import Subject
+from tests.core.test_overview import HOLDER, LOG, PROJECTION, TOTALS, found
 
-SETTLED = Facts(state=WorkerState.SERVING, age_s=1.0, age_max_s=60.0, rebalancing_max_s=60.0, listens=True)
-STOPPED = {"p": STUCK_AFTER_S + 1}
-BRIEF = Stall("no progress on p", STALLED_AFTER_S)
-STALLED = Stall("no progress on p", STALLED_AFTER_S + 2, "TooManyConnectionsError (53300)")
-STALLED_LONG = Stall("no progress on p", STALLED_TOO_LONG_S + 1)
-UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
+SETTLED = Facts(
+    replica_set="shop",
+    generation=3,
+    state=WorkerState.SERVING,
+    age_s=1.0,
+    age_max_s=60.0,
+    rebalancing_max_s=60.0,
+    listens=True,
+)
+P, A, B = (Subscription(name, OWN_LOG) for name in "pab")
+STOPPED = {P: STUCK_AFTER_S + 1}
+OF_P, OF_SET = Subject("shop", *P), Subject("shop", "", "")
+BRIEF = Stall(OF_P, STALLED_AFTER_S)
+STALLED = Stall(OF_P, STALLED_AFTER_S + 2, "TooManyConnectionsError (53300)")
+STALLED_LONG = Stall(OF_P, STALLED_TOO_LONG_S + 1)
+UNREGISTERED = Stall(OF_SET, 3600.0, "ConnectionRefusedError", "not registered")
 
 
 @pytest.mark.parametrize(
@@ -34,20 +49,29 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
         ({}, 200, 200, 200, ""),
         ({"state": WorkerState.STANDBY}, 200, 200, 200, ""),
         ({"state": WorkerState.REBALANCING, "rebalancing_s": 59.0}, 200, 200, 200, ""),
-        ({"state": WorkerState.REBALANCING, "rebalancing_s": 61.0}, 200, 503, 503, "rebalancing for too long"),
+        ({"state": WorkerState.REBALANCING, "rebalancing_s": 61.0}, 200, 503, 503, "generation 3 is not settled yet"),
         ({"rebalancing_s": 61.0}, 200, 200, 200, ""),
-        ({"missed": True}, 200, 200, 200, "notifications do not arrive"),
+        ({"missed": frozenset({OWN_LOG})}, 200, 200, 200, "notifications do not arrive"),
+        ({"unrung": frozenset({OWN_LOG})}, 200, 200, 200, "writers do not ring"),
         ({"listens": False}, 200, 503, 503, "membership connection lost"),
         ({"state": WorkerState.JOINING, "expelled": True}, 200, 503, 503, "removed by the others"),
         ({"state": WorkerState.UNAVAILABLE}, 200, 503, 503, "database unavailable"),
-        ({"failing_s": {"p": 1.0}}, 200, 200, 200, "trying a failing event again: p"),
-        ({"failing_s": STOPPED}, 200, 200, 503, "stopped by a failing event: p"),
-        ({"failing_s": STOPPED, "resting": {"p": "suspended"}}, 200, 200, 200, "projection p is suspended"),
-        ({"refused": frozenset({"b", "a"})}, 200, 200, 200, "not run here, recorded with another filter: a, b"),
-        ({"refused": frozenset({"a"}), "idle": True}, 200, 503, 503, "nothing to run until a filter is accepted"),
-        ({"unserved_s": {"a": 31.0, "b": 29.0}}, 200, 200, 200, "projection a is run by no worker"),
-        ({"frontier_held_s": HELD_AFTER_S - 1}, 200, 200, 200, ""),
-        ({"frontier_held_s": HELD_AFTER_S + 1}, 200, 200, 503, "the log cannot be read on"),
+        ({"failing_s": {P: 1.0}}, 200, 200, 200, "projection p tries a failing event again"),
+        ({"failing_s": STOPPED}, 200, 200, 503, "projection p tries a failing event again"),
+        (
+            {"failing_s": STOPPED, "resting": {P: Resting("suspended", "all fail")}},
+            200,
+            200,
+            200,
+            "projection p is suspended: all fail",
+        ),
+        ({"refused": frozenset({A})}, 200, 200, 200, "projection a is recorded with another filter"),
+        ({"away": frozenset({A})}, 200, 200, 200, "projection a is not run here for a while"),
+        ({"one_at_a_time": frozenset({A})}, 200, 200, 200, "projection a: handlers deadlock"),
+        ({"failing_keys": {A: 2, B: 0}}, 200, 200, 200, "projection a: 2 keys wait behind a failed event"),
+        ({"unserved_s": {A: 31.0, B: 29.0}}, 200, 200, 200, "projection a is run by no worker"),
+        ({"held": {OWN_LOG: Held(HELD_AFTER_S - 1)}}, 200, 200, 200, ""),
+        ({"held": {OWN_LOG: Held(HELD_AFTER_S + 1)}}, 200, 200, 503, "the log cannot be read on"),
         ({"state": WorkerState.STOPPING}, 200, 503, 503, "draining"),
         ({"state": WorkerState.STOPPED}, 503, 503, 503, "stopped"),
         ({"age_s": 61.0}, 503, 503, 503, "has not looked"),
@@ -59,8 +83,14 @@ UNREGISTERED = Stall("not registered", 3600.0, "ConnectionRefusedError")
             "not registered for 3600 s: ConnectionRefusedError",
         ),
         ({"stalls": (BRIEF,)}, 200, 200, 200, ""),
-        ({"stalls": (STALLED,)}, 200, 200, 200, "no progress on p for 12 s: TooManyConnectionsError (53300)"),
-        ({"stalls": (STALLED_LONG,)}, 200, 200, 503, "no progress on p for 31 s"),
+        (
+            {"stalls": (STALLED,)},
+            200,
+            200,
+            200,
+            "no progress on projection p for 12 s: TooManyConnectionsError (53300)",
+        ),
+        ({"stalls": (STALLED_LONG,)}, 200, 200, 503, "no progress on projection p for 31 s"),
     ],
 )
 def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reason: str) -> None:
@@ -73,13 +103,41 @@ def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reas
 
 
 def test_all_reasons_are_given() -> None:
-    facts = replace(SETTLED, state=WorkerState.UNAVAILABLE, listens=False, missed=True, failing_s=STOPPED)
+    facts = replace(
+        SETTLED, state=WorkerState.UNAVAILABLE, listens=False, missed=frozenset({OWN_LOG}), failing_s=STOPPED
+    )
     assert assess(facts).reasons == (
-        "database unavailable",
         "membership connection lost",
-        "stopped by a failing event: p",
+        "database unavailable",
+        "projection p tries a failing event again",
         "notifications do not arrive, polling works",
     )
+
+
+def test_a_worker_with_nothing_to_run_is_not_ready() -> None:
+    judged = assess(replace(SETTLED, refused=frozenset({B, A}), idle=True))
+    assert (judged.ready, [each.code for each in judged.problems]) == (False, ["nothing_to_run", "refused", "refused"])
+    assert [each.projection for each in judged.problems] == ["", "a", "b"]
+
+
+def test_a_problem_has_the_words_and_the_command_that_status_has() -> None:
+    (own,) = own_problems(replace(SETTLED, failing_keys={TOTALS: 1}))
+    (told,) = found(projection=replace(PROJECTION, failing_keys=1, parked_keys=1))
+    assert own == replace(told, age_s=None)
+
+
+def test_who_holds_the_log_is_told_with_what_ends_it() -> None:
+    (own,) = own_problems(replace(SETTLED, held={OWN_LOG: Held(HOLDER.age_s, [HOLDER])}))
+    (told,) = found(log=replace(LOG, holders=(HOLDER,)))
+    assert own == told
+    assert own.command.endswith("pg_terminate_backend(7)'")
+
+
+def test_what_has_begun_and_ended_is_told_once() -> None:
+    before = own_problems(replace(SETTLED, stalls=(STALLED,), failing_keys={P: 1}))
+    now = own_problems(replace(SETTLED, stalls=(STALLED_LONG,), refused=frozenset({A})))
+    began, ended = compared(before, now)
+    assert ([each.code for each in began], [each.code for each in ended]) == (["refused"], ["keys_wait"])
 
 
 def test_only_states_that_take_part_are_ready() -> None:

@@ -24,7 +24,8 @@ from reactive_orch.model.overview import (
 )
 
 if TYPE_CHECKING:
-    from reactive_orch.model.overview import Problem, ProjectionOverview
+    from reactive_orch.model.overview import ProjectionOverview
+    from reactive_orch.model.problems import Problem
 
 AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
 TOTALS = Subscription("totals", OWN_LOG)
@@ -242,7 +243,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ),
     (
         *("warn", "refused", {"projection": replace(PROJECTION, proposed="{}")}),
-        "replica set shop: projection totals: a worker was refused, as it came with another filter: {}",
+        "replica set shop: projection totals is recorded with another filter, a worker came with {}",
         "python -m reactive_orch rewind --replica-set shop --projection totals --to keep",
     ),
     (
@@ -266,7 +267,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
         "bad",
         "stands_still",
         {"worker": replace(WORKER, account=replace(ACCOUNT, projections={TOTALS: STILL}))},
-        "replica set shop: projection totals does not get on: events wait: 50",
+        "replica set shop: no progress on projection totals: events wait: 50",
         "",
     ),
 ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ME = MemberId(1)
 WORKER = WorkerStatus(replica_set="shop", member=ME, state=WorkerState.SERVING, seen=None, projections=())
-STATUS = Status(listening_s=1.0, queue_usage=0.0, logs=(), pools={}, workers=(WORKER,))
+STATUS = Status(listening_s=1.0, queue_usage=0.0, logs=(), pools={}, workers=(WORKER,), problems=())
 
 
 @pytest.fixture(autouse=True)

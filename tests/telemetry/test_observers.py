@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
@@ -33,6 +34,7 @@ from reactive_orch.model import (
 )
 from reactive_orch.model import reports as r
 from reactive_orch.model.membership import Resting
+from reactive_orch.model.problems import CODES, Problem
 from reactive_orch.model.reports import Report, Subject, Untraced
 from reactive_orch.model.status import LogStatus, PoolStatus, ProjectionStatus, ReplicaSetStatus, Status, WorkerStatus
 from reactive_orch.telemetry import lines
@@ -105,6 +107,8 @@ class Told(NamedTuple):
     line: str | None
 
 
+UNSERVED = Problem(level="warn", code="unserved", words="p is run by none", replica_set="set", projection="p")
+STILL = Problem(level="bad", code="stands_still", words="no progress on p", replica_set="set", projection="p")
 _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.Appended(3), {m.EVENTS_APPENDED}, (), None),
     (r.Notified("events", "used"), {m.NOTIFICATIONS}, (), None),
@@ -149,8 +153,12 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.Expelled(TURN, SNAPSHOT), set(), ("expelled set",), "expelled"),
     (r.Left(TURN, SNAPSHOT), set(), (), "left"),
     (r.Unreachable("set", ERROR), set(), (), "unavailable"),
-    (r.Stalled("set", "no progress for 12 s"), set(), (), "stalled"),
-    (r.Resumed("set", "no progress"), set(), (), "resumed"),
+    (r.ProblemBegan(UNSERVED), set(), (), "problem"),
+    (r.ProblemEnded(UNSERVED), set(), (), "solved"),
+    (r.ProblemBegan(STILL), set(), (), "stalled"),
+    (r.ProblemEnded(STILL), set(), (), "resumed"),
+    (r.ProblemBegan(replace(STILL, code="unavailable")), set(), (), None),
+    (r.ProblemEnded(replace(STILL, code="unavailable")), set(), (), "solved"),
     (r.WindowRead(SUBJECT, 0.1), {m.READ_DURATION}, (), None),
     (r.EventUnreadable(SUBJECT, ERROR), {m.PROJECTION_ERRORS}, (), None),
     (r.BatchEnded(SUBJECT, [EVENT], 0.1, None, None), _HANDLED, (), None),
@@ -163,6 +171,7 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.BatchEnded(SUBJECT, [EVENT], 0.1, ERROR, None), {m.HANDLING_DURATION, m.BATCHES}, (), None),
     (r.AttemptFailed(SUBJECT, 7, ERROR, alone=True, first=True), set(), (), "retrying"),
     (r.RestChanged(SUBJECT, Resting("paused")), set(), (), "paused"),
+    (r.RestChanged(SUBJECT, Resting("halted")), set(), (), "halted"),
     (r.RestChanged(SUBJECT, Resting("suspended", "all fail")), set(), (), "suspended"),
     (r.Serialized(SUBJECT, 10.0), set(), (), "serialized"),
     (r.RestChanged(SUBJECT, None), set(), (), "running"),
@@ -194,9 +203,35 @@ def test_where_a_report_goes(
     assert sorted(span.name for span in finished()) == sorted(told.sent)
     assert [vars(record)["event"] for record in caplog.records] == ([told.line] if told.line else [])
     assert "hush" not in caplog.text
-    of_replica_set = {"subject", "replica_set", "turn", "steps"} & {*told.report._fields}
+    of_replica_set = {"subject", "replica_set", "turn", "steps", "problem"} & {*told.report._fields}
     for record in caplog.records:
         assert vars(record).get("replica_set") == ("set" if of_replica_set else None)
+
+
+def lines_of(report: Report, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
+    """Return the events and codes of the lines that a report makes."""
+    caplog.clear()
+    telling([by_type(lines.HANDLES)])(report)
+    return [(vars(record)["event"], vars(record).get("code")) for record in caplog.records]
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_a_problem_has_one_line_that_names_its_code(code: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Either its own, or one of the report that says more of it."""
+    caplog.set_level("INFO")
+    own = [found for _, found in lines_of(r.ProblemBegan(replace(STILL, code=code)), caplog)]
+    others = [
+        found
+        for told in TOLD
+        if not isinstance(told.report, r.ProblemBegan | r.ProblemEnded)
+        for _, found in lines_of(told.report, caplog)
+        if found == code
+    ]
+    if code in {"stopped", "draining", "nothing_to_run"}:  # told by `left`, and by a `refused` for each projection
+        assert not own
+        assert not others
+    else:
+        assert own + others[:1] == [code]
 
 
 def test_exemplars_name_the_spans_that_were_sent(finished: Callable[[], tuple[Any, ...]]) -> None:
@@ -288,6 +323,7 @@ STATUS = Status(
             ),
         ),
     ),
+    problems=(UNSERVED,),
 )
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
@@ -22,11 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
 from reactive_orch.model import OWN_LOG, Change, Event, MemberId, Reason, Snapshot, Subscription, Turn
+from reactive_orch.model.membership import RestingState
 from reactive_orch.model.reports import BatchEnded, Subject, Untraced
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.handling.in_hand import Watched
 from reactive_orch.runtime.membership.change import write_generation
-from reactive_orch.telemetry import metric_names, metrics, table
+from reactive_orch.telemetry import lines, metric_names, metrics, table
 from reactive_orch.telemetry.by_type import by_type
 from reactive_orch.telemetry.exporting import exporting
 from reactive_orch.telemetry.logs import Json, Text, log_to
@@ -443,10 +444,12 @@ def test_a_traceback_stands_below_its_line_in_text_and_is_a_field_in_json() -> N
 
 
 def test_the_readme_names_the_event_of_every_line() -> None:
-    said = r'"event": "(\w+)"|fields\("(\w+)"'
+    said = r'"event": "(\w+)"|(?:fields|_told)\("(\w+)"(?:, "(\w+)")?'
     code = "".join(path.read_text() for path in (ROOT / "reactive_orch").rglob("*.py"))
     words = (ROOT / "README.md").read_text().partition("Events are ")[2].partition(". When")[0]
-    assert set(re.findall(r"`(\w+)`", words)) == {first or second for first, second in re.findall(said, code)}
+    events = {event or second or first for event, first, second in re.findall(said, code)}
+    of_problems = {"problem", "solved"}.union(*lines._TOLD.values()) - {""}  # noqa: SLF001 - it is the table of them
+    assert set(re.findall(r"`(\w+)`", words)) == events | of_problems | set(get_args(RestingState))
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("auto", True), ("json", True), ("text", False)])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHANGED = Subscription("changed", OWN_LOG)
 WAITS = "nothing to run until a filter is accepted"
-REFUSED = "not run here, recorded with another filter: changed"
+REFUSED = "projection changed is recorded with another filter"
 
 
 def changed(worker: str, aggregate_type: str | None = None) -> Projection:

@@ -156,9 +156,9 @@ class NoSecondLook(LogFollower):
     """Sleeps right after it has armed: its last look was before."""
 
     async def _sleep(self, connection: BatchConnection) -> None:
-        armed_until_s = self._ringing._armed_until_s  # noqa: SLF001 - the bug is in the two
+        armed_until_s = self.ringing._armed_until_s  # noqa: SLF001 - the bug is in the two
         await super()._sleep(connection)
-        if self._ringing._armed_until_s > armed_until_s:  # noqa: SLF001
+        if self.ringing._armed_until_s > armed_until_s:  # noqa: SLF001
             await super()._sleep(connection)
 
 

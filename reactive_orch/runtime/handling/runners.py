@@ -34,14 +34,14 @@ class Out(dict["Subscription", "Runner"]):
             runner.standing.refused = not runner.standing.is_away
 
     @property
-    def refused(self) -> frozenset[str]:
-        """The projections that are recorded with another filter."""
-        return frozenset(each.projection for each, runner in self.items() if runner.standing.refused)
+    def refused(self) -> frozenset[Subscription]:
+        """What is recorded with another filter."""
+        return frozenset(each for each, runner in self.items() if runner.standing.refused)
 
     @property
-    def away(self) -> frozenset[str]:
-        """The projections that are left to other workers for a while."""
-        return frozenset(each.projection for each, runner in self.items() if runner.standing.is_away)
+    def away(self) -> frozenset[Subscription]:
+        """What is left to other workers for a while."""
+        return frozenset(each for each, runner in self.items() if runner.standing.is_away)
 
     def take(self, subscription: Subscription) -> Runner:
         """Take one out, to run it."""

@@ -25,10 +25,10 @@ from reactive_orch.runtime.reading.waiters import Waiters
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Log, LogState, Position
+    from reactive_orch.model import Holder, Log, LogState, Position
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
@@ -53,7 +53,7 @@ class LogFollower:
         self.interruptions = Interruptions(emit)
         self._emit = emit
         self._waiters = Waiters()
-        self._ringing = Ringing(log.name, self.wakeup, listening, emit)
+        self.ringing = Ringing(log.name, self.wakeup, listening, emit)
         self._hold = HoldWatch(log.name, emit)
         self._rules = LogRules(log.name)
         self._frontier = Frontier()
@@ -61,15 +61,15 @@ class LogFollower:
         """When the last finished look began; 0 if there was none in this incarnation."""
 
     @property
-    def missed(self) -> bool:
-        """Whether events come without a notification: nobody rings, or several finds in a row had none."""
-        return self._ringing.missed
-
-    @property
     def holders(self) -> Mapping[str, int]:
         """How many transactions the frontier waits for, by kind."""
         holders, prepared = self._frontier.holders, self._frontier.prepared
         return {"running": len(holders - prepared), "prepared": len(holders & prepared)}
+
+    @property
+    def who_holds(self) -> Sequence[Holder]:
+        """Who held the frontier when that was last asked, the oldest first."""
+        return self._hold.holders
 
     @property
     def held_s(self) -> float:
@@ -132,12 +132,12 @@ class LogFollower:
         while incarnation == self.database.incarnation:
             backoff.reset()
             self.interruptions.over()
-            asleep, before = self._ringing.armed and not self._frontier.waiting, self._frontier.settled
+            asleep, before = self.ringing.armed and not self._frontier.waiting, self._frontier.settled
             await self._wait(connection, looked_again)
             self._emit(FollowerWoke(self.log.name, self.wakeup.source))
             await self._look(connection)
             if asleep and self._frontier.settled > before:
-                self._ringing.found()
+                self.ringing.found()
 
     async def _begin(self, connection: BatchConnection) -> None:
         """Check the log, forget what was known of it, look; only then `settled` is of this incarnation."""
@@ -145,20 +145,20 @@ class LogFollower:
         state = await self._check(connection)
         # Begin at the greatest checkpoint: for whoever wrote it everything up to it was settled.
         self._frontier = Frontier(settled=state.checkpoint, incarnation=connection.marks.incarnation)
-        self._ringing.begin()
+        self.ringing.begin()
         self._hold.forget()
         await self._look(connection)
         self._waiters.advanced()
         await self._rules.record(connection, self._frontier.settled)
 
     async def _wait(self, connection: BatchConnection, looked_again: Backoff) -> None:
-        if not self._ringing.armed:
+        if not self.ringing.armed:
             # Before any wait: under many writers the frontier is never free, and the bell would stay armed.
-            await self._ringing.disarm(connection)
+            await self.ringing.disarm(connection)
         self.wakeup.source = WORK  # what has woken it, if nothing below waits
-        if not self._ringing.armed:
+        if not self.ringing.armed:
             await self._wanted(connection)
-            await self._ringing.linger(self._looked_at, self.readers)
+            await self.ringing.linger(self._looked_at, self.readers)
         elif self._frontier.waiting:
             await self.wakeup.wait(looked_again.next_s())
         else:
@@ -167,7 +167,7 @@ class LogFollower:
 
     async def _sleep(self, connection: BatchConnection) -> None:
         await self._wanted(connection)
-        await self._ringing.sleep(connection, self.database.resting.rests(connection))
+        await self.ringing.sleep(connection, self.database.resting.rests(connection))
 
     async def _wanted(self, connection: BatchConnection) -> None:
         """Wait until somebody wants more; check the rules when that is due.
@@ -194,7 +194,7 @@ class LogFollower:
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, self.log.name, frontier.settled, look.head))
         self._frontier = frontier
-        self._ringing.saw(look)
+        self.ringing.saw(look)
         if frontier.settled > before or not frontier.waiting:
             self._hold.released(frontier.settled)
         if frontier.settled > before:

@@ -24,7 +24,8 @@ class HoldWatch:
         """Start without any."""
         self._log = log
         self._emit = emit
-        self._holders: list[Holder] = []
+        self.holders: list[Holder] = []
+        """Who they were when last asked; empty when that is over."""
         self._since: float | None = None
         self._report_at = 0.0
 
@@ -40,15 +41,15 @@ class HoldWatch:
             self._since, self._report_at = now, now + HELD_AFTER_S
         elif now >= self._report_at:
             self._report_at = now + HELD_REPEAT_S
-            self._holders = await log.holders(connection, self._log)
-            self._emit(FrontierHeld(self._log, settled, self._holders))
+            self.holders = await log.holders(connection, self._log)
+            self._emit(FrontierHeld(self._log, settled, self.holders))
 
     def released(self, settled: Position) -> None:
         """Note that the frontier has come to this position; tell of it if it was held for long."""
         if self.held_s > HELD_AFTER_S:
-            self._emit(FrontierReleased(self._log, settled, self._holders, self.held_s))
+            self._emit(FrontierReleased(self._log, settled, self.holders, self.held_s))
         self.forget()
 
     def forget(self) -> None:
         """Say no more that somebody holds the log: nobody does, or there is no connection to see whether."""
-        self._holders, self._since, self._report_at = [], None, 0.0
+        self.holders, self._since, self._report_at = [], None, 0.0

@@ -51,9 +51,14 @@ class Ringing:
         return self._waking.armed
 
     @property
+    def unrung(self) -> bool:
+        """Whether writers do not ring."""
+        return self._silence is not None
+
+    @property
     def missed(self) -> bool:
-        """Whether notifications do not tell of events: nobody rings, or several finds in a row came without one."""
-        return self._silence is not None or self._missed >= MISSED_TIMES
+        """Whether writers ring, and several finds in a row came without a notification all the same."""
+        return self._silence is None and self._missed >= MISSED_TIMES
 
     def begin(self) -> None:
         """Begin anew, on another connection: another server may have another bell."""

@@ -18,7 +18,7 @@ def test_nothing_is_known_before_the_first_look() -> None:
     assert follower.settled is None
     assert follower.settled_in(follower.database.incarnation) is None
     assert follower.settled_since(0.0) is None
-    assert (follower.held_s, follower.missed) == (0.0, False)
+    assert (follower.held_s, follower.ringing.missed) == (0.0, False)
     assert set(follower.holders.values()) == {0}
 
 
