@@ -68,7 +68,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         (["staus"], "unknown command 'staus'; did you mean status? (--help"),
         (
             ["frobnicate"],
-            "unknown command 'frobnicate'; there are migrate, append, status, watch, dead-letters, pause, resume",
+            "unknown command 'frobnicate'; there are migrate, append, status, watch, doctor, dead-letters, pause",
         ),
         ([*WORKER, "--batch", "many"], "argument --batch: 'many' is no whole number"),
         ([*WORKER, "--heartbeat", "2s"], "argument --heartbeat: '2s' is no number of seconds"),

@@ -47,7 +47,7 @@ class Cluster:
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.port = _free_port()
+        self.port = free_port()
         # In /tmp, as a TMPDIR of root's may be closed to the user that runs the server.
         self.directory = Path(tempfile.mkdtemp(prefix=f"reactive_orch-{version}-", dir="/tmp"))
         self.log = self.directory / "log"
@@ -124,7 +124,7 @@ class Cluster:
 
     def _serve(self, program: str, *arguments: object) -> None:
         """Run what only the server's user may."""
-        self._run(program, *arguments, **_identity())
+        self._run(program, *arguments, **system_identity())
 
     def _ask(self, program: str, *arguments: object) -> None:
         """Run a client."""
@@ -202,7 +202,7 @@ def _find_programs(version: str, copy: Path) -> Path:
     return programs.folder(copy)
 
 
-def _identity() -> dict[str, Any]:
+def system_identity() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     owner = _system_user()
@@ -214,7 +214,7 @@ def _system_user() -> pwd.struct_passwd:
     return next(known[name] for name in _SYSTEM_USERS if name in known)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

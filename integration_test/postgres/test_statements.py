@@ -270,6 +270,7 @@ ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
     ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', "{NULL,NULL}", None)): 2,
     ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)): 2 * PARTITIONS,
     ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")): PARTITIONS,
+    ("doctor.log_end", (OWN_LOG,)): 1,
     ("overview.projections", ("r7",)): 5 * PARTITIONS,  # of each the checkpoint, twice, and the first event behind it
 }
 

@@ -6,6 +6,7 @@
 
 from reactive_orch.commands.append import APPEND
 from reactive_orch.commands.dead_letters import DEAD_LETTERS
+from reactive_orch.commands.doctor import DOCTOR
 from reactive_orch.commands.grants import GRANTS
 from reactive_orch.commands.migrate import MIGRATE
 from reactive_orch.commands.pause import PAUSE, RESUME
@@ -20,6 +21,7 @@ COMMANDS = {
     "append": APPEND,
     "status": STATUS,
     "watch": WATCH,
+    "doctor": DOCTOR,
     "dead-letters": DEAD_LETTERS,
     "pause": PAUSE,
     "resume": RESUME,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import chain
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.overview import is_silent
+from reactive_orch.core.remedies import ending
 from reactive_orch.model.problems import CODES, LEVELS, Problem, keys, words
 from reactive_orch.model.problems import command as helping
 from reactive_orch.model.reports import Subject
@@ -34,8 +34,6 @@ UNSETTLED_AFTER_S = 30.0
 STANDS_STILL_AFTER_S = 30.0
 """Events that have waited for so long, with none handled of late, wait for a person."""
 
-_PSQL = 'psql "$DATABASE_URL"'
-
 
 def problems(overview: Overview) -> list[Problem]:
     """Return all that there are, worst first, the oldest of each level first."""
@@ -45,6 +43,11 @@ def problems(overview: Overview) -> list[Problem]:
         *(_of_worker(worker) for each in overview.replica_sets for worker in each.workers),
         *(_of_projection(projection, each) for each in overview.replica_sets for projection in each.projections),
     )
+    return worst_first(found)
+
+
+def worst_first(found: Iterable[Problem]) -> list[Problem]:
+    """Return problems, the worst first, the oldest of each level first."""
     return sorted(found, key=lambda each: (LEVELS.index(each.level), -(each.age_s or 0.0)))
 
 
@@ -78,7 +81,7 @@ def made(  # noqa: PLR0913 - its columns
 
 def held(log: LogName, holder: Holder | None, age_s: float) -> Problem:
     """Return the problem of a log that a transaction holds; None: which one is not known."""
-    who, command = (str(holder), _ending(holder)) if holder else ("", "")
+    who, command = (str(holder), ending(holder.pid, holder.prepared)) if holder else ("", "")
     return made("log_held", Subject("", "", log), age_s=age_s, who=who, command=command)
 
 
@@ -88,14 +91,6 @@ def _of_log(log: LogOverview) -> Iterator[Problem]:
     for holder in log.seen.holders:
         if holder.age_s > HELD_AFTER_S:
             yield held(log.seen.name, holder, holder.age_s)
-
-
-def _ending(holder: Holder) -> str:
-    if holder.pid is not None:
-        return f"{_PSQL} -c 'SELECT pg_terminate_backend({holder.pid})'"
-    name = (holder.prepared or "").replace("'", "''")
-    statement = f"ROLLBACK PREPARED '{name}'"
-    return f"{_PSQL} -c {quote(statement)}"
 
 
 def _of_replica_set(each: ReplicaSetOverview) -> Iterator[Problem]:

@@ -109,13 +109,13 @@ def command(code: str, replica_set: str = "", projection: str = "") -> str:
     """Return the command that helps, to be given to a shell; empty if there is none."""
     if not CODES[code].command:
         return ""
-    of = _option("--replica-set", replica_set)
+    of = option("--replica-set", replica_set)
     if projection:
-        of = f"{of} {_option('--projection', projection)}"
+        of = f"{of} {option('--projection', projection)}"
     return f"python -m reactive_orch {CODES[code].command.format(of=of)}"
 
 
-def _option(name: str, value: str) -> str:
+def option(name: str, value: str) -> str:
     """Return an option as a shell takes it; a value that begins as an option does is not taken for one."""
     return f"{name}={quote(value)}" if value.startswith("-") else f"{name} {quote(value)}"
 

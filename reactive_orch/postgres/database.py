@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 STATEMENT_TIMEOUT_S = 6.0
 """The limit of our own statements, a batch's BEGIN and swap included. The server's (5 s) strikes first: this one is for
 a dead network."""
+IDLE_MARGIN_S = 5.0
+"""How much longer than a handler a batch may be idle: the runtime's own time-out strikes first."""
+
 WORK, COORDINATION = "work", "coordination"
 """The kinds of pooled connections: for batches and windows, and for one statement each."""
 
@@ -68,6 +71,12 @@ LENT_SETTINGS = {"lock_timeout": COORDINATION_SETTINGS["lock_timeout"]}
 """Of a command's connection on which it runs its user's code."""
 
 
+def batch_settings(handler_timeout_s: float) -> dict[str, str]:
+    """Return what connections for batches ask for, of any role, if handlers may take so long."""
+    idle_limit_s = handler_timeout_s + IDLE_MARGIN_S
+    return {**_COMMON_SETTINGS, "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s"}
+
+
 class Database:
     """What one process needs of one database: two bounded pools, single connections, and the incarnation."""
 
@@ -96,13 +105,12 @@ class Database:
         """Settings of connections for batches that not every role may make."""
 
     def _work_arguments(self) -> dict[str, Any]:
-        idle_limit_s = self._handler_timeout_s + 5  # just above: the runtime's own time-out strikes first
         settings = {
-            "idle_in_transaction_session_timeout": f"{idle_limit_s:.0f}s",
+            **batch_settings(self._handler_timeout_s),
             "default_transaction_read_only": "on",  # a batch begins as one that writes
             **self._by_right,
         }
-        return _connect_arguments(self.label, WORK, settings, idle_limit_s)
+        return _connect_arguments(self.label, WORK, settings, self._handler_timeout_s + IDLE_MARGIN_S)
 
     @property
     def incarnation(self) -> Incarnation:

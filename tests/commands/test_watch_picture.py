@@ -221,7 +221,10 @@ def test_problems_come_first_with_what_helps_and_a_long_one_is_whole_where_there
 
 
 def test_a_command_that_is_cut_in_lines_is_one_to_a_shell() -> None:
-    held = replace(shown(1, ["mails"]).overview.logs[0].seen, holders=[replace(HOLDER, pid=None, prepared="it's mine")])
+    held = replace(
+        shown(1, ["mails"]).overview.logs[0].seen,
+        holders=[replace(HOLDER, pid=None, prepared="it's the one of the night before")],
+    )
     of = shown(1, ["mails"])
     now = replace(of.overview, logs=[replace(of.overview.logs[0], seen=held)])
     of = replace(of, overview=now, problems=problems(now))

@@ -202,7 +202,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
         *("bad", "log_held", {"log": replace(LOG, holders=(replace(HOLDER, pid=None, prepared="it's"),))}),
         *(
             "the log cannot be read on: a transaction holds it",
-            """psql "$DATABASE_URL" -c 'ROLLBACK PREPARED '"'"'it'"'"''"'"'s'"'"''""",
+            "psql \"$DATABASE_URL\" -c \"ROLLBACK PREPARED 'it''s'\"",
         ),
     ),
     ("bad", "no_workers", {"worker": None}, "replica set shop: no worker lives, and events wait: 75", ""),

@@ -1,0 +1,43 @@
+"""`doctor`: what will not work on this database, worst first, each with what helps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from reactive_orch.commands.command import Command, demand_replica_set
+from reactive_orch.commands.problems import problem_lines, since
+from reactive_orch.core.findings import findings, is_well, looked_at
+from reactive_orch.core.overview_json import problem_as_json
+from reactive_orch.postgres import doctor
+from reactive_orch.process.explaining import EXIT_FAILED
+
+if TYPE_CHECKING:
+    import argparse
+
+
+async def _doctor(options: argparse.Namespace, url: str) -> None:
+    facts = await doctor.examine(url, options.replica_set)
+    if options.replica_set is not None and facts.seen is not None:
+        demand_replica_set(options.replica_set, facts.seen.generations)
+    at, found = facts.seen.at if facts.seen else datetime.now(UTC), findings(facts)
+    well = is_well(found)
+    if options.json:
+        print(json.dumps({"findings": [problem_as_json(each, partial(since, at)) for each in found]}))
+    else:
+        for each in found:
+            print("\n".join(problem_lines(each, at)))
+        print(("all is well: " if well else "") + looked_at(facts))
+    if not well:
+        sys.exit(EXIT_FAILED)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--replica-set", metavar="NAME", help="of replica sets, only this one")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+DOCTOR = Command("what will not work on this database, and what helps", _arguments, _doctor)
