@@ -97,6 +97,10 @@ class Terminal:
         """Change the size of the window."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
+    def deafen(self) -> None:
+        """Read nothing any more of what the command writes."""
+        asyncio.get_running_loop().remove_reader(self._ours)
+
     async def shows(self, pattern: str) -> re.Match[str]:
         """Wait until the screen shows something that matches."""
 

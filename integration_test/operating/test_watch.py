@@ -268,3 +268,14 @@ async def test_what_cannot_be_is_said_in_a_line(database: str, empty_database: s
     assert "run `python -m reactive_orch migrate`" in said.complaint()
     said = await run("watch", "--database-url", NOBODY_LISTENS)
     said.complaint(UNREACHABLE)
+
+
+async def test_a_terminal_that_takes_no_characters_does_not_keep_it(database: str) -> None:
+    async with Terminal("watch", "--database-url", database, lines=50, columns=200) as terminal:
+        await terminal.shows("no replica set yet")
+        terminal.deafen()
+        for lines in (49, 50) * 10:  # more than a terminal keeps for whoever reads it
+            terminal.resize(200, lines)
+            await anyio.sleep(0.1)
+        terminal.send(signal.SIGTERM)
+        await terminal.ended()

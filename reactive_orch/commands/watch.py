@@ -29,7 +29,7 @@ from reactive_orch.errors import ReactiveOrchError
 from reactive_orch.postgres import membership, migrations
 from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
-from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.faults import took_too_long, translated
 from reactive_orch.process import last_resort
 from reactive_orch.process.abandonable import abandonable
 from reactive_orch.process.streams import is_closed_at_the_other_end
@@ -156,6 +156,10 @@ async def look_on(eyes: Eyes, first: Overview, view: _View) -> None:
             await view.show(now)
 
 
+def _why(error: ReactiveOrchError) -> str:
+    return "it does not answer" if took_too_long(error) else str(error)
+
+
 async def _until_asked(scope: anyio.CancelScope) -> None:
     """Cancel a scope at the first SIGINT or SIGTERM."""
     with anyio.open_signal_receiver(*last_resort.SIGNALS) as signals:
@@ -196,7 +200,7 @@ class _Lines:
         """Say so, once."""
         if not self._missing:
             self._missing = True
-            await _write([f"the database is not reachable: {error}"])
+            await _write([f"the database is not reachable: {_why(error)}"])
 
 
 async def _write(lines: Iterable[str]) -> None:
@@ -213,20 +217,20 @@ async def _write(lines: Iterable[str]) -> None:
 
 
 async def _on_screen(eyes: Eyes, first: Overview, terminal: Terminal, where: str) -> None:
+    screen = _Screen(terminal, where)
     try:
         async with anyio.create_task_group() as tasks:
-            screen = _Screen(terminal, where)
             tasks.start_soon(_heed_signals, screen, tasks.cancel_scope)
             tasks.start_soon(_heed_keys, terminal, tasks.cancel_scope)
-            terminal.enter()
+            tasks.start_soon(screen.draw_on)
             await look_on(eyes, first, screen)
     finally:
-        terminal.leave()
+        await _give_back(terminal)
 
 
 async def _heed_keys(terminal: Terminal, scope: anyio.CancelScope) -> None:
     await terminal.until_q()
-    await _give_back(terminal, scope)
+    await _end(terminal, scope)
 
 
 async def _heed_signals(screen: _Screen, scope: anyio.CancelScope) -> None:
@@ -234,25 +238,30 @@ async def _heed_signals(screen: _Screen, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(*last_resort.SIGNALS, *job_control) as signals:
         async for number in signals:
             if number in last_resort.SIGNALS:
-                await _give_back(screen.terminal, scope)
+                await _end(screen.terminal, scope)
             elif number == signal.SIGTSTP:
-                screen.terminal.leave()
+                await _give_back(screen.terminal)
                 os.kill(os.getpid(), signal.SIGSTOP)
             else:
-                screen.terminal.enter()
-                await screen.draw(anew=True)
+                if number == signal.SIGCONT:
+                    screen.terminal.take()
+                screen.draw_anew()
 
 
-async def _give_back(terminal: Terminal, scope: anyio.CancelScope) -> None:
-    """End: the terminal first, since a connection that is being made is waited for."""
+async def _end(terminal: Terminal, scope: anyio.CancelScope) -> None:
+    """Give the terminal back first: a connection that is being made is waited for."""
     last_resort.end_after()
-    with anyio.move_on_after(GIVE_BACK_S):
-        await abandonable(terminal.leave)
+    await _give_back(terminal)
     scope.cancel()
 
 
+async def _give_back(terminal: Terminal) -> None:
+    with anyio.move_on_after(GIVE_BACK_S, shield=True):
+        await abandonable(terminal.leave)
+
+
 class _Screen:
-    """The picture, drawn when it has changed."""
+    """The picture, drawn when it has changed, beside the looking: a terminal may be slow, or held up."""
 
     def __init__(self, terminal: Terminal, where: str) -> None:
         """Nothing is drawn yet."""
@@ -262,7 +271,7 @@ class _Screen:
         self._badges: dict[str, Badges] = {}
         self._shown: Shown | None = None
         self._drawn: tuple[list[Text], os.terminal_size] | None = None
-        self._one_at_a_time = anyio.Lock()
+        self._changed = anyio.Event()
 
     async def show(self, now: Overview) -> None:
         """Draw what was seen."""
@@ -273,25 +282,31 @@ class _Screen:
             self._badges.setdefault(each.name, Badges()).give(worker.seen.id for worker in each.workers)
         badges = {name: badges.of for name, badges in self._badges.items()}
         self._shown = Shown(where=self._where, overview=now, problems=problems(now), badges=badges, lags=self._lags)
-        await self.draw()
+        self._changed.set()
 
     async def miss(self, error: ReactiveOrchError) -> None:
         """Leave the picture as it was, and say so."""
-        assert self._shown is not None, "the first look succeeds, or there is no screen"
-        if self._shown.missing is None:
+        if self._shown is not None and self._shown.missing is None:
             since = f"{datetime.now().astimezone():%H:%M:%S}"
-            missing = f"the database is not reachable since {since}: {error}"
+            missing = f"the database is not reachable since {since}: {_why(error)}"
             self._shown = replace(self._shown, missing=missing)
-        await self.draw()
+            self._changed.set()
 
-    async def draw(self, *, anew: bool = False) -> None:
-        """Draw if the picture is another one, or the screen's size; or in any case."""
+    def draw_anew(self) -> None:
+        """Draw it in any case: the window has another size, or somebody else has had it."""
+        self._drawn = None
+        self._changed.set()
+
+    async def draw_on(self) -> None:
+        """Draw whatever has changed, for ever."""
         from reactive_orch.commands.watch_picture import picture
 
-        async with self._one_at_a_time:
+        while True:
+            await self._changed.wait()
+            self._changed = anyio.Event()
             size = self.terminal.size
             drawn = picture(self._shown, *size) if self._shown else [], size
-            if anew or drawn != self._drawn:
+            if drawn != self._drawn:
                 self._drawn = drawn
                 await abandonable(partial(self.terminal.draw, *drawn))
 

@@ -46,6 +46,8 @@ TEXT_AT = 13
 """Where a problem's text begins, behind its level and its age."""
 SHOWN_LEAST = 3
 """So many problems are shown before anything has more room; workers and projections, too, of the only replica set."""
+NARROWEST = 20
+"""What is drawn for a window that is narrower is cut."""
 MANY = 100_000
 INDENT = 2
 NAME_WIDTH_MIN = 8
@@ -109,7 +111,7 @@ class _Block(NamedTuple):
 
 def picture(shown: Shown, width: int, height: int) -> list[Text]:
     """Return the lines to show, at most `height`, none wider than `width`."""
-    blocks, left_out = _blocks(shown, width, height)
+    blocks, left_out = _blocks(shown, max(width, NARROWEST), height)
     fixed = sum(len(block.head) for block in blocks) + bool(left_out)
     forms = fit([block.list.wanted() for block in blocks], height - fixed)
     lines = [line for block, of in zip(blocks, forms, strict=True) for line in (*block.head, *block.list.lines(of))]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-NARROWEST, LOWEST = 20, 4
 FALLBACK = os.terminal_size((80, 24))
 """For a terminal that does not say how large it is."""
 
@@ -34,9 +33,11 @@ class Terminal:
     """Where the picture is drawn, and where keys come from. What is left is as it was before."""
 
     def __init__(self) -> None:
-        """Nothing is changed before `enter`."""
+        """Nothing is changed before something is drawn."""
         self._console = Console(file=sys.stdout, force_terminal=True, force_interactive=True, legacy_windows=False)
         self._live: Live | None = None
+        self._taken = True
+        """It may be drawn on."""
         self._keys: int | None = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         self._before: list[Any] | None = None
         self._one_at_a_time = threading.Lock()
@@ -47,18 +48,22 @@ class Terminal:
         with contextlib.suppress(OSError):
             size = os.get_terminal_size(sys.stdout.fileno())
             if size.columns and size.lines:
-                return os.terminal_size((max(size.columns, NARROWEST), max(size.lines, LOWEST)))
+                return size
         return FALLBACK
 
-    def enter(self) -> None:
-        """Take the other screen; keys come one by one and are not shown. Again, after others had the terminal."""
+    def draw(self, lines: Sequence[Text], size: os.terminal_size) -> None:
+        """Show these lines, and nothing else, on the other screen. Keys come one by one and are not shown."""
         with self._one_at_a_time:
+            if not self._taken:
+                return
             self._hush()
             if self._live is None:
                 self._live = Live(
                     console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
                 )
                 self._live.start()
+            self._console.size = size
+            self._live.update(Group(*lines), refresh=True)
 
     def _hush(self) -> None:
         if self._keys is None:
@@ -71,9 +76,9 @@ class Terminal:
         termios.tcsetattr(self._keys, termios.TCSANOW, now)
 
     def leave(self) -> None:
-        """Give the terminal back; nothing is drawn any more."""
+        """Give the terminal back; nothing is drawn before it is taken again."""
         with self._one_at_a_time:
-            live, self._live = self._live, None
+            live, self._live, self._taken = self._live, None, False
             try:
                 if live is not None:
                     live.stop()
@@ -82,12 +87,9 @@ class Terminal:
                     termios.tcsetattr(self._keys, termios.TCSANOW, self._before)
                 self._before = None
 
-    def draw(self, lines: Sequence[Text], size: os.terminal_size) -> None:
-        """Show these lines, and nothing else."""
-        with self._one_at_a_time:
-            if self._live is not None:
-                self._console.size = size
-                self._live.update(Group(*lines), refresh=True)
+    def take(self) -> None:
+        """Draw on it again."""
+        self._taken = True
 
     async def until_q(self) -> None:
         """Wait until somebody types a q, or has closed the terminal; for ever without a keyboard."""

@@ -299,7 +299,7 @@ def shaped(workers: int, projections: int, partitions: int, sets: int) -> Shown:
     return shown(workers, [f"订单-{each}" for each in range(projections)], partitions, sets, seconds=(120,))
 
 
-@given(st.integers(20, 200), st.integers(4, 70), st.sampled_from(SHAPES))
+@given(st.integers(1, 200), st.integers(1, 70), st.sampled_from(SHAPES))
 def test_it_never_leaves_the_window(width: int, height: int, shape: tuple[int, int, int, int]) -> None:
     lines = picture(shaped(*shape), width, height)
     assert len(lines) <= height
