@@ -57,6 +57,7 @@ async def test_workers_come_and_go_on_the_screen(database: str) -> None:
                 await terminal.shows("  B{64}")
                 await terminal.shows_no_more("A ")
                 await second.stop()
+            await terminal.shows(r"generation 4: leave [^\n]*\n[^\n]*generation 3: death ")
             await terminal.shows("no worker")
             await terminal.shows("note +replica set test: no worker lives")
         terminal.type("q")
@@ -118,9 +119,12 @@ async def test_the_last_picture_stays_while_the_database_is_away(database: str, 
             await terminal.shows(r"the database is not reachable since \d\d:\d\d:\d\d: ")
             assert re.search("  A{64}", terminal.screen)
             assert "no problems" not in terminal.screen
+            terminal.resize(60, 20)
+            await terminal.shows(r"^reactive_orch[^\n]{0,47}\r\n")
         finally:
             await asyncio.to_thread(cluster.start)
         await terminal.shows_no_more("not reachable")
+        terminal.resize(80, 24)
         await terminal.shows("  A{64}")
         terminal.type("q")
         assert await terminal.ended() == 0
@@ -158,7 +162,7 @@ async def until(lines: AsyncIterator[str], pattern: str) -> list[str]:
 
 
 async def test_in_a_pipe_it_writes_a_line_for_each_change(database: str) -> None:
-    async with started("watch", "--database-url", database) as process:
+    async with started("watch", "--database-url", database, PYTHONUNBUFFERED="") as process:
         lines = lines_of(process)
         said = await until(lines, "no replica set has been seen yet")
         async with WorkerProcess(database, "first") as first:

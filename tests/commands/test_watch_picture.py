@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -319,3 +320,11 @@ def test_a_number_in_few_characters(count: int, written: str) -> None:
 )
 def test_a_time_in_its_largest_unit(seconds: float, written: str) -> None:
     assert lasting(seconds) == written
+
+
+@pytest.mark.parametrize("width", range(20, 40))
+def test_how_many_share_a_cell_is_never_cut_off(width: int) -> None:
+    of = shaped(3, 1, 1024, 1)
+    for height in range(11, 30):
+        last = picture(of, width, height)[-1].plain
+        assert not last.startswith("  ") or re.search(r"( \d+ a cell|C)$", last), (height, last)
