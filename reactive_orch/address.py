@@ -222,8 +222,33 @@ def _resolved(asked: Mapping[str, str], environment: Mapping[str, str] | None) -
     return words if environment is None else _with_user(words, environment)
 
 
+_FILES = {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY", "sslcrl": "PGSSLCRL"}
+"""Words that name a file → the variable that does in their place."""
+
+
+def _demand_certificates(words: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    """Raise ConfigError for a file that is not there, also for the one that verifying needs: asyncpg says not which."""
+    mode = words.get("sslmode") or environment.get("PGSSLMODE", "")
+    named = {word: words.get(word) or environment.get(name, "") for word, name in _FILES.items()}
+    missing = next((f"{word}={file}" for word, file in named.items() if file and not Path(file).is_file()), None)
+    if missing is not None:
+        msg = f"the database address says {missing}, and there is no such file"
+        raise ConfigError(msg)
+    default = Path(environment.get("HOME") or "~").expanduser() / ".postgresql" / "root.crt"
+    if mode in _VERIFYING and not named["sslrootcert"] and not default.is_file():
+        msg = (
+            f"sslmode={mode} needs the certificate of whoever has signed the server's: "
+            f"name its file by sslrootcert=…, or put it at {default}"
+        )
+        raise ConfigError(msg)
+
+
+_VERIFYING = ("verify-ca", "verify-full")
+
+
 def _with_user(words: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
     """Return the words with a user, unless PGUSER names it: by the system's name, whatever USER and LOGNAME say."""
+    _demand_certificates(words, environment)
     if "user" in words or environment.get("PGUSER"):
         return words
     try:

@@ -225,6 +225,8 @@ def test_what_is_given_beside_a_service_comes_first(tmp_path: Path) -> None:
         ("postgresql://h/d?gssencmode=require", "asks for gssencmode=require"),
         ("host=h require_auth=scram-sha-256", "asks for require_auth="),
         ("host=h sslrootcert=system", "asks for sslrootcert=system, .*: name a file"),
+        ("host=h sslmode=verify-full sslrootcert=/no/file", "says sslrootcert=/no/file, and there is no such file"),
+        ("host=h sslmode=verify-ca", "sslmode=verify-ca needs the certificate of whoever has signed"),
     ],
 )
 def test_what_cannot_be_done_is_refused(address: str, complaint: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,33 @@ async def test_a_pooler_that_drops_settings_is_refused() -> None:
     assert said.startswith("a pooler that drops our settings answers, unsupported startup parameter: search_path (")
     assert said.endswith("/shop): give the address of the server itself")
     assert "hush" not in said
+
+
+async def test_so_is_one_that_passes_over_them_without_a_word(database: str) -> None:
+    """As PgBouncer does with `ignore_startup_parameters`."""
+    server = urlsplit(database)
+
+    async def pool(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (message := await reader.readexactly(8))[4:] == ENCRYPTED:
+            writer.write(b"N")
+        await reader.readexactly(int.from_bytes(message[:4], "big") - 8)
+        words = b"user\0postgres\0database\0" + server.path[1:].encode() + b"\0\0"
+        theirs, ours = await asyncio.open_connection(server.hostname, server.port)
+        ours.write((len(words) + 8).to_bytes(4, "big") + message[4:] + words)
+        await asyncio.gather(_pipe(reader, ours), _pipe(theirs, writer))
+
+    async with await asyncio.start_server(pool, "127.0.0.1", 0) as pooler:
+        address = f"postgresql://postgres@127.0.0.1:{pooler.sockets[0].getsockname()[1]}{server.path}"
+        said = (await run("status", "--database-url", address)).complaint()
+    assert said == f"a pooler that drops our settings answers, {address}: give the address of the server itself"
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 async def test_ipv6_among_several_hosts(database: str, cluster: Cluster) -> None:

@@ -399,6 +399,7 @@ async def test_missing_privileges_are_named(database: str) -> None:
         await connection.execute("DROP ROLE IF EXISTS stranger, reader; CREATE ROLE stranger LOGIN")
         await connection.execute("CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA reactive_orch TO reader")
         await connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA reactive_orch TO reader")
+        await connection.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA reactive_orch TO reader")
     try:
         stranger, reader = (database.replace("postgres@", f"{name}@") for name in ("stranger", "reader"))
         one = ("append", "--event-type", "T", "--aggregate-type", "A", "--aggregate-id", "1")

@@ -23,6 +23,8 @@ from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import record, recorder
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Event, Expected, NewEvent, append, projection
+from reactive_orch.model import OWN_LOG
+from reactive_orch.postgres import log
 from reactive_orch.postgres.grants import Purpose, grants, quoted
 from reactive_orch.postgres.statements import load_statements
 from reactive_orch.runtime.handling import halting, trials
@@ -165,6 +167,14 @@ async def _no_backend(connection: Connection, pid: int) -> bool:
     )
 
 
+async def test_a_worker_sees_that_another_has_disarmed_the_bell(owner: Connection, database: str) -> None:
+    async with connected(_as("worker", database)) as worker:
+        await owner.execute("SELECT reactive_orch.arm_bell('events', 20000)")
+        assert not (await log.observe(worker, OWN_LOG)).disarmed
+        await owner.execute("SELECT reactive_orch.arm_bell('events', 0)")
+        assert (await log.observe(worker, OWN_LOG)).disarmed
+
+
 async def test_a_worker_finds_where_to_begin(owner: Connection, database: str) -> None:
     await append_events(owner, 10)
     seen: list[str] = []
@@ -232,7 +242,8 @@ async def _try(connection: Connection, sql: str) -> None:
     await transaction.start()
     try:
         prepared_one = await connection.prepare(sql)
-        await prepared_one.fetch(*[None for _ in prepared_one.get_parameters()])
+        values = [True if each.name == "bool" else None for each in prepared_one.get_parameters()]
+        await prepared_one.fetch(*values)
     except asyncpg.InsufficientPrivilegeError:
         raise
     except asyncpg.PostgresError:

@@ -121,8 +121,10 @@ MISTAKES = [
     Mistake("status --database-url {url}?colour=red", 'unrecognized configuration parameter "colour"'),
     Mistake(
         "status --database-url {url}?sslrootcert=/no/such/file&sslmode=verify-ca",
-        "sslrootcert=/no/such/file",
-        UNREACHABLE,
+        "the database address says sslrootcert=/no/such/file, and there is no such file",
+    ),
+    Mistake(
+        "status --database-url {url}?sslmode=verify-full", "needs the certificate of whoever has signed the server's"
     ),
     # -------------------------------------------------------------------------------------- a worker
     Mistake("--replica-set r --projection bare", """write @projection("mails") at {cwd}/bare.py:3"""),

@@ -44,6 +44,7 @@ async def tenant(cluster: Cluster, database: str) -> AsyncIterator[str]:
                 for schema in ("reactive_orch", "public"):
                     await owner.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO tenant")
                     await owner.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO tenant")
+                    await owner.execute(f"GRANT ALL ON ALL FUNCTIONS IN SCHEMA {schema} TO tenant")
             yield database.replace("postgres@", "tenant@")
             async with connected(database) as owner:
                 await owner.execute("DROP OWNED BY tenant")

@@ -71,6 +71,7 @@ async def plain_owner(url: str) -> AsyncIterator[str]:
         await connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA reactive_orch TO {role}")
         await connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
         await connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA reactive_orch TO {role}")
+        await connection.execute(f"GRANT ALL ON ALL FUNCTIONS IN SCHEMA reactive_orch TO {role}")
         await connection.execute(f"ALTER TABLE reactive_orch.events OWNER TO {role}")
         await connection.execute(f"ALTER VIEW reactive_orch.event_log OWNER TO {role}")
         try:

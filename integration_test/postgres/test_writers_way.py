@@ -89,7 +89,7 @@ async def test_appends_go_on_whatever_is_wrong_with_the_bell_and_migrate_mends_i
 
 
 async def test_a_bell_made_anew_keeps_the_rights_that_were_given_on_it(connection: Connection) -> None:
-    await connection.execute(f"GRANT UPDATE ON SEQUENCE reactive_orch.bell TO pg_monitor, PUBLIC; {UNLOGGED}")
+    await connection.execute(f"GRANT UPDATE ON SEQUENCE reactive_orch.bell TO pg_monitor, pg_read_all_data; {UNLOGGED}")
     rights = (
         "SELECT array_agg(a ORDER BY a::text)::text FROM pg_class c, unnest(c.relacl) AS a WHERE c.oid = $1::regclass"
     )

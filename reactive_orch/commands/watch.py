@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from reactive_orch.commands.command import Command, connected, demand_replica_set
+from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
 from reactive_orch.commands.problems import one_line
 from reactive_orch.config import shown as without_password
 from reactive_orch.core.badges import Badges
@@ -316,5 +316,8 @@ def _watch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 WATCH = Command(
-    "the same as status, live: on a terminal a picture, elsewhere a line a change", _watch_arguments, _watch
+    "the same as status, live: on a terminal a picture, elsewhere a line a change",
+    _watch_arguments,
+    _watch,
+    purpose=monitors,
 )

@@ -22,7 +22,7 @@ from reactive_orch.postgres.faults import Kind, classify, one_line
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import TypeAlias
 
     from reactive_orch.postgres.connection import AnyConnection, BatchConnection
@@ -122,19 +122,36 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
     except (OSError, *_REFUSALS) as error:  # they do not say whom it could not reach, or who refused whom
         msg = f"{one_line(error)} ({shown(url)})"
         if "unsupported startup parameter" in msg:
-            msg = f"a pooler that drops our settings answers, {msg}: give the address of the server itself"
-            raise ConfigError(msg) from error
+            raise ConfigError(_OF_A_POOLER.format(msg)) from error
         raise Unavailable(msg) from error
     try:
         connection.keep_alive()
+        await _demand_settings(connection, url, arguments.get("server_settings", {}))
         connection.marks.server = await _server_of(connection)
     except BaseException as error:
         connection.terminate()
+        if isinstance(error, asyncpg.DuplicatePreparedStatementError):  # another client's: a session is not ours alone
+            raise ConfigError(_OF_A_POOLER.format(shown(url))) from error
         if classify(error) in (Kind.CONFLICT, Kind.STALE):  # of no use: there is nothing yet that could be done again
             msg = f"it does not say where it leads: {one_line(error)} ({shown(url)})"
             raise Unavailable(msg) from error
         raise
     return url, connection
+
+
+_OF_A_POOLER = "a pooler that drops our settings answers, {}: give the address of the server itself"
+
+
+async def _demand_settings(connection: BatchConnection, url: str, settings: Mapping[str, str]) -> None:
+    """Raise ConfigError when what was asked for at the start is not so, on connections that ask for a search_path.
+
+    The others of a process lead to the same address. A pooler can be told to pass over what it does not know: then the
+    session has neither our time-outs nor our isolation, which the frontier relies on.
+    """
+    if (asked := settings.get("search_path")) is not None:
+        found = await connection.fetchval(_SQL.search_path, timeout=CONNECT_TIMEOUT_S)
+        if found != asked:
+            raise ConfigError(_OF_A_POOLER.format(shown(url)))
 
 
 async def _server_of(connection: BatchConnection) -> Server:

@@ -15,6 +15,10 @@ SELECT (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.
 SELECT (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())::bigint AS database,
        pg_catalog.pg_postmaster_start_time()                                                                 AS started_at;
 
+-- name: search_path
+-- Where this session looks names up: a pooler may have dropped what we have asked for.
+SELECT pg_catalog.current_setting('search_path');
+
 -- name: system
 -- Which server.
 SELECT c.system_identifier FROM pg_catalog.pg_control_system() c;

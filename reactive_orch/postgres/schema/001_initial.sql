@@ -233,8 +233,9 @@ BEGIN
     IF NOT sound THEN
         CREATE SEQUENCE reactive_orch.new_bell MINVALUE 0;
         FOR granted IN
-            SELECT a.privilege_type AS what, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS whom
-            FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass('reactive_orch.bell')
+            SELECT a.privilege_type AS what, a.grantee::regrole::text AS whom
+            FROM pg_class c, aclexplode(c.relacl) a
+            WHERE c.oid = to_regclass('reactive_orch.bell') AND a.grantee <> 0  -- PUBLIC may do nothing
         LOOP
             EXECUTE format('GRANT %s ON SEQUENCE reactive_orch.new_bell TO %s', granted.what, granted.whom);
         END LOOP;
