@@ -2,6 +2,7 @@
 
     DATABASE_URL=postgresql://… python examples/demo_appender.py --rate 50 --seconds 60
 
+Where DATABASE_URL is not set, POSTGRES_HOST, _PORT, _USER, _PASSWORD and _DB say where the database is.
 Where OTEL_EXPORTER_OTLP_ENDPOINT is set, each append is a span and its event carries the traceparent: the batch that
 handles it links to it.
 """
@@ -22,6 +23,7 @@ import asyncpg
 from opentelemetry import trace
 
 from reactive_orch import NewEvent, append
+from reactive_orch.address import database_url_of_parts
 from reactive_orch.telemetry.exporting import exporting
 
 NEXT = {"OrderPlaced": "OrderPaid", "OrderPaid": "OrderShipped"}
@@ -98,13 +100,16 @@ async def run(url: str, shop: Shop, rate: float, seconds: float) -> int:
 async def main() -> None:
     """Read the options and append until the time is up, or until a signal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"), help="default: DATABASE_URL")
+    url = os.environ.get("DATABASE_URL") or database_url_of_parts(os.environ)
+    parser.add_argument("--database-url", default=url, help="default: DATABASE_URL, else POSTGRES_HOST and the like")
     parser.add_argument("--rate", type=float, default=20.0, metavar="EVENTS", help="per second (default: 20)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for how long (default: until stopped)")
     parser.add_argument("--customers", type=int, default=50, help="how many customers there are (default: 50)")
     options = parser.parse_args()
     if not options.database_url or options.rate <= 0 or options.customers < 1:
-        parser.error("give --database-url or DATABASE_URL, a --rate above 0, and at least one of --customers")
+        parser.error(
+            "give --database-url, DATABASE_URL or POSTGRES_HOST, a --rate above 0, and at least one of --customers"
+        )
     with exporting(os.environ):
         work = asyncio.create_task(run(options.database_url, Shop(options.customers), options.rate, options.seconds))
         for number in (signal.SIGTERM, signal.SIGINT):

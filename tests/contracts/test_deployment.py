@@ -13,11 +13,13 @@ import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
 from reactive_orch import cli
+from reactive_orch.address import database_url_of_parts
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.run import http_address
 from reactive_orch.model.problems import CODES, command, words
@@ -226,10 +228,46 @@ def test_images_are_pinned() -> None:
     for name, service in _services().items():
         tag = service["image"].rpartition(":")[2]
         assert re.match(r"v?\d+\.\d+", tag), f"{name}: {service['image']}"
-        assert (name in OURS) == ("build" in service) == (service["image"] == f"reactive_orch:{version}")
+        assert (name in OURS) == (service["image"] == f"reactive_orch:{version}")
     bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(bases) == 2
     assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base) for base in bases)
+
+
+def test_one_service_builds_the_image_and_those_that_use_it_wait_for_that_one() -> None:
+    services = _services()
+    assert [name for name, service in services.items() if "build" in service] == ["migrate"]
+    assert {name: services[name]["pull_policy"] for name in OURS} == dict.fromkeys(OURS, "never") | {"migrate": "build"}
+    assert all("migrate" in services[name]["depends_on"] for name in OURS - {"migrate"})
+
+
+def _waits_for(name: str, services: dict[str, dict[str, Any]]) -> set[str]:
+    needed = set(services[name].get("depends_on", ()))
+    return needed.union(*(_waits_for(each, services) for each in needed))
+
+
+def test_work_waits_for_the_database_and_not_for_those_that_watch() -> None:
+    services = _services()
+    for name in OURS - {"migrate"}:
+        assert _waits_for(name, services) == {"postgres", "migrate"}, name
+
+
+def test_any_password_leads_to_the_database() -> None:
+    """It is in no address, where characters would have to be quoted."""
+    services, login = _services(), {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
+    given = {name: services["postgres"]["environment"][name] for name in login}
+    for name in OURS:
+        environment = services[name]["environment"]
+        assert "DATABASE_URL" not in environment
+        assert {each: environment[each] for each in login} == given, name
+        assert environment["POSTGRES_HOST"] == "postgres"
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    values = dict(re.findall(r"^(\w+)='(.*)'$", example, re.MULTILINE))
+    assert asked == values.keys()
+    url = database_url_of_parts(services["worker"]["environment"] | values)
+    assert url is not None
+    assert parse_qs(urlsplit(url).query)["password"] == [values["POSTGRES_PASSWORD"]]
 
 
 def test_ports_are_published_on_loopback_only() -> None:
