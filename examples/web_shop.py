@@ -1,0 +1,76 @@
+"""A web application whose process handles events, too: when its worker fails for good, the process ends with it.
+
+    DATABASE_URL=postgresql://… PORT=8000 python -m examples.web_shop
+
+Worker and server are tasks of one group. A task that nobody waits for would fail in silence, and the pages would go on
+showing what is not brought up to date any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import anyio
+import asyncpg
+from aiohttp import web
+
+from examples.shop.projections import order_list, orders_per_customer
+from reactive_orch import Config, Node, Worker
+from reactive_orch.http.health import health
+from reactive_orch.process.explaining import explain
+
+
+def application(node: Node, worker: Worker, pool: asyncpg.Pool[asyncpg.Record]) -> web.Application:
+    """Return the pages: a customer's orders, and the health of the worker beside them."""
+
+    async def orders(request: web.Request) -> web.Response:
+        customer = request.match_info["customer"]
+        number = await pool.fetchval("SELECT orders FROM orders_per_customer WHERE customer = $1", customer)
+        return web.json_response({"customer": customer, "orders": number or 0})
+
+    async def healthz(_request: web.Request) -> web.Response:
+        judged, body = health(node, worker)
+        return web.json_response(body, status=200 if judged.well else 503)
+
+    app = web.Application()
+    app.router.add_get("/customers/{customer}", orders)
+    app.router.add_get("/healthz", healthz)
+    return app
+
+
+async def serve(app: web.Application, port: int, stop: asyncio.Event) -> None:
+    """Serve until asked to stop, or until cancelled."""
+    runner = web.AppRunner(app, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+async def main(url: str, port: int) -> None:
+    """Serve pages and handle events until a signal, or until one of both fails."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with (
+        Node(Config(database_url=url)) as node,
+        asyncpg.create_pool(url) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        worker = Worker(node, "shop", [orders_per_customer, order_list])
+        tasks.start_soon(worker.run)
+        await serve(application(node, worker, pool), port, stop)
+        worker.stop()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(os.environ["DATABASE_URL"], int(os.environ.get("PORT", "8000"))))
+    except BaseException as error:  # noqa: BLE001 - the first of them all, in one line, and the exit code of its kind
+        sys.exit(explain(error))
