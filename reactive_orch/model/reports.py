@@ -312,6 +312,18 @@ class Left(NamedTuple):
 
     turn: Turn
     snapshot: Snapshot
+    in_hand: Mapping[Subscription, frozenset[Partition]]
+    """Subscription → the partitions of batches that it finishes first; none is left out."""
+    grace_s: float
+    """How long it waits for them, at most."""
+
+
+class Abandoned(NamedTuple):
+    """A worker that stops waits for these batches no longer: they are rolled back, and others handle their events."""
+
+    replica_set: str
+    in_hand: Mapping[Subscription, frozenset[Partition]]
+    """Subscription → the partitions of its batches."""
 
 
 class Unreachable(NamedTuple):
@@ -484,6 +496,7 @@ Report: TypeAlias = (
     | GenerationCompleted
     | Expelled
     | Left
+    | Abandoned
     | Unreachable
     | ProblemBegan
     | ProblemEnded

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import kind_of, named, place_of
 from reactive_orch.model.membership import why
 from reactive_orch.model.problems import command, words
 from reactive_orch.model.reports import (
+    Abandoned,
     AdoptionEnded,
     AttemptFailed,
     EventFailed,
@@ -43,7 +46,7 @@ from reactive_orch.telemetry.spans.tracer import trace_id
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reactive_orch.model import Snapshot, Turn
+    from reactive_orch.model import Partition, Snapshot, Subscription, Turn
     from reactive_orch.model.problems import Level, Problem
 
 _logger = logging.getLogger("reactive_orch")
@@ -138,7 +141,7 @@ def _orphans_spared(report: OrphansSpared) -> None:
 
 
 def _adoption_ended(report: AdoptionEnded) -> None:
-    if report.outcome != "acknowledged":
+    if report.outcome != "acknowledged" or report.acknowledging is None:
         return
     turn, snapshot, facts = report.steps.turn, report.steps.snapshot, report.facts
     complete = "" if report.completed_s is None else f", settled in {report.completed_s * 1000:.0f} ms"
@@ -154,7 +157,7 @@ def _adoption_ended(report: AdoptionEnded) -> None:
         facts.gave,
         facts.kept,
         sum(map(len, report.assigned.values())),
-        turn.age_s(report.ended_ns) * 1000,
+        turn.age_s(report.acknowledging[0]) * 1000,
         complete,
         extra=_fields("adopted", turn, snapshot),
     )
@@ -167,8 +170,27 @@ def _expelled(report: Expelled) -> None:
 
 
 def _left(report: Left) -> None:
-    turn, snapshot = report
-    _logger.info("worker %d has left %s", turn.member, turn.replica_set, extra=_fields("left", turn, snapshot))
+    turn, snapshot = report.turn, report.snapshot
+    most = "" if math.isinf(report.grace_s) else f" at most {report.grace_s:g} s"
+    waits = f"; waiting{most} for the batches of {_batches(report.in_hand)}" if report.in_hand else ""
+    extra = _fields("left", turn, snapshot)
+    _logger.info("worker %d has left %s%s", turn.member, turn.replica_set, waits, extra=extra)
+
+
+def _abandoned(report: Abandoned) -> None:
+    _logger.warning(
+        "not waiting any longer for the batches of %s: they are rolled back, and others handle their events",
+        _batches(report.in_hand),
+        extra={"event": "abandoned", "replica_set": report.replica_set},
+    )
+
+
+def _batches(in_hand: Mapping[Subscription, frozenset[Partition]]) -> str:
+    return "; ".join(
+        f"projection {each.projection}, partition{'s' if len(partitions) > 1 else ''} "
+        f"{', '.join(map(str, sorted(partitions)))}"
+        for each, partitions in in_hand.items()
+    )
 
 
 def _unreachable(report: Unreachable) -> None:
@@ -278,7 +300,7 @@ def _key_parked(report: KeyParked) -> None:
         _times(report.attempts),
         named(report.error),
         f" at {place}" if place else "",
-        report.subject.replica_set,
+        quote(report.subject.replica_set),
         extra=_told("keys_wait", "parked") | report.subject._asdict(),
     )
 
@@ -335,6 +357,7 @@ HANDLES: Handles = dict(
         on(AdoptionEnded, _adoption_ended),
         on(Expelled, _expelled),
         on(Left, _left),
+        on(Abandoned, _abandoned),
         on(Unreachable, _unreachable),
         on(ProblemBegan, _problem_began),
         on(ProblemEnded, _problem_ended),

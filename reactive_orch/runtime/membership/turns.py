@@ -29,7 +29,7 @@ from reactive_orch.core.turn import (
 )
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model import NOBODY, Member, MemberId, Snapshot, Turn, WorkerState
-from reactive_orch.model.reports import Expelled, JoinAsked, Left, Looked, TurnBegan, Unreachable
+from reactive_orch.model.reports import Abandoned, Expelled, JoinAsked, Left, Looked, TurnBegan, Unreachable
 from reactive_orch.postgres import membership
 from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.membership import registration
@@ -39,7 +39,10 @@ from reactive_orch.runtime.membership.watch import Watch
 from reactive_orch.runtime.wakeup import WORK, Wakeup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reactive_orch.core.turn import Step
+    from reactive_orch.model import Partition, Subscription
     from reactive_orch.runtime.handling.runners import Runners
     from reactive_orch.runtime.interruptions import Interruptions
     from reactive_orch.runtime.membership.adoption import Adoption
@@ -105,6 +108,11 @@ class Membership:
             if not again:
                 await self.wakeup.wait(self._look_after_s())
                 source = self.wakeup.source
+        if abandoned := self._in_hand():
+            self._node.watchers.emit(Abandoned(self._replica_set, abandoned))
+
+    def _in_hand(self) -> Mapping[Subscription, frozenset[Partition]]:
+        return {each: partitions for each, partitions in self._runners.in_flight.items() if partitions}
 
     async def leave_at_once(self) -> None:
         """Stop being a member. Batches in hand are rolled back."""
@@ -211,7 +219,7 @@ class Membership:
         member, self.member = self.member, None
         self.adoptions.end("superseded" if asked else "failed")
         if asked:
-            self._node.watchers.emit(Left(turn, snapshot))
+            self._node.watchers.emit(Left(turn, snapshot, self._in_hand(), self._node.config.grace_s))
         else:
             self.life.note(Happened.EXPELLED)
             self._runners.drop()
