@@ -79,7 +79,7 @@ async def run(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **var
     return Ended(process.returncode, out.decode(), re.sub(r"(?m)^Executing <.* took .* seconds\n", "", err.decode()))
 
 
-async def run_worker(*arguments: str, url: str = NOBODY_LISTENS, cwd: Path = ROOT) -> Ended:
+async def run_worker(*arguments: str, url: str = NOBODY_LISTENS, cwd: Path = ROOT, **variables: str) -> Ended:
     """Run a worker that has nothing to do; unless told otherwise its database is out of reach."""
     defaults = ("--replica-set", "test", "--http", "127.0.0.1:0", "--until-idle", "--database-url", url)
-    return await run(*defaults, *arguments, cwd=cwd)
+    return await run(*defaults, *arguments, cwd=cwd, **variables)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from reactive_orch import dead_letters
 from reactive_orch.commands.command import Command, connected, demand_known, operator
-from reactive_orch.commands.terminal import confirm, count, printable, table
+from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, printable, show_table, shown_time
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest
 from reactive_orch.postgres import migrations, projections
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import AnyConnection
 
 ERROR_WIDTH = 80
+HEAD = ("PROJECTION", "KEY", "STATE", "EVENTS", "FIRST AT", "ATTEMPTS", "SINCE", "ERROR")
 
 _ASK = {"retry": dead_letters.retry, "skip": dead_letters.skip, "discard": dead_letters.discard}
 _DONE = {"retry": "tried again", "skip": "left out", "discard": "left out"}
@@ -33,11 +34,7 @@ async def _dead_letters(options: argparse.Namespace, url: str) -> None:
         await demand_known(connection, options.replica_set, options.projection)
         keys = await _wanted(connection, options)
         if options.action == "list":
-            print(
-                json.dumps([_json(key) for key in keys])
-                if options.json
-                else _table(keys, await _rests(connection, options.replica_set))
-            )
+            await _list(connection, options, keys)
         elif options.action == "show":
             print(json.dumps([_json(key, whole=True) for key in keys]) if options.json else _shown(keys))
         else:
@@ -55,6 +52,16 @@ async def _wanted(connection: AnyConnection, options: argparse.Namespace) -> Seq
         bounded_context=options.context,
     )
     return await listed(key=options.key) or [key for key in await listed() if _named(key) == options.key]
+
+
+async def _list(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
+    if options.json:
+        print(json.dumps([_json(key) for key in keys]))
+    elif keys:
+        rests = await _rests(connection, options.replica_set)
+        show_table(HEAD, [_row(key, rests.get(key.projection)) for key in keys])
+    else:
+        print("no failing keys")
 
 
 async def _rests(connection: AnyConnection, replica_set: str) -> Mapping[str, str]:
@@ -120,27 +127,14 @@ def _json(key: FailingKey, *, whole: bool = False) -> dict[str, Any]:
     )
 
 
-def _table(keys: Sequence[FailingKey], rests: Mapping[str, str]) -> str:
-    if not keys:
-        return "no failing keys"
-    head = ("PROJECTION", "KEY", "STATE", "EVENTS", "FIRST AT", "ATTEMPTS", "SINCE", "ERROR")
-    return table(head, [_row(key, rests.get(key.projection)) for key in keys])
-
-
 def _row(key: FailingKey, rests: str | None) -> tuple[str, ...]:
     """Return its cells; `rests` is how its projection does, in which nothing is tried."""
     state = rests if rests and key.state == "retrying" else key.state
     state = f"{state}, {key.request} asked" if key.request else state
-    since = f"{key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}"
     counts = str(key.events), str(key.first_position), str(key.attempts)
-    return (
-        key.projection,
-        _named(key),
-        state,
-        *counts,
-        since,
-        _cut(_error(key)),
-    )
+    level = LEVELS["note" if key.state == "retrying" and not rests else "warn"]
+    since = shown_time(key.failed_first_at)
+    return (key.projection, _named(key), Styled(state, level), *counts, since, _cut(_error(key)))
 
 
 def _shown(keys: Sequence[FailingKey]) -> str:
@@ -152,8 +146,8 @@ def _whole(key: FailingKey) -> str:
         f"{key.projection}: {_named(key)}, partition {key.partition} of log {key.log}\n"
         f"{key.state}{f', {key.request} asked' if key.request else ''}; {count(key.events, 'event')} waiting, "
         f"the first at position {key.first_position}\n"
-        f"failed {count(key.attempts, 'time')}, first {key.failed_first_at.astimezone():%Y-%m-%d %H:%M:%S}, "
-        f"last {key.failed_last_at.astimezone():%Y-%m-%d %H:%M:%S} on {key.worker}\n"
+        f"failed {count(key.attempts, 'time')}, first {shown_time(key.failed_first_at)}, "
+        f"last {shown_time(key.failed_last_at)} on {key.worker}\n"
         f"{_error(key)}\n\n{printable(key.failure.traceback.rstrip())}"
     )
 

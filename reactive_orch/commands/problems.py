@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.terminal import printable
+from reactive_orch.commands.terminal import LEVELS, Styled, printable, shown_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 def problem_lines(problem: Problem, at: datetime) -> Iterator[str]:
     """Yield a line, and one with the command that helps, if there is one. `at`: when it was looked at."""
-    began = "" if problem.age_s is None else f"since {_before(at, problem.age_s).astimezone():%Y-%m-%d %H:%M:%S}"
+    began = "" if problem.age_s is None else f"since {shown_time(_before(at, problem.age_s))}"
     about = ", ".join(filter(None, (began, problem.who)))
-    yield f"{problem.level}: {one_line(problem.text)}{f' ({one_line(about)})' if about else ''}"
+    line = f"{problem.level}: {one_line(problem.text)}{f' ({one_line(about)})' if about else ''}"
+    yield Styled(line, LEVELS[problem.level])
     if problem.command:
         yield f"    {one_line(problem.command)}"
 

@@ -6,16 +6,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.commands.command import Command, connected, demand_known
-from reactive_orch.commands.terminal import confirm, count, table
+from reactive_orch.commands.terminal import confirm, count, show_table, shown_time
 from reactive_orch.errors import ConfigError
 from reactive_orch.postgres import migrations, replica_sets
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.postgres.replica_sets import ReplicaSet
+
+
+HEAD = ("NAME", "WORKERS", "GENERATION", "SINCE", "FAILING KEYS", "PROJECTIONS")
 
 
 async def _replica_sets(options: argparse.Namespace, url: str) -> None:
@@ -25,7 +27,12 @@ async def _replica_sets(options: argparse.Namespace, url: str) -> None:
             await _remove(connection, options)
             return
         listed = await replica_sets.listed(connection)
-    print(json.dumps(list(map(_json, listed))) if options.json else _table(listed))
+    if options.json:
+        print(json.dumps(list(map(_json, listed))))
+    elif listed:
+        show_table(HEAD, list(map(_row, listed)))
+    else:
+        print("no replica sets")
 
 
 async def _remove(connection: AnyConnection, options: argparse.Namespace) -> None:
@@ -46,14 +53,8 @@ def _json(each: ReplicaSet) -> dict[str, Any]:
     return known | {"since": each.since and each.since.isoformat(), "projections": list(each.projections)}
 
 
-def _table(listed: Sequence[ReplicaSet]) -> str:
-    if not listed:
-        return "no replica sets"
-    return table(("NAME", "WORKERS", "GENERATION", "SINCE", "FAILING KEYS", "PROJECTIONS"), list(map(_row, listed)))
-
-
 def _row(each: ReplicaSet) -> tuple[str, ...]:
-    since = f"{each.since.astimezone():%Y-%m-%d %H:%M:%S}" if each.since else "-"
+    since = shown_time(each.since) if each.since else "-"
     counts = str(each.workers), str(each.generation), since, str(each.failing_keys)
     return (each.name, *counts, ", ".join(each.projections) or "-")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
 from reactive_orch.commands.problems import one_line, problem_lines, since
-from reactive_orch.commands.terminal import count
+from reactive_orch.commands.terminal import HEADING, Styled, count, show, shown_time
 from reactive_orch.core.overview import overview
 from reactive_orch.core.overview_json import as_json
 from reactive_orch.core.problems import problems
@@ -49,20 +49,23 @@ async def _status(options: argparse.Namespace, url: str) -> None:
     if options.json:
         print(json.dumps(as_json(shown, found, partial(since, seen.at))))
     else:
-        print("\n".join(_lines(shown, found)))
+        show(_lines(shown, found, elsewhere=options.database_url is not None))
     for log in seen.logs:
         if log.refusal is not None:
             raise UnsafeLog(log.refusal)
 
 
-def _lines(shown: Overview, found: list[Problem]) -> Iterator[str]:
+def _lines(shown: Overview, found: list[Problem], *, elsewhere: bool) -> Iterator[str]:
+    """Yield what is shown. `elsewhere`: an option says where the database is; it may hold a password: not repeated."""
     for problem in found:
         yield from problem_lines(problem, shown.at)
+    if elsewhere and any(problem.command for problem in found):
+        yield "    (each of these with the same --database-url)"
     for log in shown.logs:
         yield from _log(log)
     heads = {log.seen.name: log.seen.head for log in shown.logs}
     for each in shown.replica_sets:
-        yield f"replica set {each.name}: {_generation(each.generation)}"
+        yield Styled(f"replica set {each.name}: {_generation(each.generation)}", HEADING)
         yield from (f"  {_worker(worker)}" for worker in each.workers)
         for projection in each.projections:
             yield from _projection(projection, heads.get(projection.seen.subscription.log), each)
@@ -73,7 +76,7 @@ def _log(log: LogOverview) -> Iterator[str]:
     rate = "" if log.events_per_s is None else f", {log.events_per_s:.1f} events/s"
     head = f"{log.seen.partitions} partitions, last position {log.seen.head}, settled {settled}"
     may_go = f"; may be deleted up to position {log.needed_after}" if log.needed_after else ""
-    yield f"log {log.seen.name}: {head}{rate}{may_go}"
+    yield Styled(f"log {log.seen.name}: {head}{rate}{may_go}", HEADING)
     yield from (f"  held by {one_line(str(holder))}" for holder in log.seen.holders)
 
 
@@ -104,14 +107,13 @@ def _projection(shown: ProjectionOverview, head: int | None, of: ReplicaSetOverv
     if seen.last_error is not None:
         yield f"    last error: {_cut(one_line(seen.last_error))}"
     if seen.serial_until is not None:
-        until = f"{seen.serial_until.astimezone():%H:%M:%S}"
+        until = shown_time(seen.serial_until)
         yield f"    handlers deadlock: batches go one at a time until {until}: {SHARED_ROWS}"
     if seen.rest is not None:
         rest = seen.rest
         why_so = f": {one_line(rest.reason)}" if rest.reason else ""
-        again = f"; tried again at {rest.tried_at.astimezone():%H:%M:%S}" if rest.tried_at else ""
-        since = f"{rest.since.astimezone():%Y-%m-%d %H:%M:%S}"
-        yield f"    {rest.state} since {since} by {one_line(rest.by)}{why_so}{again}"
+        again = f"; tried again at {shown_time(rest.tried_at)}" if rest.tried_at else ""
+        yield f"    {rest.state} since {shown_time(rest.since)} by {one_line(rest.by)}{why_so}{again}"
     if not seen.served:
         yield f"    unserved: no worker {'runs it' if of.workers else 'lives'}"
     yield from (f"    {line}" for line in _traits(seen))

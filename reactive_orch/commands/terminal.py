@@ -1,20 +1,94 @@
-"""What commands write for people, and what they ask them."""
+"""What commands write for people, and what they ask them.
+
+A terminal gets colours, and tables that heed its width, by Rich, which is imported only then. All else, a pipe, a file,
+a dumb terminal, gets plain text, each line whole. Rich gets text, never markup: values of users may look like it.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from datetime import UTC
+from typing import TYPE_CHECKING, Self
 
 from reactive_orch.errors import ConfigError
 from reactive_orch.process.abandonable import abandonable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from rich.console import Console
+
+LEVELS = {"bad": "bold red", "warn": "yellow", "note": "cyan"}
+"""Level of a problem → its style."""
+HEADING = "bold"
 
 
 def printable(text: str) -> str:
     """Return a text that holds values of events as a terminal may get it: what would steer it is escaped."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+class Styled(str):
+    """A line or a cell, and how a terminal shows it, in Rich's words."""
+
+    __slots__ = ("style",)
+    style: str
+
+    def __new__(cls, text: str, style: str) -> Self:
+        """Make a text with a style, which is lost with the first operation on it."""
+        styled = super().__new__(cls, text)
+        styled.style = style
+        return styled
+
+
+def show(lines: Iterable[str]) -> None:
+    """Write lines to standard output; on a terminal in their styles."""
+    lines = list(lines)
+    console = _console()
+    if console is None:
+        print("\n".join(lines))
+        return
+    from rich.text import Text
+
+    for line in lines:
+        console.print(Text(line, _style(line)), soft_wrap=True)
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of cells as columns under their heads; on a terminal that is too narrow, folded."""
+    console = _console()
+    if console is None:
+        print(table(head, rows))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=HEADING)
+    for name in head:
+        drawn.add_column(name, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell, _style(cell)) for cell in row))
+    console.print(drawn)
+
+
+def _style(text: str) -> str:
+    return text.style if isinstance(text, Styled) else ""
+
+
+def _console() -> Console | None:
+    """Return what draws on the terminal; None where there is none, or one that can show plain text only."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    return None if console.is_dumb_terminal else console
+
+
+def shown_time(at: datetime) -> str:
+    """Return a time as people get it, and as `rewind --to` takes it: by UTC, as in the log, and it says so."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def count(number: int, what: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.parser import whole_number
+from reactive_orch.commands.terminal import show
 from reactive_orch.commands.waterfall import waterfall
 from reactive_orch.errors import ConfigError
 from reactive_orch.postgres import membership, migrations
@@ -27,8 +28,7 @@ async def _trace(options: argparse.Namespace, url: str) -> None:
             msg = f"there is no {wanted} of a replica set {name!r} on record"
             raise ConfigError(msg)
         adoptions = await membership.adoptions(connection, name, row.number)
-    for line in waterfall(name, row, adoptions):
-        print(line)
+    show(waterfall(name, row, adoptions))
 
 
 def _trace_arguments(parser: argparse.ArgumentParser) -> None:

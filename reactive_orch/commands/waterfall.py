@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from reactive_orch.commands.terminal import HEADING, LEVELS, Styled, shown_time
 from reactive_orch.model.membership import why
 from reactive_orch.telemetry.spans.tracer import trace_id
 
@@ -29,8 +30,8 @@ class Bar(NamedTuple):
 def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[str]:
     """Yield the lines of one generation's rebalance; `adoptions` in the order in which they are to stand."""
     kept = sum(adoption.kept for adoption in adoptions)
-    at = f"{row.created_at:%Y-%m-%d %H:%M:%S %Z}"
-    yield f"generation {row.number} of {replica_set}: {why(row.reason, row.subjects)}, at {at}"
+    what = f"generation {row.number} of {replica_set}: {why(row.reason, row.subjects)}"
+    yield Styled(f"{what}, at {shown_time(row.created_at)}", HEADING)
     yield f"{row.moved} partitions moved, {kept} kept; {_end(row)}"
     if (trace := trace_id(row.traceparent)) is not None:
         yield f"trace {trace}"
@@ -43,7 +44,7 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
         drawn, took = _drawn(bar, first, last), _ms(bar.start, bar.end)
         yield f"{worker:<11} {bar.phase:<11} {drawn} {took:>8} ms  {bar.note}".rstrip()
     for member in sorted(set(row.members) - {adoption.member for adoption in adoptions}):
-        yield f"worker {member:<4} has not acknowledged"
+        yield Styled(f"worker {member:<4} has not acknowledged", LEVELS["warn"])
 
 
 def _end(row: GenerationRow) -> str:

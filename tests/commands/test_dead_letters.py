@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reactive_orch.commands.dead_letters import ERROR_WIDTH, _table
+from reactive_orch.commands.dead_letters import ERROR_WIDTH, HEAD, _row
+from reactive_orch.commands.terminal import table
 from reactive_orch.model.keys import FailingKey, Failure, Key, KeyState
 
 AT = datetime(2026, 11, 28, 22, 26, tzinfo=UTC)
@@ -20,11 +21,11 @@ def key(state: KeyState, message: str) -> FailingKey:
 
 
 def test_a_message_of_one_long_word_is_cut_and_not_left_out() -> None:
-    row = _table([key("parked", "x" * 200)], {}).splitlines()[1]
+    row = table(HEAD, [_row(key("parked", "x" * 200), None)]).splitlines()[1]
     assert row.endswith(f"  ValueError: {'x' * (ERROR_WIDTH - 13)}…")
 
 
 @pytest.mark.parametrize(("state", "shown"), [("retrying", "halted"), ("parked", "parked")])
 def test_nothing_is_being_retried_in_a_projection_that_rests(state: KeyState, shown: str) -> None:
-    assert f"  {shown}  " in _table([key(state, "")], {"mails": "halted"})
-    assert f"  {state}  " in _table([key(state, "")], {"orders": "halted"})
+    assert _row(key(state, ""), "halted")[2] == shown
+    assert _row(key(state, ""), None)[2] == state

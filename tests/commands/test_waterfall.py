@@ -47,7 +47,7 @@ ADOPTIONS = [
 def test_who_did_what_when() -> None:
     lines = list(waterfall("orders", GENERATION, ADOPTIONS))
     assert lines[:4] == [
-        "generation 7 of orders: death of 3, at 2026-01-02 12:00:00 UTC",
+        "generation 7 of orders: death of 3, at 2026-01-02 12:00:00Z",
         "21 partitions moved, 64 kept; settled in 30.0 ms, 40.0 ms after the notice",
         "trace 0af7651916cd43dd8448eb211c80319c",
         "",
@@ -84,4 +84,4 @@ def test_a_malformed_traceparent_is_left_out() -> None:
 
 def test_a_change_of_what_workers_run_is_about_nobody() -> None:
     line = next(waterfall("orders", GENERATION._replace(reason="capability", subjects=[]), ADOPTIONS))
-    assert line == "generation 7 of orders: capability, at 2026-01-02 12:00:00 UTC"
+    assert line == "generation 7 of orders: capability, at 2026-01-02 12:00:00Z"

@@ -1,0 +1,124 @@
+"""What a terminal gets of a command, and what a pipe does."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from typing import Any
+
+import pytest
+
+from integration_test.harness.command_line import run, run_worker
+from integration_test.harness.connections import connected
+from integration_test.harness.processes import ROOT
+
+CONTROL = re.compile(r"\x1b\[[\d;]*m")
+NAME = "[red]shop[/red]"
+"""A user's name for a replica set, which is no markup."""
+
+
+@pytest.fixture
+async def paused(database: str) -> str:
+    """A database with a replica set of such a name, whose projection is paused for a reason that looks like markup."""
+    assert (await run_worker("--replica-set", NAME, url=database)).code == 0
+    of = ("--replica-set", NAME, "--projection", "event_counts")
+    (await run("pause", *of, "--reason", "[bold]why[/]\x1b[31m", DATABASE_URL=database)).done()
+    return database
+
+
+def on_a_terminal(url: str, *arguments: str, columns: int = 80, **environment: str) -> str:
+    """Return what a command writes to a terminal of this width."""
+    own, others = pty.openpty()
+    fcntl.ioctl(others, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reactive_orch", *arguments],
+        cwd=ROOT,
+        env={**kept, "TERM": "xterm-256color", "DATABASE_URL": url, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=others,
+        stderr=subprocess.PIPE,
+    )
+    os.close(others)
+    written = bytearray()
+    try:
+        while part := os.read(own, 1 << 16):
+            written += part
+    except OSError:  # as Linux tells that the other end is closed
+        pass
+    finally:
+        os.close(own)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    return written.decode().replace("\r\n", "\n")
+
+
+async def test_a_terminal_gets_colours_and_what_users_wrote(paused: str) -> None:
+    seen = await asyncio.to_thread(on_a_terminal, paused, "status")
+    note = (
+        r"note: replica set \[red\]shop\[/red\]: projection event_counts is paused: \[bold\]why\[/\]\\x1b\[31m \(since"
+    )
+    assert re.search(rf"\x1b\[36m{note}", seen), "the level has its colour"
+    assert re.search(r"\x1b\[1mreplica set \[red\]shop\[/red\]: generation", seen)
+    piped = (await run("status", DATABASE_URL=paused)).done()
+    assert "\x1b" not in piped
+    words = re.compile(r"heartbeat .*? s ago|\d+\.\d s old|\d \w+ old")
+    assert words.sub("", CONTROL.sub("", seen)) == words.sub("", piped), "nothing is wrapped, cut or taken for markup"
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+async def test_a_table_heeds_the_width_and_loses_nothing(paused: str, columns: int) -> None:
+    table = await asyncio.to_thread(on_a_terminal, paused, "replica-sets", "list", columns=columns)
+    plain = CONTROL.sub("", table)
+    assert max(map(len, plain.splitlines())) <= columns
+    piped = (await run("replica-sets", "list", DATABASE_URL=paused)).done()
+    assert sorted("".join(plain.split())) == sorted("".join(piped.split()))
+    assert (NAME in plain) == (columns == 200)
+    assert re.search(
+        r"(?m)^\[red\]shop\[/red\]  0        \d+           [\d-]+ [\d:]+Z  0             event_counts$", piped
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"), [({"NO_COLOR": "1"}, {"\x1b[1m", "\x1b[0m"}), ({"TERM": "dumb"}, set())]
+)
+async def test_a_terminal_without_colours(paused: str, environment: dict[str, Any], colours: set[str]) -> None:
+    seen = await asyncio.to_thread(lambda: on_a_terminal(paused, "status", **environment))
+    assert set(CONTROL.findall(seen)) == colours
+    assert "note: replica set" in seen
+
+
+async def test_json_is_json_on_a_terminal_too(paused: str) -> None:
+    seen = await asyncio.to_thread(on_a_terminal, paused, "replica-sets", "list", "--json")
+    assert seen == (await run("replica-sets", "list", "--json", DATABASE_URL=paused)).done()
+
+
+async def test_a_worker_that_does_its_work_has_not_loaded_what_draws(database: str) -> None:
+    ended = await run_worker(url=database, PYTHONPROFILEIMPORTTIME="1")
+    assert ended.code == 0
+    imported = set(re.findall(r"\| +([\w.]+)$", ended.err, re.MULTILINE))
+    assert "reactive_orch.runtime.worker" in imported
+    assert not {name for name in imported if name.partition(".")[0] in {"rich", "shtab"}}
+
+
+async def test_the_same_address_is_asked_for_where_an_option_gave_it(paused: str) -> None:
+    hint = "    (each of these with the same --database-url)\n"
+    by_option, by_variable = await asyncio.gather(
+        run("status", "--database-url", paused), run("status", DATABASE_URL=paused)
+    )
+    assert hint in by_option.done()
+    assert hint not in by_variable.done()
+
+
+async def test_times_are_those_of_the_log_whatever_the_zone_of_the_machine(paused: str) -> None:
+    async with connected(paused) as connection:
+        paused_at = await connection.fetchval("SELECT state_since FROM reactive_orch.projections")
+    said = (await run("status", DATABASE_URL=paused, TZ="Asia/Tokyo")).done()
+    assert f"paused since {paused_at:%Y-%m-%d %H:%M:%S}Z by" in said
