@@ -13,6 +13,7 @@ from reactive_orch.commands.pause import PAUSE, RESUME
 from reactive_orch.commands.replica_sets import REPLICA_SETS
 from reactive_orch.commands.rewind import REWIND
 from reactive_orch.commands.status import STATUS
+from reactive_orch.commands.stop_embedded import STOP_EMBEDDED
 from reactive_orch.commands.trace import TRACE
 from reactive_orch.commands.watch import WATCH
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "replica-sets": REPLICA_SETS,
     "trace": TRACE,
     "grants": GRANTS,
+    "stop-embedded": STOP_EMBEDDED,
 }
 """What `python -m reactive_orch WORD` does."""
 

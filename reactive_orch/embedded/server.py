@@ -97,7 +97,7 @@ def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda 
             _check_socket_path(directory)
             with _lock(directory):
                 _launch(directory, say)
-    return _uri(directory)
+    return uri(directory)
 
 
 def stop(directory: Path | None = None) -> bool:
@@ -127,7 +127,8 @@ def is_running(directory: Path) -> bool:
     return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready" and _is_listening(directory)
 
 
-def _uri(directory: Path) -> str:
+def uri(directory: Path) -> str:
+    """Return the URI of the server of this data directory, whether it runs or not."""
     # The port is named because PGPORT would otherwise change the socket's name.
     return f"postgresql://postgres@/postgres?host={quote(str(directory), safe='/')}&port={_PORT}"
 
@@ -196,8 +197,7 @@ def _launch(directory: Path, say: Callable[[str], None]) -> None:
         _wait_until(lambda: is_running(directory), _START_TIMEOUT_S, "it accepts no connections")
         return
     if not directory.exists():
-        by_whom = f", run by the system user {SYSTEM_USER}, as root may not" if os.geteuid() == 0 else ""
-        say(f"making the embedded PostgreSQL {programs.POSTGRES_MAJOR} in {directory}{by_whom}")
+        say(f"making the embedded PostgreSQL {programs.POSTGRES_MAJOR} in {directory}{_by_whom()}")
         _make_cluster(directory)
     _forget_dead_server(directory)
     log = directory / "server.log"
@@ -294,17 +294,29 @@ def _identity() -> dict[str, Any]:
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
 
 
-def _system_user() -> pwd.struct_passwd:
+def _by_whom() -> str:
+    if os.geteuid() != 0:
+        return ""
+    made = "" if _known_user() else ", which is made for it"
+    return f", run by the system user {SYSTEM_USER}{made}, as root may not"
+
+
+def _known_user() -> pwd.struct_passwd | None:
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(SYSTEM_USER)
+    return None
+
+
+def _system_user() -> pwd.struct_passwd:
+    if (known := _known_user()) is not None:
+        return known
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
     with contextlib.suppress(OSError):
         subprocess.run(command, check=False, capture_output=True)
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
+    if (made := _known_user()) is None:
         msg = f"embedded PostgreSQL: root needs a system user for it: run useradd --system {SYSTEM_USER}"
-        raise ConfigError(msg) from None
+        raise ConfigError(msg)
+    return made
 
 
 def _reason(log: Path, known: int) -> str | None:

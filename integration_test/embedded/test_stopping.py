@@ -1,0 +1,95 @@
+"""`stop-embedded`, as its users meet it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration_test.harness.command_line import run, started
+from integration_test.harness.connections import connected
+from integration_test.harness.waiting import wait_until
+from reactive_orch.embedded import programs
+from reactive_orch.embedded import server as embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A place for data that root's system user can get to, too."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    embedded.stop(directory_in(made))
+    shutil.rmtree(made)
+
+
+def directory_in(place: Path) -> Path:
+    return place / "reactive_orch" / f"postgres-{programs.POSTGRES_MAJOR}"
+
+
+async def test_it_is_stopped_unless_somebody_is_connected(place: Path) -> None:
+    directory, here = directory_in(place), str(place)
+    never = await run("stop-embedded", XDG_DATA_HOME=here)
+    assert never.done() == (
+        f"the embedded PostgreSQL does not run; it has never been started; its data would be in {directory}\n"
+    )
+    async with started("--replica-set", "r", "--http", "127.0.0.1:0", XDG_DATA_HOME=here) as worker:
+
+        async def joined() -> bool:
+            if not embedded.is_running(directory):
+                return False
+            async with connected(embedded.uri(directory)) as connection:
+                sets = await connection.fetchval("SELECT to_regclass('reactive_orch.members')")
+                return bool(sets and await connection.fetchval("SELECT count(*) FROM reactive_orch.members"))
+
+        await wait_until(joined, what="the worker has joined")
+        async with connected(embedded.uri(directory)) as connection:
+            name = await connection.fetchval("SELECT name FROM reactive_orch.members")
+            await connection.execute("SET application_name = 'psql'")
+            refused = (await run("stop-embedded", XDG_DATA_HOME=here)).complaint()
+        assert "2 others connected: " in refused
+        assert f"worker {name}" in refused
+        assert "psql as postgres" in refused
+        assert refused.endswith("stop the embedded PostgreSQL? say so with --yes")
+        assert embedded.is_running(directory)
+        stopped = (await run("stop-embedded", "--yes", XDG_DATA_HOME=here)).done()
+        assert worker.returncode is None, "it waits for its database"
+    assert stopped.startswith(f"the embedded PostgreSQL is stopped; its data stay in {directory}\nrm -r {directory} ")
+    assert not embedded.is_running(directory)
+    again = await run("stop-embedded", XDG_DATA_HOME=here)
+    assert again.done() == f"the embedded PostgreSQL does not run; its data are in {directory}\n"
+
+
+async def test_nobody_is_asked_where_nobody_is_connected(place: Path) -> None:
+    embedded.start(directory_in(place))
+    assert "is stopped" in (await run("stop-embedded", XDG_DATA_HOME=str(place))).done()
+    assert not embedded.is_running(directory_in(place))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_root_is_told_before_a_user_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, said = f"reactive_orch_{os.getpid()}", list[str]()
+    monkeypatch.setattr(embedded, "SYSTEM_USER", name)
+
+    def say(line: str) -> None:
+        said.append(line)
+        with pytest.raises(KeyError):
+            pwd.getpwnam(name)
+
+    try:
+        embedded.start(place / "postgres", say=say)
+        embedded.stop(place / "postgres")
+        assert pwd.getpwnam(name)
+    finally:
+        subprocess.run(["userdel", name], check=False, capture_output=True)  # noqa: S607
+    (line,) = said
+    assert line.endswith(f", run by the system user {name}, which is made for it, as root may not")
