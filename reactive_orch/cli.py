@@ -22,7 +22,7 @@ import anyio
 
 from reactive_orch.commands import COMMANDS
 from reactive_orch.commands.database import database_of, role_of
-from reactive_orch.commands.parser import EXIT_CODES, Parser, did_you_mean
+from reactive_orch.commands.parser import EXIT_CODES, Parser, add_database, did_you_mean
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import explain
 from reactive_orch.process.streams import open_streams
@@ -66,7 +66,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if arguments and arguments[0] in COMMANDS:
         command = COMMANDS[arguments[0]]
         options = _command_parser(program, arguments[0], command).read(arguments[1:])
-        options.command = command
+        options.command, options.commands = command, COMMANDS
         return options
     worker_parser = _worker_parser(program)
     misplaced = next((argument for argument in arguments if argument in COMMANDS), None)
@@ -89,17 +89,8 @@ def _command_parser(program: str, word: str, command: Command) -> Parser:
     parser = Parser(prog=f"{program} {word}", description=command.description)
     command.add_arguments(parser)
     if command.needs_database:
-        _add_database(parser)
+        add_database(parser)
     return parser
-
-
-def _add_database(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--database-url",
-        metavar="ADDRESS",
-        help="postgresql://… or key=value words; otherwise DATABASE_URL, otherwise POSTGRES_HOST, _PORT, _USER, "
-        "_PASSWORD, _DB, otherwise PGHOST and its like, otherwise the embedded server",
-    )
 
 
 def _worker_parser(program: str) -> Parser:
@@ -113,7 +104,7 @@ def _worker_parser(program: str) -> Parser:
     from reactive_orch.commands import run  # twice as long to import as all that a command needs
 
     run.add_arguments(parser)
-    _add_database(parser)
+    add_database(parser)
     return parser
 
 

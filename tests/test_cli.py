@@ -197,7 +197,7 @@ def test_nothing_is_started_for_a_wrong_option(capsys: pytest.CaptureFixture[str
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
-    assert ("--database-url" in out) is (arguments[0] != "grants")
+    assert ("--database-url" in out) is (len(arguments) == 1 or COMMANDS[arguments[0]].needs_database)
     assert not err
 
 

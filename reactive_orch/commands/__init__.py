@@ -5,6 +5,7 @@
 """
 
 from reactive_orch.commands.append import APPEND
+from reactive_orch.commands.completion import COMPLETION
 from reactive_orch.commands.dead_letters import DEAD_LETTERS
 from reactive_orch.commands.doctor import DOCTOR
 from reactive_orch.commands.grants import GRANTS
@@ -31,6 +32,7 @@ COMMANDS = {
     "trace": TRACE,
     "grants": GRANTS,
     "stop-embedded": STOP_EMBEDDED,
+    "completion": COMPLETION,
 }
 """What `python -m reactive_orch WORD` does."""
 

@@ -23,7 +23,7 @@ EXIT_CODES = """exit codes:
 class Parser(argparse.ArgumentParser):
     """A parser of the program or of one of its commands."""
 
-    def __init__(self, *, prog: str, description: str, epilog: str = EXIT_CODES) -> None:
+    def __init__(self, *, prog: str, description: str = "", epilog: str = EXIT_CODES) -> None:
         """No option may be shortened: one that is added later would change what a script means."""
         super().__init__(
             prog=prog,
@@ -69,6 +69,16 @@ class Parser(argparse.ArgumentParser):
         """Complain in one line."""
         say(f"{message} (--help shows the options)")
         sys.exit(EXIT_CONFIG)
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the database is."""
+    parser.add_argument(
+        "--database-url",
+        metavar="ADDRESS",
+        help="postgresql://… or key=value words; otherwise DATABASE_URL, otherwise POSTGRES_HOST, _PORT, _USER, "
+        "_PASSWORD, _DB, otherwise PGHOST and its like, otherwise the embedded server",
+    )
 
 
 class _Version(argparse.Action):

@@ -1,0 +1,50 @@
+"""`completion`: a script that lets a shell complete commands and options of the script `reactive-orch`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactive_orch.commands.command import Command
+from reactive_orch.commands.parser import Parser, add_database
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+PROGRAM = "reactive-orch"
+"""Shells complete by the name of a program, so not after `python -m reactive_orch`."""
+SHELLS = ("bash", "zsh", "fish")
+
+
+async def _completion(options: argparse.Namespace, _url: str) -> None:
+    import shtab
+
+    print(shtab.complete(_all_of_it(options.commands), options.shell))
+
+
+def _all_of_it(commands: Mapping[str, Command]) -> Parser:
+    """Return one parser for the worker and all commands."""
+    from reactive_orch.commands import run
+
+    parser = Parser(prog=PROGRAM, description="Run one worker of a replica set.")
+    run.add_arguments(parser)
+    add_database(parser)
+    words = parser.add_subparsers()
+    for word, command in commands.items():
+        of_word = words.add_parser(word, help=command.description, description=command.description)
+        command.add_arguments(of_word)
+        if command.needs_database:
+            add_database(of_word)
+    return parser
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="for which shell")
+
+
+COMPLETION = Command(
+    f"print what completes {PROGRAM} in a shell; the README says where it goes",
+    _arguments,
+    _completion,
+    needs_database=False,
+)
