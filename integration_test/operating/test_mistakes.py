@@ -335,6 +335,20 @@ def test_a_mistake(
     assert asyncio.run(rows(known["url"])) == before
 
 
+def test_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(["--replica-set", "r", "--database-url", "postgresql://127.0.0.1:1/shop"]) == CONFIG
+    words = (
+        "the current folder, where projections are looked for, cannot be used: No such file or directory: go to another"
+    )
+    assert capfd.readouterr().err == f"reactive_orch: {words}\n"
+
+
 def test_there_are_a_hundred() -> None:
     assert len(MISTAKES) >= 100
     assert not [a for a, b in itertools.combinations(MISTAKES, 2) if a == b]

@@ -20,7 +20,7 @@ def projections_of(names: Sequence[str], option: str = "--projection") -> list[P
 
     Raises ConfigError, which names the option, for what cannot be imported, and for a module without any.
     """
-    here = str(Path.cwd())
+    here = str(_here())
     if here not in sys.path:
         sys.path.insert(0, here)
     found = [projection for name in names or ["reactive_orch.demo"] for projection in _projections_of(name, option)]
@@ -48,6 +48,14 @@ def _projections_of(name: str, option: str) -> list[Projection]:
     return found
 
 
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        msg = f"the current folder, where projections are looked for, cannot be used: {error.strerror}: go to another"
+        raise ConfigError(msg) from error
+
+
 def _imported(module: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(module)
@@ -56,7 +64,7 @@ def _imported(module: str, where: str) -> ModuleType:
         raise ConfigError(msg) from error
     except ModuleNotFoundError as error:
         is_it = error.name is not None and f"{module}.".startswith(f"{error.name}.")
-        reason = f"there is none in {Path.cwd()} or what is installed" if is_it else f"{described(error)}{_at(error)}"
+        reason = f"there is none in {_here()} or what is installed" if is_it else f"{described(error)}{_at(error)}"
         msg = f"{where}: importing {module!r} failed: {reason}"
         raise ConfigError(msg) from error
     except (Exception, SystemExit) as error:
