@@ -361,7 +361,7 @@ async def test_a_missing_or_older_schema_says_what_to_run(command: str, empty_da
     async with connected(database) as connection:
         await connection.execute("UPDATE reactive_orch.schema_steps SET version = version - 1")
     missing, older = await asyncio.gather(*(run(*command.split(), DATABASE_URL=u) for u in (empty_database, database)))
-    to_do = "and this program needs step 1: run `python -m reactive_orch migrate`"
+    to_do = "and this program needs step 1: run `python -m reactive_orch migrate` with the same address"
     assert missing.complaint() == f"there is no schema reactive_orch in this database {to_do}"
     assert older.complaint() == f"the schema is at step 0 in this database {to_do}"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.text import Text
 
 from reactive_orch.commands.problems import one_line
+from reactive_orch.commands.terminal import LEVELS
 from reactive_orch.core.badges import letter
 from reactive_orch.core.news import generation, worker_state
 from reactive_orch.core.overview import is_silent
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 COLOURS = (75, 114, 215, 176, 80, 186, 147, 173, 110, 150, 139, 180)
 """Of workers, behind black letters: from the 256 of xterm, far enough from each other, and none as red as a problem."""
-LEVELS = {"bad": "bold red", "warn": "yellow", "note": "cyan"}
 STATES = {"halted": "bold red", "suspended": "yellow", "unserved": "yellow", "refused": "yellow", "paused": "cyan"}
 QUIET, GOOD = "bright_black", "green"
 PROBLEM_LINES_MAX = 4

@@ -34,6 +34,8 @@ def problem_as_json(each: Problem, since: Callable[[float], str]) -> dict[str, A
         "level": each.level,
         "code": each.code,
         "text": each.text,
+        "replica_set": each.replica_set or None,
+        "projection": each.projection or None,
         "since": None if each.age_s is None else since(each.age_s),
         "who": each.who or None,
         "command": each.command or None,

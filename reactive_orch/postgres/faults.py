@@ -214,7 +214,10 @@ def _words(error: Exception) -> str:
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "the server is a standby: give the address of the primary, or all hosts in one URL"
     if isinstance(error, _NO_SCHEMA):
-        return "the schema reactive_orch is missing or older than this program: run `python -m reactive_orch migrate`"
+        return (
+            "the schema reactive_orch is missing or older than this program: "
+            "run `python -m reactive_orch migrate` with the same address"
+        )
     if classify(error) is Kind.MISUSE:
         return f"the database URL cannot be used: {one_line(error)}"
     return one_line(error)

@@ -85,7 +85,7 @@ async def _newest(connection: AnyConnection) -> int:
             msg = (
                 f"step {_number(step)} of the schema in this database is not that of this program: one of the two was "
                 "made during development. Take the program that made it, or drop the schema with all its events "
-                "(DROP SCHEMA reactive_orch CASCADE) and run `python -m reactive_orch migrate`"
+                "(DROP SCHEMA reactive_orch CASCADE) and run `python -m reactive_orch migrate` with the same address"
             )
             raise ConfigError(msg)
     return max(applied, default=0)
@@ -111,5 +111,8 @@ async def check(connection: AnyConnection) -> None:
         version = None
     if version is None or version < NEWEST:
         found = "there is no schema reactive_orch" if version is None else f"the schema is at step {version}"
-        msg = f"{found} in this database and this program needs step {NEWEST}: run `python -m reactive_orch migrate`"
+        msg = (
+            f"{found} in this database and this program needs step {NEWEST}: "
+            "run `python -m reactive_orch migrate` with the same address"
+        )
         raise ConfigError(msg)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.errors import kind_of, named, place_of
@@ -294,13 +293,13 @@ def _key_parked(report: KeyParked) -> None:
     place = place_of(report.error)
     _logger.error(
         "projection %s: parked, with all later events of its key, the event at position %d, which has failed %s: "
-        "%s%s; see python -m reactive_orch dead-letters show --replica-set %s",
+        "%s%s; see %s",
         report.subject.projection,
         report.position,
         _times(report.attempts),
         named(report.error),
         f" at {place}" if place else "",
-        quote(report.subject.replica_set),
+        command("keys_wait", report.subject.replica_set, report.subject.projection),
         extra=_told("keys_wait", "parked") | report.subject._asdict(),
     )
 

@@ -316,6 +316,13 @@ def test_up_to_where_nobody_needs_the_log_any_more(
     assert overview(seen(log=log)).logs[0].needed_after == needed_after
 
 
+def test_a_problem_names_for_programs_what_it_is_about() -> None:
+    facts = seen(projection=replace(PROJECTION, failing_keys=1))
+    told = as_json(overview(facts), problems(overview(facts)), lambda _: "")
+    (waits,) = [each for each in told["problems"] if each["code"] == "keys_wait"]
+    assert (waits["replica_set"], waits["projection"]) == ("shop", "totals")
+
+
 def test_the_shape_for_programs() -> None:
     facts = seen(log=replace(LOG, holders=(HOLDER,)))
     told = as_json(
@@ -327,6 +334,8 @@ def test_the_shape_for_programs() -> None:
                 "level": "bad",
                 "code": "log_held",
                 "text": "the log cannot be read on: a transaction holds it",
+                "replica_set": None,
+                "projection": None,
                 "since": "2026-11-29T11:59:20+00:00",
                 "who": "pid 7 of ann (shop), idle, open for 40.0 s",
                 "command": """psql "$DATABASE_URL" -c 'SELECT pg_terminate_backend(7)'""",

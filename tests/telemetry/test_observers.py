@@ -209,6 +209,13 @@ def test_where_a_report_goes(
         assert vars(record).get("replica_set") == ("set" if of_replica_set else None)
 
 
+def test_a_command_to_be_pasted_quotes_names(caplog: pytest.LogCaptureFixture) -> None:
+    subject = r.Subject("my shop", "-mails", OWN_LOG)
+    telling([by_type(lines.HANDLES)])(r.KeyParked(subject, 7, 3, ERROR, first=True))
+    command = "see python -m reactive_orch dead-letters show --replica-set 'my shop' --projection=-mails"
+    assert caplog.messages[-1].endswith(command)
+
+
 def lines_of(report: Report, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
     """Return the events and codes of the lines that a report makes."""
     caplog.clear()
