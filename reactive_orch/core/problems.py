@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         Overview,
         ProjectionOverview,
         ReplicaSetOverview,
-        WorkerOverview,
     )
     from reactive_orch.model.problems import Level, Spoils
 
@@ -40,7 +39,7 @@ def problems(overview: Overview) -> list[Problem]:
     found = chain(
         *map(_of_log, overview.logs),
         *map(_of_replica_set, overview.replica_sets),
-        *(_of_worker(worker) for each in overview.replica_sets for worker in each.workers),
+        *map(_of_workers, overview.replica_sets),
         *(_of_projection(projection, each) for each in overview.replica_sets for projection in each.projections),
     )
     return worst_first(found)
@@ -105,13 +104,17 @@ def _of_replica_set(each: ReplicaSetOverview) -> Iterator[Problem]:
         yield made("unsettled", of, what=generation.number, age_s=generation.age_s)
 
 
-def _of_worker(worker: WorkerOverview) -> Iterator[Problem]:
-    seen = worker.seen
-    of = Subject(seen.replica_set, "", "")
-    if not seen.connected and seen.stale:
-        yield made("worker_gone", of, what=seen.id, age_s=seen.heartbeat_age_s, who=seen.name)
-    elif seen.connected and is_silent(seen):
-        yield made("worker_silent", of, what=seen.id, age_s=seen.heartbeat_age_s, who=seen.name)
+def _of_workers(each: ReplicaSetOverview) -> Iterator[Problem]:
+    of = Subject(each.name, "", "")
+    workers = [worker.seen for worker in each.workers]
+    gone = [seen for seen in workers if not seen.connected and seen.stale]
+    if gone:
+        what = f"worker {gone[0].id} is" if len(gone) == 1 else f"{len(gone)} workers are"
+        age_s = max(seen.heartbeat_age_s for seen in gone)
+        yield made("worker_gone", of, what=what, age_s=age_s, who=", ".join(seen.name for seen in gone))
+    for seen in workers:
+        if seen.connected and is_silent(seen):
+            yield made("worker_silent", of, what=seen.id, age_s=seen.heartbeat_age_s, who=seen.name)
 
 
 def _of_projection(projection: ProjectionOverview, among: ReplicaSetOverview) -> Iterator[Problem]:

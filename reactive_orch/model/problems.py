@@ -51,7 +51,7 @@ CODES: dict[str, Code] = {
     "no_workers": Code("bad", "no worker lives"),
     "unsettled": Code("warn", "generation {what} is not settled yet", "trace {of}"),
     "worker_silent": Code("warn", "worker {what} says nothing, although it is connected"),
-    "worker_gone": Code("note", "worker {what} is gone, and nobody is there to remove it"),
+    "worker_gone": Code("note", "{what} gone, and nobody is there to note it"),
     # Of a projection.
     "halted": Code("bad", "projection {projection} is halted", "resume {of}"),
     "stands_still": Code("bad", "no progress on projection {projection}"),

@@ -285,6 +285,14 @@ def test_a_worker_that_nobody_removes() -> None:
     assert codes["worker_gone"].who == "vm:12:a1b2c3"
 
 
+def test_workers_that_nobody_removes_are_told_in_one_line() -> None:
+    lost = replace(WORKER, connected=False, stale=True)
+    both = replace(seen(), workers=[lost, replace(lost, id=MemberId(2), name="vm:13:d4e5f6", heartbeat_age_s=99.0)])
+    (gone,) = [each for each in problems(overview(both)) if each.code == "worker_gone"]
+    assert gone.text == "replica set shop: 2 workers are gone, and nobody is there to note it"
+    assert (gone.who, gone.age_s) == ("vm:12:a1b2c3, vm:13:d4e5f6", 99.0)
+
+
 def test_the_worst_and_oldest_come_first() -> None:
     two = replace(PROJECTION, rest=rest("halted"), failing_keys=1, serial_until=AT)
     held = replace(LOG, holders=(HOLDER,))
