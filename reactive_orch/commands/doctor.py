@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, demand_replica_set
+from reactive_orch.commands.command import Command, demand_replica_set, monitors
 from reactive_orch.commands.problems import problem_lines, since
 from reactive_orch.core.findings import findings, is_well, looked_at
 from reactive_orch.core.overview_json import problem_as_json
@@ -40,4 +40,4 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-DOCTOR = Command("what will not work on this database, and what helps", _arguments, _doctor)
+DOCTOR = Command("what will not work on this database, and what helps", _arguments, _doctor, purpose=monitors)

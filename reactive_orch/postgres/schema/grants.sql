@@ -40,7 +40,7 @@ GRANT SELECT ON reactive_orch.schema_steps TO :role;
 -- GRANT SELECT ON reactive_orch.event_log TO :role;
 
 -- name: monitor
--- Who looks: `status`, `watch`, `dead-letters list` and `show`, `replica-sets list`, `trace`. It needs CONNECT on the database besides.
+-- Who looks: `status`, `watch`, `doctor`, `dead-letters list` and `show`, `replica-sets list`, `trace`. It needs CONNECT on the database besides.
 -- Of events it reads positions, ids and times; of failing keys their ids, and errors with their tracebacks.
 GRANT USAGE ON SCHEMA reactive_orch TO :role;
 GRANT SELECT (log, global_position, partition, event_id, created_at) ON reactive_orch.event_log TO :role;
