@@ -51,6 +51,10 @@ class Exhausted(Unavailable):
     """The server lacks disk, memory or connections. Nothing was lost: try again after pauses that grow."""
 
 
+class TooManyConnections(Exhausted):
+    """The server lets nobody of this role connect to this database for now. Its text is ours and holds no values."""
+
+
 class Standby(Unavailable):
     """Only a standby answers: the primary is needed (exit code 2 at start; later a failover may bring one)."""
 
@@ -171,10 +175,10 @@ def kind_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    Of an error of ours it is that of its cause. A TimedOut, a Deadly, and an Unavailable without a cause, are told by
-    their texts, which are ours.
+    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and an Unavailable without
+    a cause, are told by their texts, which are ours.
     """
-    if isinstance(error, (TimedOut, Deadly)):
+    if isinstance(error, (TimedOut, Deadly, TooManyConnections)):
         return str(error)
     error = _origin(error)
     if isinstance(error, Unavailable) and str(error):

@@ -16,11 +16,11 @@ from integration_test.harness.in_process import pools
 from integration_test.harness.load import append_events
 from integration_test.harness.projections import record, recorder
 from integration_test.harness.waiting import wait_until
-from reactive_orch import Event, projection
+from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.errors import Unavailable
 from reactive_orch.postgres import database as databases
 from reactive_orch.postgres import pool as pooling
-from reactive_orch.runtime import node as nodes
+from reactive_orch.runtime import node as noding
 from reactive_orch.runtime.handling import lane
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ WATCHING = {"membership": 1, "tail": 1, "watch": 1}
 def soon_unused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Close after a moment; but one that is needed every second, as for a look now and then, would stay."""
     monkeypatch.setattr(databases, "UNUSED_S", 2.0)
-    monkeypatch.setattr(nodes, "PROGRESS_LOOK_S", 0.1)
+    monkeypatch.setattr(noding, "PROGRESS_LOOK_S", 0.1)
     monkeypatch.setattr(lane, "SAVE_EVERY_S", 0.2)
 
 
@@ -81,22 +81,28 @@ async def test_after_a_burst_few_are_left_and_the_others_come_back(database: str
 
 @pytest.mark.usefixtures("soon_unused")
 async def test_workers_that_watch_each_other_have_three_each(database: str) -> None:
-    projections = [recorder(name) for name in NAMES]
-    async with (
-        prepared(database) as db,
-        running(database, *projections) as (one, _),
-        running(database, *projections) as (other, _),
-    ):
+    """Also where workers are made before their node is entered, as the command line does."""
+    nodes = [Node(Config(database_url=database, heartbeat_s=0.2, stale_after_s=2)) for _ in range(2)]
+    workers = [Worker(node, "test", [recorder(name) for name in NAMES]) for node in nodes]
+    async with prepared(database) as db, nodes[0] as one, nodes[1] as other, anyio.create_task_group() as tasks:
+        for worker in workers:
+            tasks.start_soon(worker.run)
 
         async def idle() -> bool:
             return await held(db) == [WATCHING, WATCHING]
+
+        async def nobody_watches() -> bool:
+            return not any("watch" in kinds for kinds in await held(db))
 
         await all_handle(db, 400)
         await wait_until(idle, what="each has three connections")
         incarnations = one.database.incarnation, other.database.incarnation
         await all_handle(db, 400)
         await wait_until(idle, what="each has three connections again")
+        workers[1].stop()
+        await wait_until(nobody_watches, what="the one that is left watches nobody")
         assert (one.database.incarnation, other.database.incarnation) == incarnations
+        workers[0].stop()
 
 
 async def test_load_opens_no_more_than_it_may(database: str) -> None:

@@ -55,6 +55,7 @@ async def connected(
     Raises Unavailable or ConfigError.
     """
     database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
+    database.shortage.needs = "a command needs one"
     connection = await database.connect("command", statements_s, LENT_SETTINGS if lent else COORDINATION_SETTINGS)
     try:
         yield connection

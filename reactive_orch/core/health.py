@@ -91,6 +91,8 @@ class Facts:
     """The membership connection is there."""
     expelled: bool = False
     """Removed by the others, and not a member again yet."""
+    shortage: str | None = None
+    """Why the server refuses connections; None if it does not."""
     unrung: frozenset[LogName] = frozenset()
     """Logs whose writers do not ring, so that they are looked at by the clock."""
     missed: frozenset[LogName] = frozenset()
@@ -162,6 +164,8 @@ def own_problems(facts: Facts) -> list[Problem]:
 def _of_process(facts: Facts) -> Iterator[Problem]:
     if not facts.listens and facts.state is not WorkerState.STARTING:
         yield made("disconnected")
+    if facts.shortage is not None:
+        yield made("connection_refused", what=facts.shortage)
     for log, held in facts.held.items():
         if held.for_s > HELD_AFTER_S:
             yield log_held(log, held.holders[0] if held.holders else None, held.for_s)

@@ -29,6 +29,7 @@ def overview(seen: Seen) -> Overview:
     return Overview(
         at=seen.at,
         logs=logs,
+        connections=seen.connections,
         replica_sets=[_replica_set(seen, name, {each.seen.name: each for each in logs}) for name in seen.generations],
     )
 

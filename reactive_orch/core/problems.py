@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from reactive_orch.core.connections import in_use, is_short
 from reactive_orch.core.overview import is_silent
 from reactive_orch.core.remedies import ending
 from reactive_orch.model.problems import CODES, LEVELS, Problem, keys, words
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Holder, LogName
     from reactive_orch.model.overview import (
+        ConnectionsSeen,
         LogOverview,
         Overview,
         ProjectionOverview,
@@ -33,11 +35,14 @@ UNSETTLED_AFTER_S = 30.0
 STANDS_STILL_AFTER_S = 30.0
 """Events that have waited for so long, with none handled of late, wait for a person."""
 
+_WHO_CONNECTS = """psql "$DATABASE_URL" -c 'SELECT usename, application_name FROM pg_stat_activity ORDER BY 1, 2'"""
+
 
 def problems(overview: Overview) -> list[Problem]:
     """Return all that there are, worst first, the oldest of each level first."""
     found = chain(
         *map(_of_log, overview.logs),
+        map(_of_connections, filter(is_short, overview.connections)),
         *map(_of_replica_set, overview.replica_sets),
         *map(_of_workers, overview.replica_sets),
         *(_of_projection(projection, each) for each in overview.replica_sets for projection in each.projections),
@@ -90,6 +95,11 @@ def _of_log(log: LogOverview) -> Iterator[Problem]:
     for holder in log.seen.holders:
         if holder.age_s > HELD_AFTER_S:
             yield held(log.seen.name, holder, holder.age_s)
+
+
+def _of_connections(seen: ConnectionsSeen) -> Problem:
+    level: Level = "warn" if seen.used < seen.most else "bad"
+    return made("connections_short", what=in_use(seen), level=level, command=_WHO_CONNECTS)
 
 
 def _of_replica_set(each: ReplicaSetOverview) -> Iterator[Problem]:

@@ -123,6 +123,20 @@ class GenerationSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionsSeen:
+    """How many connections there are where their number is limited, this look's own included."""
+
+    of: Literal["server", "database", "role"]
+    name: str
+    """Empty for the server."""
+    used: int
+    most: int
+    """For whoever is no superuser and has no reserved ones."""
+    reserved: int
+    """Besides: for superusers, and for roles with pg_use_reserved_connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """All that one look brought back."""
 
@@ -135,6 +149,7 @@ class Seen:
     projections: Sequence[ProjectionSeen]
     before: Mapping[str, Sequence[GenerationSeen]] = field(default_factory=dict)
     """By replica set, the generations before the one it has now, the last first; as many as were asked for."""
+    connections: Sequence[ConnectionsSeen] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,3 +212,4 @@ class Overview:
     at: datetime
     logs: Sequence[LogOverview]
     replica_sets: Sequence[ReplicaSetOverview]
+    connections: Sequence[ConnectionsSeen] = ()

@@ -44,6 +44,9 @@ CODES: dict[str, Code] = {
     "stepped_down": Code(
         "warn", "projection {projection} is not run here for a while, what fails here succeeds elsewhere"
     ),
+    "connection_refused": Code("warn", "a connection was refused: {what}"),
+    # Of the server.
+    "connections_short": Code("bad", "{what}"),
     # Of a log.
     "log_refused": Code("bad", "{what}"),
     "log_held": Code("bad", "the log cannot be read on: a transaction holds it", spoils="well"),

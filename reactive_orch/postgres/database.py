@@ -11,24 +11,26 @@ it opens.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 import anyio
+import asyncpg
 
-from reactive_orch.errors import Exhausted, Superseded, Unavailable
+from reactive_orch.errors import Exhausted, Superseded, TooManyConnections, Unavailable
 from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector, may_look_sooner
 from reactive_orch.postgres.connection import AnyConnection, BatchConnection, drop, marks_of
 from reactive_orch.postgres.faults import is_stale, translated
 from reactive_orch.postgres.pool import Pool
 from reactive_orch.postgres.resting import Resting
+from reactive_orch.postgres.shortage import Shortage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
     from reactive_orch.incarnation import Incarnation
@@ -45,6 +47,11 @@ WORK, COORDINATION = "work", "coordination"
 
 UNUSED_S = 60.0
 """A connection of a pool that nobody has had for so long is closed. Events that come more often find one."""
+
+MAKING_ROOM_S = (0.02, 0.1, 0.3)
+"""How long to wait between attempts while connections are closed to make room for another one."""
+
+_Opened = TypeVar("_Opened")
 
 _COMMON_SETTINGS = {
     "default_transaction_isolation": "read committed",  # the frontier needs a new snapshot per statement
@@ -96,6 +103,7 @@ class Database:
         """The pools by the kind of their connections; none before `open`."""
         self.resting = Resting(self.give_up)
         """Connections of this process's own that others may use at times."""
+        self.shortage = Shortage()
         self._own: WeakSet[BatchConnection] = WeakSet()
         self._borrowed: set[AnyConnection] = set()
         self.waited: Callable[[str, float], None] = lambda _pool, _seconds: None
@@ -128,6 +136,12 @@ class Database:
         if not noted and not isinstance(error, Exhausted):
             self.lost()
 
+    @staticmethod
+    def put_away(connection: BatchConnection) -> None:
+        """End a connection of this process's own that is not needed any more: that is no loss."""
+        connection.marks.given_up = True
+        drop(connection)
+
     def cut(self) -> None:
         """End every pooled connection in use: the network has swallowed them, and their users would wait for long."""
         for connection in self._borrowed:
@@ -142,7 +156,8 @@ class Database:
         """
         settings = {**settings, "statement_timeout": f"{max(timeout_s, STATEMENT_TIMEOUT_S):.0f}s"}
         arguments = _connect_arguments(self.label, kind, settings, timeout_s)
-        connection = await self._connect(connection_class=BatchConnection, **arguments)
+        opening = functools.partial(self._connect, connection_class=BatchConnection, **arguments)
+        connection = await _making_room(self.pools, kind, opening)
         connection.add_termination_listener(lambda _: self.give_up(connection))
         self._own.add(connection)
         return connection
@@ -193,7 +208,7 @@ class Database:
         began, pool = time.monotonic(), self.pools[kind]
         incarnation = self.incarnation if incarnation is None else incarnation
         with translated():
-            connection = await _take(self, pool, incarnation, position)
+            connection = await _making_room(self.pools, kind, lambda: _take(self, pool, incarnation, position))
         self.waited(kind, time.monotonic() - began)
         self._borrowed.add(connection)
         try:
@@ -217,8 +232,13 @@ class Database:
     async def _connect(self, *_: Any, **arguments: Any) -> BatchConnection:
         begun = self.incarnation
         # Shielded: asyncpg, cancelled while it connects, leaves a future behind. Its own time-outs bound it.
-        with translated(), anyio.CancelScope(shield=True):
-            connection = await self._connector.open(**arguments)
+        try:
+            with translated(), anyio.CancelScope(shield=True):
+                connection = await self._connector.open(**arguments)
+        except Exhausted as error:
+            if isinstance(error.__cause__, asyncpg.TooManyConnectionsError):
+                raise self.shortage.refused(error.__cause__) from error.__cause__
+            raise
         try:
             self.admission.admit(connection, begun)
         except BaseException:
@@ -274,6 +294,21 @@ def _connect_arguments(label: str, kind: str, settings: Mapping[str, str], timeo
         "target_session_attrs": "primary",
         "server_settings": {**_COMMON_SETTINGS, **settings, "application_name": name},
     }
+
+
+async def _making_room(pools: Mapping[str, Pool], kind: str, open_one: Callable[[], Awaitable[_Opened]]) -> _Opened:
+    """Open a connection of one kind; when it is refused, in place of others of this process that nobody has.
+
+    At once: whoever is told that there is none tries again later, and then those others would be in its way again.
+    """
+    for pause_s in MAKING_ROOM_S:
+        try:
+            return await open_one()
+        except TooManyConnections:
+            if not sum(pools[other].close_unused(0.0, 0) for other in pools.keys() - {kind}):
+                raise
+            await anyio.sleep(pause_s)  # until the server has seen it
+    return await open_one()
 
 
 async def _take(

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from reactive_orch.model import MemberId, Subscription
 from reactive_orch.model.account import account_of
-from reactive_orch.model.overview import GenerationSeen, LogSeen, ProjectionSeen, RestSeen, Seen, WorkerSeen
+from reactive_orch.model.overview import (
+    ConnectionsSeen,
+    GenerationSeen,
+    LogSeen,
+    ProjectionSeen,
+    RestSeen,
+    Seen,
+    WorkerSeen,
+)
 from reactive_orch.postgres import log, log_check
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -42,7 +50,12 @@ async def look(connection: AnyConnection, replica_set: str | None = None, *, bac
             before={name: newest_first[1:] for name, newest_first in found.items()},
             workers=[_worker(row) for row in workers],
             projections=[_projection(row) for row in projections],
+            connections=await _connections(connection),
         )
+
+
+async def _connections(connection: AnyConnection) -> list[ConnectionsSeen]:
+    return [ConnectionsSeen(**row) for row in await connection.fetch(_SQL.connections)]
 
 
 async def _log(connection: AnyConnection, name: LogName) -> LogSeen:

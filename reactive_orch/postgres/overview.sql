@@ -66,3 +66,24 @@ CROSS JOIN LATERAL (
     FROM reactive_orch.dead_letters w JOIN reactive_orch.failing_keys f ON f.id = w.key
     WHERE f.replica_set = p.replica_set AND f.projection = p.name AND f.log = p.log) d
 WHERE $1::text IS NULL OR p.replica_set = $1::text ORDER BY p.replica_set, p.name, p.log;
+
+-- name: connections
+-- How many connections there are, and how many there may be for whoever is no superuser, wherever that is limited: to the server, to
+-- this database, and by each role that has some of this package's. What is reserved (from PostgreSQL 16 on also for a role) is counted apart.
+WITH backends AS (
+    SELECT a.usesysid, a.datid, a.application_name FROM pg_catalog.pg_stat_activity a
+    WHERE a.usesysid IS NOT NULL AND a.datid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
+), reserved AS (
+    SELECT current_setting('superuser_reserved_connections')::integer + coalesce(current_setting('reserved_connections', true), '0')::integer AS number
+)
+SELECT 'server' AS of, '' AS name, (SELECT count(*) FROM backends)::integer AS used,
+       current_setting('max_connections')::integer - r.number AS most, r.number AS reserved
+FROM reserved r
+UNION ALL
+SELECT 'database', d.datname::text, (SELECT count(*) FROM backends b WHERE b.datid = d.oid)::integer, d.datconnlimit, 0
+FROM pg_catalog.pg_database d WHERE d.datname = current_database() AND d.datconnlimit >= 0
+UNION ALL
+SELECT 'role', r.rolname::text, count(*)::integer, r.rolconnlimit, 0
+FROM pg_catalog.pg_roles r JOIN backends b ON b.usesysid = r.oid
+WHERE r.rolconnlimit >= 0 AND NOT r.rolsuper
+GROUP BY r.oid, r.rolname, r.rolconnlimit HAVING bool_or(b.application_name LIKE 'reactive\_orch:%');

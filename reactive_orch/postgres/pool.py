@@ -157,12 +157,13 @@ class Pool:
         for _, connection in self._unused():
             connection.terminate()
 
-    def close_unused(self, after_s: float, keep: int) -> None:
-        """Close those that nobody has had for so long, but let the `keep` last used ones be."""
+    def close_unused(self, after_s: float, keep: int) -> int:
+        """Close those that nobody has had for so long, but for the `keep` last used ones; return how many."""
         now = time.monotonic()
-        for since, connection in self._unused()[keep:]:
-            if now - since >= after_s:
-                connection.terminate()
+        unused = [connection for since, connection in self._unused()[keep:] if now - since >= after_s]
+        for connection in unused:
+            connection.terminate()
+        return len(unused)
 
     def _unused(self) -> list[tuple[float, BatchConnection]]:
         """Return those that nobody has and since when, the last used one first."""

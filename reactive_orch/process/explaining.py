@@ -8,7 +8,15 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ConfigError, MissingRight, ReactiveOrchError, Standby, Unavailable, text_of
+from reactive_orch.errors import (
+    ConfigError,
+    MissingRight,
+    ReactiveOrchError,
+    Standby,
+    TooManyConnections,
+    Unavailable,
+    text_of,
+)
 from reactive_orch.process.streams import nobody_reads, say, write_to_nobody
 from reactive_orch.runtime.cancellation import ALL_CANCELLED
 
@@ -41,7 +49,7 @@ def explain(error: BaseException, gives_rights: Callable[[], str] | None = None)
         case ConfigError() | Standby():
             code, text = EXIT_CONFIG, str(error)
         case Unavailable():
-            code, text = EXIT_UNREACHABLE, f"the database cannot be reached: {error}"
+            code, text = EXIT_UNREACHABLE, _unavailable(error)
         case ReactiveOrchError():
             _trace(error.__cause__)
             code, text = EXIT_FAILED, str(error)
@@ -49,6 +57,10 @@ def explain(error: BaseException, gives_rights: Callable[[], str] | None = None)
             code, text = EXIT_FAILED, _unexpected(error)
     say(text)
     return code
+
+
+def _unavailable(error: Unavailable) -> str:
+    return str(error) if isinstance(error, TooManyConnections) else f"the database cannot be reached: {error}"
 
 
 def _telling(error: BaseException) -> BaseException:

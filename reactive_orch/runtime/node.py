@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import anyio
 
 from reactive_orch.address import database_url
-from reactive_orch.core.connections import kept_warm
+from reactive_orch.core.connections import kept_warm, needed
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model.reports import (
     Interrupted,
@@ -116,6 +116,7 @@ class Node:
             coordination_max=config.coordination_connections,
             handler_timeout_s=config.handler_timeout_s,
         )
+        self.database.shortage.needs = needed(config.connections_max)
         emit = self.watchers.emit
         listeners = Listeners(
             account=Accounts(self.status).of,

@@ -68,6 +68,7 @@ class ProgressWatch:
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
             listens=node.session.connected,
+            shortage=node.database.shortage.text,
             unrung=frozenset(log for log, follower in node.logs.items() if follower.ringing.unrung),
             missed=frozenset(log for log, follower in node.logs.items() if follower.ringing.missed),
             held={log: Held(follower.held_s, follower.who_holds) for log, follower in node.logs.items()},
@@ -97,7 +98,9 @@ class ProgressWatch:
         missing, pool = len(runner.assigned - runner.lanes.held), self._node.database.pools["work"]
         if runner.hindrance or missing:
             return runner.hindrance or f"{missing} partitions could not be taken"
-        return f"all {pool.used} connections are in use" if pool.used >= pool.most else ""
+        if pool.used >= pool.most:
+            return f"all {pool.used} connections are in use"
+        return self._node.database.shortage.text or ""
 
 
 def _standings(

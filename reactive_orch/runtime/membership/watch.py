@@ -67,7 +67,7 @@ class Watch:
                 self._emit(ConnectionLost("watch"))
                 await anyio.sleep(backoff.next_s())
             finally:
-                connection.terminate()
+                database.put_away(connection)
 
     async def _watch(self, connection: asyncpg.Connection[asyncpg.Record], backoff: Backoff) -> None:
         # A free lock may belong to a member that only lost a connection: it is looked at again, ever less often.
