@@ -9,7 +9,7 @@ import json
 import shlex
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import asyncpg
 import pytest
@@ -28,8 +28,8 @@ from reactive_orch.commands.doctor import DOCTOR
 from reactive_orch.core import problems
 from reactive_orch.core.findings import holding, schema, server
 from reactive_orch.core.schema_parts import INDEXES, TRIGGERS, UNIQUE_INDEXES
-from reactive_orch.postgres import doctor, migrations
-from reactive_orch.postgres.grants import grants
+from reactive_orch.postgres import doctor, doctor_hosts, migrations
+from reactive_orch.postgres.grants import Purpose, grants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
 
 OURS = "python -m reactive_orch"
+PURPOSES = get_args(Purpose)
 
 
 class Told(NamedTuple):
@@ -54,11 +55,11 @@ class Told(NamedTuple):
         return found[0]
 
 
-async def told(url: str, replica_set: str | None = None) -> Told:
+async def told(url: str, replica_set: str | None = None, purpose: Purpose = "worker") -> Told:
     out, code = io.StringIO(), 0
     with contextlib.redirect_stdout(out):
         try:
-            await DOCTOR.run(argparse.Namespace(replica_set=replica_set, json=True), url)
+            await DOCTOR.run(argparse.Namespace(replica_set=replica_set, purpose=purpose, json=True), url)
         except SystemExit as ended:
             code = int(ended.code or 0)
     findings = json.loads(out.getvalue())["findings"]
@@ -74,8 +75,9 @@ async def help_by(finding: dict[str, Any], owner: Connection) -> None:
     if " grants " in finding["command"]:
         ours, _, rest = finding["command"].partition(" | ")
         words = shlex.split(ours)
-        assert (words[-2:], rest) == (["--for", "worker"], 'psql "$DATABASE_URL"')
-        await owner.execute(grants(words[words.index("--role") + 1], "worker"))
+        purpose = words[-1]
+        assert (words[-2], purpose in PURPOSES, rest) == ("--for", True, 'psql "$DATABASE_URL"')
+        await owner.execute(grants(words[words.index("--role") + 1], purpose))  # type: ignore[arg-type]
         return
     psql, address, *words = shlex.split(finding["command"])
     assert (psql, address) == ("psql", "$DATABASE_URL")
@@ -371,6 +373,19 @@ async def test_a_role_without_any_right_is_told_which_it_needs(role: str, databa
         await owner.execute(f"DROP OWNED BY {role}")
 
 
+async def test_the_rights_that_are_looked_at_are_those_of_what_the_role_is_for(role: str, database: str) -> None:
+    url = _as(role, database)
+    async with connected(database) as owner:
+        await owner.execute(grants(role, "monitor"))
+        assert "rights" not in (await told(url, purpose="monitor")).codes
+        assert "worker" in (await told(url)).one("rights")["text"]
+        found = (await told(url, purpose="operator")).one("rights")
+        assert "rights that an operator needs" in found["text"]
+        await help_by(found, owner)
+        assert "rights" not in (await told(url, purpose="operator")).codes
+        await owner.execute(f"DROP OWNED BY {role}")
+
+
 @pytest.mark.parametrize("of", ["ROLE {role}", "DATABASE {db}"])
 async def test_a_limit_of_connections_that_no_worker_can_live_with(
     owner: Connection, role: str, database: str, of: str
@@ -433,7 +448,7 @@ async def test_clocks_that_differ_are_told(
     database: str, monkeypatch: pytest.MonkeyPatch, ahead: int, words: str
 ) -> None:
     real = time.time
-    monkeypatch.setattr(doctor, "time", SimpleNamespace(time=lambda: real() + ahead))
+    monkeypatch.setattr(doctor_hosts, "time", SimpleNamespace(time=lambda: real() + ahead))
     assert f"60 s {words} this machine's" in (await told(database)).one("clocks")["text"]
 
 
@@ -477,7 +492,7 @@ class _Standby(Standby):
 
 CARRIED = ", ".join(
     [
-        *doctor.CARRIED,
+        *doctor_hosts.CARRIED,
         *(f"tcp_{name}" for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")),
     ]
 )
@@ -491,7 +506,7 @@ POOLERS = {
 @pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed (Debian: pgbouncer)")
 @pytest.mark.parametrize("kind", POOLERS)
 async def test_a_pooler_in_between_is_seen_through(database: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(doctor, "HEARD_WITHIN_S", 0.5)
+    monkeypatch.setattr(doctor_hosts, "HEARD_WITHIN_S", 0.5)
     mode, ignored, codes = POOLERS[kind]
     async with connected(database) as owner, pgbouncer.pooled(database, mode, ignored=ignored) as url:
         await owner.execute("DROP SEQUENCE reactive_orch.bell")

@@ -6,13 +6,14 @@ import json
 import sys
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from reactive_orch.commands.command import Command, demand_replica_set, monitors
 from reactive_orch.commands.problems import problem_lines, since
 from reactive_orch.core.findings import findings, is_well, looked_at
 from reactive_orch.core.overview_json import problem_as_json
 from reactive_orch.postgres import doctor
+from reactive_orch.postgres.grants import Purpose
 from reactive_orch.process.explaining import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def _doctor(options: argparse.Namespace, url: str) -> None:
-    facts = await doctor.examine(url, options.replica_set)
+    facts = await doctor.examine(url, options.replica_set, options.purpose)
     if options.replica_set is not None and facts.seen is not None:
         demand_replica_set(options.replica_set, facts.seen.generations)
     at, found = facts.seen.at if facts.seen else datetime.now(UTC), findings(facts)
@@ -37,6 +38,13 @@ async def _doctor(options: argparse.Namespace, url: str) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replica-set", metavar="NAME", help="of replica sets, only this one")
+    parser.add_argument(
+        "--for",
+        default="worker",
+        dest="purpose",
+        choices=get_args(Purpose),
+        help="what this user is for, as in `grants` (default: worker): the rights for that are looked at",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 

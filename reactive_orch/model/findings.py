@@ -201,8 +201,10 @@ class Facts:
     """With how many it can do."""
     handler_timeout_s: float
     schema: SchemaSeen | None
+    purpose: str
+    """What this user is for, as `grants` calls it."""
     rights: Sequence[Right] | None
-    """Those that are missing."""
+    """Those that are missing for that."""
     bell: bool | None
     indexes: Sequence[IndexSeen] | None
     triggers: Sequence[TriggerSeen] | None

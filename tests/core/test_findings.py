@@ -94,6 +94,7 @@ WELL = Facts(
     per_process_least=6,
     handler_timeout_s=60.0,
     schema=SchemaSeen(complaint=None, migrate_helps=False, step=1, newest=1),
+    purpose="worker",
     rights=(),
     bell=True,
     indexes=PARTS,

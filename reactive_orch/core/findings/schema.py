@@ -52,8 +52,9 @@ def of_rights(facts: Facts) -> Iterator[Problem]:
     if facts.rights:
         lacks = [f"{each.kind.lower()} {each.name} ({each.privileges})" for each in facts.rights]
         more = f" and {len(lacks) - NAMED_MAX} more" if len(lacks) > NAMED_MAX else ""
-        text = f"{user} lacks rights that a worker needs: {', '.join(lacks[:NAMED_MAX])}{more}; the owner gives them by"
-        yield finding("bad", "rights", text, command=piped(ours("grants", role=user, **{"for": "worker"})))
+        who = f"{'an' if facts.purpose[0] in 'ao' else 'a'} {facts.purpose}"
+        text = f"{user} lacks rights that {who} needs: {', '.join(lacks[:NAMED_MAX])}{more}; the owner gives them by"
+        yield finding("bad", "rights", text, command=piped(ours("grants", role=user, **{"for": facts.purpose})))
     if facts.powers is not None and not facts.powers.sees_queries:
         text = f"{user} may not see what other roles' sessions do: for how long one of them holds the log is not known"
         yield finding("note", "see_queries", text, command=psql(f"GRANT pg_read_all_stats TO {identifier(user)}"))
