@@ -108,8 +108,6 @@ def user_of(uri: str, environment: Mapping[str, str]) -> str:
     return _words_of_uri(uri).get("user") or environment["PGUSER"]
 
 
-# ------------------------------------------------------------------------------------------------------------ forms
-
 _URI = re.compile(r"postgres(?:ql)?://(?:([^@/?#]*)@)?([^@/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?")
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::(\d*))?")
 
@@ -200,9 +198,6 @@ def _uri_of(words: Mapping[str, str]) -> str:
     # No empty path: asyncpg would take it for a name, and not look at PGDATABASE.
     path = f"/{quote(parameters.pop('dbname'), safe='')}" if "dbname" in parameters else ""
     return f"postgresql://{path}?{urlencode(parameters, quote_via=quote)}"
-
-
-# ------------------------------------------------------------------------------------------------------- resolution
 
 
 def _resolved(asked: Mapping[str, str], environment: Mapping[str, str] | None) -> dict[str, str]:

@@ -84,9 +84,6 @@ async def _watch(options: argparse.Namespace, url: str) -> None:
         await eyes.close()
 
 
-# ------------------------------------------------------------------------------------------------------------- looking
-
-
 class Eyes:
     """A connection that is made anew when it is lost, and what was notified on it."""
 
@@ -168,9 +165,6 @@ async def _until_asked(scope: anyio.CancelScope) -> None:
             scope.cancel()
 
 
-# --------------------------------------------------------------------------------------------------------------- lines
-
-
 async def _in_lines(eyes: Eyes, first: Overview) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_until_asked, tasks.cancel_scope)
@@ -211,9 +205,6 @@ async def _write(lines: Iterable[str]) -> None:
         await abandonable(partial(print, text, end="", flush=True))
     elif is_closed_at_the_other_end():
         raise BrokenPipeError
-
-
-# -------------------------------------------------------------------------------------------------------------- screen
 
 
 async def _on_screen(eyes: Eyes, first: Overview, terminal: Terminal, where: str) -> None:
