@@ -260,13 +260,14 @@ async def test_an_exact_version_still_holds_when_it_is_written(
     database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await append(connection, [order()])
-    check = log._demand_version  # noqa: SLF001 - the moment after it is meant
+    check = log.base_of
 
-    async def check_and_let_another_in(*arguments: Any) -> None:
-        await check(*arguments)
+    async def check_and_let_another_in(*arguments: Any) -> int | None:
+        base = await check(*arguments)
         await connection.execute(f"{_INSERT} ('Order', '1', 2, 'Paid')")
+        return base
 
-    monkeypatch.setattr(log, "_demand_version", check_and_let_another_in)
+    monkeypatch.setattr(log, "base_of", check_and_let_another_in)
     async with connected(database) as own:
         with pytest.raises(Conflict, match="another writer appended to default/Order/1 at the same time"):
             await append(own, [order(1, "Late")], 1)

@@ -13,7 +13,7 @@ import pytest
 from integration_test.harness.command_line import UNREACHABLE, run
 from integration_test.harness.connections import prepared
 from integration_test.harness.waiting import wait_until
-from reactive_orch import Conflict, NewEvent, append
+from reactive_orch import Conflict, Expected, NewEvent, append
 from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
@@ -98,6 +98,34 @@ async def test_events_of_one_append_do_not_pass_over_each_other(database: str) -
         looked_at = f"SELECT pg_stat_get_xact_tuples_returned('reactive_orch.{_STREAMS}'::regclass)"
         assert await connection.fetchval(looked_at) <= 2000
         assert await versions(connection) == {"a": 2000}
+
+
+@pytest.mark.parametrize(("limit", "statements"), [("AT_ONCE_EVENTS", 5), ("AT_ONCE_BYTES", 11)])
+async def test_what_is_more_than_a_statement_should_hold_goes_in_several(
+    database: str, monkeypatch: pytest.MonkeyPatch, limit: str, statements: int
+) -> None:
+    monkeypatch.setattr(log, limit, 7)
+    asked: list[str] = []
+    events = [replace(order("ab"[n % 2]), payload=b"xx", event_type=f"E{n}") for n in range(31)]
+    async with prepared(database) as connection:
+        with connection.query_logger(lambda record: asked.append(record.query)):
+            await append(connection, events)
+        assert sum("INSERT" in each for each in asked) == statements
+        await append(connection, [replace(each, aggregate_id="c") for each in events], Expected.NO_STREAM)
+        assert await versions(connection) == {"a": 16, "b": 15, "c": 31}
+        of_one = await connection.fetch(
+            "SELECT event_type FROM reactive_orch.events WHERE aggregate_id = 'c' ORDER BY aggregate_version"
+        )
+        assert [row[0] for row in of_one] == [f"E{n}" for n in range(31)]
+
+
+async def test_a_payload_that_no_event_holds_is_refused_before_anything_is_sent(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "PAYLOAD_BYTES_MAX", 10)
+    async with prepared(database) as connection:
+        with pytest.raises(ValueError, match="a payload has 11 bytes, but an event holds no more than 10"):
+            await append(connection, [order("a"), replace(order("a"), payload=b"x" * 11)])
 
 
 async def test_a_conflict_of_many_aggregates_names_some(database: str) -> None:

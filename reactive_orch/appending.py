@@ -39,9 +39,10 @@ async def append(
     not: either may raise Conflict.
 
     Raises Conflict when the stream has another version, or an event_id is taken. Raises ValueError when anything but
-    `ANY` is given for several aggregates, and when a type or the partition key of an event is empty; ValueError or
-    TypeError for what JSON cannot carry; TypeError for a pool instead of a connection, and for another `expected`. A
-    Conflict may leave the caller's transaction unusable, as any failed statement does.
+    `ANY` is given for several aggregates, when a type or the partition key of an event is empty, and for a payload of
+    more than 1,000,000,000 bytes; ValueError or TypeError for what JSON cannot carry; TypeError for a pool instead of a
+    connection, and for another `expected`. A Conflict may leave the caller's transaction unusable, as any failed
+    statement does.
     """
     _demand_types(connection, expected)
     if not all(e.aggregate_type and e.event_type and e.partition_key != "" for e in events):

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import io
+import contextlib
 import json
 import os
 import re
 import select
 import signal
+import stat
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 from reactive_orch.commands import lines
 from reactive_orch.commands.command import Command, connected
+from reactive_orch.commands.progress import Progress, progress
+from reactive_orch.commands.spool import Spool
+from reactive_orch.commands.waiting import telling_who
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import Expected, NewEvent
-from reactive_orch.postgres import log, migrations
+from reactive_orch.postgres import many, migrations
 from reactive_orch.postgres.faults import translated
 
-APPENDED_AT_ONCE = 1000
-"""So many lines go into one statement: of the 5 s that it may take it needs few. All are in one transaction."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
+BLOCK_BYTES = 1 << 16
+PATIENCE_S = 3600.0
+"""To number tens of millions of events takes minutes, in one statement; most take milliseconds."""
 
 _OF_ONE = (*lines.REQUIRED, "bounded_context", "partition_key", "payload")
 """Options that describe an event: with any of them, standard input is not read."""
@@ -28,30 +37,40 @@ _OF_ONE = (*lines.REQUIRED, "bounded_context", "partition_key", "payload")
 
 def _read_events(options: argparse.Namespace) -> None:
     """Read what is to be appended, before the event loop runs: so any signal ends the wait for standard input."""
+    options.spool = spool = Spool()
     if any(vars(options)[name] is not None for name in _OF_ONE):
-        options.events = [_single_event(options)]
+        spool.add(0, _single_event(options))
     elif sys.stdin is None:
         msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
         raise ConfigError(msg)
     else:
-        options.events = lines.events_of(_all_of(sys.stdin.fileno()).readlines())
+        with progress("append") as shown:
+            blocks = _blocks_of(sys.stdin.fileno(), shown)
+            for line, event in lines.events_of(lines.lines_of(blocks)):
+                spool.add(line, event)
+    spool.end()
 
 
-def _all_of(file: int) -> io.BytesIO:
-    """Return all that a file holds. Raises ConfigError when it cannot be read, or not to its end.
+def _blocks_of(file: int, shown: Progress) -> Iterator[bytes]:
+    """Yield all that a file holds. Raises ConfigError when it cannot be read, or not to its end.
 
     It waits for signals too: one that comes just before the wait would not end it.
     """
     signalled, signal_end = os.pipe()
     os.set_blocking(signal_end, False)
     before = signal.set_wakeup_fd(signal_end)
-    contents, more, waiting = io.BytesIO(), True, select.poll()  # select() knows no descriptor above 1023
+    waiting = select.poll()  # select() knows no descriptor above 1023
     for each in (file, signalled):
         waiting.register(each, select.POLLIN)
+    done, total = 0, _size_of(file)
     try:
-        while more:
+        while True:
             if file in dict(waiting.poll()):
-                more = bool(contents.write(os.read(file, 1 << 20)))
+                if not (block := os.read(file, BLOCK_BYTES)):
+                    return
+                yield block
+                done += len(block)
+                shown.at("reading", done, total, "bytes")
     except OSError as error:
         msg = f"append: standard input cannot be read: {error.strerror}; nothing was appended"
         raise ConfigError(msg) from error
@@ -59,22 +78,34 @@ def _all_of(file: int) -> io.BytesIO:
         signal.set_wakeup_fd(before)
         os.close(signalled)
         os.close(signal_end)
-    contents.seek(0)
-    return contents
+
+
+def _size_of(file: int) -> int | None:
+    """Return how much is still to be read of a file; None for a pipe, which does not know."""
+    found = os.fstat(file)
+    return found.st_size - os.lseek(file, 0, os.SEEK_CUR) if stat.S_ISREG(found.st_mode) else None
 
 
 async def _append(options: argparse.Namespace, url: str) -> None:
-    events = options.events
-    async with connected(url) as connection:
-        await migrations.check(connection)
-        try:
-            with translated():
-                async with connection.transaction():
-                    await log.append_columns(connection, log.columns_of(events), options.expected, APPENDED_AT_ONCE)
-        except ValueError as error:
-            msg = f"append: {error}"
-            raise ConfigError(msg) from error
-    print(f"appended {len(events)} event{'' if len(events) == 1 else 's'}")
+    spool: Spool = options.spool
+    with contextlib.closing(spool), progress("append") as shown:
+        async with connected(url, PATIENCE_S) as connection:
+            await migrations.check(connection)
+            try:
+                async with telling_who(url, connection, shown):
+                    with translated():
+                        await many.append(connection, spool, options.expected, partial(_tell, shown, spool.count))
+            except ValueError as error:
+                msg = f"append: {error}"
+                raise ConfigError(msg) from error
+    print(f"appended {spool.count} event{'' if spool.count == 1 else 's'}")
+
+
+def _tell(shown: Progress, total: int, doing: str, done: int | None) -> None:
+    if done is None:
+        shown.still(doing)
+    else:
+        shown.at(doing, done, total)
 
 
 def _append_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,14 @@ from uuid import UUID
 from reactive_orch.errors import ConfigError
 from reactive_orch.json_text import JsonText
 from reactive_orch.model import NewEvent
+from reactive_orch.postgres import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 BAD_LINES_SHOWN_MAX = 20
+LINE_BYTES_MAX = log.PAYLOAD_BYTES_MAX
+"""Of which nearly all may be payload."""
 EVENT_VERSION_MAX = 2**31 - 1
 
 REQUIRED = ("aggregate_type", "aggregate_id", "event_type")
@@ -27,21 +30,48 @@ _KNOWN = frozenset(field.name for field in fields(NewEvent))
 _SPACE = " \t\n\r"
 
 
-def events_of(lines: Sequence[bytes]) -> list[NewEvent]:
-    """Return the events of JSON lines, empty lines left out. Raises ConfigError naming every bad line."""
-    events: list[NewEvent] = []
+def lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file that comes in blocks. Raises ConfigError for one that is too long."""
+    begun: list[bytes] = []
+    number, length = 1, 0
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        begun.append(first)
+        length += len(first)
+        if length > LINE_BYTES_MAX:
+            msg = (
+                f"nothing was appended; line {number} is longer than {LINE_BYTES_MAX:,} bytes, more than an event holds"
+            )
+            raise ConfigError(msg)
+        if others:
+            line, begun, length = b"".join(begun), [others[-1]], len(others[-1])
+            yield line
+            del line
+            yield from others[:-1]
+            number += len(others)
+    yield b"".join(begun)
+
+
+def events_of(lines: Iterable[bytes]) -> Iterator[tuple[int, NewEvent]]:
+    """Yield the events of JSON lines with the lines' numbers, empty lines left out; none after the first bad line.
+
+    Raises ConfigError at the end, naming the bad lines.
+    """
     bad: list[str] = []
+    unnamed = 0
     for number, line in enumerate(lines, start=1):
         try:
-            if line.strip():
-                events.append(event_of(_text(line)))
+            event = event_of(_text(line)) if line.strip() else None
         except (ValueError, RecursionError) as error:
-            bad.append(f"line {number}: {error}")
+            unnamed += len(bad) == BAD_LINES_SHOWN_MAX
+            bad = [*bad, f"line {number}: {error}"][:BAD_LINES_SHOWN_MAX]
+        else:
+            if event is not None and not bad:
+                yield number, event
     if bad:
-        more = [f"and {len(bad) - BAD_LINES_SHOWN_MAX} more"] if len(bad) > BAD_LINES_SHOWN_MAX else []
-        msg = f"nothing was appended; {'; '.join(bad[:BAD_LINES_SHOWN_MAX] + more)}"
+        more = [f"and {unnamed} more"] if unnamed else []
+        msg = f"nothing was appended; {'; '.join(bad + more)}"
         raise ConfigError(msg)
-    return events
 
 
 def event_of(line: str) -> NewEvent:
@@ -60,6 +90,8 @@ def event_of(line: str) -> NewEvent:
             msg = f"{key} is missing or not a non-empty string"
             raise ValueError(msg)
     _check_types(values)
+    if "\\u" in line:  # only so written they get past what decodes the line
+        _check_characters(values)
     return NewEvent(**{**values, **_as_given(line, values)})
 
 
@@ -110,13 +142,17 @@ def _check_types(values: dict[str, Any]) -> None:
     if not 1 <= values.get("event_version", 1) <= EVENT_VERSION_MAX:
         msg = f"event_version must be 1 to {EVENT_VERSION_MAX}"
         raise ValueError(msg)
-    "".join(text for text in _parts(values) if isinstance(text, str)).encode()  # half of a surrogate pair is no text
+    if any(math.isinf(number) for number in _parts(values.get("metadata")) if isinstance(number, float)):
+        msg = "metadata holds a number that is too large"
+        raise ValueError(msg)
+
+
+def _check_characters(values: dict[str, Any]) -> None:
+    """Raise ValueError for characters that no text holds: half of a surrogate pair; and, but for the payload, NUL."""
+    "".join(text for text in _parts(values) if isinstance(text, str)).encode()
     of_columns = {key: value for key, value in values.items() if key != "payload"}
     if any("\x00" in text for text in _parts(of_columns) if isinstance(text, str)):
         msg = "PostgreSQL's text cannot hold the character \\u0000"
-        raise ValueError(msg)
-    if any(math.isinf(number) for number in _parts(values.get("metadata")) if isinstance(number, float)):
-        msg = "metadata holds a number that is too large"
         raise ValueError(msg)
 
 

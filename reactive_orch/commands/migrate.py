@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected
 from reactive_orch.commands.parser import whole_number
+from reactive_orch.commands.progress import progress
+from reactive_orch.commands.waiting import telling_who
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log_check, migrations
@@ -19,21 +21,28 @@ async def migrate(url: str) -> None:
 
     Raises ConfigError, Unavailable, or Superseded when others keep the locks that a step needs.
     """
-    async with connected(url) as connection:
-        done = await migrations.migrate(connection)
+    done, _ = await _migrated(url, migrations.PARTITIONS_DEFAULT)
     for line in done:
         print(line)
 
 
+async def _migrated(url: str, asked: int) -> tuple[list[str], int]:
+    """Return what was done, and how many partitions the log has."""
+    with progress("migrate") as shown:
+        async with connected(url) as connection:
+            async with telling_who(url, connection, shown):
+                done = await migrations.migrate(connection, asked)
+            state, _ = await log_check.examine(connection, OWN_LOG)
+    return done, state.log.partitions
+
+
 async def _migrate(options: argparse.Namespace, url: str) -> None:
     asked = migrations.PARTITIONS_DEFAULT if options.partitions is None else options.partitions
-    async with connected(url) as connection:
-        done = await migrations.migrate(connection, asked)
-        state, _ = await log_check.examine(connection, OWN_LOG)
+    done, partitions = await _migrated(url, asked)
     for line in done or [f"nothing to do: the schema is at step {migrations.NEWEST} already"]:
         print(line)
-    if options.partitions not in {None, state.log.partitions}:
-        msg = f"--partitions {asked}: this log was created with {state.log.partitions}, which cannot be changed"
+    if options.partitions not in {None, partitions}:
+        msg = f"--partitions {asked}: this log was created with {partitions}, which cannot be changed"
         raise ConfigError(msg)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from reactive_orch.commands.command import Command, connected, operates
 from reactive_orch.commands.loading import projections_of
+from reactive_orch.commands.progress import progress
+from reactive_orch.commands.waiting import telling_who
 from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, rewinds
@@ -86,8 +87,12 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         if options.dry_run:
             print("nothing was done: --dry-run")
             return
-    async with connected(url, PATIENCE_S, lent=plan.reset is not None) as connection:
-        effects = await _rewound(connection, plan, skip_unhandled=options.skip_unhandled)
+    with progress("rewind") as shown:
+        async with (
+            connected(url, PATIENCE_S, lent=plan.reset is not None) as connection,
+            telling_who(url, connection, shown),
+        ):
+            effects = await _rewound(connection, plan, skip_unhandled=options.skip_unhandled)
     where = "kept where they were" if plan.to is None else f"set to position {plan.to}"
     print(f"{effects.partitions} partitions of {options.projection} {where}; running workers start over from there")
     if plan.known.proposed is not None:
@@ -128,7 +133,7 @@ def _reset_hook(options: argparse.Namespace, *, resets: bool) -> ResetHook | Non
 
 
 async def _rewound(connection: AnyConnection, plan: _Plan, *, skip_unhandled: bool) -> rewinds.Effects:
-    """Rewind between two batches, waiting for the slowest handler as long as it takes (with a word about it)."""
+    """Rewind between two batches, waiting for the slowest handler as long as it takes."""
     while True:
         try:
             return await rewinds.rewind(
@@ -143,7 +148,6 @@ async def _rewound(connection: AnyConnection, plan: _Plan, *, skip_unhandled: bo
         except Superseded as error:
             if is_stale(error):
                 raise
-            print("waiting for the batches in flight", file=sys.stderr)
 
 
 async def _target(connection: AnyConnection, text: str) -> tuple[Position | None, datetime | None]:

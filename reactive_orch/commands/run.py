@@ -18,18 +18,19 @@ from reactive_orch.commands.database import database_of
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.migrate import migrate
 from reactive_orch.commands.parser import seconds, whole_number
+from reactive_orch.commands.until_idle import progress_until_idle
 from reactive_orch.config import Config, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OnError, Projection, check_name
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import EXIT_FAILED, explain
-from reactive_orch.process.streams import say
+from reactive_orch.process.streams import StandardError, say
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.exporting import exporting
-from reactive_orch.telemetry.logs import FORMATS, log_to
+from reactive_orch.telemetry.logs import FORMATS, is_text, log_to
 from reactive_orch.telemetry.observers import default_observers
 from reactive_orch.telemetry.registry import REGISTRY
 from reactive_orch.telemetry.tracebacks import TRACEBACKS
@@ -143,7 +144,7 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
     config = _config(options)
     url, embedded = await database_of(options.database_url, environment)
     config = replace(config, database_url=url)
-    log_to(sys.stderr, options.log_format)
+    log_to(StandardError(), options.log_format)
     if options.migrate or embedded:
         await migrate(url)
     node = Node(config, _observers(tracebacks=options.log_tracebacks))
@@ -159,7 +160,9 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
             stop.act = partial(_stop, worker, config.grace_s)
             # When it ends unasked: handlers that do not heed their cancellation must not hold up what comes after.
             node.departures.left = partial(last_resort.end_after, 0.0, explain)
-            await worker.run()
+            shows = options.until_idle and is_text(sys.stderr, options.log_format)
+            async with progress_until_idle(node, worker, silent=not shows):
+                await worker.run()
 
 
 def _observers(*, tracebacks: bool | None) -> list[Observer]:

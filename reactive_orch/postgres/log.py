@@ -6,6 +6,7 @@ to the caller. Decides nothing about how far the log may be read: `core.frontier
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -19,7 +20,7 @@ from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from reactive_orch.postgres.connection import AnyConnection
 
@@ -31,9 +32,19 @@ TURNS_MAX = 1000
 locks by default, for everybody. Appends to more take turns by one lock of their own; if somebody else appends to one of
 their aggregates meanwhile, one of the two is in conflict."""
 
-_MANY_STREAMS = ("", "", "")
+Stream: TypeAlias = tuple[str, str, str]
+"""Bounded context, type and id of an aggregate."""
+
+_MANY_STREAMS: Stream = ("", "", "")
 
 NAMED_MAX = 5
+
+PAYLOAD_BYTES_MAX = 1_000_000_000
+"""PostgreSQL has room for 1 GiB in a row, and as much in a message: what is larger could not be read either."""
+AT_ONCE_EVENTS, AT_ONCE_BYTES = 50_000, 1 << 26
+"""One statement of an append writes no more, and needs the memory for no more, on either side; but for one event that
+is larger."""
+_PAYLOAD = 6
 
 Columns: TypeAlias = "tuple[Sequence[Any], ...]"
 
@@ -97,49 +108,78 @@ async def read_stream(
     return list(map(_event, rows))
 
 
-async def append_columns(
-    connection: AnyConnection, columns: Columns, expected: int | Expected, at_once: int | None = None
-) -> None:
+async def append_columns(connection: AnyConnection, columns: Columns, expected: int | Expected) -> None:
     """Write events, in the form of `columns_of`, inside the caller's transaction, numbered after its last.
 
-    An exact version (0 for no stream) is that of the one aggregate all events must belong to. `at_once`: how many
-    events one statement may write, by default all. Raises Conflict when the stream has another version, ValueError when
-    an exact version is given for several aggregates.
+    An exact version (0 for no stream) is that of the one aggregate all events must belong to. Raises Conflict when the
+    stream has another version, ValueError when an exact version is given for several aggregates.
     """
-    streams = sorted(set(zip(*columns[:3], strict=True)))
-    if not streams:
-        return
+    if streams := streams_of(columns):
+        await take_turns(connection, streams)
+        base, done = await base_of(connection, streams, expected), 0
+        for part in _parts(columns):
+            await write(connection, part, None if base is None else base + done)
+            done += len(part[0])
+
+
+def _parts(columns: Columns) -> Iterator[Columns]:
+    """Yield the events, a statement's share at a time."""
+    first = size = 0
+    for at, payload in enumerate(columns[_PAYLOAD]):
+        size += len(payload)
+        if at - first == AT_ONCE_EVENTS or (size > AT_ONCE_BYTES and at > first):
+            yield tuple(column[first:at] for column in columns)
+            first, size = at, len(payload)
+    yield columns if first == 0 else tuple(column[first:] for column in columns)
+
+
+def streams_of(columns: Columns) -> list[Stream]:
+    """Return the aggregates of events, in order."""
+    return sorted(set(zip(*columns[:3], strict=True)))
+
+
+async def take_turns(connection: AnyConnection, streams: Sequence[Stream]) -> None:
+    """Wait until nobody else is appending to these aggregates; nobody will before the transaction ends."""
     turns = streams if len(streams) <= TURNS_MAX else [_MANY_STREAMS]
     await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*turns, strict=True)))
-    base = None if expected is Expected.ANY else 0 if expected is Expected.NO_STREAM else expected
-    if base is not None:
-        await _demand_version(connection, streams, base)
-    total = len(columns[0])
-    for done in range(0, total, at_once or total):
-        part = [column[done : done + (at_once or total)] for column in columns]
-        await _write(connection, part, None if base is None else base + done)
 
 
-async def _write(connection: AnyConnection, columns: Sequence[Sequence[Any]], base: int | None) -> None:
-    try:
+async def base_of(connection: AnyConnection, streams: Sequence[Stream], expected: int | Expected) -> int | None:
+    """Return the version after which to number, checked; None: after each aggregate's last.
+
+    Raises Conflict and ValueError as `append_columns` does.
+    """
+    if expected is Expected.ANY:
+        return None
+    base = 0 if expected is Expected.NO_STREAM else expected
+    if len(streams) > 1:
+        found = len(streams) if len(streams) <= TURNS_MAX else f"more than {TURNS_MAX}"
+        msg = f"an exact version is that of one aggregate, but the events belong to {found}"
+        raise ValueError(msg)
+    version = await connection.fetchval(_SQL.stream_version, *streams[0])
+    if version != base:
+        msg = f"{_names(streams)} is at version {version}, not at {base}"
+        raise Conflict(msg)
+    return base
+
+
+async def write(connection: AnyConnection, columns: Sequence[Sequence[Any]], base: int | None) -> None:
+    """Write events whose turn it is, numbered after `base`. Raises Conflict."""
+    with in_conflict(lambda: streams_of(tuple(columns))):
         await connection.execute(_SQL.append, *columns, base)
+
+
+@contextlib.contextmanager
+def in_conflict(streams: Callable[[], Sequence[Stream]]) -> Iterator[None]:
+    """Raise Conflict, naming some of these aggregates, for what the log has already."""
+    try:
+        yield
     except asyncpg.UniqueViolationError as error:
-        names = _names(sorted(set(zip(*columns[:3], strict=True))))
-        msg = f"another writer appended to {names} at the same time, or an event_id is already taken"
+        msg = f"another writer appended to {_names(streams())} at the same time, or an event_id is already taken"
         raise Conflict(msg) from error
 
 
-async def _demand_version(connection: AnyConnection, streams: list[tuple[str, str, str]], expected: int) -> None:
-    if len(streams) > 1:
-        msg = f"an exact version is that of one aggregate, but the events belong to {len(streams)}"
-        raise ValueError(msg)
-    version = await connection.fetchval(_SQL.stream_version, *streams[0])
-    if version != expected:
-        msg = f"{_names(streams)} is at version {version}, not at {expected}"
-        raise Conflict(msg)
-
-
-def _names(streams: list[tuple[str, str, str]]) -> str:
+def _names(streams: Sequence[Stream]) -> str:
     more = [f"{len(streams) - NAMED_MAX} more"] if len(streams) > NAMED_MAX else []
     return ", ".join(["/".join(stream) for stream in streams[:NAMED_MAX]] + more)
 
@@ -147,7 +187,7 @@ def _names(streams: list[tuple[str, str, str]]) -> str:
 def columns_of(events: Sequence[NewEvent]) -> Columns:
     """Return the events column by column, as the statement takes them.
 
-    Raises ValueError or TypeError for what JSON cannot carry.
+    Raises ValueError or TypeError for what JSON cannot carry, ValueError for a payload that is too large.
     """
     rows = [
         (
@@ -166,4 +206,8 @@ def columns_of(events: Sequence[NewEvent]) -> Columns:
         )
         for e in events
     ]
-    return tuple(list(column) for column in zip(*rows, strict=True)) or ((),) * 12
+    columns: Columns = tuple(list(column) for column in zip(*rows, strict=True)) or ((),) * 12
+    if (largest := max(map(len, columns[_PAYLOAD]), default=0)) > PAYLOAD_BYTES_MAX:
+        msg = f"a payload has {largest:,} bytes, but an event holds no more than {PAYLOAD_BYTES_MAX:,}"
+        raise ValueError(msg)
+    return columns

@@ -20,6 +20,22 @@ def say(text: str) -> None:
         print(f"reactive_orch: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
+class StandardError(io.TextIOBase):
+    """Standard error as it is at the moment of each line: a bar that is drawn there lets lines pass above it."""
+
+    def write(self, text: str) -> int:
+        """Write as the present one does."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush as the present one does."""
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return sys.stderr.isatty()
+
+
 def open_streams() -> None:
     """Make standard output and standard error usable, whatever they are."""
     # The next file or socket would get the number of a closed stream, and with it what is printed.

@@ -19,6 +19,7 @@ from reactive_orch.telemetry import outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import TextIOBase
 
 INSTANCE_ID = str(uuid.uuid4())
 """This process, in logs and in telemetry: `service.instance.id`."""
@@ -33,11 +34,10 @@ _HEADERS = "opentelemetry.util.re"
 _FIELDS = ("event", "code", "replica_set", "generation", "member", "projection", "url", "traceback")
 
 
-def log_to(stream: TextIO, form: str) -> None:
+def log_to(stream: TextIO | TextIOBase, form: str) -> None:
     """Send this package's lines and the complaints of others to a stream. `auto`: text on a terminal, else JSON."""
-    text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(Text() if text else Json())
+    handler.setFormatter(Text() if is_text(stream, form) else Json())
     handler.addFilter(Complaints())
     levels = {"reactive_orch": logging.INFO, "opentelemetry": logging.WARNING}
     if not sys.flags.dev_mode:  # there a traceback is wanted, in as many lines as it has
@@ -47,6 +47,11 @@ def log_to(stream: TextIO, form: str) -> None:
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False
+
+
+def is_text(stream: TextIO | TextIOBase, form: str) -> bool:
+    """Tell whether lines of a form are for people."""
+    return form == "text" or (form == "auto" and stream.isatty())
 
 
 class Complaints(logging.Filter):

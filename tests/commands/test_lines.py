@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_orch.commands.lines import BAD_LINES_SHOWN_MAX, event_of, events_of
+from reactive_orch.commands import lines as read
+from reactive_orch.commands.lines import BAD_LINES_SHOWN_MAX, event_of, lines_of
 from reactive_orch.errors import ConfigError
 from reactive_orch.json_text import text_of
 from reactive_orch.model import NewEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 WORDS: dict[str, Any] = {"aggregate_type": "Order", "aggregate_id": "42", "event_type": "Placed"}
 PLACED = NewEvent(**WORDS, payload=b"{}")
@@ -21,6 +25,10 @@ PLACED = NewEvent(**WORDS, payload=b"{}")
 
 def lines(*objects: dict[str, Any]) -> list[bytes]:
     return [json.dumps(one).encode() + b"\n" for one in objects]
+
+
+def events_of(data: Iterable[bytes]) -> list[NewEvent]:
+    return [event for _, event in read.events_of(data)]
 
 
 def test_the_shortest_line() -> None:
@@ -49,6 +57,7 @@ def test_null_is_the_default_except_for_the_payload() -> None:
 
 
 def test_empty_lines_are_left_out_but_counted() -> None:
+    assert [line for line, _ in read.events_of([b"\n", *lines(WORDS), b"  \r\n", *lines(WORDS), b""])] == [2, 4]
     assert events_of([b"\n", *lines(WORDS), b"  \r\n", *lines(WORDS), b""]) == [PLACED, PLACED]
     with pytest.raises(ConfigError, match="line 3: "):
         events_of([b"\n", *lines(WORDS), b"{\n"])
@@ -162,6 +171,27 @@ def test_all_bad_lines_are_named_up_to_a_limit() -> None:
     with pytest.raises(ConfigError) as caught:
         events_of([b"{"] * BAD_LINES_SHOWN_MAX)
     assert "more" not in str(caught.value)
+
+
+def test_after_a_bad_line_no_event_is_made_but_all_lines_are_read() -> None:
+    found = read.events_of([*lines(WORDS), b"{", *lines(WORDS), b"}"])
+    assert next(found) == (1, PLACED)
+    with pytest.raises(ConfigError, match=r"line 2: .*; line 4: "):
+        next(found)
+
+
+@given(st.binary(max_size=50), st.integers(1, 7))
+def test_lines_are_the_same_however_they_are_cut_into_blocks(data: bytes, size: int) -> None:
+    blocks = [data[at : at + size] for at in range(0, len(data), size)]
+    assert list(lines_of(blocks)) == data.split(b"\n")
+
+
+def test_a_line_that_is_too_long_is_named_before_all_of_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "LINE_BYTES_MAX", 10)
+    blocks = iter([b"0123456789\n", b"\n01234", b"56789", b"0", b"more"])
+    with pytest.raises(ConfigError, match="nothing was appended; line 3 is longer than 10 bytes"):
+        list(lines_of(blocks))
+    assert next(blocks) == b"more"
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats()
