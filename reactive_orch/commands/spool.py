@@ -28,7 +28,7 @@ class Spool:
         self.count = 0
         self._file = tempfile.SpooledTemporaryFile(2 * PART_BYTES)  # noqa: SIM115 - kept until `close`
         self._streams: set[log.Stream] = set()
-        self._parts = 0
+        self._parts = self._kept = 0
         self._lines: list[int] = []
         self._events: list[NewEvent] = []
         self._bytes = 0
@@ -58,7 +58,7 @@ class Spool:
                 f"{error.strerror}; TMPDIR names another directory; nothing was appended"
             )
             raise ConfigError(msg) from error
-        self._parts += 1
+        self._parts, self._kept = self._parts + 1, self._file.tell()
 
     @property
     def streams(self) -> Sequence[log.Stream]:
@@ -68,7 +68,7 @@ class Spool:
     @property
     def few(self) -> bool:
         """As `Many` says."""
-        return self._parts <= 1
+        return self._parts <= 1 and self._kept <= 2 * PART_BYTES
 
     def parts(self) -> Iterator[Part]:
         """As `Many` says."""

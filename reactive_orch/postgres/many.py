@@ -8,14 +8,14 @@ make no temporary tables does just that.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import asyncpg
 
 from reactive_orch.errors import ConfigError, Conflict
 from reactive_orch.postgres import log
-from reactive_orch.postgres.faults import one_line
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
-_AT_FAULT = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.UniqueViolationError)
-"""What is the fault of one event: a number that is too large, an id too long for an index, an id that is taken."""
+_FAULTS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, Conflict)
+"""What may be the fault of one event: a number that is too large, an id too long for an index, an id that is taken."""
 
-_TAKEN = "events_event_id_key"
+_EVENT_IDS = "events_event_id_key"
 
 
 class Part(NamedTuple):
@@ -38,10 +38,8 @@ class Part(NamedTuple):
     lines: Sequence[int]
     columns: log.Columns
 
-    def between(self, low: int, high: int) -> Part:
-        """Return those of the lines after `low` up to `high`."""
-        first = sum(line <= low for line in self.lines)
-        last = sum(line <= high for line in self.lines)
+    def cut(self, first: int, last: int) -> Part:
+        """Return some of them."""
         return Part(self.lines[first:last], tuple(column[first:last] for column in self.columns))
 
 
@@ -57,7 +55,7 @@ class Many(Protocol):
 
     @property
     def few(self) -> bool:
-        """Whether they are one part."""
+        """Whether they are one part, and not a large one."""
         ...
 
     def parts(self) -> Iterator[Part]:
@@ -69,6 +67,18 @@ Tell: TypeAlias = "Callable[[str, int | None], None]"
 """Told what is done, and to how many of the events it has been done, if that is known."""
 
 
+_Write: TypeAlias = "Callable[[Part, int], Awaitable[None]]"
+"""Writes a part, before which there are so many events. Raises Conflict, and asyncpg's errors."""
+
+
+class _Fault(Exception):
+    """The database does not take a part, for what one of its events is."""
+
+    def __init__(self, part: Part, done: int) -> None:
+        super().__init__()
+        self.part, self.done = part, done
+
+
 async def append(connection: AnyConnection, many: Many, expected: int | Expected, tell: Tell) -> None:
     """Append events, all or none, each numbered after the last of its aggregate.
 
@@ -78,12 +88,15 @@ async def append(connection: AnyConnection, many: Many, expected: int | Expected
     staged = not many.few and await connection.fetchval(_SQL.may_stage)
     if staged:
         await _stage(connection, many, tell)
-    async with _turn(connection, many.streams):
-        base = await log.base_of(connection, many.streams, expected)
-        if staged:
-            await _write_staged(connection, many, base, tell)
-        else:
-            await _write(connection, many, base, tell)
+    try:
+        async with _turn(connection, many.streams):
+            write = await _writer(connection, many, expected, tell, staged=staged)
+            await _each(many, write, partial(tell, "appending"))
+    except _Fault as fault:
+        # Only now with savepoints: too many of them in one transaction slow down everybody on the server.
+        async with _turn(connection, many.streams):
+            write = await _writer(connection, many, expected, tell, staged=staged)
+            raise await _named(connection, write, fault) from fault.__cause__
 
 
 @contextlib.asynccontextmanager
@@ -100,69 +113,79 @@ async def _turn(connection: AnyConnection, streams: Sequence[log.Stream]) -> Asy
 
 
 async def _stage(connection: AnyConnection, many: Many, tell: Tell) -> None:
+    async def stage(part: Part, _done: int) -> None:
+        await connection.execute(_SQL.stage, part.lines, *part.columns)
+
     await connection.execute(_SQL.staging)
-    done = 0
-    for part in many.parts():
-
-        async def stage(low: int, high: int, part: Part = part) -> None:
-            lines, columns = part.between(low, high)
-            await connection.execute(_SQL.stage, lines, *columns)
-
-        tell("sending", done)
-        await _naming(connection, stage, part.lines[0] - 1, part.lines[-1])
-        done += len(part.lines)
+    try:
+        await _each(many, stage, partial(tell, "sending"))
+    except _Fault as fault:
+        async with connection.transaction():
+            raise await _named(connection, stage, fault) from fault.__cause__
+    if doubled := await connection.fetchval(_SQL.doubled):
+        raise _complaint(f"line {doubled}: ", Conflict())
 
 
-async def _write_staged(connection: AnyConnection, many: Many, base: int | None, tell: Tell) -> None:
-    async def write(low: int, high: int) -> None:
-        await connection.execute(_SQL.write, low, high)
+async def _writer(
+    connection: AnyConnection, many: Many, expected: int | Expected, tell: Tell, *, staged: bool
+) -> _Write:
+    """Return what writes to the log, in this transaction. Raises as `append` does."""
+    base = await log.base_of(connection, many.streams, expected)
 
+    async def write(part: Part, done: int) -> None:
+        await log.write(connection, part.columns, None if base is None else base + done)
+
+    async def write_staged(part: Part, _done: int) -> None:
+        with log.in_conflict(lambda: many.streams):
+            await connection.execute(_SQL.write, part.lines[0], part.lines[-1])
+
+    if many.few:
+        return write
+    if not staged:
+        await connection.execute(_SQL.let_send)
+        return write
     tell("numbering", None)
     await connection.execute(_SQL.numbering)
     await connection.execute(_SQL.number, base)
-    done = 0
-    with log.in_conflict(lambda: many.streams):
-        for lines, _ in many.parts():
-            tell("appending", done)
-            await _naming(connection, write, lines[0] - 1, lines[-1])
-            done += len(lines)
+    return write_staged
 
 
-async def _write(connection: AnyConnection, many: Many, base: int | None, tell: Tell) -> None:
+async def _each(many: Many, write: _Write, tell: Callable[[int], None]) -> None:
     done = 0
     for part in many.parts():
-
-        async def write(low: int, high: int, part: Part = part, done: int = done) -> None:
-            before = part.between(0, low)
-            columns = part.between(low, high).columns
-            await log.write(connection, columns, None if base is None else base + done + len(before.lines))
-
-        tell("appending", done)
-        await _naming(connection, write, part.lines[0] - 1, part.lines[-1])
+        tell(done)
+        try:
+            await write(part, done)
+        except _FAULTS as error:
+            if isinstance(error, Conflict) and getattr(error.__cause__, "constraint_name", None) != _EVENT_IDS:
+                raise
+            raise _Fault(part, done) from error
         done += len(part.lines)
 
 
-async def _naming(connection: AnyConnection, write: Callable[[int, int], Awaitable[None]], low: int, high: int) -> None:
-    """Write the events of the lines after `low` up to `high`.
+async def _named(connection: AnyConnection, write: _Write, fault: _Fault) -> Exception:
+    """Return what to say of a part that the database does not take, and of which line."""
+    line = await _line_at_fault(connection, write, fault.part, fault.done)
+    if line is None:  # it is so together with what was written before
+        return _complaint(f"lines {fault.part.lines[0]} to {fault.part.lines[-1]}: ", fault.__cause__)
+    return _complaint(f"line {line}: " if line else "", fault.__cause__)
 
-    Raises ConfigError, or Conflict for an id that is taken, naming the line that the database does not take.
-    """
+
+def _complaint(where: str, error: BaseException | None) -> Exception:
+    kind, why = (Conflict, "an event_id is taken") if isinstance(error, Conflict) else (ConfigError, str(error))
+    return kind(f"nothing was appended; {where}{why}")
+
+
+async def _line_at_fault(connection: AnyConnection, write: _Write, part: Part, done: int) -> int | None:
     try:
         async with connection.transaction():
-            await write(low, high)
-    except (*_AT_FAULT, Conflict) as error:
-        fault = error.__cause__ if isinstance(error, Conflict) else error
-        taken = isinstance(fault, asyncpg.UniqueViolationError)
-        if taken and _constraint(fault) != _TAKEN:
-            raise
-        if high - low == 1:
-            kind, why = (Conflict, "its event_id is taken") if taken else (ConfigError, one_line(error))
-            msg = f"nothing was appended; {f'line {high}: ' if high else ''}{why}"
-            raise kind(msg) from error
-        middle = (low + high) // 2
-        await _naming(connection, write, low, middle)
-        await _naming(connection, write, middle, high)
-
-
-def _constraint(error: Any) -> str | None:
-    return getattr(error, "constraint_name", None)
+            await write(part, done)
+    except _FAULTS:
+        middle = len(part.lines) // 2
+        if not middle:
+            return part.lines[0]
+        line = await _line_at_fault(connection, write, part.cut(0, middle), done)
+        if line is None:
+            line = await _line_at_fault(connection, write, part.cut(middle, len(part.lines)), done + middle)
+        return line
+    return None

@@ -20,6 +20,17 @@ FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::te
      AS n(line, context, type, id, event_id, event_type, event_version, payload, trace_id, correlation_id, causation_id,
           metadata, partition_key);
 
+-- name: doubled
+-- The first line with an event_id that a line before it has; NULL for none.
+SELECT min(d.line)
+FROM (SELECT s.line, row_number() OVER (PARTITION BY s.event_id ORDER BY s.line) AS n
+      FROM pg_temp.staged s WHERE s.event_id IS NOT NULL) d
+WHERE d.n > 1;
+
+-- name: let_send
+-- Let this transaction wait longer for what is sent in it: a large event takes seconds.
+SET LOCAL idle_in_transaction_session_timeout = '60s';
+
 -- name: numbering
 -- The rows of the log as they will be. Payloads are compressed by now: what is copied on is not compressed again.
 CREATE TEMPORARY TABLE numbered (
@@ -45,11 +56,11 @@ WINDOW stream AS (PARTITION BY s.bounded_context, s.aggregate_type, s.aggregate_
 ORDER BY s.line;
 
 -- name: write
--- The events of the lines after $1 up to $2. From the first of these on, until the transaction ends, readers wait.
+-- The events of the lines from $1 to $2. From the first of these on, until the transaction ends, readers wait.
 INSERT INTO reactive_orch.events (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type,
                                   event_version, payload, trace_id, correlation_id, causation_id, metadata, partition_key)
 SELECT n.bounded_context, n.aggregate_type, n.aggregate_id, n.aggregate_version, n.event_id, n.event_type, n.event_version,
        n.payload, n.trace_id, n.correlation_id, n.causation_id, n.metadata, n.partition_key
 FROM pg_temp.numbered n
-WHERE n.line > $1::bigint AND n.line <= $2::bigint
+WHERE n.line >= $1::bigint AND n.line <= $2::bigint
 ORDER BY n.line;
