@@ -27,6 +27,7 @@ from integration_test.harness.projections import variables
 from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.postgres import log
+from reactive_orch.postgres.grants import grants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -193,16 +194,9 @@ async def appender(request: pytest.FixtureRequest) -> AsyncIterator[None]:
         yield
         return
     async with connected(request.getfixturevalue("database")) as connection:
-        await connection.execute(f"CREATE ROLE appender LOGIN; {_granted().replace('writer', 'appender')}")
+        await connection.execute(f"CREATE ROLE appender LOGIN; {grants('appender', 'appender')}")
         yield
         await connection.execute("DROP OWNED BY appender; DROP ROLE appender")
-
-
-def _granted() -> str:
-    """The rights that the README gives to the role `writer` alone."""
-    found = re.search(r"```sql\n(GRANT .*?)\n\n(GRANT .*?)\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert found is not None
-    return f"{found[1].replace(', worker', '')}\n{found[2]}"
 
 
 def _as_appender(url: str) -> str:

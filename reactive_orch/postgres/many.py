@@ -123,7 +123,8 @@ async def _stage(connection: AnyConnection, many: Many, tell: Tell) -> None:
         async with connection.transaction():
             raise await _named(connection, stage, fault) from fault.__cause__
     if doubled := await connection.fetchval(_SQL.doubled):
-        raise _complaint(f"line {doubled}: ", Conflict())
+        where = f"line {doubled}: "
+        raise _complaint(where, Conflict())
 
 
 async def _writer(
