@@ -227,14 +227,33 @@ async def appending(database: str, content: Iterable[str]) -> AsyncIterator[asyn
         yield process
 
 
-async def test_no_reader_waits_for_what_is_only_sent(database: str) -> None:
+_SENT = """
+SELECT max(pg_relation_size(c.oid)) FROM pg_class c WHERE c.relname = 'staged' AND c.relpersistence = 't'
+"""
+_WAITS_TO_WRITE = f"{_WRITES_TO_THE_LOG} AND NOT l.granted"
+
+
+async def test_all_is_sent_before_it_writes_to_the_log(database: str) -> None:
+    """From its first row in the log on, readers wait for the last."""
+    async with prepared(database) as connection:
+        async with connected(database) as other, other.transaction():
+            await other.execute("LOCK TABLE reactive_orch.events IN EXCLUSIVE MODE")
+            async with appending(database, lines(2_500)):
+
+                async def waits_to_write() -> bool:
+                    return bool(await connection.fetchval(_WAITS_TO_WRITE))
+
+                await wait_until(waits_to_write, what="it waits to write to the log")
+                assert await connection.fetchval(_SENT) > 2_500 * 100
+        assert await connection.fetchval(_COUNT) == 0
+
+
+async def test_it_says_for_whose_append_it_waits(database: str) -> None:
     async with prepared(database) as connection:
         async with connected(database) as other, other.transaction():
             await log.take_turns(other, [("default", "Order", "key-0")])
             async with appending(database, lines(2_500, keys=1)) as process:
-                assert process.stderr is not None
-                said = (await asyncio.wait_for(process.stderr.readline(), TIMEOUT_S)).decode()
-                pid = other.get_server_pid()
+                said, pid = await first_line(process), other.get_server_pid()
                 assert re.match(rf"reactive_orch: append: waiting: 0:00:\d\d so far, for pid {pid} of postgres", said)
                 assert await connection.fetchval(_WRITES_TO_THE_LOG) == 0
         assert await connection.fetchval(_COUNT) == 0
