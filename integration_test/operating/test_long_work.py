@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration_test.harness.command_line import FAILED, Ended, run, started
+from integration_test.harness.command_line import FAILED, run, started
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.load import append_events, gate_closed
 from integration_test.harness.processes import ROOT, WorkerProcess, worker_command
@@ -383,29 +383,27 @@ async def first_line(process: asyncio.subprocess.Process) -> str:
     return (await asyncio.wait_for(process.stderr.readline(), TIMEOUT_S)).decode()
 
 
-async def ended(process: asyncio.subprocess.Process) -> Ended:
-    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+async def output(process: asyncio.subprocess.Process) -> str:
+    """What it says on standard output until its clean end."""
+    out, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert process.returncode == 0
+    return out.decode()
 
 
 async def test_migrate_says_who_holds_what_it_waits_for(database: str) -> None:
     async with connected(database) as other:
-        async with other.transaction():
-            await other.execute("SELECT pg_advisory_xact_lock(1919906403, 0)")
-            process = await _begun("migrate", "--database-url", database)
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT pg_advisory_xact_lock(1919906403, 0)")
+        async with started("migrate", "--database-url", database) as process:
             said = await first_line(process)
             assert re.match(rf"reactive_orch: migrate: waiting: .*, for pid {other.get_server_pid()} of postgres", said)
-        assert (await ended(process)).out == "nothing to do: the schema is at step 1 already\n"
-
-
-async def _begun(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactive_orch", *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+            await transaction.rollback()
+            assert (await output(process)).startswith("nothing to do: the schema is at step")
 
 
 async def test_rewind_says_whose_batch_it_waits_for(database: str) -> None:
+    of = ("--replica-set", "test", "--projection", "handled_at_gate", "--to", "start", "--skip-unhandled")
     async with (
         prepared(database) as connection,
         WorkerProcess(database, "a", projections=["handled_at_gate"]) as worker,
@@ -418,9 +416,7 @@ async def test_rewind_says_whose_batch_it_waits_for(database: str) -> None:
                 return bool(await waiting())
 
             await wait_until(in_flight)
-            of = ("--replica-set", "test", "--projection", "handled_at_gate", "--to", "start", "--skip-unhandled")
-            process = await _begun("rewind", *of, "--database-url", database)
-            said = await first_line(process)
-            assert "rewind: waiting: 0:00:" in said
-            assert re.search(rf"for pid \d+ of postgres \(reactive_orch:work:[^:]+:{worker.pid}:", said), said
-        assert (await ended(process)).code == 0
+            async with started("rewind", *of, "--database-url", database) as process:
+                said = await first_line(process)
+        assert "rewind: waiting: 0:00:" in said
+        assert re.search(rf"for pid \d+ of postgres \(reactive_orch:work:[^:]+:{worker.pid}:", said), said
