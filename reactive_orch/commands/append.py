@@ -37,18 +37,24 @@ _OF_ONE = (*lines.REQUIRED, "bounded_context", "partition_key", "payload")
 
 def _read_events(options: argparse.Namespace) -> None:
     """Read what is to be appended, before the event loop runs: so any signal ends the wait for standard input."""
-    options.spool = spool = Spool()
-    if any(vars(options)[name] is not None for name in _OF_ONE):
-        spool.add(0, _single_event(options))
-    elif sys.stdin is None:
-        msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
-        raise ConfigError(msg)
-    else:
-        with progress("append") as shown:
-            blocks = _blocks_of(sys.stdin.fileno(), shown)
-            for line, event in lines.events_of(lines.lines_of(blocks)):
-                spool.add(line, event)
-    spool.end()
+    with contextlib.ExitStack() as stack:
+        spool = stack.enter_context(contextlib.closing(Spool()))
+        if any(vars(options)[name] is not None for name in _OF_ONE):
+            spool.add(0, _single_event(options))
+        elif sys.stdin is None:
+            msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
+            raise ConfigError(msg)
+        else:
+            _read_lines(spool, sys.stdin.fileno())
+        spool.end()
+        options.spool = spool
+        stack.pop_all()
+
+
+def _read_lines(spool: Spool, file: int) -> None:
+    with progress("append") as shown:
+        for line, event in lines.events_of(lines.lines_of(_blocks_of(file, shown))):
+            spool.add(line, event)
 
 
 def _blocks_of(file: int, shown: Progress) -> Iterator[bytes]:
