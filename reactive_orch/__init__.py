@@ -45,24 +45,23 @@ Each module's docstring says what it guarantees.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from reactive_orch.appending import append
-from reactive_orch.config import Config
-from reactive_orch.errors import (
-    ConfigError,
-    Conflict,
-    ProjectionFailed,
-    ReactiveOrchError,
-    Standby,
-    Superseded,
-    Unavailable,
-    UnsafeLog,
-)
-from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
-from reactive_orch.postgres.log import read_stream
-
+TYPE_CHECKING = False  # as type checkers know it; `typing` takes as long to import as all else here
 if TYPE_CHECKING:
+    from reactive_orch.appending import append
+    from reactive_orch.config import Config
+    from reactive_orch.errors import (
+        ConfigError,
+        Conflict,
+        ProjectionFailed,
+        ReactiveOrchError,
+        Standby,
+        Superseded,
+        Unavailable,
+        UnsafeLog,
+    )
+    from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
+    from reactive_orch.postgres.log import read_stream
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
 
@@ -88,14 +87,27 @@ __all__ = [
     "read_stream",
 ]
 
-_WHEN_ASKED = {"Node": "reactive_orch.runtime.node", "Worker": "reactive_orch.runtime.worker"}
-"""What runs workers: commands, and applications that append, start sooner without it."""
+_WHERE = {
+    "appending": ("append",),
+    "config": ("Config",),
+    "errors": (
+        *("ConfigError", "Conflict", "ProjectionFailed", "ReactiveOrchError"),
+        *("Standby", "Superseded", "Unavailable", "UnsafeLog"),
+    ),
+    "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
+    "postgres.log": ("read_stream",),
+    "runtime.node": ("Node",),
+    "runtime.worker": ("Worker",),
+}
+"""Module → its names, imported when asked for: applications that append start sooner without what runs workers, and the
+command line heeds Ctrl-C before it imports anything that takes long."""
 
 if not TYPE_CHECKING:  # else type checkers would believe that every name exists
 
     def __getattr__(name: str) -> object:
-        if (module := _WHEN_ASKED.get(name)) is None:
+        module = next((module for module, names in _WHERE.items() if name in names), None)
+        if module is None:
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        globals()[name] = value = getattr(import_module(module), name)
+        globals()[name] = value = getattr(import_module(f"{__name__}.{module}"), name)
         return value

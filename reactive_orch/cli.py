@@ -23,7 +23,7 @@ import anyio
 from reactive_orch.commands import COMMANDS
 from reactive_orch.commands.database import database_of, role_of
 from reactive_orch.commands.parser import EXIT_CODES, Parser, add_database, did_you_mean
-from reactive_orch.process import last_resort
+from reactive_orch.process import interrupts, last_resort
 from reactive_orch.process.explaining import explain
 from reactive_orch.process.streams import open_streams
 
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: argparse.Namespace | None = None
     try:
         options = _parse(arguments)
+        interrupts.raise_again()
         if options.command is not None:
             options.command.prepare(options)
         gc.set_threshold(*COLLECT_AFTER)
