@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class JsonText(dict[str, Any]):
     """What a JSON object says, and its text."""
 
-    def __init__(self, text: str) -> None:
-        """Read the object; the text must be one. Raises ValueError when it is not JSON."""
-        super().__init__(json.loads(text))
+    def __init__(self, text: str, values: Mapping[str, Any]) -> None:
+        """Keep both."""
+        super().__init__(values)
         self.text = text
 
 

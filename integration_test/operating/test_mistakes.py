@@ -191,6 +191,7 @@ MISTAKES = [
     Mistake("migrate --partitions -64", "a power of two from 1 to 1024, not -64"),
     Mistake("migrate 64", "unrecognized arguments: 64"),
     # ---------------------------------------------------------------------------------------- append
+    Mistake("append --expected 4", "there is no event, so --expected says nothing of any aggregate"),
     Mistake("append", "line 1: aggregate_type is missing", stdin=b'{"aggregate_type": ""}\r\n'),
     Mistake("append", "line 2: ", stdin=LINE + b"\r\n\xff\xfe\r\n"),
     Mistake("append", "line 1: an event is a JSON object, not", stdin=b"[" + LINE + b"]"),

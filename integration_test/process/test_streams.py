@@ -58,6 +58,24 @@ async def test_a_standard_input_that_cannot_be_read_is_named(database: str) -> N
     assert said.startswith(b"reactive_orch: append: standard input cannot be read: ")
 
 
+@pytest.mark.parametrize(
+    ("closed", "says"), [("| true", b""), (">/dev/full", b"reactive_orch: appended 1 event, but ")]
+)
+async def test_what_is_appended_has_not_failed_when_nobody_is_told(database: str, closed: str, says: bytes) -> None:
+    """Whoever tries again after a failure would append twice."""
+    line = f"{shlex.quote(sys.executable)} -m reactive_orch append --database-url {database} {_ONE} {closed}"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-o", "pipefail", "-c", line), cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert (process.returncode, said[: len(says) or None]) == (0, says)
+    async with connected(database) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM reactive_orch.events") == 1
+
+
+_ONE = "--event-type t --aggregate-type a --aggregate-id 1"
+
+
 async def test_append_reads_its_input_whatever_else_is_open(database: str) -> None:
     """More descriptors than select() can tell apart, as whoever starts it may have let it inherit."""
     line = json.dumps({"aggregate_type": "a", "aggregate_id": "1", "event_type": "t"})

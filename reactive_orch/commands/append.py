@@ -23,6 +23,7 @@ from reactive_orch.errors import ConfigError
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import many, migrations
 from reactive_orch.postgres.faults import translated
+from reactive_orch.process.streams import nobody_reads, say, write_to_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,9 @@ def _read_events(options: argparse.Namespace) -> None:
         else:
             _read_lines(spool, sys.stdin.fileno())
         spool.end()
+        if not spool.count and options.expected is not Expected.ANY:
+            msg = "append: there is no event, so --expected says nothing of any aggregate; nothing was appended"
+            raise ConfigError(msg)
         options.spool = spool
         stack.pop_all()
 
@@ -104,7 +108,17 @@ async def _append(options: argparse.Namespace, url: str) -> None:
             except ValueError as error:
                 msg = f"append: {error}"
                 raise ConfigError(msg) from error
-    print(f"appended {spool.count} event{'' if spool.count == 1 else 's'}")
+    _say_done(f"appended {spool.count} event{'' if spool.count == 1 else 's'}")
+
+
+def _say_done(text: str) -> None:
+    """Say what is committed. That nobody hears it is no failure: whoever tries again after one would append twice."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if not nobody_reads():
+            write_to_nobody()
+            say(f"{text}, but standard output cannot be written: {error.strerror}")
 
 
 def _tell(shown: Progress, total: int, doing: str, done: int | None) -> None:

@@ -7,8 +7,9 @@ spaces, doubled keys, and digits: no float is 12345678901234567.89.
 from __future__ import annotations
 
 import json
-import math
+import re
 from dataclasses import fields
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -24,6 +25,10 @@ BAD_LINES_SHOWN_MAX = 20
 LINE_BYTES_MAX = log.PAYLOAD_BYTES_MAX
 """Of which nearly all may be payload."""
 EVENT_VERSION_MAX = 2**31 - 1
+CONVERTED_DIGITS_MAX = 4300
+"""Whole numbers that are longer cannot be read by Python, as PostgreSQL gives them: all digits, however it got them."""
+NUMERIC_SCALE_MAX = 16_383
+"""So many digits after the point are all that PostgreSQL's numbers have."""
 
 REQUIRED = ("aggregate_type", "aggregate_id", "event_type")
 _KNOWN = frozenset(field.name for field in fields(NewEvent))
@@ -78,7 +83,7 @@ def event_of(line: str) -> NewEvent:
     """Return the event that a JSON object describes, its payload and metadata as given. Raises ValueError."""
     values = _decoded(line)
     if not isinstance(values, dict):
-        msg = f"an event is a JSON object, not {json.dumps(values)[:40]}"
+        msg = f"an event is a JSON object, not {line.strip()[:40]}"
         raise ValueError(msg)  # noqa: TRY004 - to the caller it is one kind of mistake
     values = {key: value for key, value in values.items() if value is not None or key == "payload"}
     unknown = sorted(values.keys() - _KNOWN)
@@ -102,7 +107,8 @@ def _as_given(line: str, values: dict[str, Any]) -> dict[str, Any]:
     if "payload" in values:
         given["payload"] = texts["payload"].encode()
     if "metadata" in values:
-        given["metadata"] = JsonText(texts["metadata"])
+        _check_numbers(texts["metadata"])
+        given["metadata"] = JsonText(texts["metadata"], values["metadata"])
     if "event_id" in values:
         given["event_id"] = UUID(values["event_id"])
     return given
@@ -142,18 +148,43 @@ def _check_types(values: dict[str, Any]) -> None:
     if not 1 <= values.get("event_version", 1) <= EVENT_VERSION_MAX:
         msg = f"event_version must be 1 to {EVENT_VERSION_MAX}"
         raise ValueError(msg)
-    if any(math.isinf(number) for number in _parts(values.get("metadata")) if isinstance(number, float)):
-        msg = "metadata holds a number that is too large"
-        raise ValueError(msg)
 
 
 def _check_characters(values: dict[str, Any]) -> None:
     """Raise ValueError for characters that no text holds: half of a surrogate pair; and, but for the payload, NUL."""
-    "".join(text for text in _parts(values) if isinstance(text, str)).encode()
+    for text in _parts(values):
+        if isinstance(text, str) and (half := _HALF.search(text)):
+            msg = f"half of a surrogate pair, \\u{ord(half[0]):04x}, is no character"
+            raise ValueError(msg)
     of_columns = {key: value for key, value in values.items() if key != "payload"}
     if any("\x00" in text for text in _parts(of_columns) if isinstance(text, str)):
         msg = "PostgreSQL's text cannot hold the character \\u0000"
         raise ValueError(msg)
+
+
+def _check_numbers(metadata: str) -> None:
+    """Raise ValueError for a number that PostgreSQL does not hold, or that no reader could convert."""
+    for number in _parts(_EXACT.decode(metadata)):
+        if isinstance(number, Decimal) and not _is_fit(number):
+            msg = "metadata holds a number that is too large, or has too many digits"
+            raise ValueError(msg)
+
+
+def _is_fit(number: Decimal) -> bool:
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -NUMERIC_SCALE_MAX and number.adjusted() < CONVERTED_DIGITS_MAX
+
+
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # not even that has such an exponent
+        return Decimal("Infinity")
+
+
+def _whole(text: str) -> int:
+    """Return a whole number. One with more digits than Python converts is that of a payload: its value is of no use."""
+    return int(text) if len(text) < _DIGITS_CONVERTED else 10**_DIGITS_CONVERTED
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -186,4 +217,8 @@ def checked(text: str) -> str:
     return text.strip(_SPACE)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DIGITS_CONVERTED = 600
+"""Python promises to convert so many; by default they are 4,300."""
+_HALF = re.compile("[\ud800-\udfff]")
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_whole)
+_EXACT = json.JSONDecoder(parse_float=_exact, parse_int=_exact)
