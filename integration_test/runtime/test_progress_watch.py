@@ -80,8 +80,8 @@ async def test_a_role_whose_connections_are_used_up(database: str, caplog: pytes
             await connection.execute(f"ALTER ROLE {name} CONNECTION LIMIT 2")
             await connection.execute(_END_POOLED, name)
             await append_events(connection, 100, keys=100)
-            await wait_until(says(worker, WELL, "no progress on projection handled for "), what="it is degraded")
-            await wait_until(says(worker, ILL, "no progress on projection handled for "), what="it needs somebody")
+            await wait_until(says(worker, WELL, "no progress on projection handled"), what="it is degraded")
+            await wait_until(says(worker, ILL, "no progress on projection handled"), what="it needs somebody")
             reasons = health.assess(worker.facts()).reasons
             stalls = [reason for reason in reasons if reason.startswith("no progress")]
             assert all("the role has as many connections as its CONNECTION LIMIT allows" in each for each in stalls)
@@ -106,7 +106,7 @@ async def test_a_checkpoint_that_somebody_holds(database: str) -> None:
         async with connected(database) as other, other.transaction():
             await other.execute("SELECT 1 FROM reactive_orch.checkpoints WHERE partition = 11 FOR UPDATE")
             await append_events(connection, 1000, keys=1000)
-            await wait_until(says(worker, ILL, "no progress on projection handled for "), what="it needs somebody")
+            await wait_until(says(worker, ILL, "no progress on projection handled"), what="it needs somebody")
         await wait_until(says(worker, WELL))
         await wait_until(lambda: handled_all(connection, 1000))
 
@@ -246,7 +246,7 @@ async def test_a_projection_that_gets_no_connection(database: str) -> None:
             await append_events(connection, 5)
             await wait_until(waiting, what="a batch is in flight")
             await append_events(connection, 5)
-            await wait_until(says(worker, WELL, "no progress on projection handled for "), what="it is degraded")
+            await wait_until(says(worker, WELL, "no progress on projection handled"), what="it is degraded")
             reasons = health.assess(worker.facts()).reasons
             assert [reason.partition(": ")[2] for reason in reasons] == ["all 1 connections are in use"]
         await wait_until(lambda: all_handled(connection, "handled", 10))

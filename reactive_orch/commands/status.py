@@ -114,14 +114,16 @@ def _projection(shown: ProjectionOverview, head: int | None, of: ReplicaSetOverv
         why_so = f": {one_line(rest.reason)}" if rest.reason else ""
         again = f"; tried again at {shown_time(rest.tried_at)}" if rest.tried_at else ""
         yield f"    {rest.state} since {shown_time(rest.since)} by {one_line(rest.by)}{why_so}{again}"
-    if not seen.served:
-        yield f"    unserved: no worker {'runs it' if of.workers else 'lives'}"
+    if not shown.served:
+        lives = any(worker.seen.connected for worker in of.workers)
+        yield f"    unserved: no worker {'runs it' if lives else 'lives'}"
     yield from (f"    {line}" for line in _traits(seen))
 
 
 def _lag(shown: ProjectionOverview) -> str:
     if shown.lag_events is None:
-        return "how many events wait is not known"
+        most = "" if shown.lag_most is None else f", at most {shown.lag_most}"
+        return f"how many events wait is not known{most}"
     if not shown.lag_events:
         return "nothing waits"
     waits = f"{count(shown.lag_events, 'event')} {'waits' if shown.lag_events == 1 else 'wait'}"

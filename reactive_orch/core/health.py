@@ -55,11 +55,12 @@ class Stall:
     def problem(self) -> Problem:
         """What is said of it."""
         too_long = self.for_s > STALLED_TOO_LONG_S
+        lasting = f" for {self.for_s:.0f} s" if self.what else ""
         return made(
             "interrupted" if self.what else "stands_still",
             self.of,
             what=self.what,
-            more=f" for {self.for_s:.0f} s" + (f": {self.cause}" if self.cause else ""),
+            more=lasting + (f": {self.cause}" if self.cause else ""),
             level="bad" if too_long else "warn",
             spoils="well" if too_long else "nothing",
             age_s=self.for_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from reactive_orch.model import NOBODY
@@ -51,8 +52,9 @@ def _tells(worker: WorkerSeen) -> bool:
 def _log(log: LogSeen, telling: Iterable[WorkerSeen], projections: Iterable[ProjectionSeen]) -> LogOverview:
     told = [account for worker in telling if worker.account and (account := worker.account.logs.get(log.name))]
     saved = [position for each in projections if each.subscription.log == log.name for position in each.saved]
-    known = [each.settled for each in told if each.settled is not None] + list(filter(None, saved))
-    settled = max(known, default=None)
+    known = [each.settled for each in told if each.settled is not None]
+    # What was saved was settled: what has been since, only a worker that lives knows.
+    settled = max(known + list(saved)) if known else None
     if not log.holders:  # whatever was drawn is committed, or gone
         settled = log.head
     rate = max((each.events_per_s for each in told), default=None)
@@ -91,10 +93,13 @@ def _projection(seen: ProjectionSeen, workers: Sequence[WorkerSeen], log: LogOve
     settled = log.settled if log is not None else None
     lag_events, lag_s = _lag(seen, told, settled)
     events_per_s = sum(_of(worker, seen).events_per_s for worker in told.values())
+    served = seen.served and any(map(partial(runs, seen), workers))
     return ProjectionOverview(
         seen=seen,
-        state=_state(seen),
+        served=served,
+        state=_state(seen, served=served),
         lag_events=lag_events,
+        lag_most=max(log.seen.head - min(seen.saved, default=0), 0) if log is not None else None,
         lag_s=lag_s,
         events_per_s=events_per_s,
         eta_s=None
@@ -103,12 +108,17 @@ def _projection(seen: ProjectionSeen, workers: Sequence[WorkerSeen], log: LogOve
     )
 
 
+def runs(seen: ProjectionSeen, worker: WorkerSeen) -> bool:
+    """Tell whether a worker of its replica set lives, and runs a projection if any does."""
+    return worker.connected and seen.subscription.projection not in worker.lacks
+
+
 def _state(
-    seen: ProjectionSeen,
+    seen: ProjectionSeen, *, served: bool
 ) -> Literal["running", "paused", "halted", "suspended", "refused", "unserved"]:
     if seen.rest is not None:
         return seen.rest.state
-    if seen.served:
+    if served:
         return "running"
     return "refused" if seen.proposed is not None else "unserved"
 
@@ -135,10 +145,10 @@ def _lag(
     """
     owners = seen.owners or [NOBODY] * len(seen.saved)
     silent = [saved for owner, saved in zip(owners, seen.saved, strict=False) if owner not in told]
-    if settled is None:
-        return None, None
     if seen.oldest_s is None:  # there is no event behind what has been saved
         return 0, 0.0
+    if settled is None:
+        return None, None
     untold = sum(max(settled - saved, 0) for saved in silent)
     behind, ages = float(untold), [seen.oldest_s] if untold else []
     for id_, worker in told.items():

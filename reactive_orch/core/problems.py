@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.connections import in_use, is_short
-from reactive_orch.core.overview import is_silent
+from reactive_orch.core.overview import is_silent, runs
 from reactive_orch.core.remedies import ending
 from reactive_orch.model.problems import CODES, LEVELS, Problem, keys, words
 from reactive_orch.model.problems import command as helping
@@ -105,10 +105,10 @@ def _of_connections(seen: ConnectionsSeen) -> Problem:
 def _of_replica_set(each: ReplicaSetOverview) -> Iterator[Problem]:
     of = Subject(each.name, "", "")
     if each.projections and not _anybody_lives(each):
-        lags = [projection.lag_events for projection in each.projections]
-        waits = "nobody knows how many" if None in lags else max(filter(None, lags), default=0)
+        most = max(each.projections, key=_may_wait)
+        waits = most.lag_events != 0
         level: Level = "bad" if waits else "note"
-        yield made("no_workers", of, more=f", and events wait: {waits}" if waits else "", level=level)
+        yield made("no_workers", of, more=f", and events wait: {_waiting(most)}" if waits else "", level=level)
     generation = each.generation
     if generation is not None and generation.complete_s is None and generation.age_s > UNSETTLED_AFTER_S:
         yield made("unsettled", of, what=generation.number, age_s=generation.age_s)
@@ -134,10 +134,10 @@ def _of_projection(projection: ProjectionOverview, among: ReplicaSetOverview) ->
         reason = " ".join(seen.rest.reason.split())
         more = f": {reason}" if reason else ""
         yield made(seen.rest.state, of, more=more, age_s=seen.rest.age_s, who=seen.rest.by)
-    elif not seen.served and seen.proposed is None and among.workers:
+    elif not seen.served and seen.proposed is None and _anybody_lives(among):
         yield made("unserved", of, age_s=projection.lag_s or None)
     elif _stands_still(projection, among):
-        yield made("stands_still", of, more=f": events wait: {projection.lag_events}", age_s=projection.lag_s)
+        yield made("stands_still", of, more=f": events wait: {_waiting(projection)}", age_s=_oldest_s(projection))
     if seen.proposed is not None:
         yield made("refused", of, more=f", a worker came with {seen.proposed}")
     if seen.failing_keys:
@@ -160,7 +160,28 @@ def _anybody_lives(of: ReplicaSetOverview) -> bool:
 
 def _stands_still(projection: ProjectionOverview, of: ReplicaSetOverview) -> bool:
     """Tell whether nothing of a projection is handled, although its workers have had the time to begin."""
-    waits = bool(projection.lag_events) and (projection.lag_s or 0.0) > STANDS_STILL_AFTER_S
+    waits = projection.lag_events != 0 and _oldest_s(projection) > STANDS_STILL_AFTER_S
     had_time = of.generation is not None and of.generation.age_s > STANDS_STILL_AFTER_S
-    told = any(worker.seen.connected and not is_silent(worker.seen) for worker in of.workers)
-    return waits and had_time and told and projection.seen.served and projection.events_per_s < 1 / STANDS_STILL_AFTER_S
+    still = projection.events_per_s < 1 / STANDS_STILL_AFTER_S
+    return waits and had_time and still and projection.served and _is_sure(projection, of)
+
+
+def _is_sure(projection: ProjectionOverview, of: ReplicaSetOverview) -> bool:
+    """Tell whether a worker has said how fast a projection is, or all that run it have been silent for long."""
+    running = [worker.seen for worker in of.workers if runs(projection.seen, worker.seen)]
+    return any(not is_silent(seen) or seen.heartbeat_age_s > STANDS_STILL_AFTER_S for seen in running)
+
+
+def _oldest_s(projection: ProjectionOverview) -> float:
+    """Return for how long events have waited, those included of which it is not known whether they are settled."""
+    return (projection.seen.oldest_s if projection.lag_s is None else projection.lag_s) or 0.0
+
+
+def _may_wait(projection: ProjectionOverview) -> tuple[bool, int]:
+    return projection.lag_events is None, projection.lag_events or 0
+
+
+def _waiting(projection: ProjectionOverview) -> str:
+    """Return how many events wait. Whether that is known, or counted to the log's end, changes with every append."""
+    most = projection.lag_most if projection.lag_events is None else projection.lag_events
+    return "nobody knows how many" if most is None else f"at most {most}"

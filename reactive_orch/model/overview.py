@@ -158,7 +158,7 @@ class LogOverview:
 
     seen: LogSeen
     settled: Position | None
-    """None where no worker says it, and a writer is at work."""
+    """None where no worker that lives says it, and a writer is at work."""
     events_per_s: float | None
     """None where no worker says it."""
     needed_after: Position | None
@@ -184,10 +184,15 @@ class ProjectionOverview:
 
     seen: ProjectionSeen
     state: Literal["running", "paused", "halted", "suspended", "refused", "unserved"]
+    served: bool
+    """A worker that lives runs it."""
     lag_events: int | None
-    """How many settled events are still to come, if each partition has as many as the others and all are wanted."""
+    """How many settled events are still to come, if each partition has as many as the others and all are wanted; None
+    where nobody who lives knows how far the log is settled, and events wait."""
+    lag_most: int | None
+    """So many positions are behind the slowest partition, settled or not; None where the log is not known."""
     lag_s: float | None
-    """The age of the oldest of them."""
+    """The age of the oldest event that is still to come; None where it is not known whether that is settled."""
     events_per_s: float
     eta_s: float | None
     """When it will have caught up, at this rate; 0 if it has, None if that is not to be said."""

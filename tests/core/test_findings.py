@@ -35,6 +35,9 @@ from reactive_orch.model.findings import (
     TriggerSeen,
 )
 from reactive_orch.model.overview import GenerationSeen, LogSeen, Seen, WorkerSeen
+from tests.core.test_overview import PROJECTION, rest
+from tests.core.test_overview import WORKER as WORKING
+from tests.core.test_overview import seen as in_use
 
 if TYPE_CHECKING:
     from reactive_orch.model.problems import Problem
@@ -76,6 +79,7 @@ WORKER = WorkerSeen(
     account=None,
 )
 LOG = LogSeen(name=OWN_LOG, partitions=4, head=10, holders=(), refusal=None, slowest=None, first_waiting=None)
+REFUSED = replace(LOG, refusal="nothing is read")
 SEEN = Seen(at=datetime(2026, 11, 29, tzinfo=UTC), logs=[LOG], generations={}, workers=[], projections=[])
 END = LogEnd(name=OWN_LOG, last=10, drawn=12, sequence="reactive_orch.events_global_position_seq")
 WELL = Facts(
@@ -193,6 +197,12 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"checkpoints": replace(CHECKPOINTS, dead=schema.DEAD_ROWS + 1, live=64_000)}, []),
     ({"checkpoints": replace(CHECKPOINTS, bytes=schema.BYTES_ALWAYS_WELL + 1)}, [("warn", "bloat")]),
     ({"seen": None, "refusal": "no log"}, [("bad", "log_refused")]),
+    ({"server": replace(SERVER, standby=True), "seen": replace(SEEN, logs=[REFUSED])}, [("bad", "standby")]),
+    ({"seen": replace(SEEN, logs=[REFUSED])}, [("bad", "log_refused")]),
+    ({"seen": in_use(None)}, [("bad", "no_workers")]),
+    ({"seen": in_use(None, replace(PROJECTION, oldest_s=None))}, []),
+    ({"seen": in_use(projection=replace(PROJECTION, rest=rest("halted")))}, [("bad", "halted")]),
+    ({"seen": in_use(replace(WORKING, heartbeat_age_s=50.0))}, [("bad", "stands_still")]),
 ]
 
 

@@ -21,7 +21,7 @@ from reactive_orch.core.problems import HELD_AFTER_S, compared
 from reactive_orch.model import OWN_LOG, Subscription, WorkerState
 from reactive_orch.model.membership import Resting
 from reactive_orch.model.reports import Subject
-from tests.core.test_overview import HOLDER, LOG, PROJECTION, TOTALS, found
+from tests.core.test_overview import ACCOUNT, HOLDER, LOG, PROJECTION, STILL, TOTALS, WORKER, found
 
 SETTLED = Facts(
     replica_set="shop",
@@ -88,9 +88,9 @@ UNREGISTERED = Stall(OF_SET, 3600.0, "ConnectionRefusedError", "not registered")
             200,
             200,
             200,
-            "no progress on projection p for 12 s: TooManyConnectionsError (53300)",
+            "no progress on projection p: TooManyConnectionsError (53300)",
         ),
-        ({"stalls": (STALLED_LONG,)}, 200, 200, 503, "no progress on projection p for 31 s"),
+        ({"stalls": (STALLED_LONG,)}, 200, 200, 503, "no progress on projection p"),
     ],
 )
 def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reason: str) -> None:
@@ -124,6 +124,14 @@ def test_a_problem_has_the_words_and_the_command_that_status_has() -> None:
     (own,) = own_problems(replace(SETTLED, failing_keys={TOTALS: 1}))
     (told,) = found(projection=replace(PROJECTION, failing_keys=1, parked_keys=1))
     assert own == replace(told, age_s=None)
+
+
+def test_what_stands_still_is_told_in_the_words_of_status() -> None:
+    """Behind them each says what it knows more: the error, or how many events wait."""
+    (own,) = own_problems(replace(SETTLED, stalls=(Stall(Subject("shop", *TOTALS), 31.0),)))
+    (told,) = found(replace(WORKER, account=replace(ACCOUNT, projections={TOTALS: STILL})))
+    assert told.text.startswith(f"{own.text}: ")
+    assert own.key == told.key
 
 
 def test_who_holds_the_log_is_told_with_what_ends_it() -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FORGOTTEN_AFTER_S = 7 * 86_400.0
 """A replica set that nobody has worked for since is perhaps gone for good."""
 
-OF_STATUS = {"log_refused", "log_held", "unserved"}
-"""Problems of `status` that are findings, too."""
+OF_STATUS = {"log_refused", "log_held", "no_workers", "halted", "stands_still", "unserved"}
+"""Problems of `status` that are findings, too, unless they are but a note."""
 
 _RULES = (
     server.of_hosts,
@@ -70,7 +70,8 @@ def _of_status(facts: Facts) -> Iterator[Problem]:
         yield finding("bad", "log_refused", facts.refusal)
     if facts.seen is not None:
         shown = overview(facts.seen)
-        yield from (problem for problem in problems(shown) if problem.code in OF_STATUS)
+        told = OF_STATUS - {"log_refused"} if facts.server.standby else OF_STATUS  # it is refused for being one
+        yield from (each for each in problems(shown) if each.code in told and each.level != "note")
         yield from (problem for each in shown.replica_sets for problem in _forgotten(each))
 
 
