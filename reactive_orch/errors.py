@@ -175,13 +175,13 @@ def kind_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and an Unavailable without
-    a cause, are told by their texts, which are ours.
+    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and an Unavailable or a
+    Superseded without a cause, are told by their texts, which are ours.
     """
     if isinstance(error, (TimedOut, Deadly, TooManyConnections)):
         return str(error)
     error = _origin(error)
-    if isinstance(error, Unavailable) and str(error):
+    if isinstance(error, (Unavailable, Superseded)) and str(error):
         return str(error)
     sqlstate = sqlstate_of(error)
     return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reactive_orch import errors
-from reactive_orch.errors import HandlerFailed, Unavailable, described, kind_of, lineage, named, place_of, traceback_of
+from reactive_orch.errors import (
+    HandlerFailed,
+    Superseded,
+    Unavailable,
+    described,
+    kind_of,
+    lineage,
+    named,
+    place_of,
+    traceback_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +38,7 @@ def test_an_error_is_named_by_its_cause_or_in_our_own_words() -> None:
     )
     assert named(Unavailable("an old primary has answered")) == "an old primary has answered"
     assert named(Unavailable()) == "Unavailable"
+    assert named(Superseded("somebody else holds their rows")) == "somebody else holds their rows"
     assert named(HandlerFailed("value 4711 is wrong")) == "HandlerFailed"
 
 

@@ -387,6 +387,16 @@ async def test_a_command_without_a_right_says_in_a_line_what_gives_it(database: 
         assert said == f"the database role lacks a right: permission denied for {lacking}; {_gives(purpose, needed)}"
 
 
+async def test_a_log_whose_end_may_not_be_seen_is_no_log_without_events(owner: Connection, database: str) -> None:
+    await append(owner, [event("k", "Good")])
+    sequence = "events_global_position_seq"
+    await owner.execute(f"REVOKE ALL ON SEQUENCE reactive_orch.{sequence} FROM {quoted(_role('monitor'))}")
+    for command in ("status", "watch"):
+        said = (await run(command, DATABASE_URL=_as("monitor", database))).complaint()
+        lacks = f"the database role lacks a right: permission denied for sequence {sequence}"
+        assert said == f"{lacks}; {_gives('monitor', 'monitor')}"
+
+
 @pytest.mark.usefixtures("owner")
 async def test_so_does_a_worker(database: str) -> None:
     for purpose in ("nobody", "appender", "monitor", "operator"):

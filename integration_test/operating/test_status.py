@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,19 @@ from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.waiting import wait_until
 from reactive_orch import append
 from reactive_orch import projection as make_projection
+from reactive_orch.postgres import overview as looking
 from reactive_orch.runtime.handling import lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     import pytest
 
     from integration_test.harness.connections import Connection
     from integration_test.harness.load import AtGate
     from reactive_orch import Event, Worker
+    from reactive_orch.model.overview import Seen
 
 AT_GATE = "handled_at_gate"
 
@@ -123,6 +127,23 @@ async def test_problems_come_first_each_with_what_helps(database: str) -> None:
         (alone,) = (await told(database))["problems"]
         assert (alone["level"], alone["code"]) == ("bad", "no_workers")
         assert "events wait" in alone["text"]
+
+
+async def test_what_began_at_a_time_began_then_at_every_look(database: str) -> None:
+    @make_projection("handled")
+    async def failing(_event: Event, _tx: Connection) -> None:
+        raise LookupError
+
+    def begun(seen: Seen) -> set[datetime]:
+        (generation,) = filter(None, seen.generations.values())
+        ages = [generation.age_s, seen.logs[0].holders[0].age_s, seen.projections[0].failing_s]
+        return {seen.at - timedelta(seconds=age_s) for age_s in ages}
+
+    async with prepared(database) as connection, connected(database) as other, other.transaction():
+        await append(connection, [event("one")])
+        await run_until_idle(database, failing, retries=0)
+        await append(other, [event("two")])
+        assert begun(await looking.look(connection)) == begun(await looking.look(connection))
 
 
 async def test_what_has_failed_last_is_shown_and_steers_no_terminal(database: str) -> None:

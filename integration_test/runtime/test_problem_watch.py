@@ -49,7 +49,7 @@ async def test_what_begins_and_ends(
 
         await wait_until(standing, what="the gauge has it")
         assert (codes(node, worker), worker.facts().stalls) == (["unserved"], ())
-        assert health(node, worker)[1]["reasons"] == (UNSERVED,)
+        assert health(node, worker)[1]["reasons"] == (f"replica set test: {UNSERVED}",)
         async with running(database, betraying):
 
             async def solved() -> bool:

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from reactive_orch.commands.command import Command, demand_replica_set, monitors
-from reactive_orch.commands.problems import problem_lines, since
+from reactive_orch.commands.problems import problem_lines
 from reactive_orch.core.findings import findings, is_well, looked_at
-from reactive_orch.core.overview_json import problem_as_json
+from reactive_orch.core.overview_json import problem_as_json, since
 from reactive_orch.postgres import doctor
 from reactive_orch.postgres.grants import Purpose
 from reactive_orch.process.explaining import EXIT_FAILED

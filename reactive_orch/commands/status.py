@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
-from reactive_orch.commands.problems import one_line, problem_lines, since
+from reactive_orch.commands.problems import one_line, problem_lines
 from reactive_orch.commands.terminal import HEADING, Styled, count, show, shown_time
 from reactive_orch.core.overview import overview
-from reactive_orch.core.overview_json import as_json
+from reactive_orch.core.overview_json import as_json, since
 from reactive_orch.core.problems import problems
 from reactive_orch.errors import UnsafeLog
 from reactive_orch.model.membership import why

@@ -60,11 +60,15 @@ class Stall:
             "interrupted" if self.what else "stands_still",
             self.of,
             what=self.what,
-            more=lasting + (f": {self.cause}" if self.cause else ""),
+            more=lasting + _by(self.cause),
             level="bad" if too_long else "warn",
             spoils="well" if too_long else "nothing",
             age_s=self.for_s,
         )
+
+
+def _by(cause: str) -> str:
+    return f": {cause}" if cause else ""
 
 
 class Held(NamedTuple):
@@ -90,6 +94,8 @@ class Facts:
     rebalancing_max_s: float
     listens: bool
     """The membership connection is there."""
+    unreachable_by: str = ""
+    """The type and code of the error by which the database is unavailable; empty when unknown."""
     expelled: bool = False
     """Removed by the others, and not a member again yet."""
     shortage: str | None = None
@@ -135,8 +141,8 @@ class Health:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What is wrong, in words."""
-        return tuple(each.words for each in self.problems)
+        """What is wrong, and whose it is, in words."""
+        return tuple(each.text for each in self.problems)
 
     @property
     def word(self) -> str:
@@ -188,7 +194,8 @@ def _of_worker(facts: Facts) -> Iterator[Problem]:
         "nothing_to_run": bool(facts.refused) and facts.idle,
     }
     of = Subject(facts.replica_set, "", "")
-    yield from (made(code, of) for code, true in told.items() if true)
+    more = {"unavailable": _by(facts.unreachable_by)}
+    yield from (made(code, of, more=more.get(code, "")) for code, true in told.items() if true)
     if facts.state is WorkerState.REBALANCING and facts.rebalancing_s > facts.rebalancing_max_s:
         age_s = facts.rebalancing_s
         yield made("unsettled", of, what=facts.generation, level="bad", spoils="ready", age_s=age_s)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from reactive_orch.model import Holder
     from reactive_orch.model.overview import (
@@ -26,6 +27,16 @@ def as_json(overview: Overview, problems: Sequence[Problem], since: Callable[[fl
         "logs": [_log(each) for each in overview.logs],
         "replica_sets": [_replica_set(each) for each in overview.replica_sets],
     }
+
+
+def since(at: datetime, age_s: float) -> str:
+    """Return when something began that was so many seconds old at a time."""
+    return begun(at, age_s).isoformat()
+
+
+def begun(at: datetime, age_s: float) -> datetime:
+    """Return the second in which it began: the age is told by another clock, perhaps, and is to say the same again."""
+    return at.fromtimestamp(round(at.timestamp() - age_s), at.tzinfo)
 
 
 def problem_as_json(each: Problem, since: Callable[[float], str]) -> dict[str, Any]:

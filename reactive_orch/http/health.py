@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.core.health import Health, assess
-from reactive_orch.core.overview_json import problem_as_json
+from reactive_orch.core.overview_json import problem_as_json, since
 from reactive_orch.model import OWN_LOG
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ def health(node: Node, worker: Worker) -> tuple[Health, Mapping[str, Any]]:
     facts = worker.facts()
     judged = assess(facts)
     own = node.logs.get(OWN_LOG)
+    told = partial(since, datetime.now(UTC))
     return judged, {
         "status": worker.state.value,
         "health": judged.word,
         "reasons": judged.reasons,
-        "problems": [problem_as_json(each, _since) for each in judged.problems],
+        "problems": [problem_as_json(node.problems.dated(each), told) for each in judged.problems],
         "age_s": round(facts.age_s, 3),
         "replica_set": worker.replica_set,
         "worker": worker.member,
@@ -37,10 +39,6 @@ def health(node: Node, worker: Worker) -> tuple[Health, Mapping[str, Any]]:
         "settled_position": own.settled if own else None,
         "frontier_held_s": round(facts.frontier_held_s, 3),
     }
-
-
-def _since(age_s: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
 
 
 def _by_projection(numbers: Mapping[Subscription, int]) -> Mapping[str, int]:

@@ -15,6 +15,9 @@ Level: TypeAlias = Literal["bad", "warn", "note"]
 Spoils: TypeAlias = Literal["live", "ready", "well", "nothing"]
 """The first of `/livez`, `/readyz`, `/healthz` that says no; those after it say no as well."""
 
+Key: TypeAlias = tuple[str, str, str, str]
+"""What a problem is, and of what."""
+
 LEVELS: tuple[Level, ...] = ("bad", "warn", "note")
 
 
@@ -93,7 +96,7 @@ class Problem:
     """What it means for the health of a worker that knows of it."""
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> Key:
         """What stays the same of it, however long it lasts and whatever becomes of it."""
         return self.code, self.replica_set, self.projection, self.log
 

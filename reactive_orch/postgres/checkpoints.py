@@ -299,7 +299,7 @@ async def _move(
 
 def _demand_all(of: _Key, swaps: Sequence[Swap], swapped: int) -> None:
     if swapped != len(swaps):
-        msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {of[1]} have moved or are held"
+        msg = f"{len(swaps) - swapped} of {len(swaps)} checkpoints of {of[1]} have moved, or somebody else holds them"
         raise Superseded(msg)
 
 

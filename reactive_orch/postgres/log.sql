@@ -26,7 +26,7 @@ ORDER BY e.aggregate_version;
 -- Who holds the frontier of log $1: open transactions that may have drawn a position, the oldest first.
 SELECT l.pid, p.gid AS prepared, coalesce(a.application_name, '') AS application, coalesce(a.usename, p.owner, '') AS "user",
        coalesce(a.state, 'prepared') AS state, coalesce(a.query, '') AS query,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age_s
+       greatest(extract(epoch FROM now() - coalesce(a.xact_start, p.prepared)), 0)::float8 AS age_s
 FROM pg_locks l
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_locks t ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'

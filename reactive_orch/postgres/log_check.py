@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.errors import Superseded, UnsafeLog
+from reactive_orch.errors import MissingRight, Superseded, UnsafeLog
 from reactive_orch.model import FrontierKind, Log, LogState
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -43,7 +43,6 @@ _FLAWS = {
     "veiled": "row level security hides events of {relation} from this user, and what is hidden counts as a gap: run "
     "ALTER TABLE {relation} DISABLE ROW LEVEL SECURITY, or give the owner of reactive_orch.event_log BYPASSRLS",
     "source": "reactive_orch.logs does not name an event table with its sequence",
-    "unreadable": "sequence {sequence} cannot be read: GRANT SELECT ON SEQUENCE {sequence} to this user",
     "view": "the view reactive_orch.event_log does not show {relation} as it is, and what it leaves out counts as a "
     "gap: it must be a plain SELECT of its columns",
     "veiled_table": "row level security hides rows of {veiled_table} from this user: "
@@ -74,7 +73,10 @@ async def logs(connection: AnyConnection) -> list[Log]:
 
 
 async def examine(connection: AnyConnection, log: LogName) -> tuple[LogState, str | None]:
-    """Return the state of a log, and why it may not be read; None when it may. Raises UnsafeLog if there is none."""
+    """Return the state of a log, and why it may not be read; None when it may.
+
+    Raises UnsafeLog if there is none, MissingRight if this user may not see how far it goes.
+    """
     row = await _looked_at(connection, log)
     return _state(row), _complaint(row)
 
@@ -122,6 +124,9 @@ async def _looked_at(connection: AnyConnection, log: LogName) -> Mapping[str, An
     if row["readable"] is None or row["whole"] is None:
         msg = "the log, or the view of it, has just been made anew"  # after the statement had looked up its name
         raise Superseded(msg)
+    if row["flaw"] is None and not row["readable"]:
+        lacking = f"permission denied for sequence {row['sequence'].rpartition('.')[2]}"
+        raise MissingRight(lacking)
     return dict(row)
 
 
@@ -142,7 +147,6 @@ def _complaint(row: Mapping[str, Any]) -> str | None:
     more = ", …" if len(estranged) > ESTRANGED_NAMED_MAX else ""
     flaws = {
         row["flaw"]: row["flaw"] is not None,
-        "unreadable": not row["readable"],
         "view": not row["whole"],
         "veiled_table": row["veiled_table"] is not None,
         "beyond": row["checkpoint"] > row["head"],

@@ -32,6 +32,12 @@ async def look(connection: AnyConnection, replica_set: str | None = None, *, bac
 
     `back`: so many generations before the one that a replica set has now are seen, too.
     """
+    with translated():
+        async with connection.transaction(readonly=True):  # of one clock
+            return await _seen(connection, replica_set, back)
+
+
+async def _seen(connection: AnyConnection, replica_set: str | None, back: int) -> Seen:
     logs = [await _log(connection, each.name) for each in await log_check.logs(connection)]
     with translated():
         generations, workers, projections = [

@@ -1,6 +1,6 @@
 -- name: now
--- The clock by which ages are told.
-SELECT clock_timestamp();
+-- The clock by which ages are told: the transaction's, so that all are, and what began at a time began then at every look.
+SELECT now();
 
 -- name: needed
 -- How far all projections of log $1 have come, of all replica sets, and the first event that waits with a failing key of theirs.
@@ -10,7 +10,7 @@ SELECT (SELECT min(c.position) FROM reactive_orch.checkpoints c WHERE c.log = $1
 
 -- name: generations
 -- The last $2 generations of each replica set, or of replica set $1 alone, the newest first; one row without a number before the first.
-SELECT r.name, g.number, g.reason, g.subjects, g.moved, extract(epoch FROM clock_timestamp() - g.created_at)::float8 AS age_s,
+SELECT r.name, g.number, g.reason, g.subjects, g.moved, extract(epoch FROM now() - g.created_at)::float8 AS age_s,
        extract(epoch FROM g.completed_at - g.created_at)::float8 AS complete_s
 FROM reactive_orch.replica_sets r
 LEFT JOIN reactive_orch.generations g
@@ -19,7 +19,8 @@ WHERE $1::text IS NULL OR r.name = $1::text ORDER BY r.name, g.number DESC;
 
 -- name: workers
 -- The members of all replica sets, each with the projections that others of its set run and it does not.
-SELECT m.id, m.replica_set, m.name, m.state, m.lock_held AS connected, m.stale, m.heartbeat_age_s::float8,
+SELECT m.id, m.replica_set, m.name, m.state, m.lock_held AS connected, m.stale,
+       greatest(extract(epoch FROM now() - m.heartbeat_at), 0)::float8 AS heartbeat_age_s,
        extract(epoch FROM m.stale_after)::float8 AS stale_after_s,
        ARRAY(SELECT DISTINCT r.projection
              FROM reactive_orch.members o CROSS JOIN LATERAL unnest(o.projections, o.logs) AS r(projection, log)
@@ -33,8 +34,8 @@ FROM reactive_orch.member_status m ORDER BY m.replica_set, m.id;
 -- The projections of all replica sets, or of $1: how they rest, how far they have been saved, whose they are, what waits of them, and
 -- how old the first event is behind what has been saved of a partition, up to the log's head.
 SELECT p.replica_set, p.name, p.log, p.state, p.state_reason, p.state_by, p.state_since, p.resumes_at,
-       extract(epoch FROM clock_timestamp() - p.state_since)::float8 AS state_s,
-       CASE WHEN p.serial_until > clock_timestamp() THEN p.serial_until END AS serial_until,
+       extract(epoch FROM now() - p.state_since)::float8 AS state_s,
+       CASE WHEN p.serial_until > now() THEN p.serial_until END AS serial_until,
        p.proposed::text, p.start, p.start_position, c.saved, c.replays_to, coalesce(a.owners, '{}') AS owners,
        NOT coalesce((p.declared -> 'replay')::boolean, true) AS leaves_replayed_out,
        coalesce((p.declared -> 'exclusive')::boolean, false) AS exclusive,
@@ -45,7 +46,7 @@ SELECT p.replica_set, p.name, p.log, p.state, p.state_reason, p.state_by, p.stat
        (SELECT f.error_type || ': ' || f.message FROM reactive_orch.failing_keys f
         WHERE f.replica_set = p.replica_set AND f.projection = p.name AND f.log = p.log
         ORDER BY f.failed_last_at DESC LIMIT 1) AS last_error,
-       (SELECT extract(epoch FROM clock_timestamp() - min(e.created_at))::float8
+       (SELECT extract(epoch FROM now() - min(e.created_at))::float8
         FROM reactive_orch.checkpoints s
         CROSS JOIN LATERAL (SELECT o.created_at FROM reactive_orch.event_log o
                             WHERE o.log = s.log AND o.partition = s.partition AND o.global_position + 0 > s.position
@@ -59,7 +60,7 @@ CROSS JOIN LATERAL (
     FROM reactive_orch.checkpoints c WHERE c.replica_set = p.replica_set AND c.projection = p.name AND c.log = p.log) c
 CROSS JOIN LATERAL (
     SELECT count(*) AS failing_keys, count(*) FILTER (WHERE f.state = 'parked') AS parked_keys,
-           coalesce(extract(epoch FROM clock_timestamp() - min(f.failed_first_at)), 0)::float8 AS failing_s
+           coalesce(extract(epoch FROM now() - min(f.failed_first_at)), 0)::float8 AS failing_s
     FROM reactive_orch.failing_keys f WHERE f.replica_set = p.replica_set AND f.projection = p.name AND f.log = p.log) k
 CROSS JOIN LATERAL (
     SELECT count(*) AS waiting_events, count(*) FILTER (WHERE f.state = 'parked') AS parked_events

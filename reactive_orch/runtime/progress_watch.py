@@ -68,6 +68,7 @@ class ProgressWatch:
             age_max_s=LOOK_OVERDUE_S + LOOK_AFTER_BEATS * node.config.heartbeat_s,
             rebalancing_max_s=node.config.rebalance_s,
             listens=node.session.connected,
+            unreachable_by=self.turns.cause,
             shortage=node.database.shortage.text,
             unrung=frozenset(log for log, follower in node.logs.items() if follower.ringing.unrung),
             missed=frozenset(log for log, follower in node.logs.items() if follower.ringing.missed),

@@ -98,18 +98,23 @@ def test_the_pages(facts: dict[str, Any], live: int, ready: int, well: int, reas
     answers = [200 if answer else 503 for answer in (judged.live, judged.ready, judged.well)]
     assert answers == [live, ready, well]
     assert len(judged.reasons) == bool(reason)
-    assert all(given.startswith(reason) for given in judged.reasons)
+    assert all(given.removeprefix("replica set shop: ").startswith(reason) for given in judged.reasons)
     assert judged.word == ("unhealthy" if well == 503 else "degraded" if reason else "ok")
 
 
 def test_all_reasons_are_given() -> None:
     facts = replace(
-        SETTLED, state=WorkerState.UNAVAILABLE, listens=False, missed=frozenset({OWN_LOG}), failing_s=STOPPED
+        SETTLED,
+        state=WorkerState.UNAVAILABLE,
+        listens=False,
+        unreachable_by="AdminShutdownError (57P01)",
+        missed=frozenset({OWN_LOG}),
+        failing_s=STOPPED,
     )
     assert assess(facts).reasons == (
         "membership connection lost",
-        "database unavailable",
-        "projection p tries a failing event again",
+        "replica set shop: database unavailable: AdminShutdownError (57P01)",
+        "replica set shop: projection p tries a failing event again",
         "notifications do not arrive, polling works",
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reactive_orch.core.overview import overview
-from reactive_orch.core.overview_json import as_json
+from reactive_orch.core.overview_json import as_json, since
 from reactive_orch.core.problems import problems
 from reactive_orch.model import OWN_LOG, Holder, MemberId, Subscription
 from reactive_orch.model.account import Account, LogAccount, ProjectionAccount, account_of, account_text
@@ -365,6 +365,12 @@ def test_a_problem_names_for_programs_what_it_is_about() -> None:
     told = as_json(overview(facts), problems(overview(facts)), lambda _: "")
     (waits,) = [each for each in told["problems"] if each["code"] == "keys_wait"]
     assert (waits["replica_set"], waits["projection"]) == ("shop", "totals")
+
+
+def test_since_when_it_is_so_does_not_change_with_the_milliseconds_between_two_clocks() -> None:
+    assert {
+        since(AT + timedelta(seconds=look), 40.0 + look + apart) for look in (0, 7) for apart in (-0.2, 0, 0.2)
+    } == {"2026-11-29T11:59:20+00:00"}
 
 
 def test_the_shape_for_programs() -> None:
