@@ -7,16 +7,38 @@ relations between values.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.model.projections import RETRIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S, OnError
+from reactive_orch.model.projections import RETRIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S, OnError, is_number, is_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OWN_CONNECTIONS = 3
 """Outside the pools: that of its members, that on which it follows the log, and a worker's watch over another one."""
 COORDINATION_MIN, COORDINATION_MAX = 2, 4
 CONNECTIONS_MIN = OWN_CONNECTIONS + COORDINATION_MIN + 1
 CONNECTIONS_MAX = 1000
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+_TYPES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "str": (_is_text, "text"),
+    "OnError": (_is_text, "text"),
+    "int": (is_whole, "a whole number"),
+    "float": (is_number, "a number"),
+    "bool": (_is_bool, "True or False"),
+}
+"""What a field is annotated with -> whether a value is that, and its name for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,37 +70,60 @@ class Config:
     """A span for each event, besides the one for its batch: for looking closely, not for every day."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError with everything that is wrong."""
-        complaints = [text for broken, text in self._rules() if broken]
+        """Raise ConfigError with everything that is wrong: first what is of another type, then what breaks a rule."""
+        complaints = self._of_other_types() or [text for broken, text in self._rules() if broken]
         if complaints:
             raise ConfigError("; ".join(complaints))
 
+    def _of_other_types(self) -> list[str]:
+        """Return what is said of each; its value is not shown, it might be of an address."""
+        named = ((each.name, *_TYPES[str(each.type)], getattr(self, each.name)) for each in fields(self))
+        return [
+            f"{name} must be {wanted}, not {type(value).__name__}"
+            for name, is_it, wanted, value in named
+            if not is_it(value)
+        ]
+
     def _rules(self) -> list[tuple[bool, str]]:
         return [
-            (not 1 <= self.batch_events <= 100_000, f"--batch must be 1 to 100000, not {self.batch_events}"),
+            (not self.database_url.strip(), "database_url is empty: give the address of the database"),
+            (
+                not 1 <= self.batch_events <= 100_000,
+                f"--batch (batch_events) must be 1 to 100000, not {self.batch_events}",
+            ),
             (
                 not 0.05 <= self.heartbeat_s <= 3600,
-                f"--heartbeat must be 0.05 to 3600 seconds, not {self.heartbeat_s:g}",
+                f"--heartbeat (heartbeat_s) must be 0.05 to 3600 seconds, not {self.heartbeat_s:g}",
             ),
             (
                 not 3 * self.heartbeat_s <= self.stale_after_s + 1e-9,  # 3 * 0.1 is more than 0.3
-                f"--stale-after ({self.stale_after_s:g} s) must be at least three heartbeats "
-                f"({3 * self.heartbeat_s:g} s): one lost heartbeat is no death",
+                f"--stale-after (stale_after_s) must be at least three heartbeats ({3 * self.heartbeat_s:g} s), not "
+                f"{self.stale_after_s:g}: one lost heartbeat is no death",
             ),
-            (self.stale_after_s > 86_400, f"--stale-after must be at most a day (86400 s), not {self.stale_after_s:g}"),
-            (not 0 <= self.retries <= RETRIES_MAX, f"--retries must be 0 to {RETRIES_MAX}, not {self.retries}"),
-            (self.on_error not in {"park", "halt"}, f"--on-error must be park or halt, not {self.on_error}"),
+            (
+                self.stale_after_s > 86_400,
+                f"--stale-after (stale_after_s) must be at most a day (86400 s), not {self.stale_after_s:g}",
+            ),
+            (
+                not 0 <= self.retries <= RETRIES_MAX,
+                f"--retries (retries) must be 0 to {RETRIES_MAX}, not {self.retries}",
+            ),
+            (
+                self.on_error not in {"park", "halt"},
+                f"--on-error (on_error) must be park or halt, not {self.on_error}",
+            ),
             (
                 not TIMEOUT_MIN_S <= self.handler_timeout_s <= TIMEOUT_MAX_S,
-                f"--handler-timeout must be {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:g} seconds, "
+                f"--handler-timeout (handler_timeout_s) must be {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:g} seconds, "
                 f"not {self.handler_timeout_s:g}",
             ),
             (not self.grace_s >= 0, "grace_s must not be negative"),
-            (self.rebalance_s <= 0, "rebalance_s must be positive"),
+            (not self.rebalance_s > 0, "rebalance_s must be positive"),
             (
                 not CONNECTIONS_MIN <= self.connections_max <= CONNECTIONS_MAX,
-                f"--connections must be {CONNECTIONS_MIN} to {CONNECTIONS_MAX}, not {self.connections_max}: a process "
-                f"has {OWN_CONNECTIONS} of its own, {COORDINATION_MIN} for coordination and at least one for batches",
+                f"--connections (connections_max) must be {CONNECTIONS_MIN} to {CONNECTIONS_MAX}, not "
+                f"{self.connections_max}: a process has {OWN_CONNECTIONS} of its own, {COORDINATION_MIN} for "
+                "coordination and at least one for batches",
             ),
         ]
 
@@ -91,6 +136,10 @@ class Config:
     def work_connections(self) -> int:
         """How many are for batches and windows: so many lanes work at the same moment."""
         return self.connections_max - OWN_CONNECTIONS - self.coordination_connections
+
+
+DEFAULTS = Config(database_url="postgresql://")
+"""What a process needs to know that was told nothing; where its database is it must still be told."""
 
 
 def shown(url: str) -> str:

@@ -85,9 +85,12 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         ([*WORKER, "--http", "localhost:"], "--http 'localhost:': give HOST:PORT"),
         ([*WORKER, "--http", "localhost:x"], "--http 'localhost:x': give HOST:PORT"),
         ([*WORKER, "--http", "localhost:65536"], "--http 'localhost:65536': give HOST:PORT"),
-        ([*WORKER, "--batch", "0"], "--batch must be 1 to 100000, not 0"),
-        ([*WORKER, "--batch", "0", "--retries", "-1"], "; --retries must be 0 to 1000, not -1"),
-        ([*WORKER, "--heartbeat", "5"], "--stale-after (10 s) must be at least three heartbeats (15 s)"),
+        ([*WORKER, "--batch", "0"], "--batch (batch_events) must be 1 to 100000, not 0"),
+        ([*WORKER, "--batch", "0", "--retries", "-1"], "; --retries (retries) must be 0 to 1000, not -1"),
+        (
+            [*WORKER, "--heartbeat", "5"],
+            "--stale-after (stale_after_s) must be at least three heartbeats (15 s), not 10",
+        ),
         ([*WORKER, "--stale-after", "nan"], "--stale-after"),
         (["--replica-set", "r", "--database-url", "nowhere"], "the database address is neither a URI"),
         (["--replica-set", "r", "--database-url", ""], "the database address is neither a URI"),
@@ -106,10 +109,10 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         (["append", "--expected", "soon"], "'soon' is neither any, none nor a version"),
         (["append", "--event-type", "T"], "needs --aggregate-type and --aggregate-id too"),
         (["append", "--aggregate-id", "1"], "needs --aggregate-type and --event-type too"),
-        ([*WORKER, "--heartbeat", "0"], "--heartbeat must be 0.05 to 3600 seconds, not 0"),
-        ([*WORKER, "--heartbeat", "nan"], "--heartbeat must be 0.05 to 3600 seconds, not nan"),
-        ([*WORKER, "--stale-after", "inf"], "--stale-after must be at most a day"),
-        ([*WORKER, "--retries", "-1"], "--retries must be 0 to 1000, not -1"),
+        ([*WORKER, "--heartbeat", "0"], "--heartbeat (heartbeat_s) must be 0.05 to 3600 seconds, not 0"),
+        ([*WORKER, "--heartbeat", "nan"], "--heartbeat (heartbeat_s) must be 0.05 to 3600 seconds, not nan"),
+        ([*WORKER, "--stale-after", "inf"], "--stale-after (stale_after_s) must be at most a day"),
+        ([*WORKER, "--retries", "-1"], "--retries (retries) must be 0 to 1000, not -1"),
         ([*WORKER, "--http", "127.0.0.1:99999"], "give HOST:PORT"),
         ([*WORKER, "--http", "127.0.0.1:http"], "give HOST:PORT"),
         (["status", "--replica-set", "\udcff"], r"'\udcff' is no valid UTF-8"),
@@ -190,7 +193,7 @@ def test_without_any_address_the_embedded_server_is_started(capsys: pytest.Captu
 
 
 def test_nothing_is_started_for_a_wrong_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--batch must be" in complaint(capsys, "--replica-set", "r", "--batch", "0")
+    assert "--batch (batch_events) must be" in complaint(capsys, "--replica-set", "r", "--batch", "0")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])

@@ -51,30 +51,54 @@ def test_values_at_the_limits(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"batch_events": 0}, "--batch must be 1 to 100000, not 0"),
-        ({"batch_events": 100_001}, "--batch must be"),
-        ({"heartbeat_s": 0.04}, "--heartbeat must be 0.05 to 3600 seconds, not 0.04"),
-        ({"heartbeat_s": -1}, "--heartbeat must be"),
-        ({"heartbeat_s": 3601, "stale_after_s": 20_000}, "--heartbeat must be"),
-        ({"heartbeat_s": 4}, r"--stale-after \(10 s\) must be at least three heartbeats \(12 s\)"),
-        ({"stale_after_s": 5.9}, r"--stale-after \(5.9 s\) must be at least three heartbeats \(6 s\)"),
+        ({"batch_events": 0}, r"--batch \(batch_events\) must be 1 to 100000, not 0"),
+        ({"batch_events": 100_001}, r"--batch \(batch_events\) must be"),
+        ({"heartbeat_s": 0.04}, r"--heartbeat \(heartbeat_s\) must be 0.05 to 3600 seconds, not 0.04"),
+        ({"heartbeat_s": -1}, r"--heartbeat \(heartbeat_s\) must be"),
+        ({"heartbeat_s": 3601, "stale_after_s": 20_000}, r"--heartbeat \(heartbeat_s\) must be"),
+        ({"heartbeat_s": 4}, r"--stale-after \(stale_after_s\) must be at least three heartbeats \(12 s\), not 10:"),
+        (
+            {"stale_after_s": 5.9},
+            r"--stale-after \(stale_after_s\) must be at least three heartbeats \(6 s\), not 5.9:",
+        ),
         ({"stale_after_s": float("nan")}, "--stale-after"),
         ({"stale_after_s": float("inf")}, "--stale-after"),
-        ({"retries": -1}, "--retries must be 0 to 1000, not -1"),
-        ({"retries": 1001}, "--retries must be"),
-        ({"handler_timeout_s": 0}, "--handler-timeout must be 0.001 to 86400 seconds, not 0"),
-        ({"handler_timeout_s": float("nan")}, "--handler-timeout must be"),
-        ({"handler_timeout_s": float("inf")}, "--handler-timeout must be"),
+        ({"retries": -1}, r"--retries \(retries\) must be 0 to 1000, not -1"),
+        ({"retries": 1001}, r"--retries \(retries\) must be"),
+        ({"handler_timeout_s": 0}, r"--handler-timeout \(handler_timeout_s\) must be 0.001 to 86400 seconds, not 0"),
+        ({"handler_timeout_s": float("nan")}, r"--handler-timeout \(handler_timeout_s\) must be"),
+        ({"handler_timeout_s": float("inf")}, r"--handler-timeout \(handler_timeout_s\) must be"),
         ({"grace_s": -0.1}, "grace_s must not be negative"),
         ({"grace_s": float("nan")}, "grace_s must not be negative"),
-        ({"connections_max": 5}, "--connections must be 6 to 1000, not 5"),
-        ({"connections_max": 1001}, "--connections must be 6 to 1000, not 1001"),
+        ({"connections_max": 5}, r"--connections \(connections_max\) must be 6 to 1000, not 5"),
+        ({"connections_max": 1001}, r"--connections \(connections_max\) must be 6 to 1000, not 1001"),
     ],
 )
 def test_each_rule(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint) as caught:
         config(**values)
     assert ";" not in str(caught.value), "one complaint"
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"stale_after_s": None}, "stale_after_s must be a number, not NoneType"),
+        ({"retries": True}, "retries must be a whole number, not bool"),
+        ({"batch_events": 10.0}, "batch_events must be a whole number, not float"),
+        ({"heartbeat_s": "2"}, "heartbeat_s must be a number, not str"),
+        ({"trace_events": 1}, "trace_events must be True or False, not int"),
+        ({"on_error": ["park"]}, "on_error must be text, not list"),
+        ({"database_url": None}, "database_url must be text, not NoneType"),
+        ({"database_url": b"hush"}, "database_url must be text, not bytes"),
+        ({"database_url": None, "retries": None}, "not NoneType; retries must be a whole number, not NoneType"),
+        ({"database_url": " "}, "database_url is empty: give the address of the database"),
+    ],
+)
+def test_values_of_another_type(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        Config(**{"database_url": URL, **values})
+    assert "hush" not in str(caught.value)
 
 
 def test_all_complaints_come_at_once() -> None:

@@ -401,7 +401,7 @@ async def test_a_limit_of_connections_that_no_worker_can_live_with(
 
 
 async def test_more_connections_than_the_server_has(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_DEFAULTS", Config(database_url="", connections_max=1_000))
+    monkeypatch.setattr(doctor, "DEFAULTS", Config(database_url="postgresql://", connections_max=1_000))
     found = (await told(database)).one("connections")
     assert (found["level"], "max_connections" in found["text"]) == ("warn", True)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shlex
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,10 @@ async def test_python_snippets_do_their_work(database: str, project: Path) -> No
             return await connection.fetchval("SELECT count(*) = 1 FROM order_status WHERE order_id = '4714'")
 
         await wait_until(handled)
+        await process.said("INFO:reactive_orch")
+        process.send(signal.SIGINT)
+        assert await process.wait() == 0
+        assert "Traceback" not in process.tail()
     finally:
         await process.end()
         await connection.close()

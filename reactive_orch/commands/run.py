@@ -19,7 +19,7 @@ from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.migrate import migrate
 from reactive_orch.commands.parser import seconds, whole_number
 from reactive_orch.commands.until_idle import progress_until_idle
-from reactive_orch.config import Config, shown
+from reactive_orch.config import DEFAULTS, Config, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OnError, Projection, check_name
 from reactive_orch.process import last_resort
@@ -55,28 +55,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE[:ATTR]",
         help="what to run; a module means all its projections; repeatable (default: a demo that counts events)",
     )
-    defaults = Config(database_url="")
     for option, kind, default, unit, meaning in (
-        ("--batch", whole_number, defaults.batch_events, "EVENTS", "events per transaction, at most"),
-        ("--heartbeat", seconds, defaults.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
-        ("--stale-after", seconds, defaults.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
+        ("--batch", whole_number, DEFAULTS.batch_events, "EVENTS", "events per transaction, at most"),
+        ("--heartbeat", seconds, DEFAULTS.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
+        ("--stale-after", seconds, DEFAULTS.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
         (
             "--handler-timeout",
             seconds,
-            defaults.handler_timeout_s,
+            DEFAULTS.handler_timeout_s,
             "SECONDS",
             "how long one call of a handler may take",
         ),
-        ("--retries", whole_number, defaults.retries, "N", "of a failing event"),
-        ("--connections", whole_number, defaults.connections_max, "N", "all that the process may have open"),
+        ("--retries", whole_number, DEFAULTS.retries, "N", "of a failing event"),
+        ("--connections", whole_number, DEFAULTS.connections_max, "N", "all that the process may have open"),
     ):
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
     parser.add_argument(
         "--on-error",
         choices=get_args(OnError),
-        default=defaults.on_error,
+        default=DEFAULTS.on_error,
         help="after the last retry: the event's key waits for somebody and all others go on, or the projection rests "
-        f"on all workers (default: {defaults.on_error})",
+        f"on all workers (default: {DEFAULTS.on_error})",
     )
     parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
     parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
@@ -173,7 +172,7 @@ def _observers(*, tracebacks: bool | None) -> list[Observer]:
 def _config(options: argparse.Namespace) -> Config:
     """Return the options, checked before anything is started for them; the database's address is still to come."""
     return Config(
-        database_url="",
+        database_url=DEFAULTS.database_url,
         batch_events=options.batch,
         heartbeat_s=options.heartbeat,
         stale_after_s=options.stale_after,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -129,7 +129,8 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
 
 
 def _names(projection: str, option: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str) or (names is not None and not (names and all(map(_is_name, names)))):
+    listed = isinstance(names, Collection) and not isinstance(names, str)
+    if names is not None and not (listed and names and all(map(_is_name, names))):
         msg = f"projection {projection!r}: {option} must be a list of names, not {names!r}"
         raise ConfigError(msg)
     return None if names is None else tuple(sorted(set(names)))
@@ -152,18 +153,20 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
     """Return for each option whether it cannot be, and what is said then."""
     retries, timeout, on_error = made.retries, made.timeout, made.on_error
     return [
-        (made.concurrency < 1, f"concurrency must be at least 1, not {made.concurrency}"),
         (
-            made.exclusive and made.concurrency > 1,
+            not (is_whole(made.concurrency) and made.concurrency >= 1),
+            f"concurrency must be at least 1, not {made.concurrency!r}",
+        ),
+        (
+            made.exclusive and is_whole(made.concurrency) and made.concurrency > 1,
             f"an exclusive projection has one lane: concurrency cannot be {made.concurrency}",
         ),
         (
-            retries is not None and not (isinstance(retries, int) and 0 <= retries <= RETRIES_MAX),
+            retries is not None and not (is_whole(retries) and 0 <= retries <= RETRIES_MAX),
             f"retries must be a whole number from 0 to {RETRIES_MAX}, not {retries!r}",
         ),
         (
-            timeout is not None
-            and not (isinstance(timeout, (int, float)) and TIMEOUT_MIN_S <= timeout <= TIMEOUT_MAX_S),
+            timeout is not None and not (is_number(timeout) and TIMEOUT_MIN_S <= timeout <= TIMEOUT_MAX_S),
             f"timeout must be {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:g} seconds, not {timeout!r}",
         ),
         (
@@ -179,6 +182,16 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
             f"start must be 'beginning', 'now' or a datetime with its time zone, not {made.start!r}",
         ),
     ]
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether a value is a whole number; True and False are none, although Python counts them so."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number; True and False are none."""
+    return is_whole(value) or isinstance(value, float)
 
 
 def _is_start(start: object) -> bool:

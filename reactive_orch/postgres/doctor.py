@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from reactive_orch.config import CONNECTIONS_MIN, Config
+from reactive_orch.config import CONNECTIONS_MIN, DEFAULTS
 from reactive_orch.errors import ConfigError, ReactiveOrchError, UnsafeLog
 from reactive_orch.model import OWN_LOG, Holder
 from reactive_orch.model.findings import (
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 T = TypeVar("T")
-
-_DEFAULTS = Config(database_url="")
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
@@ -103,7 +101,7 @@ async def examine(url: str, replica_set: str | None = None, purpose: Purpose = "
     Raises Unavailable when no host can be reached, ConfigError for an address that cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
-        hosts = await ask_hosts(url, _DEFAULTS.handler_timeout_s, stack)
+        hosts = await ask_hosts(url, DEFAULTS.handler_timeout_s, stack)
         answering = [host for host in hosts if host.server is not None]
         if not answering:
             raise_unreachable(hosts)
@@ -125,9 +123,9 @@ async def _facts(host: Host, hosts: list[Host], replica_set: str | None, purpose
         hosts=[each.seen() for each in hosts],
         session=session,
         server=server,
-        per_process=_DEFAULTS.connections_max,
+        per_process=DEFAULTS.connections_max,
         per_process_least=CONNECTIONS_MIN,
-        handler_timeout_s=_DEFAULTS.handler_timeout_s,
+        handler_timeout_s=DEFAULTS.handler_timeout_s,
         purpose=purpose,
         unknown=look.unknown,
         **facts,

@@ -10,11 +10,12 @@ import os
 import secrets
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from reactive_orch.address import database_url
+from reactive_orch.config import Config
 from reactive_orch.core.connections import kept_warm, needed
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model.reports import (
@@ -33,6 +34,7 @@ from reactive_orch.postgres import log_check, migrations
 from reactive_orch.postgres.database import Database
 from reactive_orch.runtime import status
 from reactive_orch.runtime.accounts import Accounts
+from reactive_orch.runtime.attachments import Attachments
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import lasting_group
 from reactive_orch.runtime.handling.row_wait import RowWait
@@ -47,41 +49,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
     from types import TracebackType
 
-    from reactive_orch.config import Config
     from reactive_orch.model import Log, LogName
-    from reactive_orch.model.problems import Problem
     from reactive_orch.model.reports import Observer, Tracing
-    from reactive_orch.model.status import Status, WorkerStatus
+    from reactive_orch.model.status import Status
+    from reactive_orch.runtime.attachments import Attached
 
 LOOP_LOOK_S = 0.25
 LOOP_DELAY_REPORTED_S = 1.0
 PROGRESS_LOOK_S = 1.0
-
-
-class Attached(Protocol):
-    """A worker, as its node knows it."""
-
-    @property
-    def replica_set(self) -> str:
-        """Of what it is, or will be, a member."""
-        ...
-
-    @property
-    def busy(self) -> list[str]:
-        """The projections that have a batch in hand."""
-        ...
-
-    def wake(self, source: str) -> None:
-        """Make it look; `source` says what told, for people to see."""
-        ...
-
-    def watch_progress(self) -> list[Problem]:
-        """Make it see whether it gets on; return all that is wrong, as far as it knows."""
-        ...
-
-    def status(self) -> WorkerStatus:
-        """Return how it stands; from memory, in any thread."""
-        ...
 
 
 class Node:
@@ -89,7 +64,8 @@ class Node:
 
     Entering raises ConfigError (schema missing, unsafe log), Standby or Unavailable; leaving the block is when a
     failure of its own background tasks surfaces, in an exception group. After either it may be entered again, under a
-    name of its own: then it has new connections and remembers nothing.
+    name of its own: then it has new connections and remembers nothing. A worker that still runs when the block is left
+    ends as if it were cancelled, and its `run` raises ConfigError.
     """
 
     def __init__(
@@ -99,7 +75,10 @@ class Node:
 
         `observers` are told what happens, at once: they must not wait. `tracing` is asked for what traces must know
         before something is over. None: metrics, spans and log lines. What they raise does not get out.
+
+        Raises ConfigError for what is no configuration, and for an address that cannot be.
         """
+        _demand_config(config)
         self.config = config
         self.watchers = watchers(observers, tracing)
         self._stack: contextlib.AsyncExitStack | None = None
@@ -134,7 +113,7 @@ class Node:
         """Whether connections for a take-over have been opened."""
         self.alone = anyio.Lock()
         """Held while an event is tried that may end this process: what is in hand then is one of these at most."""
-        self._workers: list[Attached] = []
+        self._workers = Attachments()
         self.problems = ProblemWatch(emit)
 
     @property
@@ -147,7 +126,7 @@ class Node:
 
         Before the node is entered there are no logs, pools and workers yet; after it was left nobody should ask.
         """
-        workers = (worker.status() for worker in tuple(self._workers))
+        workers = (worker.status() for worker in self._workers)
         return status.of_process(self.database, self.session, self.logs, workers, self.problems.standing)
 
     def _ring(self) -> None:
@@ -179,17 +158,16 @@ class Node:
     def attached(self, worker: Attached) -> Iterator[None]:
         """Wake this worker whenever its replica set may have changed.
 
-        Raises ConfigError when the node is not entered.
+        Raises ConfigError when the node is not entered, or is left meanwhile: the worker is cancelled then.
         """
         if self._stack is None:
             msg = "a worker runs on a node that has been entered: async with node, then run its workers inside"
             raise ConfigError(msg)
         self.watchers.emit(WorkerStarted(worker.replica_set))
-        self._workers.append(worker)
         try:
-            yield
+            with self._workers.holding(worker):
+                yield
         finally:
-            self._workers.remove(worker)
             self.problems.forget(worker.replica_set)
 
     async def __aenter__(self) -> Self:
@@ -228,13 +206,15 @@ class Node:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Stop following, close the connections."""
+        """End the workers that still run, stop following, close the connections."""
         stack, self._stack = self._stack, None
         assert stack is not None, "it was entered"
+        await self._workers.end()
         return await stack.__aexit__(kind, error, trace)
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
+        raised = None
         async with lasting_group() as tasks:
             with self.watchers.tracing.quiet():
                 tasks.start_soon(self._keep_session)
@@ -244,8 +224,15 @@ class Node:
                 tasks.start_soon(self.departures.run)
                 tasks.start_soon(self._measure_loop)
                 tasks.start_soon(self._watch_progress)
-            yield
+            try:
+                yield
+            except Exception as error:
+                if tasks.cancel_scope.cancel_called:  # something here has failed, too: both, in one group
+                    raise
+                raised = error  # what its user's block raises stays as it is, in no group
             tasks.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
 
     async def _keep_session(self) -> None:
         while True:
@@ -283,3 +270,9 @@ class Node:
             with passing_over(self.watchers.emit, "membership", Unavailable, Superseded, ConfigError):
                 await self.session.reopen()
                 return
+
+
+def _demand_config(config: object) -> None:
+    if not isinstance(config, Config):
+        msg = f"a node is made of a configuration: Node(Config(database_url=…)), not {type(config).__name__}"
+        raise ConfigError(msg)

@@ -22,6 +22,7 @@ from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership import registration
 from reactive_orch.runtime.membership.shutdown import Shutdown
 from reactive_orch.runtime.membership.turns import Membership
+from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.progress_watch import ProgressWatch
 from reactive_orch.runtime.reading.window_cache import caches_of
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.health import Facts
     from reactive_orch.model.problems import Problem
-    from reactive_orch.runtime.node import Node
 
 
 class Worker:
@@ -41,14 +41,14 @@ class Worker:
     ) -> None:
         """Prepare; `run` joins.
 
-        `until_idle`: handle what is settled when `run` begins, then leave. Raises ConfigError for a bad replica-set
-        name, no projections, or two of one name.
+        `until_idle`: handle what is settled when `run` begins, then leave. Raises ConfigError for what is no node, a
+        bad replica-set name, no projections, or two of one name.
         """
+        _demand_node(node)
         check_name("replica-set", replica_set)
-        registration.check_projections(projections)
         self.replica_set = replica_set
         self._node = node
-        self._projections = tuple(projections)
+        self._projections = registration.checked(projections)
         self._runners = Runners()
         self._shutdown = Shutdown(until_idle=until_idle, grace_s=node.config.grace_s)
         self._progress = ProgressWatch(replica_set, node)
@@ -99,7 +99,7 @@ class Worker:
         """Serve until `stop`, or until idle if asked for.
 
         Raises ProjectionFailed or ConfigError, in an exception group; ConfigError by itself when it has run before, and
-        when its node is not entered.
+        when its node is not entered, or is left before this has ended.
         When cancelled, it leaves without waiting for handlers: their batches are rolled back.
         """
         if self._has_run:
@@ -207,3 +207,9 @@ class Worker:
             interruptions=interruptions,
             others=others,
         )
+
+
+def _demand_node(node: object) -> None:
+    if not isinstance(node, Node):
+        msg = f"a worker runs on a node: Worker(Node(config), …), not {type(node).__name__}"
+        raise ConfigError(msg)

@@ -41,7 +41,7 @@ def test_how_many_stay_warm(own: int, warm: int) -> None:
 
 @pytest.mark.parametrize("most", [CONNECTIONS_MIN, 7, 8, 11, 17, 40, CONNECTIONS_MAX])
 def test_all_connections_of_a_process_are_dealt(most: int) -> None:
-    config = Config(database_url="", connections_max=most)
+    config = Config(database_url="postgresql://", connections_max=most)
     assert OWN_CONNECTIONS + config.coordination_connections + config.work_connections == most
     assert config.coordination_connections >= 2
     assert config.work_connections >= 1

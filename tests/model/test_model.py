@@ -116,6 +116,9 @@ def test_a_projection_says_for_itself_what_else_the_process_says() -> None:
         ({"timeout": "30s"}, "timeout must be 0.001 to 86400 seconds, not '30s'"),
         ({"on_error": "skip"}, "on_error must be park or halt, not 'skip'"),
         ({"concurrency": 2, "exclusive": True}, "an exclusive projection has one lane: concurrency cannot be 2"),
+        ({"retries": True}, "retries must be a whole number from 0 to 1000, not True"),
+        ({"timeout": True}, "timeout must be 0.001 to 86400 seconds, not True"),
+        ({"concurrency": "2", "exclusive": True}, "concurrency must be at least 1, not '2'"),
         ({"concurrency": 0, "timeout": 1e9}, "concurrency must be at least 1, not 0; timeout must be"),
     ],
 )
@@ -124,7 +127,7 @@ def test_an_option_that_cannot_be_is_refused(option: dict[str, Any], complaint: 
         projection("p", **option)(handle)
 
 
-@pytest.mark.parametrize("wanted", ["Order", [], (), ["\x00"], [7]])
+@pytest.mark.parametrize("wanted", ["Order", [], (), ["\x00"], [7], 7, iter(["Order"])])
 def test_a_filter_that_can_match_nothing_is_refused(wanted: Any) -> None:
     with pytest.raises(ConfigError, match="projection 'p': aggregate_types must be a list of names"):
         projection("p", aggregate_types=wanted)
@@ -146,6 +149,17 @@ def test_names_that_are_refused(name: str) -> None:
         projection(name)
     with pytest.raises(ConfigError, match="replica-set name"):
         check_name("replica-set", name)
+
+
+@pytest.mark.parametrize("name", [3, None, b"orders"])
+def test_a_name_is_text(name: Any) -> None:
+    with pytest.raises(ConfigError, match="projection name must be text, not "):
+        projection(name)
+
+
+def test_a_name_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="printable characters"):
+        projection("\udcff")
 
 
 def test_the_demo_is_a_projection_of_everything() -> None:

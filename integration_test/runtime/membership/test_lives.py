@@ -29,8 +29,9 @@ from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, ConfigError, Event, Filter, Node, Projection, Unavailable, Worker, projection
 from reactive_orch.model import OWN_LOG, Subscription, WorkerState
-from reactive_orch.postgres import checkpoints, rewinds
+from reactive_orch.postgres import checkpoints, pool, rewinds
 from reactive_orch.postgres import database as connecting_to
+from reactive_orch.runtime import attachments
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.membership import leaving, shutdown, watch
 from reactive_orch.runtime.membership.turns import Membership
@@ -292,6 +293,64 @@ async def test_a_worker_runs_on_a_node_that_is_entered(database: str) -> None:
         async with node:
             await worker.run()
         await assert_each_once(connection)
+
+
+async def test_a_worker_ends_with_its_node(database: str) -> None:
+    async with prepared(database) as connection:
+        async with asyncio.timeout(20):
+            async with Node(Config(database_url=database)) as node:
+                worker = Worker(node, "test", [recorder("handled")])
+                task = asyncio.create_task(worker.run())
+                await wait_until(serves(worker))
+            assert task.done(), "it has left before the connections were closed"
+            with pytest.raises(ConfigError, match="its node was left while this worker ran"):
+                await task
+        assert worker.state is WorkerState.STOPPED
+        assert await members(connection) == []
+
+
+async def test_a_deaf_handler_holds_up_no_node_that_is_left(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachments, "END_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(pool, "CLEANUP_TIMEOUT_S", 0.2)
+    entered, release = anyio.Event(), anyio.Event()
+
+    @projection("handled")
+    async def deaf(_event: Event, _tx: Any) -> None:
+        with anyio.CancelScope(shield=True):
+            entered.set()
+            await release.wait()
+
+    async with prepared(database) as connection, asyncio.timeout(20):
+        async with Node(Config(database_url=database)) as node:
+            task = asyncio.create_task(Worker(node, "test", [deaf]).run())
+            await append_events(connection, 1)
+            await entered.wait()
+        assert not task.done()
+        release.set()
+        with pytest.raises(ConfigError, match="its node was left"):
+            await task
+
+
+async def test_what_a_block_raises_comes_out_of_its_node_as_it_is(database: str) -> None:
+    async with prepared(database):
+        with pytest.raises(ConfigError, match="entered already"):
+            async with Node(Config(database_url=database)) as node, node:
+                pass
+        error = ConfigError("what its user raises")
+        with pytest.raises(ConfigError) as caught:
+            async with Node(Config(database_url=database)):
+                raise error
+        assert caught.value is error
+
+
+async def test_stop_before_run_and_twice(database: str) -> None:
+    async with prepared(database), Node(Config(database_url=database)) as node, asyncio.timeout(20):
+        worker = Worker(node, "test", [recorder("handled")])
+        worker.stop()
+        worker.stop()
+        await worker.run()
+        assert worker.state is WorkerState.STOPPED
+        worker.stop()
 
 
 async def test_a_moment_without_the_database_ends_no_handler(

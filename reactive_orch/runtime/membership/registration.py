@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -35,12 +36,16 @@ LOOK_FOR_S = 600.0
 """A time is looked up in the whole log if small events fill old pages of the table: a million events take some 2 s."""
 
 
-def check_projections(projections: Sequence[Projection]) -> None:
-    """Raise ConfigError when there are none, two of one name, or something else among them."""
-    if others := [repr(each) for each in projections if not isinstance(each, Projection)]:
+def checked(projections: object) -> tuple[Projection, ...]:
+    """Return them. Raises ConfigError when there are none, two of one name, or something else among them."""
+    if isinstance(projections, str) or not isinstance(projections, Iterable):
+        msg = "the projections of a worker are a list: [order_status], also where there is one"
+        raise ConfigError(msg)
+    given = tuple(projections)
+    if others := [repr(each) for each in given if not isinstance(each, Projection)]:
         msg = f"no projection (@projection makes one): {', '.join(others)}"
         raise ConfigError(msg)
-    wanted = [projection.subscription for projection in projections]
+    wanted = [projection.subscription for projection in given]
     twice = sorted({each.projection for each in wanted if wanted.count(each) > 1})
     if not wanted:
         msg = "no projection to run"
@@ -48,6 +53,7 @@ def check_projections(projections: Sequence[Projection]) -> None:
     if twice:
         msg = f"two projections are named {', '.join(map(repr, twice))}: names must differ within a replica set"
         raise ConfigError(msg)
+    return given
 
 
 async def register(

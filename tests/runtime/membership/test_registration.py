@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reactive_orch import ConfigError, projection
-from reactive_orch.runtime.membership.registration import check_projections
+from reactive_orch.runtime.membership.registration import checked
 
 
 @projection("one")
@@ -23,6 +23,6 @@ async def one(event: Any, tx: Any) -> None: ...
     ],
 )
 def test_what_is_no_list_of_projections_is_refused(projections: list[Any], complaint: str) -> None:
-    check_projections([one])
+    checked([one])
     with pytest.raises(ConfigError, match=complaint):
-        check_projections(projections)
+        checked(projections)

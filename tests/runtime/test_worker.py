@@ -1,0 +1,52 @@
+"""What a node and a worker are made of, before there is a connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reactive_orch import Config, ConfigError, Node, Worker, projection
+
+CONFIG = Config(database_url="postgresql://ann:hush@127.0.0.1:1/none")
+
+
+@projection("orders")
+async def orders(_event: Any, _tx: Any) -> None:
+    """Do nothing."""
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node(CONFIG, observers=())
+
+
+@pytest.mark.parametrize("config", ["postgresql://ann:hush@host/db", None])
+def test_a_node_is_made_of_a_configuration(config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Node\(Config\(database_url=…\)\), not (str|NoneType)$"):
+        Node(config)
+
+
+@pytest.mark.parametrize("wrong", [None, CONFIG])
+def test_a_worker_runs_on_a_node(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Worker\(Node\(config\), …\), not (Config|NoneType)$"):
+        Worker(wrong, "shop", [orders])
+
+
+def test_a_replica_set_has_a_name(node: Node) -> None:
+    nobody: Any = None
+    with pytest.raises(ConfigError, match="replica-set name must be text, not None"):
+        Worker(node, nobody, [orders])
+
+
+@pytest.mark.parametrize("wrong", [orders, None, "orders"])
+def test_projections_are_a_list(node: Node, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="the projections of a worker are a list"):
+        Worker(node, "shop", wrong)
+
+
+def test_projections_may_come_one_by_one(node: Node) -> None:
+    several: Any = iter([orders])
+    with pytest.raises(ConfigError, match="two projections are named 'orders'"):
+        Worker(node, "shop", [*several, orders])
+    Worker(node, "shop", [orders])
