@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from integration_test.harness.command_line import UNREACHABLE, run
-from integration_test.harness.connections import prepared
+from integration_test.harness.command_line import FAILED, UNREACHABLE, run
+from integration_test.harness.connections import connected, prepared
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Conflict, Expected, NewEvent, append
-from reactive_orch.postgres import log
+from reactive_orch.postgres import log, many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,8 +81,93 @@ async def test_an_append_whose_connection_is_ended_midway_says_why_and_appends_n
             return bool(await connection.fetchval(_END_THE_SLOW_ONE))
 
         await wait_until(ended, what="its connection is ended")
-        assert "terminating connection due to administrator command" in (await appending).complaint(UNREACHABLE)
+        complaint = (await appending).complaint(UNREACHABLE)
+        assert "terminating connection due to administrator command; nothing was appended" in complaint
         assert await versions(connection) == {}
+
+
+_SLOW_COMMIT = """
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(600);
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON reactive_orch.events DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION public.slow();
+"""
+
+
+async def test_of_an_append_whose_connection_is_ended_in_its_commit_nobody_knows(database: str) -> None:
+    async with prepared(database) as connection:
+        await connection.execute(_SLOW_COMMIT)
+        appending = asyncio.create_task(run("append", "--database-url", database, stdin=lines("a")))
+
+        async def ended() -> bool:
+            return bool(await connection.fetchval(_END_THE_SLOW_ONE))
+
+        await wait_until(ended, what="its connection is ended")
+        assert "it is not known whether the events were appended" in (await appending).complaint(FAILED)
+
+
+_LOCK = "LOCK TABLE reactive_orch.events IN EXCLUSIVE MODE"
+_WAIT_TO_WRITE = """
+SELECT count(*) FROM pg_locks l
+WHERE l.relation = 'reactive_orch.events'::regclass AND l.mode = $1 AND NOT l.granted
+"""
+
+
+async def _waiting(connection: Connection, mode: str) -> None:
+    async def waits() -> bool:
+        return bool(await connection.fetchval(_WAIT_TO_WRITE, mode))
+
+    await wait_until(waits, what=f"somebody waits for {mode}")
+
+
+@pytest.mark.parametrize("tries", [1, many.TRIES_MAX])
+async def test_an_append_to_many_aggregates_is_numbered_again_when_others_append(database: str, tries: int) -> None:
+    """They take turns at the lock of the table: one of them always comes between the numbers and the log."""
+    keys = [f"key-{n}" for n in range(log.TURNS_MAX + 200)]
+    async with prepared(database) as connection, connected(database) as one, connected(database) as two:
+        holder, next_one = one, two
+        await holder.execute(f"BEGIN; {_LOCK}")
+        appending = asyncio.create_task(run("append", "--database-url", database, stdin=lines(keys)))
+        for _ in range(tries):
+            await _waiting(connection, "RowExclusiveLock")
+            behind = asyncio.create_task(next_one.execute(f"BEGIN; {_LOCK}"))
+            await _waiting(connection, "ExclusiveLock")
+            await append(holder, [order("key-7")])
+            await holder.execute("COMMIT")
+            await behind
+            holder, next_one = next_one, holder
+        await holder.execute("COMMIT")
+        ended = await appending
+        if tries < many.TRIES_MAX:
+            assert ended.done() == f"appended {len(keys)} events\n"
+            assert (await versions(connection)) == {**dict.fromkeys(keys, 1), "key-7": 1 + tries}
+        else:
+            said = "nothing was appended; another writer appended to default/Order/key-7 at the same time"
+            assert ended.complaint(FAILED) == said
+            assert await versions(connection) == {"key-7": tries}
+
+
+_NUMBERED = "SELECT max(pg_relation_size(c.oid)) FROM pg_class c WHERE c.relname = 'numbered'"
+_WAIT_FOR_TURNS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+async def test_others_may_append_until_all_is_numbered_and_then_it_is_numbered_again(database: str) -> None:
+    async with prepared(database) as connection:
+        async with connected(database) as other, other.transaction():
+            await append(other, [order("a")])
+            appending = asyncio.create_task(run("append", "--database-url", database, stdin=lines(["a"] * 2000)))
+
+            async def waits() -> bool:
+                return bool(await connection.fetchval(_WAIT_FOR_TURNS))
+
+            await wait_until(waits, what="it waits for its turn")
+            assert await connection.fetchval(_NUMBERED) > 100_000
+        assert (await appending).done() == "appended 2000 events\n"
+        assert await versions(connection) == {"a": 2001}
+        assert await connection.fetchval("SELECT max(aggregate_version) FROM reactive_orch.events") == 2001
 
 
 async def test_who_appends_to_many_aggregates_leaves_room_for_the_locks_of_others(database: str) -> None:

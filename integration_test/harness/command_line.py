@@ -30,7 +30,7 @@ def environment(variables: dict[str, str]) -> dict[str, str]:
 
 _OF_SLOW_MACHINES = re.compile(
     r"(?m)^(Executing <.* took .* seconds"  # debug mode (make test-debug) tells of slow steps
-    r"|reactive_orch: [^:\n]+: (reading|sending|numbering|appending|handling|waiting): .*)\n"
+    r"|reactive_orch: [^:\n]+: (reading|sending|numbering|appending|committing|handling|waiting): .*)\n"
 )
 """What is no word of a command's own: on a quick machine there would be none."""
 

@@ -598,7 +598,7 @@ async def test_an_event_id_is_taken_once(database: str) -> None:
     text = lines({**EVENT, "event_id": "00000000-0000-4000-8000-000000000001"})
     (await run("append", stdin=text, DATABASE_URL=database)).done()
     line = (await run("append", stdin=text, DATABASE_URL=database)).complaint(FAILED)
-    assert "an event_id is already taken" in line
+    assert line == "nothing was appended; line 1: an event_id is taken"
     assert len(await stored(database)) == 1
 
 

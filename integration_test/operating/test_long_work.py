@@ -259,6 +259,9 @@ async def test_it_says_for_whose_append_it_waits(database: str) -> None:
         assert await connection.fetchval(_COUNT) == 0
 
 
+INTERRUPTED = b"reactive_orch: append: interrupted; nothing was appended\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupt_ends_it_at_once_here_and_on_the_server(database: str, number: signal.Signals) -> None:
     async with prepared(database) as connection:
@@ -271,7 +274,8 @@ async def test_an_interrupt_ends_it_at_once_here_and_on_the_server(database: str
             await wait_until(writes, what="it writes to the log")
             process.send_signal(number)
             out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
-            assert (process.returncode, out, err) == (1 if number == signal.SIGINT else -number, b"", b"")
+            code, says = (FAILED, INTERRUPTED) if number == signal.SIGINT else (-number, b"")
+            assert (process.returncode, out, err) == (code, b"", says)
 
         async def over() -> bool:
             return not await connection.fetchval(_OF_COMMANDS) and not await connection.fetchval(_WRITES_TO_THE_LOG)

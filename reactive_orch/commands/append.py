@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +12,6 @@ import select
 import signal
 import stat
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands import lines
@@ -19,7 +19,7 @@ from reactive_orch.commands.command import Command, connected
 from reactive_orch.commands.progress import Progress, progress
 from reactive_orch.commands.spool import Spool
 from reactive_orch.commands.waiting import telling_who
-from reactive_orch.errors import ConfigError
+from reactive_orch.errors import ConfigError, Exhausted, ReactiveOrchError, Unavailable
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.postgres import many, migrations
 from reactive_orch.postgres.faults import translated
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 16
 PATIENCE_S = 3600.0
 """To number tens of millions of events takes minutes, in one statement; most take milliseconds."""
+
+UNKNOWN = "it is not known whether the events were appended: look before you append them again"
 
 _OF_ONE = (*lines.REQUIRED, "bounded_context", "partition_key", "payload")
 """Options that describe an event: with any of them, standard input is not read."""
@@ -99,16 +101,57 @@ def _size_of(file: int) -> int | None:
 async def _append(options: argparse.Namespace, url: str) -> None:
     spool: Spool = options.spool
     with contextlib.closing(spool), progress("append") as shown:
-        async with connected(url, PATIENCE_S) as connection:
-            await migrations.check(connection)
-            try:
-                async with telling_who(url, connection, shown):
-                    with translated():
-                        await many.append(connection, spool, options.expected, partial(_tell, shown, spool.count))
-            except ValueError as error:
-                msg = f"append: {error}"
-                raise ConfigError(msg) from error
-    _say_done(f"appended {spool.count} event{'' if spool.count == 1 else 's'}")
+        course = _Course(shown, spool.count)
+        with course.told():
+            async with connected(url, PATIENCE_S) as connection:
+                await migrations.check(connection)
+                try:
+                    async with telling_who(url, connection, shown):
+                        await many.append(connection, spool, options.expected, course.at)
+                        course.done()
+                except ValueError as error:
+                    msg = f"append: {error}"
+                    raise ConfigError(msg) from error
+    _say_done(course.outcome)
+
+
+class _Course:
+    """How far it is, and what has become of the events if it ends there."""
+
+    def __init__(self, shown: Progress, total: int) -> None:
+        self.outcome = "nothing was appended"
+        self._shown, self._total, self._committed = shown, total, False
+
+    def at(self, doing: str, done: int | None) -> None:
+        """As `many.append` tells."""
+        self.outcome = UNKNOWN if doing == many.COMMITTING else "nothing was appended"
+        if done is None:
+            self._shown.still(doing)
+        else:
+            self._shown.at(doing, done, self._total)
+
+    def done(self) -> None:
+        """All is committed: whatever happens to the connection now."""
+        self._committed = True
+        self.outcome = f"appended {self._total} event{'' if self._total == 1 else 's'}"
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Add to an interrupt, and to a lost connection, what has become of the events."""
+        try:
+            with translated():
+                yield
+        except asyncio.CancelledError:
+            say(f"append: interrupted; {self.outcome}")
+            raise
+        except Unavailable as error:
+            if self._committed:
+                return
+            if self.outcome == UNKNOWN and not isinstance(error, Exhausted):  # of which the server itself has told
+                msg = f"append: the connection was lost: {error}; {UNKNOWN}"
+                raise ReactiveOrchError(msg) from error.__cause__
+            msg = f"{error}; nothing was appended"
+            raise type(error)(msg) from error.__cause__
 
 
 def _say_done(text: str) -> None:
@@ -119,13 +162,6 @@ def _say_done(text: str) -> None:
         if not nobody_reads():
             write_to_nobody()
             say(f"{text}, but standard output cannot be written: {error.strerror}")
-
-
-def _tell(shown: Progress, total: int, doing: str, done: int | None) -> None:
-    if done is None:
-        shown.still(doing)
-    else:
-        shown.at(doing, done, total)
 
 
 def _append_arguments(parser: argparse.ArgumentParser) -> None:

@@ -144,21 +144,28 @@ async def take_turns(connection: AnyConnection, streams: Sequence[Stream]) -> No
     await connection.execute(_SQL.lock_stream, *(list(column) for column in zip(*turns, strict=True)))
 
 
+def expected_base(expected: int | Expected) -> int | None:
+    """Return the version after which to number, unchecked; None: after each aggregate's last."""
+    if expected is Expected.ANY:
+        return None
+    return 0 if expected is Expected.NO_STREAM else expected
+
+
 async def base_of(connection: AnyConnection, streams: Sequence[Stream], expected: int | Expected) -> int | None:
     """Return the version after which to number, checked; None: after each aggregate's last.
 
     Raises Conflict and ValueError as `append_columns` does.
     """
-    if expected is Expected.ANY:
+    base = expected_base(expected)
+    if base is None:
         return None
-    base = 0 if expected is Expected.NO_STREAM else expected
     if len(streams) > 1:
         found = len(streams) if len(streams) <= TURNS_MAX else f"more than {TURNS_MAX}"
         msg = f"an exact version is that of one aggregate, but the events belong to {found}"
         raise ValueError(msg)
     version = await connection.fetchval(_SQL.stream_version, *streams[0])
     if version != base:
-        msg = f"{_names(streams)} is at version {version}, not at {base}"
+        msg = f"{names(streams)} is at version {version}, not at {base}"
         raise Conflict(msg)
     return base
 
@@ -175,11 +182,12 @@ def in_conflict(streams: Callable[[], Sequence[Stream]]) -> Iterator[None]:
     try:
         yield
     except asyncpg.UniqueViolationError as error:
-        msg = f"another writer appended to {_names(streams())} at the same time, or an event_id is already taken"
+        msg = f"another writer appended to {names(streams())} at the same time, or an event_id is already taken"
         raise Conflict(msg) from error
 
 
-def _names(streams: Sequence[Stream]) -> str:
+def names(streams: Sequence[Stream]) -> str:
+    """Return the names of some of these aggregates, and how many more there are."""
     more = [f"{len(streams) - NAMED_MAX} more"] if len(streams) > NAMED_MAX else []
     return ", ".join(["/".join(stream) for stream in streams[:NAMED_MAX]] + more)
 

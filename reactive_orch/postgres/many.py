@@ -1,8 +1,9 @@
 """Appending more events than one statement should write: all or nothing, in bounded memory.
 
-They are sent to a temporary table, and numbered there; only then does the transaction write to the log. Whoever reads
-the log waits while that goes on, a third to a half as long as if they were written as they are sent. A role that may
-make no temporary tables does just that.
+They are sent to a temporary table, and numbered there; only then does the transaction begin that writes to the log.
+Whoever reads the log waits while that goes on, a third to a half as long as if they were written as they are sent. A
+role that may make no temporary tables does just that. Nobody is kept from appending before: so it is looked whether the
+numbers still hold, and where somebody else has appended meanwhile, they are made again.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import asyncpg
 
 from reactive_orch.errors import ConfigError, Conflict
+from reactive_orch.model import Expected
 from reactive_orch.postgres import log
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    from reactive_orch.model import Expected
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -30,6 +31,9 @@ _FAULTS = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, Conflict)
 """What may be the fault of one event: a number that is too large, an id too long for an index, an id that is taken."""
 
 _EVENT_IDS = "events_event_id_key"
+
+TRIES_MAX = 5
+"""So often others may come between the numbers and the log."""
 
 
 class Part(NamedTuple):
@@ -63,6 +67,9 @@ class Many(Protocol):
         ...
 
 
+COMMITTING = "committing"
+"""What is done last of all: when it fails, nobody knows whether it is done."""
+
 Tell: TypeAlias = "Callable[[str, int | None], None]"
 """Told what is done, and to how many of the events it has been done, if that is known."""
 
@@ -79,29 +86,55 @@ class _Fault(Exception):
         self.part, self.done = part, done
 
 
+class _Moved(Exception):
+    """Somebody else has appended to one of the aggregates meanwhile."""
+
+
 async def append(connection: AnyConnection, many: Many, expected: int | Expected, tell: Tell) -> None:
     """Append events, all or none, each numbered after the last of its aggregate.
 
     It waits for others who are appending to the same aggregates, as long as that takes. Raises Conflict, ValueError as
     `log.append_columns` does, ConfigError naming the line that the database does not take; asyncpg's errors pass.
     """
+    if not many.count:
+        return
     staged = not many.few and await connection.fetchval(_SQL.may_stage)
     if staged:
         await _stage(connection, many, tell)
+    for left in reversed(range(TRIES_MAX)):
+        if staged:
+            tell("numbering", None)
+            await connection.execute(_SQL.forget_numbers)
+            await connection.execute(_SQL.number, log.expected_base(expected))
+        try:
+            await _write(connection, many, tell, partial(_writer, connection, many, expected, staged=staged))
+        except _Moved as moved:
+            if not left or expected is not Expected.ANY:
+                raise await _conflict(connection, many, staged=staged) from moved.__cause__
+        else:
+            return
+
+
+async def _conflict(connection: AnyConnection, many: Many, *, staged: bool) -> Conflict:
+    """Return what to say of others who come between again and again, or where one version was expected."""
+    found = [tuple(row) for row in await connection.fetch(_SQL.moved, log.NAMED_MAX)] if staged else []
+    who = f"another writer appended to {log.names(found or many.streams)} at the same time"
+    return Conflict(f"nothing was appended; {who}")
+
+
+async def _write(connection: AnyConnection, many: Many, tell: Tell, begin: Callable[[], Awaitable[_Write]]) -> None:
     try:
-        async with _turn(connection, many.streams):
-            write = await _writer(connection, many, expected, tell, staged=staged)
-            await _each(many, write, partial(tell, "appending"))
+        async with _turn(connection, many.streams, tell):
+            await _each(many, await begin(), partial(tell, "appending"))
     except _Fault as fault:
         # Only now with savepoints: too many of them in one transaction slow down everybody on the server.
-        async with _turn(connection, many.streams):
-            write = await _writer(connection, many, expected, tell, staged=staged)
-            raise await _named(connection, write, fault) from fault.__cause__
+        async with _turn(connection, many.streams, tell):
+            raise await _named(connection, await begin(), fault) from fault.__cause__
 
 
 @contextlib.asynccontextmanager
-async def _turn(connection: AnyConnection, streams: Sequence[log.Stream]) -> AsyncIterator[None]:
-    """Begin a transaction when nobody else appends to these aggregates."""
+async def _turn(connection: AnyConnection, streams: Sequence[log.Stream], tell: Tell) -> AsyncIterator[None]:
+    """Begin a transaction when nobody else appends to these aggregates; commit it at the end."""
     while True:
         async with connection.transaction():
             try:
@@ -109,6 +142,7 @@ async def _turn(connection: AnyConnection, streams: Sequence[log.Stream]) -> Asy
             except asyncpg.LockNotAvailableError:
                 continue
             yield
+            tell(COMMITTING, None)
             return
 
 
@@ -117,6 +151,7 @@ async def _stage(connection: AnyConnection, many: Many, tell: Tell) -> None:
         await connection.execute(_SQL.stage, part.lines, *part.columns)
 
     await connection.execute(_SQL.staging)
+    await connection.execute(_SQL.numbering)
     try:
         await _each(many, stage, partial(tell, "sending"))
     except _Fault as fault:
@@ -127,28 +162,35 @@ async def _stage(connection: AnyConnection, many: Many, tell: Tell) -> None:
         raise _complaint(where, Conflict())
 
 
-async def _writer(
-    connection: AnyConnection, many: Many, expected: int | Expected, tell: Tell, *, staged: bool
-) -> _Write:
+async def _writer(connection: AnyConnection, many: Many, expected: int | Expected, *, staged: bool) -> _Write:
     """Return what writes to the log, in this transaction. Raises as `append` does."""
     base = await log.base_of(connection, many.streams, expected)
 
     async def write(part: Part, done: int) -> None:
-        await log.write(connection, part.columns, None if base is None else base + done)
+        with _noticing_others():
+            await log.write(connection, part.columns, None if base is None else base + done)
 
     async def write_staged(part: Part, _done: int) -> None:
-        with log.in_conflict(lambda: many.streams):
+        with _noticing_others(), log.in_conflict(lambda: many.streams):
             await connection.execute(_SQL.write, part.lines[0], part.lines[-1])
 
-    if many.few:
-        return write
-    if not staged:
+    if staged:
+        if await connection.fetch(_SQL.moved, 1):
+            raise _Moved
+        return write_staged
+    if not many.few:
         await connection.execute(_SQL.let_send)
-        return write
-    tell("numbering", None)
-    await connection.execute(_SQL.numbering)
-    await connection.execute(_SQL.number, base)
-    return write_staged
+    return write
+
+
+@contextlib.contextmanager
+def _noticing_others() -> Iterator[None]:
+    try:
+        yield
+    except Conflict as error:
+        if getattr(error.__cause__, "constraint_name", None) != _EVENT_IDS:
+            raise _Moved from error
+        raise
 
 
 async def _each(many: Many, write: _Write, tell: Callable[[int], None]) -> None:
@@ -158,8 +200,6 @@ async def _each(many: Many, write: _Write, tell: Callable[[int], None]) -> None:
         try:
             await write(part, done)
         except _FAULTS as error:
-            if isinstance(error, Conflict) and getattr(error.__cause__, "constraint_name", None) != _EVENT_IDS:
-                raise
             raise _Fault(part, done) from error
         done += len(part.lines)
 

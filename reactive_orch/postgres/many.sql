@@ -32,11 +32,15 @@ WHERE d.n > 1;
 SET LOCAL idle_in_transaction_session_timeout = '60s';
 
 -- name: numbering
--- The rows of the log as they will be. Payloads are compressed by now: what is copied on is not compressed again.
+-- Room for the rows of the log as they will be. Payloads are compressed by now: what is copied on is not compressed again.
 CREATE TEMPORARY TABLE numbered (
     line bigint PRIMARY KEY, bounded_context text COLLATE "C", aggregate_type text COLLATE "C", aggregate_id text COLLATE "C",
     aggregate_version bigint, event_id uuid, event_type text COLLATE "C", event_version integer, payload bytea, trace_id text,
-    correlation_id text, causation_id text, metadata jsonb, partition_key text COLLATE "C") ON COMMIT DROP;
+    correlation_id text, causation_id text, metadata jsonb, partition_key text COLLATE "C");
+
+-- name: forget_numbers
+-- Before they are numbered again.
+TRUNCATE pg_temp.numbered;
 
 -- name: number
 -- All staged events in order, each numbered after the last of its aggregate, or after version $1 if that is given. This
@@ -54,6 +58,17 @@ SELECT s.line, s.bounded_context, s.aggregate_type, s.aggregate_id,
 FROM pg_temp.staged s
 WINDOW stream AS (PARTITION BY s.bounded_context, s.aggregate_type, s.aggregate_id ORDER BY s.line)
 ORDER BY s.line;
+
+-- name: moved
+-- Up to $1 of the aggregates that are no longer where they were when their events were numbered.
+SELECT s.bounded_context, s.aggregate_type, s.aggregate_id
+FROM (SELECT n.bounded_context, n.aggregate_type, n.aggregate_id, min(n.aggregate_version) - 1 AS version
+      FROM pg_temp.numbered n
+      GROUP BY n.bounded_context, n.aggregate_type, n.aggregate_id) s
+WHERE s.version <> coalesce((SELECT max(e.aggregate_version) FROM reactive_orch.events e
+                             WHERE e.bounded_context = s.bounded_context AND e.aggregate_type = s.aggregate_type
+                               AND e.aggregate_id = s.aggregate_id), 0)
+LIMIT $1::integer;
 
 -- name: write
 -- The events of the lines from $1 to $2. From the first of these on, until the transaction ends, readers wait.
