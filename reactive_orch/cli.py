@@ -29,7 +29,7 @@ from reactive_orch.process.streams import open_streams
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from reactive_orch.commands.command import Command
 
@@ -47,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parse(arguments)
         interrupts.raise_again()
         if options.command is not None:
+            if (look := options.command.look(options)) is not None:
+                _in_loop(partial(_with_address, options, look))
             options.command.prepare(options)
         gc.set_threshold(*COLLECT_AFTER)
-        anyio.run(_run, options, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+        _in_loop(partial(_run, options))
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the user gets one line and an exit code
         return explain(error, None if options is None else partial(_gives_rights, options))
@@ -125,8 +127,20 @@ def _gives_rights(options: argparse.Namespace) -> str:
     return f"its owner gives it by `python -m reactive_orch grants --role {role} --for {purpose} | psql`"
 
 
+def _in_loop(do: Callable[[], Awaitable[None]]) -> None:
+    async def heeded() -> None:
+        asyncio.get_running_loop().set_exception_handler(_heed_loop)
+        await do()
+
+    anyio.run(heeded, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+
+
+async def _with_address(options: argparse.Namespace, do: Callable[[argparse.Namespace, str], Awaitable[None]]) -> None:
+    url, _ = await database_of(options.database_url, os.environ)
+    await do(options, url)
+
+
 async def _run(options: argparse.Namespace) -> None:
-    asyncio.get_running_loop().set_exception_handler(_heed_loop)
     if options.command is None:
         from reactive_orch.commands import run
 
@@ -134,5 +148,4 @@ async def _run(options: argparse.Namespace) -> None:
     elif not options.command.needs_database:
         await options.command.run(options, "")
     else:
-        url, _ = await database_of(options.database_url, os.environ)
-        await options.command.run(options, url)
+        await _with_address(options, options.command.run)

@@ -162,16 +162,7 @@ def test_modules_that_fail(
         sys.modules.pop("failing_projections", None)
 
 
-def test_bad_lines_are_found_before_connecting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "lines").write_bytes(b'{"aggregate_type": "A"}\nnonsense\n')
-    with (tmp_path / "lines").open() as lines:
-        monkeypatch.setattr(sys, "stdin", lines)
-        assert "; line 2: " in complaint(capsys, "append", *NOWHERE)
-
-
-@pytest.mark.parametrize("command", ["status", "migrate"])
+@pytest.mark.parametrize("command", ["status", "migrate", "append"])
 def test_a_database_that_is_not_there(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the database cannot be reached" in complaint(capsys, command, *NOWHERE, code=3)
 

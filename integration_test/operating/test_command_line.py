@@ -532,6 +532,20 @@ async def test_an_interrupt_while_append_waits_for_its_input(database: str) -> N
     assert not await stored(database)
 
 
+async def test_append_looks_for_its_database_before_it_reads(empty_database: str) -> None:
+    reading, writing = os.pipe()
+    try:
+        for url, says in (
+            (NOBODY_LISTENS, b"cannot be reached"),
+            (empty_database, b"there is no schema reactive_orch"),
+        ):
+            async with started("append", stdin=reading, DATABASE_URL=url) as process, asyncio.timeout(TIMEOUT_S):
+                assert says in (await process.communicate())[1]
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 async def test_append_nothing(database: str) -> None:
     assert (await run("append", stdin="\n", DATABASE_URL=database)).done() == "appended 0 events\n"
 

@@ -38,11 +38,24 @@ _OF_ONE = (*lines.REQUIRED, "bounded_context", "partition_key", "payload")
 """Options that describe an event: with any of them, standard input is not read."""
 
 
+async def _look(_: argparse.Namespace, url: str) -> None:
+    """Raise what is wrong with the database before standard input is read, which may take hours.
+
+    No connection is kept meanwhile: it might be lost.
+    """
+    async with connected(url) as connection:
+        await migrations.check(connection)
+
+
+def _is_of_one(options: argparse.Namespace) -> bool:
+    return any(vars(options)[name] is not None for name in _OF_ONE)
+
+
 def _read_events(options: argparse.Namespace) -> None:
     """Read what is to be appended, before the event loop runs: so any signal ends the wait for standard input."""
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(Spool()))
-        if any(vars(options)[name] is not None for name in _OF_ONE):
+        if _is_of_one(options):
             spool.add(0, _single_event(options))
         elif sys.stdin is None:
             msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
@@ -213,4 +226,5 @@ APPEND = Command(
     _append,
     _read_events,
     purpose=lambda _: "appender",
+    look=lambda options: None if _is_of_one(options) else _look,
 )

@@ -30,10 +30,12 @@ class Command:
     run: Callable[[argparse.Namespace, str], Awaitable[None]]
     """Called with the options and the URI of the database."""
     prepare: Callable[[argparse.Namespace], None] = lambda _: None
-    """Called before anything is started for it, outside any event loop. Raises ConfigError."""
+    """Called before what it does, outside any event loop. Raises ConfigError."""
     purpose: Callable[[argparse.Namespace], Purpose | None] = lambda _: None
     """What `grants` calls the roles that may do it; None: the owner of the schema alone."""
     needs_database: bool = True
+    look: Callable[[argparse.Namespace], Callable[[argparse.Namespace, str], Awaitable[None]] | None] = lambda _: None
+    """What is called as `run` is, before `prepare`: for what would be learned of the database only after long."""
 
 
 def monitors(_: argparse.Namespace) -> Purpose:
