@@ -170,6 +170,33 @@ async def test_others_may_append_until_all_is_numbered_and_then_it_is_numbered_a
         assert await connection.fetchval("SELECT max(aggregate_version) FROM reactive_orch.events") == 2001
 
 
+async def test_an_append_gets_its_turn_although_others_are_always_first(database: str) -> None:
+    async def begin(connection: Connection) -> None:
+        await connection.execute("BEGIN")
+        await append(connection, [order("a")])
+
+    async with prepared(database) as connection, connected(database) as one, connected(database) as two:
+
+        async def waiting(count: int) -> None:
+            async def waits() -> bool:
+                return bool(await connection.fetchval(_WAIT_FOR_TURNS) >= count)
+
+            await wait_until(waits, what=f"{count} wait for their turns")
+
+        holder, next_one = one, two
+        await begin(holder)
+        appending = asyncio.create_task(run("append", "--database-url", database, stdin=lines(["a"] * 2000)))
+        for _ in range(many.TRIES_MAX):
+            await waiting(1)
+            behind = asyncio.create_task(begin(next_one))
+            await waiting(2)
+            await holder.execute("COMMIT")
+            await behind
+            holder, next_one = next_one, holder
+        await holder.execute("COMMIT")
+        assert (await appending).done() == "appended 2000 events\n"
+
+
 async def test_who_appends_to_many_aggregates_leaves_room_for_the_locks_of_others(database: str) -> None:
     async with prepared(database) as connection, connection.transaction():
         await append(connection, [order(f"key-{n}") for n in range(log.TURNS_MAX + 1)])

@@ -103,16 +103,21 @@ async def append(connection: AnyConnection, many: Many, expected: int | Expected
         await _stage(connection, many, tell)
     for left in reversed(range(TRIES_MAX)):
         if staged:
-            tell("numbering", None)
-            await connection.execute(_SQL.forget_numbers)
-            await connection.execute(_SQL.number, log.expected_base(expected))
+            await _number(connection, expected, tell)
+        begin = partial(_writer, connection, many, expected, tell, staged=staged, last=not left)
         try:
-            await _write(connection, many, tell, partial(_writer, connection, many, expected, staged=staged))
+            await _write(connection, many, tell, begin)
         except _Moved as moved:
             if not left or expected is not Expected.ANY:
                 raise await _conflict(connection, many, staged=staged) from moved.__cause__
         else:
             return
+
+
+async def _number(connection: AnyConnection, expected: int | Expected, tell: Tell) -> None:
+    tell("numbering", None)
+    await connection.execute(_SQL.forget_numbers)
+    await connection.execute(_SQL.number, log.expected_base(expected))
 
 
 async def _conflict(connection: AnyConnection, many: Many, *, staged: bool) -> Conflict:
@@ -162,8 +167,13 @@ async def _stage(connection: AnyConnection, many: Many, tell: Tell) -> None:
         raise _complaint(where, Conflict())
 
 
-async def _writer(connection: AnyConnection, many: Many, expected: int | Expected, *, staged: bool) -> _Write:
-    """Return what writes to the log, in this transaction. Raises as `append` does."""
+async def _writer(  # noqa: PLR0913 - bound where it is called
+    connection: AnyConnection, many: Many, expected: int | Expected, tell: Tell, *, staged: bool, last: bool
+) -> _Write:
+    """Return what writes to the log, in this transaction. Raises as `append` does.
+
+    `last`: what has to be numbered again is numbered now, while others wait: or they might always be first.
+    """
     base = await log.base_of(connection, many.streams, expected)
 
     async def write(part: Part, done: int) -> None:
@@ -176,7 +186,9 @@ async def _writer(connection: AnyConnection, many: Many, expected: int | Expecte
 
     if staged:
         if await connection.fetch(_SQL.moved, 1):
-            raise _Moved
+            if not last:
+                raise _Moved
+            await _number(connection, expected, tell)
         return write_staged
     if not many.few:
         await connection.execute(_SQL.let_send)
