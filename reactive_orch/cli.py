@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shlex
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ import anyio
 from reactive_orch.commands import COMMANDS
 from reactive_orch.commands.database import database_of, role_of
 from reactive_orch.commands.parser import EXIT_CODES, Parser, add_database, did_you_mean
+from reactive_orch.core.remedies import ours, piped
 from reactive_orch.process import interrupts, last_resort
 from reactive_orch.process.explaining import explain
 from reactive_orch.process.streams import open_streams
@@ -123,8 +123,8 @@ def _gives_rights(options: argparse.Namespace) -> str:
     purpose = "worker" if options.command is None else options.command.purpose(options)
     if purpose is None:
         return "run it as the owner of the schema, or as one who may make it"
-    role = shlex.quote(role_of(options.database_url, os.environ))
-    return f"its owner gives it by `python -m reactive_orch grants --role {role} --for {purpose} | psql`"
+    role = role_of(options.database_url, os.environ)
+    return f"its owner gives it by `{piped(ours('grants', role=role, **{'for': purpose}))}`"
 
 
 def _in_loop(do: Callable[[], Awaitable[None]]) -> None:

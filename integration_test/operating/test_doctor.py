@@ -179,6 +179,15 @@ async def test_what_is_caused_is_found_and_helped(database: str, cause: Cause) -
             await owner.execute("ALTER SUBSCRIPTION doctored SET (slot_name = NONE); DROP SUBSCRIPTION doctored")
 
 
+async def test_settings_of_the_database_change_nothing_that_is_seen(database: str) -> None:
+    async with connected(database) as owner:
+        name = await owner.fetchval("SELECT current_database()")
+        for setting in ("quote_all_identifiers = on", "search_path = reactive_orch, public"):
+            await owner.execute(f"ALTER DATABASE {name} SET {setting}")
+    assert (await told(database)).codes == []
+    (await run("status", DATABASE_URL=database)).done()
+
+
 async def test_the_parts_it_looks_for_are_those_that_migrate_makes(database: str) -> None:
     async with connected(database) as connection:
         there = await connection.fetch(
@@ -493,6 +502,7 @@ class _Standby(Standby):
 CARRIED = ", ".join(
     [
         *doctor_hosts.CARRIED,
+        "quote_all_identifiers",
         *(f"tcp_{name}" for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")),
     ]
 )

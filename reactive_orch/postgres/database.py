@@ -62,6 +62,7 @@ _COMMON_SETTINGS = {
     "tcp_user_timeout": "10000",
     "idle_session_timeout": "0",
     "jit": "off",
+    "quote_all_identifiers": "off",  # the log is checked by what PostgreSQL says of the view
 }
 COORDINATION_SETTINGS = {
     # No handler runs here: nobody's operators and functions take the place of PostgreSQL's.

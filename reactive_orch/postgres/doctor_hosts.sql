@@ -1,7 +1,7 @@
 -- name: bound
--- Let no statement of this transaction take long, and none meet somebody else's operators.
+-- Let no statement of this transaction take long, and none meet somebody else's operators; and names be as we know them.
 SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), pg_catalog.set_config('statement_timeout', '5s', true),
-       pg_catalog.set_config('lock_timeout', '2s', true);
+       pg_catalog.set_config('lock_timeout', '2s', true), pg_catalog.set_config('quote_all_identifiers', 'off', true);
 
 -- name: server
 -- Where this connection leads.
