@@ -63,6 +63,15 @@ class Superseded(ReactiveOrchError):
     """A checkpoint or the generation moved on: drop the work in hand, reload, go on."""
 
 
+class Locked(Superseded):
+    """A table is locked. The text says by whom, for how long, and what ends that; `who` is the same at each look."""
+
+    def __init__(self, message: str, who: str) -> None:
+        """Keep who has locked what."""
+        super().__init__(message)
+        self.who = who
+
+
 class Deadlock(Superseded):
     """Handlers have waited for each other's rows, and the server has ended this one's transaction: do it again."""
 

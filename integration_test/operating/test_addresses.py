@@ -90,7 +90,7 @@ async def test_a_pooler_that_drops_settings_is_refused() -> None:
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as pooler:
         address = f"postgresql://ann:hush@127.0.0.1:{pooler.sockets[0].getsockname()[1]}/shop"
         said = (await run("status", "--database-url", address)).complaint()
-    assert said.startswith("a pooler that drops our settings answers, unsupported startup parameter: search_path (")
+    assert said.startswith("a pooler that refuses our settings answers, unsupported startup parameter: search_path (")
     assert said.endswith("/shop): give the address of the server itself")
     assert "hush" not in said
 

@@ -656,6 +656,27 @@ async def test_a_rewind_of_what_is_not_there(database: str) -> None:
     assert line == "replica set 'test' has no projection 'handled'"
 
 
+async def test_who_has_locked_what_a_command_reads_is_named_and_how_to_end_it(database: str) -> None:
+    commands = [
+        ["status"],
+        ["replica-sets", "list"],
+        ["dead-letters", "list", "--replica-set", "x"],
+        ["watch"],
+        ["trace", "--replica-set", "x"],
+    ]
+    async with connected(database) as locker, locker.transaction():
+        for table in ("events", "projections", "failing_keys", "members", "replica_sets"):
+            await locker.execute(f"LOCK TABLE reactive_orch.{table} IN ACCESS EXCLUSIVE MODE")
+        pid = locker.get_server_pid()
+        for ended in await asyncio.gather(*(run(*words, DATABASE_URL=database) for words in commands)):
+            said = ended.complaint(FAILED)
+            assert f" is locked by pid {pid} of postgres (" in said
+            assert (
+                f"""(4 more are locked); to end it: psql "$DATABASE_URL" -c 'SELECT pg_terminate_backend({pid})'"""
+                in said
+            )
+
+
 async def test_a_rewind_past_an_open_writer_is_refused(database: str) -> None:
     async with prepared(database) as connection, connected(database) as writer, writer.transaction():
         await append(writer, [NewEvent(aggregate_type="Slow", aggregate_id="1", event_type="Opened")])

@@ -22,7 +22,7 @@ from integration_test.harness.connections import connected
 from integration_test.harness.in_process import serving
 from integration_test.harness.waiting import wait_until
 from integration_test.operating.test_rights import _as
-from reactive_orch import Config, Event
+from reactive_orch import Config, ConfigError, Event
 from reactive_orch import projection as make_projection
 from reactive_orch.commands.doctor import DOCTOR
 from reactive_orch.core import problems
@@ -286,6 +286,21 @@ async def test_a_forgotten_prepared_transaction_is_named_and_taken_back(
         assert await gone(database, code)
 
 
+@pytest.mark.parametrize("table", ["events", "checkpoints", "members", "projections", "logs", "schema_steps"])
+async def test_who_has_locked_a_table_is_named_and_ended(
+    database: str, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    monkeypatch.setattr(doctor, "BOUND", doctor_hosts.BOUND.replace("'2s'", "'100ms'"))
+    lock = f"LOCK TABLE reactive_orch.{table} IN ACCESS EXCLUSIVE MODE"
+    async with connected(database) as owner, in_transaction(database, lock) as locker:
+        found = await told(database)
+        assert f"reactive_orch.{table}" in found.one("locked")["text"]
+        assert f"pid {locker.get_server_pid()} of postgres (forgotten)" in found.one("locked")["who"]
+        assert found.one("no_answer")
+        await help_by(found.one("locked"), owner)
+        await wait_until(lambda: gone(database, "locked"))
+
+
 async def test_a_full_queue_of_notifications_names_who_sleeps(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "QUEUE_GROWS", 1e-7)
     async with connected(database) as owner:
@@ -523,6 +538,13 @@ async def test_a_pooler_in_between_is_seen_through(database: str, monkeypatch: p
         found = await told(url)
         assert [code for code in found.codes if code != "bell"] == codes
         assert found.one("bell"), "what lies behind it is looked at"
+
+
+@pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed (Debian: pgbouncer)")
+async def test_a_pooler_that_lets_nobody_begin_a_transaction_is_named(database: str) -> None:
+    async with pgbouncer.pooled(database, "statement", ignored=CARRIED) as url:
+        with pytest.raises(ConfigError, match=r"a pooler that lets .*: give the address of the server itself"):
+            await told(url)
 
 
 # ------------------------------------------------------------------------------------------------------- as it is used

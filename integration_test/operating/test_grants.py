@@ -358,7 +358,8 @@ async def test_an_operator_may_end_who_holds_the_log(owner: Connection, database
 
 
 def _gives(purpose: str, needed: str) -> str:
-    return f"its owner gives it by `python -m reactive_orch grants --role '{_role(purpose)}' --for {needed} | psql \"$DATABASE_URL\"`"
+    command = f"python -m reactive_orch grants --role '{_role(purpose)}' --for {needed}"
+    return f'its owner gives it by `{command} | psql "$DATABASE_URL"`'
 
 
 REFUSED_COMMANDS = (

@@ -248,7 +248,9 @@ async def test_a_right_that_lacks_on_our_own_tables_is_no_failure_of_a_handler(
     await append(granted, [NewEvent(aggregate_type="Key", aggregate_id="1", event_type=POISON)])
     async with WorkerProcess(url, "w", projections=["poisoned"], options=("--retries", "3")) as worker:
         assert await worker.wait() == CONFIG
-        gives = "its owner gives it by `python -m reactive_orch grants --role worker --for worker | psql \"$DATABASE_URL\"`"
+        gives = (
+            'its owner gives it by `python -m reactive_orch grants --role worker --for worker | psql "$DATABASE_URL"`'
+        )
         assert worker.log[-1].endswith(f"lacks a right: permission denied for table {table}; {gives}")
         assert not [line for line in worker.log if "parked" in line]
 

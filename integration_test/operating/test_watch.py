@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -116,7 +117,7 @@ async def test_the_last_picture_stays_while_the_database_is_away(database: str, 
         await terminal.shows("  A{64}")
         await asyncio.to_thread(cluster.stop, "immediate")
         try:
-            await terminal.shows(r"the database is not reachable since \d\d:\d\d:\d\d: ")
+            await terminal.shows(r"the database is not reachable since \d\d:\d\d:\d\dZ: ")
             assert re.search("  A{64}", terminal.screen)
             assert "no problems" not in terminal.screen
             terminal.resize(60, 20)
@@ -174,7 +175,7 @@ async def test_in_a_pipe_it_writes_a_line_for_each_change(database: str) -> None
         said += [line async for line in lines]
         assert await process.wait() == 0
         assert len([line for line in said if "generation 1: join of" in line and "settled in" in line]) == 1
-        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S", line) for line in said)
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ \S", line) for line in said)
         assert not [line for line in said if "\x1b" in line]
         assert process.stderr is not None
         assert await process.stderr.read() == b""
@@ -185,13 +186,28 @@ async def test_in_a_pipe_it_says_when_the_database_is_away_and_back(database: st
         lines = lines_of(process)
         await until(lines, "no replica set has been seen yet")
         await asyncio.to_thread(cluster.restart)
-        said = await until(lines, "the database can be reached again")
+        said = await until(lines, "the database can be seen again")
         assert len([line for line in said if "the database is not reachable: " in line]) == 1
+
+
+async def test_in_a_pipe_it_says_why_it_sees_nothing_and_when_that_changes(database: str, cluster: Cluster) -> None:
+    name = urlsplit(database).path.removeprefix("/")
+    async with started("watch", "--database-url", database) as process, connected(cluster.url("postgres")) as owner:
+        lines = lines_of(process)
+        await until(lines, "no replica set has been seen yet")
+        async with connected(database) as locker, locker.transaction():
+            await locker.execute("LOCK TABLE reactive_orch.members IN ACCESS EXCLUSIVE MODE")
+            await until(lines, rf"reactive_orch\.members is locked by pid {locker.get_server_pid()} of postgres")
+        assert not [line for line in await until(lines, "can be seen again") if "reachable" in line]
+        await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await until(lines, f"database is not reachable: database .{name}. does not exist")
+        await owner.execute(f"CREATE DATABASE {name}")
+        await until(lines, "nothing can be seen of the database: there is no schema reactive_orch")
 
 
 async def test_a_dumb_terminal_gets_lines(database: str) -> None:
     async with Terminal("watch", "--database-url", database, TERM="dumb") as terminal:
-        await terminal.shows(r"\d\d:\d\d:\d\d no replica set has been seen yet")
+        await terminal.shows(r"\d\d:\d\d:\d\dZ no replica set has been seen yet")
         terminal.type("\x03")
         assert await terminal.ended() == 0
         assert "\x1b" not in terminal.written

@@ -151,6 +151,14 @@ async def test_whoever_joins_without_saying_what_he_has_drawn_joins(
     assert await _joined(connection, "a", "one", drawn) == (2 if drawn and 1 in drawn else 1)
 
 
+async def test_an_id_whose_lock_a_stranger_holds_is_passed_over(database: str, connection: Connection) -> None:
+    await _replica_set(connection, "a")
+    async with connected(database) as stranger:
+        await stranger.fetch("SELECT pg_advisory_lock(reactive_orch.lock_namespace(), g) FROM generate_series(1, 50) g")
+        assert await _joined(connection, "a", "one", []) == 51
+        assert await stranger.fetchval("SELECT NOT pg_try_advisory_lock(reactive_orch.lock_namespace(), 51)")
+
+
 async def _change(
     connection: Connection,
     replica_set: str,

@@ -9,7 +9,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import ConfigError
+from reactive_orch.commands.locks import explained
+from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.postgres import membership, projections
 from reactive_orch.postgres.database import COORDINATION_SETTINGS, LENT_SETTINGS, STATEMENT_TIMEOUT_S, Database
 
@@ -54,13 +55,15 @@ async def connected(
 ) -> AsyncIterator[AnyConnection]:
     """Connect for one command, outside any pool; its statements end within the time-out. `lent`: to its user's code.
 
-    Raises Unavailable or ConfigError.
+    Raises Unavailable or ConfigError, and Locked when the block has waited too long for a lock.
     """
     database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
     database.shortage.needs = "a command needs one"
     connection = await database.connect("command", statements_s, LENT_SETTINGS if lent else COORDINATION_SETTINGS)
     try:
         yield connection
+    except ReactiveOrchError as error:
+        raise await explained(connection, error)  # noqa: B904 - it may be the same, and has its cause
     finally:
         await connection.close(timeout=2)
 

@@ -11,21 +11,23 @@ import os
 import signal
 import time
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
+from reactive_orch.commands.locks import explained
 from reactive_orch.commands.problems import one_line
+from reactive_orch.commands.terminal import shown_time
 from reactive_orch.config import shown as without_password
 from reactive_orch.core.badges import Badges
 from reactive_orch.core.lags import Lags
 from reactive_orch.core.news import news, summary
 from reactive_orch.core.overview import overview
 from reactive_orch.core.problems import problems
-from reactive_orch.errors import ReactiveOrchError
+from reactive_orch.errors import Locked, ReactiveOrchError, Unavailable
 from reactive_orch.postgres import membership, migrations
 from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
@@ -106,6 +108,10 @@ class Eyes:
                 begun_s = time.monotonic()
                 seen = await looking.look(connection, self._replica_set, back=REBALANCES - 1)
                 self._took_s = time.monotonic() - begun_s
+        except ReactiveOrchError as error:
+            told = await explained(self._connection, error) if self._connection else error
+            await self.close()
+            raise told  # noqa: B904 - it may be the same, and has its cause
         except BaseException:
             await self.close()
             raise
@@ -153,8 +159,17 @@ async def look_on(eyes: Eyes, first: Overview, view: _View) -> None:
             await view.show(now)
 
 
-def _why(error: ReactiveOrchError) -> str:
-    return "it does not answer" if took_too_long(error) else str(error)
+def _misses(error: ReactiveOrchError, since: str = "") -> str:
+    """Return why nothing could be seen."""
+    if took_too_long(error):
+        return f"the database does not answer{since}"
+    if isinstance(error, Unavailable):
+        return f"the database is not reachable{since}: {error}"
+    return f"nothing can be seen of the database{since}: {error}"
+
+
+def _unchanging(error: ReactiveOrchError) -> str:
+    return error.who if isinstance(error, Locked) else _misses(error)
 
 
 async def _until_asked(scope: anyio.CancelScope) -> None:
@@ -177,28 +192,29 @@ class _Lines:
     def __init__(self) -> None:
         """Nothing has been said."""
         self._before: Overview | None = None
-        self._missing = False
+        self._missing = ""
+        """Why nothing can be seen now, as far as that does not change from look to look."""
         self._summed_up_s: float | None = None
 
     async def show(self, now: Overview) -> None:
         """Say what has changed."""
-        lines = ["the database can be reached again"] if self._missing else []
+        lines = ["the database can be seen again"] if self._missing else []
         lines += news(self._before, now)
-        self._before, self._missing = now, False
+        self._before, self._missing = now, ""
         if self._summed_up_s is None or time.monotonic() - self._summed_up_s >= SUMMARY_EVERY_S:
             self._summed_up_s = time.monotonic()
             lines += summary(now)
         await _write(lines)
 
     async def miss(self, error: ReactiveOrchError) -> None:
-        """Say so, once."""
-        if not self._missing:
-            self._missing = True
-            await _write([f"the database is not reachable: {_why(error)}"])
+        """Say why, once."""
+        before, self._missing = self._missing, _unchanging(error)
+        if before != self._missing:
+            await _write([_misses(error)])
 
 
 async def _write(lines: Iterable[str]) -> None:
-    at = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
+    at = shown_time(datetime.now(UTC))
     text = "".join(f"{at} {one_line(line)}\n" for line in lines)
     if text:
         # In a thread: a signal ends also what waits for a reader.
@@ -261,6 +277,7 @@ class _Screen:
         self._lags = Lags()
         self._badges: dict[str, Badges] = {}
         self._shown: Shown | None = None
+        self._missing_since = ""
         self._drawn: tuple[list[Text], os.terminal_size] | None = None
         self._changed = anyio.Event()
 
@@ -277,10 +294,10 @@ class _Screen:
 
     async def miss(self, error: ReactiveOrchError) -> None:
         """Leave the picture as it was, and say so."""
-        if self._shown is not None and self._shown.missing is None:
-            since = f"{datetime.now().astimezone():%H:%M:%S}"
-            missing = f"the database is not reachable since {since}: {_why(error)}"
-            self._shown = replace(self._shown, missing=missing)
+        if self._shown is not None:
+            if self._shown.missing is None:
+                self._missing_since = f"{datetime.now(UTC):%H:%M:%SZ}"
+            self._shown = replace(self._shown, missing=_misses(error, f" since {self._missing_since}"))
             self._changed.set()
 
     def draw_anew(self) -> None:

@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -143,10 +144,10 @@ def _least(block: _Block) -> int:
 
 
 def _top(shown: Shown, width: int) -> Iterator[_Block]:
-    now = f"{shown.overview.at.astimezone():%H:%M:%S}"
+    now = f"{shown.overview.at.astimezone(UTC):%H:%M:%SZ}"
     lines = [_apart(Text.assemble(("reactive_orch", "bold"), f"  {one_line(shown.where)}"), f"{now}  q ends", width)]
     if shown.missing is not None:
-        lines += [Text(line, LEVELS["bad"]) for line in textwrap.wrap(one_line(shown.missing), width)[:2]]
+        lines += [Text(line, LEVELS["bad"]) for line in textwrap.wrap(one_line(shown.missing), width)[:3]]
     if not shown.problems and shown.missing is None:
         lines.append(Text("no problems", GOOD))
     yield _Block(lines, _Cut([_problem(each, width) for each in shown.problems], SHOWN_LEAST, "problems"))

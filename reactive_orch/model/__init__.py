@@ -17,6 +17,7 @@ from reactive_orch.model.log import (
     Partition,
     Position,
     Subscription,
+    TableLock,
     Window,
 )
 from reactive_orch.model.membership import (
@@ -80,6 +81,7 @@ __all__ = [
     "Snapshot",
     "Subscription",
     "Swap",
+    "TableLock",
     "Turn",
     "Window",
     "WorkerState",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from reactive_orch.model.log import Holder, LogName, Position
+    from reactive_orch.model.log import Holder, LogName, Position, TableLock
     from reactive_orch.model.overview import Seen
 
 
@@ -218,3 +218,7 @@ class Facts:
     """Why there is no log that could be looked at."""
     unknown: Sequence[str]
     """What this user may not know."""
+    late: Sequence[str]
+    """What the server has not told in time."""
+    locks: Sequence[TableLock]
+    """Who had locked our tables then."""

@@ -82,6 +82,18 @@ class Holder:
 
     def __str__(self) -> str:
         """Return it in the words of a log line, without the query."""
-        who = f"prepared transaction {self.prepared!r}" if self.pid is None else f"pid {self.pid}"
-        who = f"{who} of {self.user} ({self.application or 'no application name'})"
-        return f"{who}, {self.state}, open for {self.age_s:.1f} s"
+        return f"{self.who}, {self.state}, open for {self.age_s:.1f} s"
+
+    @property
+    def who(self) -> str:
+        """Whose it is."""
+        what = f"prepared transaction {self.prepared!r}" if self.pid is None else f"pid {self.pid}"
+        return f"{what} of {self.user} ({self.application or 'no application name'})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableLock:
+    """A table of ours that somebody keeps others from reading or writing, or waits to."""
+
+    table: str
+    holder: Holder

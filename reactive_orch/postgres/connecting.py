@@ -122,7 +122,7 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
     except (OSError, *_REFUSALS) as error:  # they do not say whom it could not reach, or who refused whom
         msg = f"{one_line(error)} ({shown(url)})"
         if "unsupported startup parameter" in msg:
-            raise ConfigError(_OF_A_POOLER.format(msg)) from error
+            raise ConfigError(_OF_A_POOLER.format(_REFUSES, msg)) from error
         raise Unavailable(msg) from error
     try:
         connection.keep_alive()
@@ -131,7 +131,7 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
     except BaseException as error:
         connection.terminate()
         if isinstance(error, asyncpg.DuplicatePreparedStatementError):  # another client's: a session is not ours alone
-            raise ConfigError(_OF_A_POOLER.format(shown(url))) from error
+            raise ConfigError(_OF_A_POOLER.format(_SHARES, shown(url))) from error
         if classify(error) in (Kind.CONFLICT, Kind.STALE):  # of no use: there is nothing yet that could be done again
             msg = f"it does not say where it leads: {one_line(error)} ({shown(url)})"
             raise Unavailable(msg) from error
@@ -139,7 +139,8 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
     return url, connection
 
 
-_OF_A_POOLER = "a pooler that drops our settings answers, {}: give the address of the server itself"
+_OF_A_POOLER = "a pooler that {} answers, {}: give the address of the server itself"
+_REFUSES, _DROPS, _SHARES = "refuses our settings", "drops our settings", "gives several clients one session"
 
 
 async def _demand_settings(connection: BatchConnection, url: str, settings: Mapping[str, str]) -> None:
@@ -151,7 +152,7 @@ async def _demand_settings(connection: BatchConnection, url: str, settings: Mapp
     if (asked := settings.get("search_path")) is not None:
         found = await connection.fetchval(_SQL.search_path, timeout=CONNECT_TIMEOUT_S)
         if found != asked:
-            raise ConfigError(_OF_A_POOLER.format(shown(url)))
+            raise ConfigError(_OF_A_POOLER.format(_DROPS, shown(url)))
 
 
 async def _server_of(connection: BatchConnection) -> Server:

@@ -15,7 +15,7 @@ import asyncpg
 
 from reactive_orch.config import CONNECTIONS_MIN, DEFAULTS
 from reactive_orch.errors import ConfigError, ReactiveOrchError, UnsafeLog
-from reactive_orch.model import OWN_LOG, Holder
+from reactive_orch.model import OWN_LOG, Holder, TableLock
 from reactive_orch.model.findings import (
     CheckpointsSeen,
     CollationSeen,
@@ -31,9 +31,9 @@ from reactive_orch.model.findings import (
     SlotSeen,
     TriggerSeen,
 )
-from reactive_orch.postgres import migrations, overview
+from reactive_orch.postgres import migrations, overview, waits
 from reactive_orch.postgres.doctor_hosts import BOUND, Host, ask_hosts, raise_unreachable, session_of
-from reactive_orch.postgres.faults import Kind, classify, translated
+from reactive_orch.postgres.faults import Kind, classify, is_late, translated
 from reactive_orch.postgres.grants import wanted
 from reactive_orch.postgres.statements import load_statements
 
@@ -56,6 +56,10 @@ class _Look:
 
     connection: Connection
     unknown: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """What the server has not told in time."""
+    locks: list[TableLock] | None = None
+    """Who had locked our tables when it was late for the first time."""
 
     async def known(self, what: str, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Return what is asked for; None, and a word for what is not known, if the server does not say it."""
@@ -65,8 +69,11 @@ class _Look:
         except (ReactiveOrchError, asyncpg.PostgresError) as error:
             if isinstance(error, UnsafeLog) or _is_lost(error):
                 raise
-            self.unknown.append(what)
-            return None
+            (self.late if is_late(error) else self.unknown).append(what)
+        if self.late and self.locks is None:
+            self.locks = []
+            self.locks = await self.rows("locks", waits.table_lock, waits.TABLE_LOCKS) or []
+        return None
 
     async def row(self, what: str, kind: Callable[..., T], statement: str, *arguments: object) -> T | None:
         """Return a row as a value of this kind."""
@@ -128,6 +135,8 @@ async def _facts(host: Host, hosts: list[Host], replica_set: str | None, purpose
         handler_timeout_s=DEFAULTS.handler_timeout_s,
         purpose=purpose,
         unknown=look.unknown,
+        late=look.late,
+        locks=look.locks or (),
         **facts,
     )
 

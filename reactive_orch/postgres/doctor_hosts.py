@@ -18,7 +18,7 @@ import anyio
 import asyncpg
 
 from reactive_orch.config import shown
-from reactive_orch.errors import Unavailable
+from reactive_orch.errors import ConfigError, Unavailable
 from reactive_orch.model.findings import HostSeen, ServerSeen, SessionSeen
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, each_host
 from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S, batch_settings
@@ -148,6 +148,12 @@ def raise_unreachable(hosts: Sequence[Host]) -> NoReturn:
     if isinstance(host.error, OSError):
         msg = f"{_why(host.error)} ({shown(host.url)})"
         raise Unavailable(msg) from host.error
+    if host.connection is not None and "pooling mode" in str(host.error):  # PgBouncer's answer to BEGIN
+        msg = (
+            f"a pooler that lets nobody begin a transaction (statement mode) answers, {one_line(host.error)} "
+            f"({shown(host.url)}): give the address of the server itself"
+        )
+        raise ConfigError(msg) from host.error
     with translated():
         raise host.error
 

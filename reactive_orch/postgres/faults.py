@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 import traceback
 from typing import TYPE_CHECKING
 
@@ -148,6 +149,20 @@ def took_too_long(error: BaseException) -> bool:
     return isinstance(error.__cause__, (TimeoutError, asyncpg.QueryCanceledError))
 
 
+def kept_waiting(error: BaseException) -> bool:
+    """Tell whether the server has ended a statement as it had waited too long for a lock."""
+    return isinstance(_asyncpgs(error), asyncpg.LockNotAvailableError)
+
+
+def is_late(error: BaseException) -> bool:
+    """Tell whether the server has ended a statement by one of its time-outs."""
+    return isinstance(_asyncpgs(error), (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError))
+
+
+def _asyncpgs(error: BaseException) -> BaseException:
+    return error.__cause__ if isinstance(error, ReactiveOrchError) and error.__cause__ else error
+
+
 SETBACKS: dict[Kind, type[ReactiveOrchError]] = {
     Kind.LOST: Unavailable,
     Kind.RESOURCES: Exhausted,
@@ -207,10 +222,21 @@ def _is_torn(error: BaseException) -> bool:
     return isinstance(error, AttributeError) and str(frame.f_globals.get("__name__")).startswith("asyncpg")
 
 
+def _is_surprised(error: BaseException) -> bool:
+    """Tell whether a connection was lost while asyncpg was talking on it: it says of that what it knows of itself."""
+    busy = (
+        isinstance(error, asyncpg.InterfaceError)
+        and re.search("another operation|connection is closed", str(error)) is not None
+    )
+    return busy or isinstance(error, asyncpg.InternalClientError)
+
+
 def _words(error: Exception) -> str:
     before = error.__context__
     if isinstance(error, asyncpg.InterfaceError) and isinstance(before, Exception) and classify(before) is Kind.LOST:
         return _words(before)  # asyncpg cannot end the transaction of a connection that this has ended
+    if _is_surprised(error):
+        return "the connection was lost"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "the server is a standby: give the address of the primary, or all hosts in one URL"
     if isinstance(error, _NO_SCHEMA):

@@ -115,7 +115,7 @@ def text(lines: list[Text]) -> str:
 
 
 ALL_IS_WELL = """\
-reactive_orch  postgresql://shop@db/shop                        12:02:00  q ends
+reactive_orch  postgresql://shop@db/shop                       12:02:00Z  q ends
 no problems
 log events  last position 5000, settled 5000, 62.5 events/s, 64 partitions
 ── replica set shop ────────────────────────────────────────────────────────────
@@ -137,7 +137,7 @@ def test_all_is_well() -> None:
 
 
 MANY = """\
-reactive_orch  postgresql://shop@db/shop                        12:02:00  q ends
+reactive_orch  postgresql://shop@db/shop                       12:02:00Z  q ends
 note  1 min  replica set shop: projection projection_00: 2 keys wait behind a
              failed event
 note  1 min  replica set shop: projection projection_01: 2 keys wait behind a
@@ -169,7 +169,7 @@ def test_many_at_24_lines() -> None:
 
 
 NARROW = """\
-reactive_orch  postgresql…  12:02:00  q ends
+reactive_orch  postgresq…  12:02:00Z  q ends
 no problems
 log events  last position 5000, settled 500…
 ── replica set shop ────────────────────────

@@ -15,7 +15,7 @@ from reactive_orch.core import findings as rules
 from reactive_orch.core import remedies
 from reactive_orch.core.findings import FORGOTTEN_AFTER_S, findings, holding, is_well, looked_at, schema
 from reactive_orch.core.schema_parts import INDEXES, TRIGGERS, UNIQUE_INDEXES
-from reactive_orch.model import OWN_LOG, Holder, MemberId
+from reactive_orch.model import OWN_LOG, Holder, MemberId, TableLock
 from reactive_orch.model.findings import (
     CheckpointsSeen,
     CollationSeen,
@@ -109,6 +109,8 @@ WELL = Facts(
     seen=SEEN,
     refusal=None,
     unknown=(),
+    late=(),
+    locks=(),
 )
 
 
@@ -136,11 +138,28 @@ def test_what_is_not_known_is_no_finding_but_told() -> None:
         "per_process_least": 6,
         "handler_timeout_s": 60.0,
         "unknown": ("rights", "indexes"),
+        "late": (),
+        "locks": (),
     }
     found = told(optional | kept)
     assert [each.code for each in found] == ["not_known"]
     assert found[0].text.endswith(": rights, indexes")
     assert is_well(found)
+
+
+def test_what_was_not_answered_in_time_is_not_well_and_names_who_is_to_blame() -> None:
+    locks = [TableLock(table=f"reactive_orch.{each}", holder=HOLDER) for each in ("events", "event_log")]
+    facts = replace(WELL, seen=None, late=("the log",), locks=locks)
+    locked, late = findings(facts)
+    assert (locked.level, locked.code, locked.who) == ("bad", "locked", str(HOLDER))
+    assert "reactive_orch.events, reactive_orch.event_log" in locked.text
+    assert "pg_terminate_backend(7)" in locked.command
+    assert (late.level, late.code) == ("warn", "no_answer")
+    assert not is_well([late])
+    assert late.text.endswith("in time: the log")
+    assert "replica sets" not in looked_at(facts)
+    assert "replica sets" in looked_at(WELL)
+    assert findings(replace(WELL, locks=locks)) == [], "somebody has it for a moment, and all was answered"
 
 
 CASES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [

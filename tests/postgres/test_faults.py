@@ -52,6 +52,19 @@ def test_it_is_not_where_a_connection_may_have_had_a_part_in_it(error: HandlerFa
     assert not is_of_code_alone(error)
 
 
+@pytest.mark.parametrize(
+    "raised",
+    [
+        asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+        asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+        asyncpg.InterfaceError("connection is closed"),
+    ],
+)
+def test_what_asyncpg_knows_of_itself_is_told_to_nobody(raised: Exception) -> None:
+    with pytest.raises(Unavailable, match=r"^the connection was lost$"), translated():
+        raise raised
+
+
 def test_what_asyncpg_does_not_find_on_a_connection_that_was_ended_meanwhile_is_a_loss() -> None:
     """It says so by the AttributeError of what is None by then; one of other code is a mistake in that."""
     code = compile("def use():\n    None.get_settings()", "asyncpg/connection.py", "exec")

@@ -34,6 +34,7 @@ _RULES = (
     schema.of_rights,
     schema.of_parts,
     schema.of_checkpoints,
+    holding.of_locks,
     holding.of_log_end,
     holding.of_open,
     holding.of_slots,
@@ -58,11 +59,20 @@ def looked_at(facts: Facts) -> str:
     left = f" ({max(min(free), 0)} are left)" if free else ""
     there = facts.schema is not None and facts.schema.complaint is None
     step = f", schema step {facts.schema.step}" if facts.schema is not None and there else ""
-    ours = "rights, tables, the log and what holds it back, replica sets" if there else "nothing that the schema holds"
-    return (
-        f"looked at database {where.database} on PostgreSQL {where.release} as {where.user}{step}: the server, what "
-        f"stands between, settings, connections{left}, clocks, {ours}"
-    )
+    tables = (facts.indexes, facts.triggers, facts.guarded, facts.checkpoints)
+    looked = {
+        "the server": True,
+        "what stands between": True,
+        "settings": facts.limits_ms is not None,
+        f"connections{left}": facts.connections is not None,
+        "clocks": True,
+        "rights": facts.rights is not None,
+        "tables": None not in tables,
+        "the log and what holds it back, replica sets": facts.seen is not None or facts.refusal is not None,
+        "nothing that the schema holds": not there,
+    }
+    seen = ", ".join(what for what, was in looked.items() if was)
+    return f"looked at database {where.database} on PostgreSQL {where.release} as {where.user}{step}: {seen}"
 
 
 def _of_status(facts: Facts) -> Iterator[Problem]:
@@ -91,5 +101,5 @@ def _forgotten(each: ReplicaSetOverview) -> Iterator[Problem]:
 
 def _of_unknown(facts: Facts) -> Iterator[Problem]:
     if facts.unknown:
-        text = f"not known, as {facts.server.user} may not ask or got no answer in time: {', '.join(facts.unknown)}"
+        text = f"not known, as {facts.server.user} may not ask: {', '.join(facts.unknown)}"
         yield finding("note", "not_known", text)

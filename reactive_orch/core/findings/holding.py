@@ -11,6 +11,7 @@ from reactive_orch.core.remedies import ending, literal, psql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reactive_orch.model import TableLock
     from reactive_orch.model.findings import Facts, OpenSeen
     from reactive_orch.model.problems import Problem
 
@@ -38,9 +39,26 @@ def of_log_end(facts: Facts) -> Iterator[Problem]:
         yield finding("bad", "planted", text, command=command)
 
 
+def of_locks(facts: Facts) -> Iterator[Problem]:
+    """Yield who keeps others from our tables, if the server has not answered in time; else it lasts a moment only."""
+    if not facts.late:
+        return
+    told: dict[tuple[int | None, str | None], list[TableLock]] = {}
+    for each in facts.locks:
+        told.setdefault((each.holder.pid, each.holder.prepared), []).append(each)
+    for locks in told.values():
+        tables, holder = dict.fromkeys(each.table for each in locks), locks[0].holder
+        text = f"locked: {', '.join(tables)}. Workers and commands wait for that"
+        command = ending(holder.pid, holder.prepared)
+        yield finding("bad", "locked", text, age_s=holder.age_s, who=str(holder), command=command)
+    text = f"not looked at, as the server did not answer in time: {', '.join(facts.late)}"
+    yield finding("warn", "no_answer", text)
+
+
 def of_open(facts: Facts) -> Iterator[Problem]:
     """Yield forgotten transactions; those that hold the log are told of elsewhere."""
     told = {(each.pid, each.prepared) for log in (facts.seen.logs if facts.seen else ()) for each in log.holders}
+    told |= {(each.holder.pid, each.holder.prepared) for each in facts.locks}
     for each in facts.open or ():
         holder = each.holder
         if not each.here or not each.keeps_rows or (holder.pid, holder.prepared) in told:

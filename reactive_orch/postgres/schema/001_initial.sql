@@ -1507,6 +1507,7 @@ RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     member integer;
+    locked boolean := false;
 BEGIN
     -- Held until it has joined: nobody removes the replica set meanwhile. Nothing waits on the membership connection.
     PERFORM FROM reactive_orch.replica_sets r WHERE r.name = in_replica_set FOR KEY SHARE NOWAIT;
@@ -1515,19 +1516,24 @@ BEGIN
             MESSAGE = format('replica set %L has been removed; a worker that is started makes it anew', in_replica_set);
     END IF;
 
-    -- A standby that is promoted without the tail of the log draws ids anew. Other processes have other names.
-    LOOP
-        member := nextval('reactive_orch.member_ids');
-        EXIT WHEN (member = ANY (in_drawn)) IS NOT TRUE;
-    END LOOP;
-
     -- What this process has joined without ever learning the id: the answer was lost. Nobody works for such a member.
     DELETE FROM reactive_orch.members m
     WHERE m.replica_set = in_replica_set AND m.name = in_name AND (m.id = ANY (in_known)) IS NOT TRUE AND m.state = 'waiting';
     UPDATE reactive_orch.members m SET state = 'leaving'
     WHERE m.replica_set = in_replica_set AND m.name = in_name AND (m.id = ANY (in_known)) IS NOT TRUE AND m.state = 'active';
 
-    PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), member);
+    -- A standby that is promoted without the tail of the log draws ids anew. Other processes have other names.
+    -- And anybody who may connect can hold the lock of an id that nobody has yet: then another id is drawn.
+    FOR attempt IN 1..10000 LOOP
+        member := nextval('reactive_orch.member_ids');
+        CONTINUE WHEN member = ANY (in_drawn);
+        locked := pg_try_advisory_lock(reactive_orch.lock_namespace(), member);
+        EXIT WHEN locked;
+    END LOOP;
+    IF NOT locked THEN
+        RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = format('other sessions hold the locks of all ids up to %s', member);
+    END IF;
+
     INSERT INTO reactive_orch.members (id, replica_set, name, projections, logs, backend_pid, backend_start, stale_after)
     SELECT member, in_replica_set, in_name, in_projections, in_logs, a.pid, a.backend_start, in_stale_after
     FROM pg_stat_get_activity(pg_backend_pid()) a;
