@@ -149,7 +149,8 @@ def _cut(text: str) -> str:
 
 def _traits(seen: ProjectionSeen) -> Iterator[str]:
     if seen.proposed is not None:
-        yield f"refused: a worker came with another filter, which rewind accepts: {seen.proposed}"
+        whose = "a worker came with another filter" if seen.served else "a worker would run it with its filter"
+        yield f"refused: {whose}, which rewind --to keep accepts: {seen.proposed}"
     if seen.start != "beginning":
         yield f"began behind position {seen.start_position} (start: {seen.start})"
     if seen.replays_to is not None:

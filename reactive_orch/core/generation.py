@@ -73,8 +73,12 @@ def _gone(member: Member, watched_s: float, *, trust: bool) -> Reason | None:
 
 def unserved(snapshot: Snapshot) -> frozenset[Subscription]:
     """Return what is recorded of the replica set and run by no member, but for what rests."""
-    served = frozenset[Subscription]().union(*(member.subscriptions for member in snapshot.members))
-    return frozenset(snapshot.epochs.keys() - served - snapshot.resting.keys())
+    return frozenset(snapshot.epochs.keys() - served(snapshot) - snapshot.resting.keys())
+
+
+def served(snapshot: Snapshot) -> frozenset[Subscription]:
+    """Return what a member runs."""
+    return frozenset[Subscription]().union(*(member.subscriptions for member in snapshot.members))
 
 
 def others_run(snapshot: Snapshot, subscription: Subscription, name: str) -> bool:

@@ -112,6 +112,8 @@ class Facts:
     resting: Mapping[Subscription, Resting] = field(default_factory=dict)
     refused: frozenset[Subscription] = frozenset()
     """What it was to run and does not, as it is recorded with another filter."""
+    given_up: frozenset[Subscription] = frozenset()
+    """What of that it has run before another filter was accepted."""
     away: frozenset[Subscription] = frozenset()
     """What it leaves to other workers for a while, since what fails here succeeds there."""
     one_at_a_time: frozenset[Subscription] = frozenset()
@@ -219,9 +221,16 @@ def _of_projections(facts: Facts) -> Iterator[Problem]:
     for each, age_s in sorted(facts.unserved_s.items()):
         if age_s > UNSERVED_AFTER_S:
             yield made("unserved", of(each), age_s=age_s)
+    yield from (_refused(of(each), facts, each) for each in sorted(facts.refused))
     for code, found in _found(facts).items():
         yield from (made(code, of(each)) for each in sorted(found))
 
 
+def _refused(of: Subject, facts: Facts, each: Subscription) -> Problem:
+    if each in facts.given_up and each not in facts.unserved_s:  # others run it, as somebody has wanted it
+        return made("refused", of, level="note", command="")
+    return made("refused", of)
+
+
 def _found(facts: Facts) -> Mapping[str, frozenset[Subscription]]:
-    return {"refused": facts.refused, "stepped_down": facts.away, "deadlocks": facts.one_at_a_time}
+    return {"stepped_down": facts.away, "deadlocks": facts.one_at_a_time}

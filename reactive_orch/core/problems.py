@@ -65,9 +65,9 @@ def made(  # noqa: PLR0913 - its columns
     spoils: Spoils | None = None,
     age_s: float | None = None,
     who: str = "",
-    command: str = "",
+    command: str | None = None,
 ) -> Problem:
-    """Return a problem as its code says. `what` belongs into its words, `more` behind them."""
+    """Return a problem as its code says. `what` belongs into its words, `more` behind them; a command replaces its."""
     usual = CODES[code]
     return Problem(
         level=level or usual.level,
@@ -78,7 +78,7 @@ def made(  # noqa: PLR0913 - its columns
         log=of.log,
         age_s=age_s,
         who=who,
-        command=command or helping(code, of.replica_set, of.projection),
+        command=helping(code, of.replica_set, of.projection) if command is None else command,
         spoils=spoils or usual.spoils,
     )
 
@@ -139,7 +139,8 @@ def _of_projection(projection: ProjectionOverview, among: ReplicaSetOverview) ->
     elif _stands_still(projection, among):
         yield made("stands_still", of, more=f": events wait: {_waiting(projection)}", age_s=_oldest_s(projection))
     if seen.proposed is not None:
-        yield made("refused", of, more=f", a worker came with {seen.proposed}")
+        by_nobody = " and run by no worker" if not seen.served else ""
+        yield made("refused", of, more=f"{by_nobody}; a worker would run it with {seen.proposed}")
     if seen.failing_keys:
         level: Level = "warn" if seen.parked_keys else "note"
         yield made("keys_wait", of, what=keys(seen.failing_keys), level=level, age_s=seen.failing_s)

@@ -51,7 +51,8 @@ class WorkerSeen:
     stale_after_s: float
     """After so long without a heartbeat the others remove it."""
     lacks: Sequence[str]
-    """The projections that others run and it does not: it has stepped down, or its code has not got them."""
+    """The projections of its replica set that it does not run: refused, or it has stepped down, or its code has not got
+    them."""
     account: Account | None
     """What it says of itself; None before its first heartbeat."""
 

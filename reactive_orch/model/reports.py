@@ -190,6 +190,18 @@ class ProjectionRefused(NamedTuple):
     subject: Subject
 
 
+class ProjectionGivenUp(NamedTuple):
+    """Another filter was accepted for a projection that was run here: those that have it go on with it."""
+
+    subject: Subject
+
+
+class ProjectionProposed(NamedTuple):
+    """Nobody runs a projection that this worker is refused for: it could, with its filter."""
+
+    subject: Subject
+
+
 class ProjectionAccepted(NamedTuple):
     """A projection that was refused is recorded with this worker's filter now, and run here."""
 
@@ -483,6 +495,8 @@ Report: TypeAlias = (
     | RingingResumed
     | FilterUnmatched
     | ProjectionAccepted
+    | ProjectionGivenUp
+    | ProjectionProposed
     | ProjectionRefused
     | SteppedDown
     | TookPartAgain

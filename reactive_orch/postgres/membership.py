@@ -184,6 +184,15 @@ async def take_up(connection: AnyConnection, member: Member, subscription: Subsc
         await connection.execute(_SQL.take_up, member.id, member.name, *subscription)
 
 
+async def propose_again(connection: AnyConnection, replica_set: str, projection: Projection) -> bool:
+    """Say that a projection that nobody runs could have this one's filter; False if somebody runs it, or was first."""
+    filter_, declared = filter_text(projection.filter), _declared(projection)
+    with translated():
+        return bool(
+            await connection.fetchval(_SQL.propose_again, replica_set, *projection.subscription, filter_, declared)
+        )
+
+
 async def unlock(connection: AnyConnection, member: MemberId) -> None:
     """Give back the lock of a member that has left."""
     with translated():

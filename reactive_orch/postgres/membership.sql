@@ -103,6 +103,10 @@ SELECT reactive_orch.give_up_projection($1::integer, $2::text, $3::text, $4::tex
 -- Member $1 of process $2 runs projection $3 on log $4, too.
 SELECT reactive_orch.take_up_projection($1::integer, $2::text, $3::text, $4::text);
 
+-- name: propose_again
+-- Projection $2 on log $3 of replica set $1 is to have filter $4 and what $5 declares, if nobody runs it; tells whether it was said.
+SELECT reactive_orch.propose_again($1::text, $2::text, $3::text, $4::text, $5::text);
+
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.
 SELECT pg_advisory_unlock(reactive_orch.lock_namespace(), $1::integer);

@@ -18,15 +18,15 @@ LEFT JOIN reactive_orch.generations g
 WHERE $1::text IS NULL OR r.name = $1::text ORDER BY r.name, g.number DESC;
 
 -- name: workers
--- The members of all replica sets, each with the projections that others of its set run and it does not.
+-- The members of all replica sets, each with the projections of its set that it does not run.
 SELECT m.id, m.replica_set, m.name, m.state, m.lock_held AS connected, m.stale,
        greatest(extract(epoch FROM now() - m.heartbeat_at), 0)::float8 AS heartbeat_age_s,
        extract(epoch FROM m.stale_after)::float8 AS stale_after_s,
-       ARRAY(SELECT DISTINCT r.projection
-             FROM reactive_orch.members o CROSS JOIN LATERAL unnest(o.projections, o.logs) AS r(projection, log)
-             WHERE o.replica_set = m.replica_set
-               AND (r.projection, r.log) NOT IN (SELECT own.projection, own.log FROM unnest(m.projections, m.logs) AS own(projection, log))
-             ORDER BY r.projection) AS lacks,
+       ARRAY(SELECT DISTINCT p.name
+             FROM reactive_orch.projections p
+             WHERE p.replica_set = m.replica_set
+               AND (p.name, p.log) NOT IN (SELECT own.projection, own.log FROM unnest(m.projections, m.logs) AS own(projection, log))
+             ORDER BY p.name) AS lacks,
        m.account::text
 FROM reactive_orch.member_status m ORDER BY m.replica_set, m.id;
 

@@ -161,6 +161,7 @@ class Worker:
             rebalancing_s=adoption.age_s if adoption else 0.0,
             expelled=self._membership.life.expelled,
             refused=self._runners.out.refused,
+            given_up=self._runners.out.given_up,
             away=self._runners.out.away,
             idle=not runners,
         )

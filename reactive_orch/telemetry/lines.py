@@ -25,6 +25,8 @@ from reactive_orch.model.reports import (
     ProblemBegan,
     ProblemEnded,
     ProjectionAccepted,
+    ProjectionGivenUp,
+    ProjectionProposed,
     ProjectionRefused,
     ReadCut,
     RestChanged,
@@ -110,6 +112,21 @@ def _projection_refused(report: ProjectionRefused) -> None:
         words("refused", projection),
         command("refused", replica_set, projection),
         extra=_told("refused") | report.subject._asdict(),
+    )
+
+
+def _projection_given_up(report: ProjectionGivenUp) -> None:
+    text = "projection %s: another filter was accepted; given up here, for the workers that have it"
+    _logger.info(text, report.subject.projection, extra={"event": "given_up", **report.subject._asdict()})
+
+
+def _projection_proposed(report: ProjectionProposed) -> None:
+    replica_set, projection, _ = report.subject
+    _logger.warning(
+        "projection %s is run by no worker; this one would, with the filter that it has: %s",
+        projection,
+        command("refused", replica_set, projection),
+        extra=_told("refused", "proposed") | report.subject._asdict(),
     )
 
 
@@ -349,6 +366,8 @@ HANDLES: Handles = dict(
         on(RingingResumed, _ringing_resumed),
         on(ProjectionRefused, _projection_refused),
         on(ProjectionAccepted, _projection_accepted),
+        on(ProjectionGivenUp, _projection_given_up),
+        on(ProjectionProposed, _projection_proposed),
         on(SteppedDown, _stepped_down),
         on(TookPartAgain, _took_part_again),
         on(FilterUnmatched, _filter_unmatched),

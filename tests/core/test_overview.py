@@ -279,7 +279,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ),
     (
         *("warn", "refused", {"projection": replace(PROJECTION, proposed="{}")}),
-        "replica set shop: projection totals is recorded with another filter, a worker came with {}",
+        "replica set shop: projection totals is recorded with another filter; a worker would run it with {}",
         "python -m reactive_orch rewind --replica-set shop --projection totals --to keep",
     ),
     (

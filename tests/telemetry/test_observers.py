@@ -127,6 +127,8 @@ _TOLD: list[tuple[Report, set[Metric], tuple[str, ...], str | None]] = [
     (r.RingingResumed(OWN_LOG), set(), (), "ringing"),
     (r.ProjectionRefused(SUBJECT), set(), (), "refused"),
     (r.ProjectionAccepted(SUBJECT), set(), (), "accepted"),
+    (r.ProjectionGivenUp(SUBJECT), set(), (), "given_up"),
+    (r.ProjectionProposed(SUBJECT), set(), (), "proposed"),
     (r.SteppedDown(SUBJECT, 30.0), set(), (), "stepped_down"),
     (r.TookPartAgain(SUBJECT), set(), (), "back"),
     (r.FilterUnmatched(SUBJECT, 10), set(), (), "unmatched"),

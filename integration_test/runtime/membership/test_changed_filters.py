@@ -55,10 +55,8 @@ async def test_who_is_refused_takes_it_up_and_who_has_the_old_filter_does_not_ta
         async with running(database, changed("new", "Key")) as (_, new):
             await wait_until(says(new, OUT, WAITS))
             status = (await run("status", DATABASE_URL=database)).done()
-            assert (
-                '    refused: a worker came with another filter, which rewind accepts: {"aggregate_types": ["Key"]'
-                in status
-            )
+            accepts = "refused: a worker came with another filter, which rewind --to keep accepts"
+            assert f'    {accepts}: {{"aggregate_types": ["Key"]' in status
             await append_events(connection, 100)
             await wait_handled(connection, "changed")
             assert set(await handled_by(connection, "changed")) == {"old"}
@@ -78,6 +76,58 @@ async def test_who_is_refused_takes_it_up_and_who_has_the_old_filter_does_not_ta
             await append_events(connection, 100)
             await wait_handled(connection, "changed")
             assert set(await handled_by(connection, "changed")) == {"new"}
+
+
+async def test_after_a_roll_back_the_command_that_is_printed_brings_the_old_filter_back(database: str) -> None:
+    """And nothing else does: workers that were refused say what they would run it with when nobody does, no more."""
+    words = ("rewind", "--replica-set", "test", "--projection", "changed", "--to")
+    async with (
+        prepared(database) as connection,
+        running(database, recorder("handled", worker="old"), changed("old")) as (_, old),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await wait_until(says(old, WELL))
+        _, new = await stack.enter_async_context(running(database, changed("new", "Key")))
+        await wait_until(says(new, OUT, WAITS))
+        (await run(*words, "keep", DATABASE_URL=database)).done()
+        await wait_until(says(new, WELL))
+        await wait_until(says(old, WELL, REFUSED))
+        (told,) = [each for each in health.own_problems(old.facts()) if each.code == "refused"]
+        assert (told.level, told.command) == ("note", ""), "it went well"
+        status = (await run("status", DATABASE_URL=database)).done()
+        assert ", without changed (" in status
+        assert "refused" not in status
+        assert not await proposed(connection), "as long as somebody runs it"
+        await stack.aclose()
+        await wait_until(lambda: proposed(connection))
+        status = (await run("status", DATABASE_URL=database)).done()
+        assert "recorded with another filter and run by no worker; a worker would run it with {" in status
+        assert "    python -m reactive_orch rewind --replica-set test --projection changed --to keep\n" in status
+        said = (await run(*words, "start", DATABASE_URL=database)).done()
+        assert "  its filter stays; --to keep accepts one given up before" in said, "by the express word alone"
+        said = (await run(*words, "keep", DATABASE_URL=database)).done()
+        assert '  its filter becomes {"aggregate_types": null' in said
+        await wait_until(lambda: _owned_by(connection, old.member))
+        await append_events(connection, 50)
+        await wait_handled(connection, "changed")
+        assert set(await handled_by(connection, "changed")) == {"old"}
+
+
+async def test_who_comes_back_takes_the_proposal_of_the_others_back(database: str) -> None:
+    async with (
+        prepared(database) as connection,
+        running(database, recorder("handled"), changed("old")) as (_, old),
+    ):
+        await wait_until(says(old, WELL))
+        async with running(database, changed("new", "Key")) as (_, new):
+            await wait_until(says(new, OUT, WAITS))
+            await rewind(connection)
+            await wait_until(says(new, WELL))
+        await wait_until(lambda: proposed(connection))
+        async with running(database, changed("new", "Key")) as (_, new):
+            await wait_until(says(new, WELL))
+            assert not await proposed(connection)
+        await wait_until(lambda: proposed(connection))
 
 
 async def refused(url: str, projection: Projection) -> None:

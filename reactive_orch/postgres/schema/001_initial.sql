@@ -1487,10 +1487,36 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WHERE m.id = in_member AND m.name = in_name
 $$;
 
--- And that it is its own again, so that it runs it as well.
+-- A worker that gave a projection up, or was refused, comes with its filter again when nobody else runs it: so that the word that
+-- accepts a filter finds one. Not over another's proposal. Tells whether it does.
+CREATE FUNCTION reactive_orch.propose_again(
+    in_replica_set text, in_projection text, in_log text, in_filter text, in_declared text)
+RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- First, as whoever takes it up does: what is looked at then stays so.
+    PERFORM FROM reactive_orch.projections p
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log FOR NO KEY UPDATE;
+    UPDATE reactive_orch.projections p SET proposed = in_filter::jsonb, proposed_declared = in_declared::jsonb
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log
+      AND p.proposed IS NULL AND p.filter <> in_filter::jsonb
+      AND NOT EXISTS (SELECT FROM reactive_orch.members m
+                      WHERE m.replica_set = in_replica_set AND m.state <> 'leaving'
+                        AND (in_projection, in_log) IN (SELECT r.projection, r.log FROM unnest(m.projections, m.logs) AS r(projection, log)));
+    RETURN FOUND;
+END
+$$;
+
+-- And that it is its own again, so that it runs it as well. Then nobody needs a filter back that was given up.
 CREATE FUNCTION reactive_orch.take_up_projection(in_member integer, in_name text, in_projection text, in_log text)
 RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE reactive_orch.projections p
+    SET proposed = CASE WHEN p.proposed <> ALL (p.former_filters) THEN p.proposed END,
+        proposed_declared = CASE WHEN p.proposed <> ALL (p.former_filters) THEN p.proposed_declared END
+    FROM reactive_orch.members m
+    WHERE m.id = in_member AND m.name = in_name
+      AND p.replica_set = m.replica_set AND p.name = in_projection AND p.log = in_log;
     UPDATE reactive_orch.members m
     SET projections = m.projections || in_projection, logs = m.logs || in_log
     WHERE m.id = in_member AND m.name = in_name

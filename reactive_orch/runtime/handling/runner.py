@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.errors import ProjectionFailed
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Checkpoint, Filter, Partition, Position, Subscription
+    from reactive_orch.model import Checkpoint, Partition, Position, Projection, Subscription
     from reactive_orch.model.membership import Resting
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
@@ -77,9 +77,9 @@ class Runner:
         return self._scope.subscription
 
     @property
-    def filter(self) -> Filter:
-        """Which events it wants."""
-        return self._scope.projection.filter
+    def projection(self) -> Projection:
+        """The same, as it is declared."""
+        return self._scope.projection
 
     @property
     def reconciled(self) -> bool:

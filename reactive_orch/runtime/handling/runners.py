@@ -39,6 +39,11 @@ class Out(dict["Subscription", "Runner"]):
         return frozenset(each for each, runner in self.items() if runner.standing.refused)
 
     @property
+    def given_up(self) -> frozenset[Subscription]:
+        """What was run here until another filter was accepted."""
+        return frozenset(each for each in self.refused if self[each].standing.given_up)
+
+    @property
     def away(self) -> frozenset[Subscription]:
         """What is left to other workers for a while."""
         return frozenset(each for each, runner in self.items() if runner.standing.is_away)
@@ -67,7 +72,7 @@ class Runners:
         """Go on without this one, if it is there."""
         if subscription in self.by_subscription:
             runner = self.out[subscription] = self.by_subscription.pop(subscription)
-            runner.standing.refused = not runner.standing.is_away
+            runner.standing.refused = runner.standing.given_up = not runner.standing.is_away
             runner.drop()
 
     @property

@@ -19,6 +19,8 @@ class Standing:
 
     refused: bool = False
     """The projection is recorded with another filter now: this worker cannot go on with it."""
+    given_up: bool = False
+    """Refused while it ran: others have the filter that was accepted."""
     away_until: float | None = None
     """It has stepped down, and takes part again then, by the monotonic clock; None: it has not."""
 
@@ -40,7 +42,7 @@ class Standing:
 
     def begin(self) -> None:
         """Take part."""
-        self.refused, self.away_until = False, None
+        self.refused, self.given_up, self.away_until = False, False, None
 
 
 def step_down(scope: Scope, standing: Standing, wakeup: Wakeup) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.core.generation import served
 from reactive_orch.errors import ConfigError, Refused, Superseded, Unavailable
 from reactive_orch.model import Projection, Window
 from reactive_orch.model.reports import (
     FilterUnmatched,
     ProjectionAccepted,
+    ProjectionGivenUp,
+    ProjectionProposed,
     ProjectionRefused,
     Subject,
     TookPartAgain,
@@ -139,7 +142,7 @@ async def give_up_unwanted(node: Node, replica_set: str, me: Member, runners: Ru
     # Not only those of this turn: the answer to a former one may have been lost.
     for subscription in sorted(runners.by_subscription.keys() - runners.wanted):
         if runners.by_subscription[subscription].standing.refused:
-            node.watchers.emit(ProjectionRefused(Subject(replica_set, *subscription)))
+            node.watchers.emit(ProjectionGivenUp(Subject(replica_set, *subscription)))
         runners.give_up(subscription)
     return bool(unwanted)
 
@@ -149,10 +152,11 @@ async def take_up_accepted(node: Node, replica_set: str, snapshot: Snapshot, me:
 
     And with those that were left to others, when their time is over.
 
-    Nothing is proposed here: what was accepted is not to be taken back by the next rewind.
+    Nothing is proposed here: what was accepted is not to be taken back by the next rewind. `propose_again` does, once
+    nobody runs it.
     """
     out = runners.out
-    to_ask = {each: out[each].filter for each in out.to_ask(snapshot.epochs)}
+    to_ask = {each: out[each].projection.filter for each in out.to_ask(snapshot.epochs)}
     if to_ask:
         async with node.database.coordination() as connection:
             accepted = await checkpoints.accepted(connection, replica_set, to_ask)
@@ -166,6 +170,19 @@ async def take_up_accepted(node: Node, replica_set: str, snapshot: Snapshot, me:
         async with node.database.coordination() as connection:
             await membership.take_up(connection, me, each)
     return bool(missing)
+
+
+async def propose_again(node: Node, replica_set: str, snapshot: Snapshot, runners: Runners) -> None:
+    """Come with the filters again of refused projections that nobody runs: whoever had the accepted ones is gone.
+
+    That alone brings nothing back; it lets the express word find what it may accept.
+    """
+    out = runners.out
+    for each in sorted(out.refused - served(snapshot)):
+        async with node.database.coordination() as connection:
+            proposed = await membership.propose_again(connection, replica_set, out[each].projection)
+        if proposed:
+            node.watchers.emit(ProjectionProposed(Subject(replica_set, *each)))
 
 
 async def ask_to_leave(node: Node, me: MemberId) -> None:

@@ -241,6 +241,7 @@ class Membership:
             self.wakeup.set("accepted")
         if await registration.give_up_unwanted(self._node, self._replica_set, me, self._runners):
             self.wakeup.set("given up")
+        await registration.propose_again(self._node, self._replica_set, snapshot, self._runners)
         self._runners.rewound(snapshot.epochs)
         self._runners.rest(snapshot.resting)
         for each, runner in self._runners.by_subscription.items():
