@@ -55,6 +55,10 @@ class TooManyConnections(Exhausted):
     """The server lets nobody of this role connect to this database for now. Its text is ours and holds no values."""
 
 
+class Rejected(Unavailable):
+    """The server was reached, and does not let us in. Its text says all of it."""
+
+
 class Standby(Unavailable):
     """Only a standby answers: the primary is needed (exit code 2 at start; later a failover may bring one)."""
 

@@ -653,7 +653,7 @@ async def test_a_rewind_to_nowhere(database: str, to: str) -> None:
 
 async def test_a_rewind_of_what_is_not_there(database: str) -> None:
     line = (await _rewind(database, to="start")).complaint()
-    assert line == "replica set 'test' has no projection 'handled'"
+    assert line == "there is no replica set 'test'; there is none yet"
 
 
 async def test_who_has_locked_what_a_command_reads_is_named_and_how_to_end_it(database: str) -> None:
@@ -701,6 +701,21 @@ async def test_a_worker_says_where_it_is(database: str) -> None:
         "worker 1 took 64, gave 0, kept 0 partitions, holds 64",
     ):
         assert says in ended.err
+
+
+async def test_the_demo_joins_no_projections_of_others(database: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from reactive_orch import projection\n@projection('mine')\nasync def mine(event, tx): ...\n"
+    )
+    shop = ("--replica-set", "shop")
+    assert (await run_worker(*shop, "--projection", "mine", url=database, cwd=tmp_path)).code == 0
+    refused = (await run_worker(*shop, url=database)).complaint()
+    assert refused.startswith("replica set shop has projections already (mine): say what to run by --projection")
+    async with connected(database) as connection:
+        assert await connection.fetchval("SELECT array_agg(name) FROM reactive_orch.projections") == ["mine"]
+    other = await run_worker("--replica-set", "other", url=database)
+    assert other.code == 0
+    assert "no --projection says what to run: this is the demo" in other.err
 
 
 async def _get(url: str) -> tuple[int, dict[str, Any]]:

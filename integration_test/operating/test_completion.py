@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
 
 import pytest
 
 from integration_test.harness.command_line import run
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from integration_test.harness.readme import the
 
 CASES = [
     (("sta",), {"status"}),
@@ -64,6 +64,21 @@ async def test_fish(tmp_path: Path) -> None:
     for words, offered in CASES:
         lines = asked("fish", FISH, file, "reactive-orch", *words)
         assert {line.partition("\t")[0] for line in lines} == offered, words
+    assert set(asked("fish", FISH, file, "reactive-orch", "--on-error", "")) == {"park", "halt"}, "no description"
+    assert any("after the last retry" in line for line in asked("fish", FISH, file, "reactive-orch", "--on-e"))
+
+
+async def test_the_readme_puts_it_where_there_was_nothing(tmp_path: Path) -> None:
+    """A home without any of the folders."""
+    block = the("reactive-orch completion bash")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-ec", block], check=False, env={"HOME": str(tmp_path), "PATH": path}, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert {each.name for each in tmp_path.rglob("*reactive-orch*")} == {
+        *("reactive-orch", "_reactive-orch", "reactive-orch.fish")
+    }
 
 
 async def test_zsh_knows_it(tmp_path: Path) -> None:

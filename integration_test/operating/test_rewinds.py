@@ -69,8 +69,10 @@ async def test_events_that_were_not_handled_are_left_out_only_if_that_is_meant(d
         await append_events(connection, 10)
         await run_until_idle(database, handled)
         await append_events(connection, 5)
-        planned = (await rewind(database, "--to", "13", "--dry-run")).done()
-        assert "  3 events left out without having been handled: refused without --skip-unhandled\n" in planned
+        planned = await rewind(database, "--to", "13", "--dry-run")
+        assert "  3 events left out without having been handled: refused without --skip-unhandled\n" in planned.out
+        assert planned.complaint() == "without --dry-run this is refused: 3 events left out need --skip-unhandled"
+        (await rewind(database, "--to", "13", "--dry-run", "--skip-unhandled")).done()
         refused = await rewind(database, "--to", "13")
         assert refused.complaint() == (
             "3 events up to position 13 have not been handled and would be left out for good: "

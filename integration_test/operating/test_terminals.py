@@ -122,3 +122,28 @@ async def test_times_are_those_of_the_log_whatever_the_zone_of_the_machine(pause
         paused_at = await connection.fetchval("SELECT state_since FROM reactive_orch.projections")
     said = (await run("status", DATABASE_URL=paused, TZ="Asia/Tokyo")).done()
     assert f"paused since {paused_at:%Y-%m-%d %H:%M:%S}Z by" in said
+
+
+async def test_append_says_that_it_reads_from_a_terminal(database: str) -> None:
+    own, others = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reactive_orch", "append"],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": database},
+        stdin=others,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        said = await asyncio.to_thread(process.stderr.readline)
+        assert said == (
+            b"reactive_orch: append: events are read from standard input, a JSON object a line; Ctrl-D ends them\n"
+        )
+        os.write(own, b'{"aggregate_type": "Order", "aggregate_id": "1", "event_type": "Placed"}\n\x04')
+        out, _ = await asyncio.to_thread(process.communicate)
+        assert (process.returncode, out) == (0, b"appended 1 event\n")
+    finally:
+        process.kill()
+        os.close(own)
+        os.close(others)

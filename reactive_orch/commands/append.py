@@ -61,6 +61,8 @@ def _read_events(options: argparse.Namespace) -> None:
             msg = "append: standard input is closed: give lines, or one event by options (--help shows them)"
             raise ConfigError(msg)
         else:
+            if sys.stdin.isatty():
+                say("append: events are read from standard input, a JSON object a line; Ctrl-D ends them")
             _read_lines(spool, sys.stdin.fileno())
         spool.end()
         if not spool.count and options.expected is not Expected.ANY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command
@@ -13,13 +14,20 @@ if TYPE_CHECKING:
 
 PROGRAM = "reactive-orch"
 """Shells complete by the name of a program, so not after `python -m reactive_orch`."""
+_CHOICES = re.compile(r"(?m)^(complete .*)( -xka \"[^\"]*\")( -d '.*)$")
 SHELLS = ("bash", "zsh", "fish")
 
 
 async def _completion(options: argparse.Namespace, _url: str) -> None:
     import shtab
 
-    print(shtab.complete(_all_of_it(options.commands), options.shell))
+    script = shtab.complete(_all_of_it(options.commands), options.shell)
+    print(_CHOICES.sub(_undescribed, script) if options.shell == "fish" else script)
+
+
+def _undescribed(choices: re.Match[str]) -> str:
+    """Return fish's list of an option's values without the option's description, which it would show beside each."""
+    return f"{choices[1]}{choices[2]}\n{choices[1]}{choices[3]}"
 
 
 def _all_of_it(commands: Mapping[str, Command]) -> Parser:

@@ -70,6 +70,9 @@ async def _rests(connection: AnyConnection, replica_set: str) -> Mapping[str, st
 
 
 async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
+    if not keys and options.all:
+        msg = f"no key of projection {options.projection} fails: there is nothing to {options.action}"
+        raise ConfigError(msg)
     if not keys:
         msg = f"no failing key of projection {options.projection} is that: dead-letters list shows them all"
         raise ConfigError(msg)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
-from reactive_orch.commands.command import Command, demand_replica_set, monitors
+from reactive_orch.commands.command import Command, connected, demand_known, monitors
 from reactive_orch.commands.problems import problem_lines
 from reactive_orch.core.findings import findings, is_well, looked_at
 from reactive_orch.core.overview_json import problem_as_json, since
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 async def _doctor(options: argparse.Namespace, url: str) -> None:
     facts = await doctor.examine(url, options.replica_set, options.purpose)
-    if options.replica_set is not None and facts.seen is not None:
-        demand_replica_set(options.replica_set, facts.seen.generations)
+    if facts.seen is not None and options.replica_set not in {None, *facts.seen.generations}:
+        async with connected(url) as connection:  # it was looked for alone: who says which there are?
+            await demand_known(connection, options.replica_set)
     at, found = facts.seen.at if facts.seen else datetime.now(UTC), findings(facts)
     well = is_well(found)
     if options.json:

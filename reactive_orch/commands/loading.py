@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+DEMO = "reactive_orch.demo"
+"""What is run where nobody has said what."""
+
+
 def projections_of(names: Sequence[str], option: str = "--projection") -> list[Projection]:
     """Return the projections of MODULE or MODULE:ATTRIBUTE, found from the current folder too; none given: the demo.
 
@@ -23,7 +27,7 @@ def projections_of(names: Sequence[str], option: str = "--projection") -> list[P
     here = str(_here())
     if here not in sys.path:
         sys.path.insert(0, here)
-    found = [projection for name in names or ["reactive_orch.demo"] for projection in _projections_of(name, option)]
+    found = [projection for name in names or [DEMO] for projection in _projections_of(name, option)]
     unique = {id(projection): projection for projection in found}  # a module and one of its attributes may overlap
     return list(unique.values())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected, operates, operator
+from reactive_orch.commands.command import Command, connected, demand_known, operates, operator
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, projections
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 async def _pause(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
+        await demand_known(connection, options.replica_set, options.projection)
         of = Subscription(options.projection, OWN_LOG)
         change = projections.StateChange("paused", options.reason, operator())
         before = await projections.set_state(connection, options.replica_set, of, change)
@@ -25,6 +26,7 @@ async def _pause(options: argparse.Namespace, url: str) -> None:
 async def _resume(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
+        await demand_known(connection, options.replica_set, options.projection)
         of = Subscription(options.projection, OWN_LOG)
         before = await projections.set_state(connection, options.replica_set, of, projections.StateChange("running"))
     print(f"{options.projection} {'was running already' if before == 'running' else f'was {before} and runs again'}")

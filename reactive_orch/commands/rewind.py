@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from reactive_orch.commands.command import Command, connected, operates
+from reactive_orch.commands.command import Command, connected, demand_known, operates
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.progress import progress
 from reactive_orch.commands.waiting import telling_who
@@ -85,7 +85,8 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         plan = await _plan(connection, options)
         print(*plan.lines(), sep="\n", flush=True)
         if options.dry_run:
-            print("nothing was done: --dry-run")
+            print("nothing was done: --dry-run", flush=True)
+            _demand_done(plan, skip_unhandled=options.skip_unhandled)
             return
     with progress("rewind") as shown:
         async with (
@@ -99,9 +100,17 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         print(f"the filter is now {plan.known.proposed}: workers with another one hand over to those that have it")
 
 
+def _demand_done(plan: _Plan, *, skip_unhandled: bool) -> None:
+    """Raise ConfigError if the plan would be refused: whoever relies on the exit code of --dry-run is told."""
+    if plan.effects.left_out and not skip_unhandled:
+        msg = f"without --dry-run this is refused: {_events(plan.effects.left_out)} left out need --skip-unhandled"
+        raise ConfigError(msg)
+
+
 async def _plan(connection: AnyConnection, options: argparse.Namespace) -> _Plan:
     """Return what is to be done. Raises ConfigError for a target that is none, and if there is nothing to do."""
     to, since = await _target(connection, options.to)
+    await demand_known(connection, options.replica_set, options.projection)
     of = Subscription(options.projection, OWN_LOG)
     known = await rewinds.known(connection, options.replica_set, of, to)
     if to is None and known.proposed is None and not known.estranged:

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, get_args
 
 import anyio
 
+from reactive_orch.commands.command import connected
 from reactive_orch.commands.database import database_of
-from reactive_orch.commands.loading import projections_of
+from reactive_orch.commands.loading import DEMO, projections_of
 from reactive_orch.commands.migrate import migrate
 from reactive_orch.commands.parser import seconds, whole_number
 from reactive_orch.commands.until_idle import progress_until_idle
 from reactive_orch.config import DEFAULTS, Config, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OnError, Projection, check_name
+from reactive_orch.postgres import migrations
+from reactive_orch.postgres import projections as recorded
 from reactive_orch.process import last_resort
 from reactive_orch.process.explaining import EXIT_FAILED, explain
 from reactive_orch.process.streams import StandardError, say
@@ -36,7 +39,7 @@ from reactive_orch.telemetry.registry import REGISTRY
 from reactive_orch.telemetry.tracebacks import TRACEBACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -53,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE[:ATTR]",
-        help="what to run; a module means all its projections; repeatable (default: a demo that counts events)",
+        help="what to run; a module means all its projections; repeatable (default, where nothing else is run: a demo)",
     )
     for option, kind, default, unit, meaning in (
         ("--batch", whole_number, DEFAULTS.batch_events, "EVENTS", "events per transaction, at most"),
@@ -155,6 +158,8 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
     pages = Pages(health=lambda: health(node, worker), metrics=metrics)
     with exporting(environment):
         async with serving(pages, host, port) as base, node:
+            if not options.projection:
+                await _demand_demo_alone(url, options.replica_set, {each.name for each in projections})
             _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
             stop.act = partial(_stop, worker, config.grace_s)
             # When it ends unasked: handlers that do not heed their cancellation must not hold up what comes after.
@@ -162,6 +167,20 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
             shows = options.until_idle and is_text(sys.stderr, options.log_format)
             async with progress_until_idle(node, worker, silent=not shows):
                 await worker.run()
+
+
+async def _demand_demo_alone(url: str, replica_set: str, demo: Collection[str]) -> None:
+    """Raise ConfigError where the demo would join other projections: somebody has forgotten to name them."""
+    async with connected(url) as connection:
+        await migrations.check(connection)
+        others = await recorded.names(connection, replica_set) - set(demo)
+    if others:
+        msg = (
+            f"replica set {replica_set} has projections already ({', '.join(sorted(others))}): "
+            f"say what to run by --projection ({DEMO} is the demo, which is run in a replica set without others)"
+        )
+        raise ConfigError(msg)
+    _logger.warning("no --projection says what to run: this is the demo, which counts events")
 
 
 def _observers(*, tracebacks: bool | None) -> list[Observer]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reactive_orch.model.problems import Problem
 
 ERROR_WIDTH = 100
-SHARED_ROWS = "see docs/shared-rows.md"
+SHARED_ROWS = "give events that share rows one partition key, or write rows sorted, in one statement a batch"
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.text import Text
 
 from reactive_orch.commands.problems import one_line
-from reactive_orch.commands.terminal import LEVELS
+from reactive_orch.commands.terminal import LEVELS, count
 from reactive_orch.core.badges import letter
 from reactive_orch.core.news import generation, worker_state
 from reactive_orch.core.overview import is_silent
@@ -91,7 +91,7 @@ class _Cut(NamedTuple):
     items: Sequence[_Item]
     least: int
     what: str
-    """Its name, for the line that says how many more there are; empty if that is not worth a line."""
+    """The name of one, for the line that says how many more there are; empty if that is not worth a line."""
 
     def wanted(self) -> Wanted:
         return Wanted([item.heights for item in self.items], self.least, silent=not self.what)
@@ -100,7 +100,7 @@ class _Cut(NamedTuple):
         for item, form in zip(self.items, forms, strict=False):
             yield from item.drawn(form)
         if self.what and len(forms) < len(self.items):
-            yield Text(f"{' ' * INDENT}… and {len(self.items) - len(forms)} more {self.what}", QUIET)
+            yield Text(f"{' ' * INDENT}… and {count(len(self.items) - len(forms), f'more {self.what}')}", QUIET)
 
 
 class _Block(NamedTuple):
@@ -117,7 +117,7 @@ def picture(shown: Shown, width: int, height: int) -> list[Text]:
     forms = fit([block.list.wanted() for block in blocks], height - fixed)
     lines = [line for block, of in zip(blocks, forms, strict=True) for line in (*block.head, *block.list.lines(of))]
     if left_out:
-        lines.append(Text(f"… and {left_out} more replica sets: --replica-set NAME shows one", QUIET))
+        lines.append(Text(f"… and {count(left_out, 'more replica set')}: --replica-set NAME shows one", QUIET))
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines[:height]
@@ -150,9 +150,9 @@ def _top(shown: Shown, width: int) -> Iterator[_Block]:
         lines += [Text(line, LEVELS["bad"]) for line in textwrap.wrap(one_line(shown.missing), width)[:3]]
     if not shown.problems and shown.missing is None:
         lines.append(Text("no problems", GOOD))
-    yield _Block(lines, _Cut([_problem(each, width) for each in shown.problems], SHOWN_LEAST, "problems"))
+    yield _Block(lines, _Cut([_problem(each, width) for each in shown.problems], SHOWN_LEAST, "problem"))
     logs = shown.overview.logs
-    yield _Block((), _Cut([_item([line]) for log in logs for line in _log(log)], len(logs), "lines about logs"))
+    yield _Block((), _Cut([_item([line]) for log in logs for line in _log(log)], len(logs), "log line"))
     if not shown.overview.replica_sets:
         hint = "no replica set yet: python -m reactive_orch --replica-set NAME starts a worker"
         yield _Block([Text(hint, QUIET)], _Cut((), 0, ""))
@@ -207,7 +207,7 @@ def _of_replica_set(of: ReplicaSetOverview, shown: Shown, width: int) -> Iterato
     if of.workers:
         row = partial(_row, _columns(_WORKER, list(map(_name, of.workers)), width))
         workers = [_item([_worker(worker, badges, row)]) for worker in of.workers]
-        yield _Block([_head(row, _WORKER)], _Cut(workers, least, "workers"))
+        yield _Block([_head(row, _WORKER)], _Cut(workers, least, "worker"))
     else:
         yield _Block([Text("no worker", LEVELS["warn"])], _Cut((), 0, ""))
     if of.projections:
@@ -215,7 +215,7 @@ def _of_replica_set(of: ReplicaSetOverview, shown: Shown, width: int) -> Iterato
         columns = _columns(_PROJECTION, names, width)
         plot = partial(shown.lags.plot, of.name, width=columns[-1] if len(columns) == len(_PROJECTION) else 0)
         projections = [_projection(each, badges, partial(_row, columns), plot, width) for each in of.projections]
-        yield _Block([_head(partial(_row, columns), _PROJECTION)], _Cut(projections, least, "projections"))
+        yield _Block([_head(partial(_row, columns), _PROJECTION)], _Cut(projections, least, "projection"))
 
 
 def _generation(seen: GenerationSeen) -> Text:

@@ -67,7 +67,9 @@ CODES: dict[str, Code] = {
     "keys_wait": Code("warn", "projection {projection}: {what} behind a failed event", "dead-letters show {of}"),
     "paused": Code("note", "projection {projection} is paused", "resume {of}"),
     "deadlocks": Code(
-        "note", "projection {projection}: handlers deadlock, batches go one at a time; see docs/shared-rows.md"
+        "note",
+        "projection {projection}: handlers deadlock, batches go one at a time; give events that share rows one "
+        "partition key, or write rows sorted, in one statement a batch",
     ),
 }
 """docs/operations.md says of each what it means, and what helps."""

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 import asyncpg
 
 from reactive_orch.config import shown
-from reactive_orch.errors import ConfigError, Unavailable
+from reactive_orch.errors import ConfigError, Rejected, Unavailable
 from reactive_orch.incarnation import Server
 from reactive_orch.postgres.faults import Kind, classify, one_line
 from reactive_orch.postgres.statements import load_statements
@@ -36,9 +36,11 @@ HEAD_START_S = 0.5
 RIVALS_S = 0.25
 """When all hosts are asked and one has answered: how long the others have to show that they were promoted later."""
 
+_OF_THE_LOGIN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_NO_TLS = "rejected SSL upgrade"
+"""asyncpg's words."""
 _REFUSALS = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
+    *_OF_THE_LOGIN,
     asyncpg.PostgresConnectionError,  # a pooler's, for the same
 )
 """Of the server: there is no such user or database, or the password is another one."""
@@ -123,7 +125,7 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
         msg = f"{one_line(error)} ({shown(url)})"
         if "unsupported startup parameter" in msg:
             raise ConfigError(_OF_A_POOLER.format(_REFUSES, msg)) from error
-        raise Unavailable(msg) from error
+        raise _unavailable(error, msg, url) from error
     try:
         connection.keep_alive()
         await _demand_settings(connection, url, arguments.get("server_settings", {}))
@@ -137,6 +139,14 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
             raise Unavailable(msg) from error
         raise
     return url, connection
+
+
+def _unavailable(error: Exception, said: str, url: str) -> Unavailable:
+    if isinstance(error, _OF_THE_LOGIN):
+        return Rejected(f"the server refuses the login: {said}")
+    if _NO_TLS in said:
+        return Rejected(f"the server has no TLS, which sslmode asks for: {shown(url)}")
+    return Unavailable(said)
 
 
 _OF_A_POOLER = "a pooler that {} answers, {}: give the address of the server itself"

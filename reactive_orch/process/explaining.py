@@ -12,6 +12,7 @@ from reactive_orch.errors import (
     ConfigError,
     MissingRight,
     ReactiveOrchError,
+    Rejected,
     Standby,
     TooManyConnections,
     Unavailable,
@@ -60,7 +61,9 @@ def explain(error: BaseException, gives_rights: Callable[[], str] | None = None)
 
 
 def _unavailable(error: Unavailable) -> str:
-    return str(error) if isinstance(error, TooManyConnections) else f"the database cannot be reached: {error}"
+    return (
+        str(error) if isinstance(error, (Rejected, TooManyConnections)) else f"the database cannot be reached: {error}"
+    )
 
 
 def _telling(error: BaseException) -> BaseException:

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from reactive_orch.model import Partition, Snapshot, Subscription, Turn
     from reactive_orch.model.problems import Level, Problem
 
+NAMED_MAX = 8
+"""A line names no more partitions than this: of more it says how many."""
+
 _logger = logging.getLogger("reactive_orch")
 
 
@@ -202,11 +205,13 @@ def _abandoned(report: Abandoned) -> None:
 
 
 def _batches(in_hand: Mapping[Subscription, frozenset[Partition]]) -> str:
-    return "; ".join(
-        f"projection {each.projection}, partition{'s' if len(partitions) > 1 else ''} "
-        f"{', '.join(map(str, sorted(partitions)))}"
-        for each, partitions in in_hand.items()
-    )
+    return "; ".join(f"projection {each.projection}, {_partitions(partitions)}" for each, partitions in in_hand.items())
+
+
+def _partitions(numbers: frozenset[Partition]) -> str:
+    if len(numbers) > NAMED_MAX:
+        return f"{len(numbers)} partitions"
+    return f"partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, sorted(numbers)))}"
 
 
 def _unreachable(report: Unreachable) -> None:
@@ -285,7 +290,7 @@ def _serialized(report: Serialized) -> None:
     _logger.warning(
         "projection %s: handlers have deadlocked, they write the same rows; for %.0f s its batches go one at a time, "
         "on all workers of %s. Give events that share rows a partition key, or write the rows sorted, in one statement "
-        "a batch: see docs/shared-rows.md",
+        "a batch.",
         report.subject.projection,
         report.for_s,
         report.subject.replica_set,

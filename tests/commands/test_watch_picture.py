@@ -243,6 +243,13 @@ def test_the_last_picture_stays_while_the_database_is_away() -> None:
     assert [lines[0], *lines[2:]] == [ALL_IS_WELL.splitlines()[0], *ALL_IS_WELL.splitlines()[2:]]
 
 
+def test_one_that_is_left_out_is_one() -> None:
+    of = shown(3, ["mails", "orders"], sets=3)
+    seen = {line.strip() for height in range(3, 60) for line in text(picture(of, 80, height)).splitlines()}
+    assert {"… and 1 more log line", "… and 2 more projections"} <= seen
+    assert "… and 1 more replica set: --replica-set NAME shows one" in seen
+
+
 def test_more_replica_sets_than_have_room_are_counted() -> None:
     lines = text(picture(shown(3, ["mails", "orders"], sets=9), 80, 24)).splitlines()
     assert len(lines) <= 24

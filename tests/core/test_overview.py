@@ -295,7 +295,8 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
     (
         *("note", "deadlocks", {"projection": replace(PROJECTION, serial_until=AT)}),
         *(
-            "replica set shop: projection totals: handlers deadlock, batches go one at a time; see docs/shared-rows.md",
+            "replica set shop: projection totals: handlers deadlock, batches go one at a time; "
+            "give events that share rows one partition key, or write rows sorted, in one statement a batch",
             "",
         ),
     ),

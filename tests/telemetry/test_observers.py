@@ -211,6 +211,13 @@ def test_where_a_report_goes(
         assert vars(record).get("replica_set") == ("set" if of_replica_set else None)
 
 
+def test_a_line_names_a_few_partitions_and_counts_many(caplog: pytest.LogCaptureFixture) -> None:
+    of = Subscription("one", OWN_LOG)
+    for partitions, said in ((8, "partitions 0, 1, 2, 3, 4, 5, 6, 7"), (9, "9 partitions")):
+        lines_of(r.Abandoned("set", {of: frozenset(range(partitions))}), caplog)
+        assert f"the batches of projection one, {said}: " in caplog.messages[-1]
+
+
 def test_a_command_to_be_pasted_quotes_names(caplog: pytest.LogCaptureFixture) -> None:
     subject = r.Subject("my shop", "-mails", OWN_LOG)
     telling([by_type(lines.HANDLES)])(r.KeyParked(subject, 7, 3, ERROR, first=True))
