@@ -96,6 +96,40 @@ async def test_it_recovers_from_a_crash_although_its_pid_is_now_somebody_else(di
         somebody.wait()
 
 
+@pytest.mark.parametrize("left", [b"", b"\xff\xfe\n\x00", b"\0" * 300])
+async def test_it_starts_after_a_power_cut_that_has_left_no_pid(directory: Path, left: bytes) -> None:
+    await _value(embedded.start(directory), "create table kept as select 7 as seven")
+    _crash(directory)
+    (directory / "postmaster.pid").write_bytes(left)
+    assert not embedded.is_running(directory)
+    assert await _value(embedded.start(directory), "select seven from kept") == 7
+
+
+def test_an_empty_directory_is_not_made_yet(directory: Path) -> None:
+    directory.mkdir()
+    embedded.start(directory)
+    assert embedded.is_running(directory)
+
+
+def test_data_of_another_version_are_named(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "PG_VERSION").write_text("17\n")
+    with pytest.raises(ConfigError, match=r"^[^\n]* holds data of PostgreSQL 17, and this is 18: move it away[^\n]*$"):
+        embedded.start(directory)
+    (directory / "PG_VERSION").rename(directory / "base")
+    with pytest.raises(ConfigError, match=" holds no whole cluster, and this is 18: move it away"):
+        embedded.start(directory)
+
+
+def test_a_link_to_nowhere_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(directory.parent))
+    link = embedded.data_directory()
+    link.parent.mkdir()
+    link.symlink_to("/nowhere/at/all")
+    with pytest.raises(ConfigError, match="is a link to /nowhere/at/all, which is missing"):
+        embedded.start()
+
+
 def _crash(directory: Path) -> None:
     os.kill(_server_pid(directory), signal.SIGKILL)
     while embedded.is_running(directory):
@@ -136,3 +170,27 @@ def test_root_is_told_of_a_place_its_server_cannot_reach(directory: Path) -> Non
     with pytest.raises(ConfigError, match=f"{closed} is closed to its system user"):
         embedded.start(closed / "postgres")
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_root_gets_no_other_data_than_those_it_names(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = directory.with_name("closed")
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_DATA_HOME", str(closed / "data"))
+    with pytest.raises(ConfigError, match=f"XDG_DATA_HOME is {closed}/data, but {closed} is closed to its system user"):
+        embedded.data_directory()
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(closed))
+    assert embedded.data_directory().parent == embedded.ROOT_DIRECTORY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_root_is_told_where_its_data_are_instead(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "ROOT_DIRECTORY", directory.parent)
+    monkeypatch.setenv("HOME", str(directory.parent))
+    said = list[str]()
+    for _ in range(2):
+        embedded.start(directory, say=said.append)
+        embedded.stop(directory)
+    assert [line.split()[0] for line in said] == ["making", "starting"]
+    assert all("as root's home is closed to the user reactive_orch" in line for line in said)

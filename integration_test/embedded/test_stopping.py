@@ -15,6 +15,7 @@ import pytest
 from integration_test.harness.command_line import run, started
 from integration_test.harness.connections import connected
 from integration_test.harness.waiting import wait_until
+from reactive_orch.commands.command import connected as of_command
 from reactive_orch.embedded import programs
 from reactive_orch.embedded import server as embedded
 
@@ -73,6 +74,24 @@ async def test_nobody_is_asked_where_nobody_is_connected(place: Path) -> None:
     embedded.start(directory_in(place))
     assert "is stopped" in (await run("stop-embedded", XDG_DATA_HOME=str(place))).done()
     assert not embedded.is_running(directory_in(place))
+
+
+async def test_a_file_in_its_place_is_named(place: Path) -> None:
+    directory_in(place).parent.mkdir()
+    directory_in(place).touch()
+    refused = (await run("stop-embedded", XDG_DATA_HOME=str(place))).complaint()
+    assert f"embedded PostgreSQL in {directory_in(place)}: [Errno 20] Not a directory" in refused
+    directory_in(place).unlink()
+
+
+async def test_one_that_is_stopped_while_a_command_connects_is_started_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(place))
+    url = embedded.start()
+    embedded.stop()
+    async with of_command(url) as connection:
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")

@@ -7,10 +7,12 @@ import getpass
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from reactive_orch.commands.database import started_again
 from reactive_orch.commands.locks import explained
-from reactive_orch.errors import ConfigError, ReactiveOrchError
+from reactive_orch.errors import ConfigError, ReactiveOrchError, Unavailable
 from reactive_orch.postgres import membership, projections
 from reactive_orch.postgres.database import COORDINATION_SETTINGS, LENT_SETTINGS, STATEMENT_TIMEOUT_S, Database
 
@@ -59,7 +61,13 @@ async def connected(
     """
     database = Database(url, label="command", connections_max=1, handler_timeout_s=60.0)
     database.shortage.needs = "a command needs one"
-    connection = await database.connect("command", statements_s, LENT_SETTINGS if lent else COORDINATION_SETTINGS)
+    connect = partial(database.connect, "command", statements_s, LENT_SETTINGS if lent else COORDINATION_SETTINGS)
+    try:
+        connection = await connect()
+    except Unavailable:
+        if not await started_again(url):
+            raise
+        connection = await connect()
     try:
         yield connection
     except ReactiveOrchError as error:

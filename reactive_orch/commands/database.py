@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,3 +48,17 @@ async def database_of(given: str | None, environment: Mapping[str, str]) -> tupl
 
     # A signal need not wait for it: the server's programs go on, and the next start finds what they have made.
     return await abandonable(partial(embedded.start, say=say)), True
+
+
+async def started_again(url: str) -> bool:
+    """Start the embedded server if this is its URI: it may be stopped just after it was found running.
+
+    Returns whether it is. Raises what `database_of` raises.
+    """
+    from reactive_orch.embedded import server as embedded
+
+    with suppress(ConfigError):
+        if url == embedded.uri(embedded.data_directory()):
+            await abandonable(partial(embedded.start, say=say))
+            return True
+    return False

@@ -25,6 +25,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 SYSTEM_USER = "reactive_orch"
 ROOT_DIRECTORY = Path("/var/lib/reactive_orch")
+
+_USUAL = (".local/share/reactive_orch", "Library/Application Support/reactive_orch")
+"""Where a user's data are in their home, unless XDG_DATA_HOME says otherwise."""
 
 _START_TIMEOUT_S = 60
 _LOCK_TIMEOUT_S = 2 * _START_TIMEOUT_S
@@ -70,7 +74,8 @@ def data_directory(directory: Path | None = None) -> Path:
     """Return where the cluster lives: `directory` if given, else where this user's data belong (XDG_DATA_HOME, HOME).
 
     Root's server is run by a system user: if that user cannot get there, the cluster lives in
-    /var/lib/reactive_orch. Raises ConfigError when the extra is not installed.
+    /var/lib/reactive_orch. Raises ConfigError when the extra is not installed, and when that user cannot get to an
+    XDG_DATA_HOME that is set: whoever has set it means no other data.
     """
     if directory is not None:
         return directory.expanduser().resolve()
@@ -79,8 +84,14 @@ def data_directory(directory: Path | None = None) -> Path:
     except ImportError as error:
         raise programs.not_installed() from error
     usual = platformdirs.user_data_path("reactive_orch", appauthor=False)
-    closed = os.geteuid() == 0 and _closed_folder(usual / "any") is not None
-    return (ROOT_DIRECTORY if closed else usual) / f"postgres-{programs.POSTGRES_MAJOR}"
+    closed = _closed_folder(usual / "any") if os.geteuid() == 0 else None
+    if closed is not None and usual not in {Path.home() / each for each in _USUAL}:
+        msg = (
+            f"embedded PostgreSQL: XDG_DATA_HOME is {usual.parent}, but {closed} is closed to its system user {SYSTEM_USER}: "
+            f"choose another place, or unset it for {ROOT_DIRECTORY}"
+        )
+        raise ConfigError(msg)
+    return (usual if closed is None else ROOT_DIRECTORY) / f"postgres-{programs.POSTGRES_MAJOR}"
 
 
 def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> str:
@@ -118,13 +129,14 @@ def is_running(directory: Path) -> bool:
     """Tell whether the server of this data directory accepts connections.
 
     The pid in its file is not trusted: after a crash or in a restarted container it may be anyone's. A Unix socket
-    that accepts is proof.
+    that accepts is proof. Raises ConfigError when the system does not let us look.
     """
-    try:
-        lines = (directory / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
-        return False
-    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready" and _is_listening(directory)
+    with _errors_explained(directory):
+        try:
+            lines = (directory / "postmaster.pid").read_bytes().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == b"ready" and _is_listening(directory)
 
 
 def uri(directory: Path) -> str:
@@ -196,9 +208,13 @@ def _launch(directory: Path, say: Callable[[str], None]) -> None:
         # It is on its way: its starter has died half-way, or it recovers from a crash.
         _wait_until(lambda: is_running(directory), _START_TIMEOUT_S, "it accepts no connections")
         return
-    if not directory.exists():
-        say(f"making the embedded PostgreSQL {programs.POSTGRES_MAJOR} in {directory}{_by_whom()}")
+    where = f"{directory}{_why_there(directory)}"
+    if _is_to_be_made(directory):
+        say(f"making the embedded PostgreSQL {programs.POSTGRES_MAJOR} in {where}{_by_whom()}")
         _make_cluster(directory)
+    elif directory.parent == ROOT_DIRECTORY:
+        say(f"starting the embedded PostgreSQL in {where}")
+    _demand_version(directory)
     _forget_dead_server(directory)
     log = directory / "server.log"
     known = log.stat().st_size if log.exists() else 0
@@ -207,6 +223,33 @@ def _launch(directory: Path, say: Callable[[str], None]) -> None:
     except Unavailable as error:
         msg = f"embedded PostgreSQL does not start: {_reason(log, known) or error} (its log: {log})"
         raise Unavailable(msg) from error
+
+
+def _why_there(directory: Path) -> str:
+    return f", as root's home is closed to the user {SYSTEM_USER}" if directory.parent == ROOT_DIRECTORY else ""
+
+
+def _is_to_be_made(directory: Path) -> bool:
+    """Tell whether there is no cluster yet: no directory, or an empty one. Raises ConfigError for a link to nowhere."""
+    if directory.exists():
+        return not any(directory.iterdir())
+    if directory.is_symlink():
+        target = directory.readlink()
+        msg = f"embedded PostgreSQL: {directory} is a link to {target}, which is missing: make it, or remove the link"
+        raise ConfigError(msg)
+    return True
+
+
+def _demand_version(directory: Path) -> None:
+    """Raise ConfigError for a directory that holds something else than a cluster of this version."""
+    file = directory / "PG_VERSION"
+    found = file.read_text(errors="replace").strip() if file.exists() else ""
+    if found != str(programs.POSTGRES_MAJOR):
+        msg = (
+            f"embedded PostgreSQL: {directory} holds {f'data of PostgreSQL {found}' if found else 'no whole cluster'}, "
+            f"and this is {programs.POSTGRES_MAJOR}: move it away, and a new one is made, or give --database-url"
+        )
+        raise ConfigError(msg)
 
 
 def _program(directory: Path, name: str) -> Path:
@@ -258,14 +301,24 @@ def _forget_dead_server(directory: Path) -> None:
     """Remove the lock files of a crashed server whose pid is a zombie's or now belongs to another program.
 
     PostgreSQL would take that for the running server and refuse to start, which in a restarted container, where pids
-    are small, happens often. Processes of the old server that still run are found by their shared memory, not by this.
+    are small, happens often. It also refuses for a file without a pid, which a power cut leaves. Processes of the old
+    server that still run are found by their shared memory, not by this.
     """
     for lock_file in (directory / "postmaster.pid", _socket_path(directory).with_name(f".s.PGSQL.{_PORT}.lock")):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            pid = int(lock_file.read_text().splitlines()[0])
-            program, *_ = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")  # a zombie's is empty
-            if not program.endswith(b"postgres"):
+        with contextlib.suppress(OSError):
+            if not _may_be_of_a_server(lock_file.read_bytes()):
                 lock_file.unlink()
+
+
+def _may_be_of_a_server(lock: bytes) -> bool:
+    pid = re.match(rb"-?([0-9]+)\n", lock)  # with a minus: of a server without connections, for a superuser to repair
+    if pid is None:
+        return False
+    try:
+        program, *_ = Path(f"/proc/{int(pid[1])}/cmdline").read_bytes().split(b"\0")  # a zombie's is empty
+    except OSError:
+        return True  # it is gone, as PostgreSQL sees for itself; or this system has no /proc
+    return program.endswith(b"postgres")
 
 
 def _run(program: Path, *arguments: object) -> None:
