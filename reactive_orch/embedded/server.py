@@ -87,8 +87,8 @@ def data_directory(directory: Path | None = None) -> Path:
     closed = _closed_folder(usual / "any") if os.geteuid() == 0 else None
     if closed is not None and usual not in {Path.home() / each for each in _USUAL}:
         msg = (
-            f"embedded PostgreSQL: XDG_DATA_HOME is {usual.parent}, but {closed} is closed to its system user {SYSTEM_USER}: "
-            f"choose another place, or unset it for {ROOT_DIRECTORY}"
+            f"embedded PostgreSQL: XDG_DATA_HOME is {usual.parent}, but {closed} is closed to its system user "
+            f"{SYSTEM_USER}: choose another place, or unset it for {ROOT_DIRECTORY}"
         )
         raise ConfigError(msg)
     return (usual if closed is None else ROOT_DIRECTORY) / f"postgres-{programs.POSTGRES_MAJOR}"
