@@ -68,13 +68,13 @@ async def test_wrong_usage(arguments: list[str], says: str) -> None:
     ("options", "says"),
     [
         ("--batch many", "--batch: 'many' is no whole number"),
-        thorough("--batch 0", "--batch must be 1 to 100000, not 0"),
-        thorough("--heartbeat 0", "--heartbeat must be 0.05 to 3600 seconds, not 0"),
-        thorough("--heartbeat nan", "--heartbeat must be 0.05 to 3600 seconds, not nan"),
-        thorough("--heartbeat 5", "--stale-after (10 s) must be at least three heartbeats (15 s)"),
-        ("--stale-after 1", "--stale-after (1 s) must be at least three heartbeats (6 s)"),
+        thorough("--batch 0", "--batch (batch_events) must be 1 to 100000, not 0"),
+        thorough("--heartbeat 0", "--heartbeat (heartbeat_s) must be 0.05 to 3600 seconds, not 0"),
+        thorough("--heartbeat nan", "--heartbeat (heartbeat_s) must be 0.05 to 3600 seconds, not nan"),
+        thorough("--heartbeat 5", "--stale-after (stale_after_s) must be at least three heartbeats (15 s), not 10"),
+        ("--stale-after 1", "--stale-after (stale_after_s) must be at least three heartbeats (6 s), not 1"),
         thorough("--stale-after inf", "--stale-after must be at most a day"),
-        thorough("--retries -1", "--retries must be 0 to 1000, not -1"),
+        thorough("--retries -1", "--retries (retries) must be 0 to 1000, not -1"),
         thorough("--http 8080", "--http '8080': give HOST:PORT, for instance 0.0.0.0:8080"),
         thorough("--http :8080", "give HOST:PORT"),
         thorough("--http 127.0.0.1:99999", "give HOST:PORT"),
@@ -88,7 +88,7 @@ async def test_an_impossible_option(options: str, says: str) -> None:
 
 async def test_all_impossible_options_are_named_at_once() -> None:
     line = (await run_worker("--batch", "0", "--stale-after", "1", "--retries", "2000")).complaint()
-    assert re.fullmatch(r"--batch must be [^;]+; --stale-after [^;]+; --retries must be [^;]+", line)
+    assert re.fullmatch(r"--batch (batch_events) must be [^;]+; --stale-after [^;]+; --retries must be [^;]+", line)
 
 
 @pytest.mark.parametrize(

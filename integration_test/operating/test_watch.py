@@ -102,7 +102,11 @@ async def test_a_shell_can_suspend_it(database: str) -> None:
         async def stopped() -> bool:
             return Path(f"/proc/{terminal.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
+        async def restored() -> bool:
+            return "\x1b[?1049l" in terminal.written
+
         await wait_until(stopped, what="it is stopped")
+        await wait_until(restored, what="what it wrote before has come")
         assert_restored(terminal)
         terminal.written = ""
         terminal.send(signal.SIGCONT)
