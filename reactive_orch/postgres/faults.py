@@ -235,10 +235,10 @@ def _words(error: Exception) -> str:
     before = error.__context__
     if isinstance(error, asyncpg.InterfaceError) and isinstance(before, Exception) and classify(before) is Kind.LOST:
         return _words(before)  # asyncpg cannot end the transaction of a connection that this has ended
-    if _is_surprised(error):
-        return "the connection was lost"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "the server is a standby: give the address of the primary, or all hosts in one URL"
+    if _is_surprised(error):
+        return "the connection was lost"
     if isinstance(error, _NO_SCHEMA):
         return (
             "the schema reactive_orch is missing or older than this program: "
