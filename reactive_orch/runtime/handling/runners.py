@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from reactive_orch.model import LogName, Partition, Position, Subscription
     from reactive_orch.model.membership import Resting
@@ -27,11 +27,11 @@ class Out(dict["Subscription", "Runner"]):
         standing = {each: runner.standing for each, runner in self.items()}
         return [each for each, s in standing.items() if (each in rewound if s.refused else not s.is_away)]
 
-    def asked(self, epochs: Mapping[Subscription, int]) -> None:
-        """Note that it was asked of all of them, after these epochs were seen."""
-        self._asked = {each: epochs.get(each, 0) for each in self}
-        for runner in self.values():  # whoever is not taken out now is recorded with another filter
-            runner.standing.refused = not runner.standing.is_away
+    def refuse(self, asked: Collection[Subscription], epochs: Mapping[Subscription, int]) -> None:
+        """Note that these are recorded with another filter, as was asked after these epochs were seen."""
+        for each in asked:
+            self._asked[each] = epochs.get(each, 0)
+            self[each].standing.refused = True
 
     @property
     def refused(self) -> frozenset[Subscription]:
@@ -51,6 +51,7 @@ class Out(dict["Subscription", "Runner"]):
     def take(self, subscription: Subscription) -> Runner:
         """Take one out, to run it."""
         runner = self.pop(subscription)
+        self._asked.pop(subscription, None)
         runner.standing.begin()
         return runner
 

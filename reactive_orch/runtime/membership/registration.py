@@ -164,7 +164,7 @@ async def take_up_accepted(node: Node, replica_set: str, snapshot: Snapshot, me:
             subject, refused = Subject(replica_set, *each), out[each].standing.refused
             runners.add([out.take(each)])
             node.watchers.emit(ProjectionAccepted(subject) if refused else TookPartAgain(subject))
-        out.asked(snapshot.epochs)
+        out.refuse(to_ask.keys() - accepted, snapshot.epochs)
     missing = runners.wanted - me.subscriptions
     for each in sorted(missing):
         async with node.database.coordination() as connection:

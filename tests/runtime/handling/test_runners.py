@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,6 +107,23 @@ def test_a_refused_projection_is_not_wanted_and_one_given_up_is_gone(runners: Ru
     runners.give_up(A)
     runners.give_up(A)
     assert runners.held == {B: frozenset()}
+
+
+def test_whoever_was_not_asked_about_is_not_refused(runners: Runners) -> None:
+    """While it is asked of one, another one's time away ends."""
+    out, away = runners.out, runners.by_subscription[B].standing
+    away.away_until = math.inf
+    runners.by_subscription[A].standing.refused = True
+    runners.give_up(A)
+    runners.give_up(B)
+    assert out.to_ask({}) == [A]
+    away.away_until = 0.0
+    out.refuse([A], {})
+    assert (set(out.refused), out.to_ask({})) == ({A}, [B]), "it takes part again"
+    out.refuse([B], {})
+    assert (set(out.refused), out.to_ask({B: 1})) == ({A, B}, [B]), "it was rewound"
+    out.take(B)
+    assert out.to_ask({A: 1}) == [A]
 
 
 def test_who_was_removed_lets_go_of_everything_at_once(runners: Runners) -> None:
