@@ -60,12 +60,15 @@ class Outages:
         return Trial(row[0], None if row[1] is None else DueKey(*row[1:])._replace(elsewhere=partitions is None))
 
     async def give_back(self, connection: AnyConnection) -> None:
-        """Say that a trial that was claimed was not made."""
+        """Say that a trial that was claimed was not made. Nothing happens if it is another process's by now."""
         with translated():
-            await connection.execute(_SQL.give_back, *self._of)
+            await connection.execute(_SQL.give_back, *self._of, self._by)
 
     async def end_trial(self, connection: AnyConnection, pauses_s: Sequence[float], *, succeeded: bool) -> float | None:
-        """Let the projection run again if its trial has succeeded; else return in how many seconds to try again."""
+        """Let the projection run again if its trial has succeeded; else return in how many seconds to try again.
+
+        A trial in vain says nothing when its time was over, and the next one is another process's.
+        """
         with translated():
             values = (*self._of, list(pauses_s), succeeded, self._by)
             due_in_s: float | None = await connection.fetchval(_SQL.end_trial, *values)

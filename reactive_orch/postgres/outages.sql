@@ -19,9 +19,9 @@ LEFT JOIN LATERAL (
 SELECT reactive_orch.end_trial($1::text, $2::text, $3::text, $4::double precision[], $5::boolean, $6::text);
 
 -- name: give_back
--- The trial that was claimed of projection $2 of replica set $1 on log $3 was not made: it is due again in a second.
+-- The trial that process $4 has claimed of projection $2 of replica set $1 on log $3 was not made: it is due again in a second.
 UPDATE reactive_orch.projections p SET resumes_at = clock_timestamp() + interval '1 second', tried_by = NULL
-WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text AND p.state = 'suspended';
+WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text AND p.state = 'suspended' AND p.tried_by = $4::text;
 
 -- name: resumed_by
 -- Which process has tried an event of projection $2 of replica set $1 on log $3, so that it is not suspended any more. No row if

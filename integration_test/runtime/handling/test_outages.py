@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OF = ("test", Subscription("handled", OWN_LOG))
 PAUSES = (0.3, 0.6)
 somebody = Outages(*OF, "somebody")
+CLAIMED = "UPDATE reactive_orch.projections SET tried_by = $1, resumes_at = clock_timestamp() + interval '1 hour'"
 LIVING = """
 INSERT INTO reactive_orch.members (id, replica_set, name, projections, logs, backend_pid, backend_start, stale_after)
 SELECT 99, 'test', 'somebody', '{}', '{}', pg_backend_pid(), pg_postmaster_start_time() - interval '1 hour', '1 hour'
@@ -166,12 +167,9 @@ async def test_the_trial_of_a_worker_that_has_died_is_anothers_at_once(database:
     async with prepared(database) as connection, running(database, world.projection(1)) as (node, _):
         await _fill(connection)
         await wait_until(partial(_is, connection, "suspended"))
-        claimed = (
-            "UPDATE reactive_orch.projections SET tried_by = $1, resumes_at = clock_timestamp() + interval '1 hour'"
-        )
-        await connection.execute(claimed, node.label)
+        await connection.execute(CLAIMED, node.label)
         assert (await somebody.claim(connection, range(64), 0.5)).key is None, "it lives, and has its time"
-        await connection.execute(claimed, "vm:1:gone")
+        await connection.execute(CLAIMED, "vm:1:gone")
         world.broken = False
         await checked(connection)
 
@@ -197,6 +195,22 @@ async def test_one_worker_tries_at_a_time_and_another_when_it_has_had_its_time(d
         world.broken = False
         async with serving(database, world.projection(1)):
             await checked(connection)
+
+
+async def test_what_was_tried_for_too_long_ends_nobody_elses_trial(database: str) -> None:
+    late = Outages(*OF, "late")
+    async with prepared(database) as connection:
+        await run_until_idle(database, World().projection())
+        assert await somebody.suspend(connection, "all fail", 1.0, PAUSES, others=False)
+        await connection.execute(CLAIMED, "somebody")
+        due_in_s = await late.end_trial(connection, PAUSES, succeeded=False)
+        assert due_in_s is not None
+        assert due_in_s > 3000, "when to look again"
+        await late.give_back(connection)
+        tried = "SELECT trials, tried_by, resumes_at > clock_timestamp() + interval '50 min' FROM reactive_orch.projections"
+        assert tuple(await connection.fetchrow(tried) or ()) == (0, "somebody", True)
+        assert await late.end_trial(connection, PAUSES, succeeded=True) is None, "it has found out that all is well"
+        assert await _state(connection) == "running"
 
 
 async def test_people_may_resume_it_earlier_or_pause_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +308,7 @@ async def test_the_pauses_grow_until_it_has_run_well(database: str) -> None:
         assert await suspended()
         assert 9 < await waits_s() <= 10
         for expected in (20, 40, 40):
+            await connection.execute(CLAIMED, "somebody")
             due_in_s = await somebody.end_trial(connection, pauses, succeeded=False)
             assert due_in_s is not None
             assert expected - 1 < due_in_s <= expected

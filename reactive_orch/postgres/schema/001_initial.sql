@@ -1214,14 +1214,12 @@ BEGIN
 END
 $$;
 
--- A trial has succeeded: the projection runs again. Or it was in vain: the next one is due after the next pause. Returns in how
--- many seconds; NULL when it is not suspended any more. How often it was in vain is kept for the case that it does not run for long.
--- in_by is the process that has tried it.
+-- A trial has succeeded: the projection runs again. Or it was in vain: the next one is due after the next pause, if the trial was
+-- still that of in_by, the process that has tried it. Returns in how many seconds the next one is due; NULL when it is not suspended
+-- any more. How often it was in vain is kept for the case that it does not run for long.
 CREATE FUNCTION reactive_orch.end_trial(
     in_replica_set text, in_projection text, in_log text, in_pauses_s float8[], in_succeeded boolean, in_by text) RETURNS float8
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    due_in_s float8;
 BEGIN
     UPDATE reactive_orch.projections p
     SET trials = p.trials + 1, state = CASE WHEN in_succeeded THEN 'running' ELSE p.state END,
@@ -1231,11 +1229,12 @@ BEGIN
         state_changes = p.state_changes + in_succeeded::integer, tried_by = NULL,
         resumes_at = CASE WHEN NOT in_succeeded THEN reactive_orch.next_trial(p.trials + 1, in_pauses_s) END
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log AND p.state = 'suspended'
-    RETURNING extract(epoch FROM p.resumes_at - clock_timestamp()) INTO due_in_s;
+      AND (in_succeeded OR p.tried_by = in_by);
     IF FOUND AND in_succeeded THEN
         PERFORM reactive_orch.notify('reactive_orch_generations', in_replica_set);
     END IF;
-    RETURN due_in_s;
+    RETURN (SELECT extract(epoch FROM p.resumes_at - clock_timestamp()) FROM reactive_orch.projections p
+            WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log);
 END
 $$;
 
