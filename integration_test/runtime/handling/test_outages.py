@@ -17,18 +17,20 @@ from integration_test.harness.waiting import wait_until
 from reactive_orch import Projection, append
 from reactive_orch import projection as make_projection
 from reactive_orch.core import outage
-from reactive_orch.errors import Outage
+from reactive_orch.errors import Outage, Unavailable
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import WantedKeys
 from reactive_orch.postgres import dead_letters, projections
 from reactive_orch.postgres.outages import Outages
 from reactive_orch.runtime.handling import halting, trials
+from reactive_orch.runtime.handling.aside import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from integration_test.harness.connections import Connection
     from reactive_orch import Event, Worker
+    from reactive_orch.model.keys import DueKey
     from reactive_orch.model.membership import Resting
 
 OF = ("test", Subscription("handled", OWN_LOG))
@@ -174,6 +176,23 @@ async def test_the_trial_of_a_worker_that_has_died_is_anothers_at_once(database:
         await checked(connection)
 
 
+async def test_a_trial_that_broke_off_is_given_back(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, try_out, broken_off = World(), Aside.try_out, asyncio.Event()
+
+    async def breaks_off(self: Aside, key: DueKey) -> bool:
+        if broken_off.is_set():
+            return await try_out(self, key)
+        broken_off.set()
+        world.broken = False
+        raise Unavailable
+
+    monkeypatch.setattr(Aside, "try_out", breaks_off)
+    async with prepared(database) as connection, serving(database, world.projection(1)):
+        await _fill(connection, 20)
+        await broken_off.wait()
+        await checked(connection)
+
+
 async def test_one_worker_tries_at_a_time_and_another_when_it_has_had_its_time(database: str) -> None:
     world = World()
     async with prepared(database) as connection:
@@ -207,7 +226,9 @@ async def test_what_was_tried_for_too_long_ends_nobody_elses_trial(database: str
         assert due_in_s is not None
         assert due_in_s > 3000, "when to look again"
         await late.give_back(connection)
-        tried = "SELECT trials, tried_by, resumes_at > clock_timestamp() + interval '50 min' FROM reactive_orch.projections"
+        tried = (
+            "SELECT trials, tried_by, resumes_at > clock_timestamp() + interval '50 min' FROM reactive_orch.projections"
+        )
         assert tuple(await connection.fetchrow(tried) or ()) == (0, "somebody", True)
         assert await late.end_trial(connection, PAUSES, succeeded=True) is None, "it has found out that all is well"
         assert await _state(connection) == "running"

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from reactive_orch.core.outage import PAUSES_S
-from reactive_orch.errors import Outage, Superseded
+from reactive_orch.errors import Outage
 from reactive_orch.postgres.outages import Outages
 from reactive_orch.runtime.handling.opinions import MARGIN_S, SecondOpinions
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.progress import Progress
     from reactive_orch.model.membership import Resting
+    from reactive_orch.postgres.outages import Trial
     from reactive_orch.runtime.handling.aside import Aside
     from reactive_orch.runtime.handling.scope import Scope
 
@@ -33,6 +34,8 @@ class Trials:
         self._scope, self._progress, self._aside, self._go_on = scope, progress, aside, go_on
         self.opinions = SecondOpinions(scope, progress, aside)
         self._outages = Outages(scope.replica_set, scope.subscription, scope.node.label)
+        self._claimed: Resting | None = None
+        """The suspension of which a trial is this lane's, and has not been ended."""
 
     async def pause_s(self, resting: Resting) -> float:
         """Return in how many seconds to look again, when what is to be done by a projection that rests has been done.
@@ -43,25 +46,32 @@ class Trials:
             return math.inf
         if self._scope.until_idle:
             raise Outage(self._scope.projection.name, resting.reason)
-        due_in_s = await self._try()
+        due_in_s = await self._try(resting)
         return math.inf if due_in_s is None else due_in_s
 
-    async def _try(self) -> float | None:
-        """Try a failing event, if it is time and no other lane's turn; return when to look again.
+    async def _try(self, resting: Resting) -> float | None:
+        """Try a failing event, if it is time and no other lane's turn; return when to look again."""
+        trial = await self._claim(resting)
+        if trial.key is None:
+            return trial.due_in_s
+        succeeded = await self._aside.try_out(trial.key) or await self._go_on()
+        async with self._scope.database.coordination(self._progress.incarnation) as connection:
+            due_in_s = await self._outages.end_trial(connection, PAUSES_S, succeeded=succeeded)
+        self._claimed = None
+        return due_in_s
 
-        If others run the projection, too, it may be one of any partition: so the first is not tried where all failed.
+    async def _claim(self, resting: Resting) -> Trial:
+        """Return what to try now, or when to look again; first give back what was claimed when a trial broke off.
+
+        If others run the projection, too, it may be a key of any partition: so the first is not tried where all failed.
         """
         scope = self._scope
         partitions = None if scope.others() else self._progress.partitions
         async with scope.database.coordination(self._progress.incarnation) as connection:
-            trial = await self._outages.claim(connection, partitions, 2 * scope.timeout_s + MARGIN_S)
-        if trial.key is None:
-            return trial.due_in_s
-        try:
-            succeeded = await self._aside.try_out(trial.key) or await self._go_on()
-        except Superseded:
-            async with scope.database.coordination(self._progress.incarnation) as connection:
+            if self._claimed is resting:  # else that suspension is over, and with it its trial
                 await self._outages.give_back(connection)
-            raise
-        async with scope.database.coordination(self._progress.incarnation) as connection:
-            return await self._outages.end_trial(connection, PAUSES_S, succeeded=succeeded)
+            self._claimed = None
+            trial = await self._outages.claim(connection, partitions, 2 * scope.timeout_s + MARGIN_S)
+        if trial.key is not None:
+            self._claimed = resting
+        return trial
