@@ -139,7 +139,7 @@ def _projection_accepted(report: ProjectionAccepted) -> None:
 
 
 def _stepped_down(report: SteppedDown) -> None:
-    extra = _told("stepped_down") | {"for_s": report.for_s, **report.subject._asdict()}
+    extra = _told("stepped_down") | report.subject._asdict()
     _logger.error("%s: for %.0f s", words("stepped_down", report.subject.projection), report.for_s, extra=extra)
 
 

@@ -31,7 +31,8 @@ COMPLAINTS_MAX = 100
 _HEADERS = "opentelemetry.util.re"
 """Its lines quote what it could not read: a password, perhaps."""
 
-_FIELDS = ("event", "code", "replica_set", "generation", "member", "projection", "url", "traceback")
+FIELDS = ("event", "code", "replica_set", "generation", "member", "projection", "log", "url", "traceback")
+"""What a line may carry besides its words and its trace: in JSON, each by its name."""
 
 
 def log_to(stream: TextIO | TextIOBase, form: str) -> None:
@@ -130,7 +131,7 @@ def _pairs(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
     yield "time", _time(record)
     yield "level", record.levelname.lower()
     yield "message", _message(record)
-    for key in _FIELDS:
+    for key in FIELDS:
         if (value := getattr(record, key, None)) is not None:
             yield key, value
     yield from _context(record).items()

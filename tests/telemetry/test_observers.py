@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ from reactive_orch.model.status import LogStatus, PoolStatus, ProjectionStatus, 
 from reactive_orch.telemetry import lines
 from reactive_orch.telemetry import metric_names as m
 from reactive_orch.telemetry.by_type import by_type
+from reactive_orch.telemetry.logs import FIELDS
 from reactive_orch.telemetry.metrics import Metrics
 from reactive_orch.telemetry.observers import TABLES, telling, watchers
 from reactive_orch.telemetry.registry import Registry
@@ -209,6 +211,15 @@ def test_where_a_report_goes(
     of_replica_set = {"subject", "replica_set", "turn", "steps", "problem"} & {*told.report._fields}
     for record in caplog.records:
         assert vars(record).get("replica_set") == ("set" if of_replica_set else None)
+
+
+def test_all_that_a_line_carries_is_written_in_json(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for told in TOLD:
+        telling([by_type(lines.HANDLES)])(told.report)
+    carried = {key for record in caplog.records for key in vars(record)} - vars(logging.makeLogRecord({})).keys()
+    assert carried - {"message", "asctime", "trace_id"} <= {*FIELDS}
+    assert {"replica_set", "projection", "log"} <= carried
 
 
 def test_a_line_names_a_few_partitions_and_counts_many(caplog: pytest.LogCaptureFixture) -> None:
