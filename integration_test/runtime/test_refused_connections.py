@@ -21,13 +21,16 @@ from integration_test.harness.load import append_events
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import handled
 from integration_test.harness.waiting import wait_until
-from reactive_orch.errors import TooManyConnections
+from reactive_orch.errors import Exhausted, TooManyConnections
 from reactive_orch.postgres import pool as pooling
+from reactive_orch.postgres.connection import marks_of
+from reactive_orch.postgres.shortage import Shortage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from integration_test.harness.connections import Connection
+    from reactive_orch.postgres.connection import AnyConnection
 
 OF_ROLE = "the role has as many connections as its CONNECTION LIMIT allows: ALTER ROLE raises it"
 OF_DATABASE = "the database has as many connections as its CONNECTION LIMIT allows: ALTER DATABASE raises it"
@@ -147,6 +150,60 @@ async def test_while_more_are_refused_those_that_there_are_go_round(
         async with all_taken(url), ours.processing(), ours.processing():
             with pytest.raises(TooManyConnections, match="CONNECTION LIMIT"):
                 await ours.coordination().__aenter__()
+
+
+async def test_who_waits_is_served_first_come_first_served(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also who is refused another one meanwhile."""
+    monkeypatch.setattr(pooling, "REFUSED_S", 0.05)
+    refused, served = [0], list[int]()
+
+    class Counting(Shortage):
+        def refused(self, error: asyncpg.TooManyConnectionsError) -> TooManyConnections:
+            refused[0] += 1
+            return super().refused(error)
+
+    async def borrow(number: int) -> None:
+        async with ours.processing():
+            served.append(number)
+
+    async def often_refused() -> bool:
+        return refused[0] >= 3
+
+    async with connected(database) as db, limited(db, database, 1) as (_, url), pools(url) as ours:
+        ours.shortage = Counting()
+        async with anyio.create_task_group() as tasks, ours.processing():
+            for number in range(6):
+                tasks.start_soon(borrow, number)
+            await wait_until(often_refused, what="others are refused")
+        assert served == [*range(6)]
+
+
+async def test_an_event_gets_another_connection_in_place_of_one_on_which_it_has_failed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds one does not wait for another: nobody else could give it back."""
+    monkeypatch.setattr(pooling, "REFUSED_S", 60.0)
+
+    async def fails(connection: AnyConnection) -> int:
+        marks_of(connection).failed_at.add(7)
+        return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+    async with connected(database) as db, limited(db, database, 2) as (_, url), pools(url) as ours:
+        async with ours.processing() as one, ours.processing() as other:
+            failed_on = {await fails(one), await fails(other)}
+        with anyio.fail_after(10):
+            async with ours.processing(position=7) as another:
+                assert await another.fetchval("SELECT pg_backend_pid()") not in failed_on
+        assert ours.shortage.text == OF_ROLE
+        assert ours.incarnation == 0
+
+
+async def test_whoever_holds_one_is_refused_when_the_others_are_in_use(database: str) -> None:
+    async with pools(database) as ours, contextlib.AsyncExitStack() as stack:
+        for _ in range(ours.pools["work"].most):
+            await stack.enter_async_context(ours.processing())
+        with pytest.raises(Exhausted):
+            await ours.pools["work"].take(holds_some=True)
 
 
 @pytest.mark.parametrize("seed", [7, 4242])

@@ -323,8 +323,7 @@ async def _take(
         connection = await _another(pool, position)
         if marks_of(connection).incarnation == incarnation == database.incarnation:
             return connection
-        connection.terminate()
-        await pool.give_back(connection)
+        await _end(pool, connection)
     msg = "the database was lost meanwhile"
     raise Superseded(msg)
 
@@ -333,13 +332,27 @@ async def _another(pool: Pool, position: Position | None) -> PoolConnectionProxy
     """Take a connection on which the event at a position has not failed; the others stay, if there is one more."""
     passed: list[PoolConnectionProxy[asyncpg.Record]] = []
     try:
-        while position in marks_of(connection := await pool.take()).failed_at:
+        while True:
+            try:
+                connection = await pool.take(holds_some=bool(passed))
+            except Exhausted:
+                if not passed:
+                    raise
+                await _end(pool, passed.pop())
+                await anyio.sleep(MAKING_ROOM_S[0])  # until the server has seen it
+                continue
+            if position not in marks_of(connection).failed_at:
+                return connection
             if pool.may_give:
                 passed.append(connection)
             else:  # whoever waits for others must hold none
-                connection.terminate()
-                await pool.give_back(connection)
-        return connection
+                await _end(pool, connection)
     finally:
         for each in passed:
             await pool.give_back(each)
+
+
+async def _end(pool: Pool, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+    """Give back a borrowed connection that nobody is to have again: another one may be opened in its place."""
+    drop(connection)
+    await pool.give_back(connection)

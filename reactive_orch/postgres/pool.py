@@ -9,7 +9,9 @@ there are go round.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
+from bisect import insort
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -47,8 +49,11 @@ class Pool:
         self._connections: WeakSet[BatchConnection] = WeakSet()
         self._opening = 0
         self._refused_at = -CAUTIOUS_S
+        self._numbers = itertools.count()
+        self._waiting: list[int] = []
+        """The numbers of those who wait for one, in the order in which they came."""
         self._changed = anyio.Event()
-        """A connection was opened, refused or given back since this was made."""
+        """A connection was opened, refused or given back, or somebody waits no more, since this was made."""
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             min_size=0,
             max_size=most,
@@ -72,39 +77,56 @@ class Pool:
     @property
     def may_give(self) -> bool:
         """Whether one can be had without waiting for somebody who has one."""
-        return self.idle > 0 or (self._pool.get_size() + self._opening < self.most and not self._refused_for_s)
+        return self.idle > 0 or not (self._is_full or self._refused_for_s)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._pool.get_size() + self._opening >= self.most
 
     async def begin(self) -> None:
         """Belong to the running event loop from now on."""
         await self._pool
 
-    async def take(self) -> Lent:
+    async def take(self, *, holds_some: bool = False) -> Lent:
         """Borrow a connection; `give_back` must follow. Raises what `connect` raises.
 
-        But while there are others it waits for one of those when the server refuses another.
+        But while there are others it waits for one of those when the server refuses another. Not if the caller
+        `holds_some` of them: it would wait for what only it can give back. Then Exhausted is raised.
         """
+        began, number = time.monotonic(), next(self._numbers)
         while True:
-            await self._wait()
+            if not holds_some:
+                await self._wait(number, began)
+            elif self._is_full and not self.idle:
+                msg = "all connections are in use"
+                raise Exhausted(msg)
             try:
                 return await self._take()
             except Exhausted:
                 self._refused_at = time.monotonic()
-                if not self._pool.get_size():
+                if holds_some or not self._pool.get_size():
                     raise
 
-    async def _wait(self) -> None:
-        """Wait until one is free, or another may be opened."""
-        began = time.monotonic()
-        while not self.idle and (patience_s := self._patience_s(began)) > 0:
-            with anyio.move_on_after(patience_s):
-                await self._changed.wait()
+    async def _wait(self, number: int, began: float) -> None:
+        """Wait until one is free that nobody waits for who came before, or another may be opened.
+
+        Who was refused another one goes on waiting in its old place.
+        """
+        insort(self._waiting, number)
+        try:
+            while self.idle <= self._waiting.index(number) and (patience_s := self._patience_s(began)) > 0:
+                with anyio.move_on_after(patience_s):
+                    await self._changed.wait()
+        finally:
+            self._waiting.remove(number)
+            if self._waiting:
+                self._tell()
 
     def _patience_s(self, began: float) -> float:
         """Return how long to wait for what others have, or open, before opening one: 0 if that is of no use."""
-        size = self._pool.get_size()
-        if size and self._refused_for_s:
+        if self._pool.get_size() and self._refused_for_s:
             return self._refused_for_s
-        if not self._opening or size + self._opening >= self.most:  # of the latter asyncpg keeps the order
+        if not self._opening or self._is_full:  # of the latter asyncpg keeps the order
             return 0.0
         if time.monotonic() - self._refused_at < CAUTIOUS_S:
             return CAUTIOUS_S
