@@ -15,6 +15,7 @@ from integration_test.harness.health import running
 from integration_test.harness.in_process import pools
 from integration_test.harness.load import append_events
 from integration_test.harness.projections import record, recorder
+from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.errors import Unavailable
@@ -174,6 +175,23 @@ async def test_who_comes_while_one_is_opened_takes_what_is_there_first(
         for _ in range(4):
             tasks.start_soon(borrow)
     assert len(backends) < 4
+
+
+async def test_one_that_the_network_has_swallowed_is_ended_when_it_is_given_back(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooling, "CLEANUP_TIMEOUT_S", 0.1)
+    async with Proxy(database) as proxy, pools(proxy.url()) as ours:
+        pool = ours.pools["work"]
+        with anyio.CancelScope() as scope:
+            async with ours.processing() as connection:
+                proxy.swallow()
+                scope.cancel()
+                await connection.execute("SELECT")
+        assert (pool.used, pool.idle) == (0, 0)
+        proxy.flow()
+        async with ours.processing() as another:
+            assert await another.fetchval("SELECT 1") == 1
 
 
 async def test_a_connection_that_rests_is_lent_for_a_look(database: str) -> None:

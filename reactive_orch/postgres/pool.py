@@ -19,7 +19,7 @@ import anyio
 import asyncpg
 
 from reactive_orch.errors import Exhausted
-from reactive_orch.postgres.connection import BatchConnection, is_closed, marks_of
+from reactive_orch.postgres.connection import BatchConnection, drop, is_closed, marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -163,8 +163,13 @@ class Pool:
                 connection.terminate()
         try:
             # InternalClientError: the server ended it while its user was cancelled, and the pool has it back already.
-            with anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True), contextlib.suppress(asyncpg.InternalClientError):
+            with (
+                anyio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope,
+                contextlib.suppress(asyncpg.InternalClientError),
+            ):
                 await self._pool.release(connection)
+            if scope.cancelled_caught:  # asyncpg would wait for it as long as the network swallows what it sends
+                drop(connection)
         finally:
             self._tell()
 
