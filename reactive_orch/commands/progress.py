@@ -6,21 +6,27 @@ Nothing at all of what is soon done. Rich is loaded when there is a bar to draw.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reactive_orch.commands.terminal import printable
-from reactive_orch.core.rate import Rate
+from reactive_orch.core.rate import LEAST_PER_S, Rate
 from reactive_orch.process.streams import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from rich.live import Live
+    from rich.table import Table
 
 LINES_AFTER_S, LINES_EVERY_S = 5.0, 10.0
 """What somebody's timer runs should have no word to say when all is well and it is short."""
 BAR_AFTER_S, BAR_EVERY_S = 1.0, 0.1
+BAR_WIDTH, BAR_WIDTH_LEAST = 40, 8
+"""Characters."""
 
 
 class _Display(Protocol):
@@ -29,7 +35,7 @@ class _Display(Protocol):
     after_s: float
     every_s: float
 
-    def show(self, doing: str, rest: str, share: float | None) -> None:
+    def show(self, doing: str, rest: Sequence[str], share: float | None) -> None:
         """Show what is being done, what there is to say of it, and which share of it is done."""
         ...
 
@@ -64,7 +70,7 @@ class Progress:
         self._begin(doing, now, counted=False)
         if self._due(now):
             lasting = f"{timedelta(seconds=round(now - self._since))} so far"
-            self._show(now, doing, ", ".join(filter(None, (lasting, printable(why)))), None)
+            self._show(now, doing, [lasting, *([printable(why)] if why else [])], None)
 
     def go_on(self) -> None:
         """Say again what it does, if that was said by `still`: so that time is seen to pass."""
@@ -82,22 +88,26 @@ class Progress:
             return False
         return now - self._shown >= self._display.every_s
 
-    def _show(self, now: float, doing: str, rest: str, share: float | None) -> None:
+    def _show(self, now: float, doing: str, rest: Sequence[str], share: float | None) -> None:
         assert self._display is not None, "it is due"
         self._shown = now
         self._display.show(f"{self._what}: {doing}", rest, share)
 
 
-def amounts(done: int, total: int | None, unit: str, per_s: float) -> str:
+def _joined(share: float | None, rest: Sequence[str]) -> str:
+    return ", ".join(rest if share is None else [f"{share:.0%}", *rest])
+
+
+def amounts(done: int, total: int | None, unit: str, per_s: float) -> list[str]:
     """Return how much is done, how quickly, and how long the rest will take."""
     if unit == "bytes":
         return amounts(done // 1_000_000, total and max(total // 1_000_000, 1), "MB", per_s / 1_000_000)
     said = [f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}"]
-    if per_s:
-        said.append(f"{per_s:,.0f} {unit}/s")
-    if per_s and total:
+    if per_s >= LEAST_PER_S:
+        said.append(f"{per_s:,.{0 if per_s >= 1 else 1}f} {unit}/s")
+    if per_s >= LEAST_PER_S and total:
         said.append(f"{timedelta(seconds=round(max(total - done, 0) / per_s))} left")
-    return ", ".join(said)
+    return said
 
 
 class _Lines:
@@ -105,9 +115,8 @@ class _Lines:
 
     after_s, every_s = LINES_AFTER_S, LINES_EVERY_S
 
-    def show(self, doing: str, rest: str, share: float | None) -> None:
-        percent = f"{share:.0%}, " if share is not None else ""
-        say(f"{doing}: {percent}{rest}")
+    def show(self, doing: str, rest: Sequence[str], share: float | None) -> None:
+        say(f"{doing}: {_joined(share, rest)}")
 
     def close(self) -> None:
         pass
@@ -118,28 +127,40 @@ class _Bar:
 
     after_s, every_s = BAR_AFTER_S, BAR_EVERY_S
 
-    def __init__(self, console: Any) -> None:
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Drawn
+    def __init__(self) -> None:
+        self._live: Live | None = None
 
-        words, rest = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[rest]"))
-        self._drawn = Drawn(words, BarColumn(), rest, console=console, auto_refresh=False, transient=True)
-        self._task = self._drawn.add_task("", rest="", total=None)
-
-    def show(self, doing: str, rest: str, share: float | None) -> None:
-        done, total = (None, None) if share is None else (share, 1.0)
-        self._drawn.update(self._task, description=doing, rest=rest, completed=done, total=total)
-        self._drawn.start()
-        self._drawn.refresh()
+    def show(self, doing: str, rest: Sequence[str], share: float | None) -> None:
+        if self._live is None:
+            self._live = _live()
+            self._live.start()
+        self._live.update(_line(doing, rest, share, self._live.console.width), refresh=True)
 
     def close(self) -> None:
-        self._drawn.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
-def _display() -> _Display:
-    if not sys.stderr.isatty():
-        return _Lines()
+def _line(doing: str, rest: Sequence[str], share: float | None, width: int) -> Table:
+    """Return the bar between the words, whose first tell what the percentage does: where there is no room they go."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    words = _joined(share, rest)
+    if share is not None and width - len(doing) - len(words) - 2 < BAR_WIDTH_LEAST:
+        words = _joined(share, rest[1:])
+    room = min(max(width - len(doing) - len(words) - 2, BAR_WIDTH_LEAST), BAR_WIDTH)
+    line = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        line.add_column(no_wrap=True, overflow="ellipsis")
+    line.add_row(Text(doing), ProgressBar(1.0, share or 0.0, width=room, pulse=share is None), Text(words))
+    return line
+
+
+def _live() -> Live:
     from rich.console import Console
+    from rich.live import Live
 
     class BesideOthers(Console):
         """It leaves the cursor alone: a process that is ended at once could not bring it back."""
@@ -148,7 +169,11 @@ def _display() -> _Display:
             return False
 
     console = BesideOthers(stderr=True, soft_wrap=True)
-    return _Lines() if console.is_dumb_terminal else _Bar(console)
+    return Live(console=console, auto_refresh=False, transient=True)
+
+
+def _display() -> _Display:
+    return _Bar() if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"} else _Lines()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from reactive_orch.core.rate import LEAST_PER_S
 from reactive_orch.model import NOBODY
 from reactive_orch.model.account import ProjectionAccount
 from reactive_orch.model.overview import (
@@ -172,4 +173,4 @@ def _eta_s(lag_events: int | None, gains_per_s: float) -> float | None:
         return None
     if not lag_events:
         return 0.0
-    return lag_events / gains_per_s if gains_per_s > 0 else None
+    return lag_events / gains_per_s if gains_per_s >= LEAST_PER_S else None

@@ -5,6 +5,9 @@ from __future__ import annotations
 HALF_S = 5.0
 """What was seen so long ago counts half as much as what is seen now."""
 
+LEAST_PER_S = 0.05
+"""A rate falls for ever and is never none; below one event in twenty seconds it says nothing of what is to come."""
+
 
 class Rate:
     """Events in a second."""

@@ -10,7 +10,7 @@ from reactive_orch.commands import progress
 from reactive_orch.commands.progress import Progress, amounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Shown:
@@ -21,8 +21,8 @@ class Shown:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, float | None]] = []
 
-    def show(self, doing: str, rest: str, share: float | None) -> None:
-        self.seen.append((doing, rest, share))
+    def show(self, doing: str, rest: Sequence[str], share: float | None) -> None:
+        self.seen.append((doing, ", ".join(rest), share))
 
     def close(self) -> None:
         self.seen.append(("closed", "", None))
@@ -45,13 +45,15 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         ((430_000, 1_000_000, "events", 110_000.0), "430,000 of 1,000,000 events, 110,000 events/s, 0:00:05 left"),
         ((430_000, None, "events", 110_000.0), "430,000 events, 110,000 events/s"),
         ((0, 1_000_000, "events", 0.0), "0 of 1,000,000 events"),
+        ((9, 10, "events", 0.3), "9 of 10 events, 0.3 events/s, 0:00:03 left"),
+        ((9, 10, "events", 1e-9), "9 of 10 events"),
         ((11_300_000, 218_000_000, "bytes", 11_000_000.0), "11 of 218 MB, 11 MB/s, 0:00:19 left"),
         ((20, 10, "events", 1.0), "20 of 10 events, 1 events/s, 0:00:00 left"),
         ((0, 10, "bytes", 0.0), "0 of 1 MB"),
     ],
 )
 def test_the_words(said: tuple[int, int | None, str, float], words: str) -> None:
-    assert amounts(*said) == words
+    assert ", ".join(amounts(*said)) == words
 
 
 def test_what_is_done_soon_is_not_worth_a_word(at: Callable[[float], None]) -> None:

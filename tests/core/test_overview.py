@@ -218,6 +218,12 @@ def test_a_projection_that_gains_nothing_has_no_end() -> None:
     assert shown(replace(WORKER, account=slow)).eta_s is None
 
 
+def test_a_rate_that_fades_away_says_nothing_of_the_end() -> None:
+    quiet = replace(ACCOUNT, logs={OWN_LOG: LogAccount(1_000, 0.0)})
+    of_late = {rate: replace(quiet, projections={TOTALS: ProjectionAccount(4, 200, 4.0, rate)}) for rate in (0.1, 1e-9)}
+    assert [shown(replace(WORKER, account=each)).eta_s for each in of_late.values()] == [500.0, None]
+
+
 # -------------------------------------------------------------------------------------------------------- problems
 
 
