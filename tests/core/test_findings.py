@@ -290,7 +290,10 @@ def test_commands_are_quoted_for_the_shell_and_for_sql() -> None:
     (found,) = findings(replace(WELL, open=[replace(OLD, holder=prepared)]))
     assert shlex.split(found.command) == ["psql", "$DATABASE_URL", "-c", "ROLLBACK PREPARED 'it''s'"]
     (found,) = findings(replace(WELL, server=replace(SERVER, user='a"b', database="it's", read_only=True)))
-    assert shlex.split(found.command)[3].startswith('ALTER ROLE "a""b" IN DATABASE "it\'s" SET ')
+    assert shlex.split(found.command)[3::2] == [
+        "SET default_transaction_read_only = off",
+        'ALTER ROLE "a""b" IN DATABASE "it\'s" SET default_transaction_read_only = off',
+    ]
     assert remedies.ours("trace", replica_set="-x y") == "python -m reactive_orch trace --replica-set='-x y'"
 
 

@@ -124,12 +124,12 @@ def _silenced(each: SilencedSeen) -> Problem:
     text = f"triggers do not fire for {whose} (session_replication_role = replica): {lost}"
     where = f" IN DATABASE {identifier(each.database)}" if each.database and each.role else ""
     if each.role:
-        command = f"ALTER ROLE {identifier(each.role)}{where} RESET session_replication_role"
+        commands = [f"ALTER ROLE {identifier(each.role)}{where} RESET session_replication_role"]
     elif each.database:
-        command = f"ALTER DATABASE {identifier(each.database)} RESET session_replication_role"
+        commands = [f"ALTER DATABASE {identifier(each.database)} RESET session_replication_role"]
     else:
-        command = "ALTER SYSTEM SET session_replication_role = origin"
-    return finding("bad", "triggers_off", text, command=psql(command))
+        commands = ["ALTER SYSTEM SET session_replication_role = origin", call("pg_reload_conf()")]
+    return finding("bad", "triggers_off", text, command=psql(*commands))
 
 
 def of_checkpoints(facts: Facts) -> Iterator[Problem]:

@@ -51,7 +51,7 @@ def of_server(facts: Facts) -> Iterator[Problem]:
         yield finding("bad", "standby", text)
     if server.read_only:
         text = f"transactions of {server.user} are read-only by default (default_transaction_read_only)"
-        yield finding("bad", "read_only", text, command=_set(facts, "default_transaction_read_only", "off"))
+        yield finding("bad", "read_only", text, command=_writable(facts))
     if abs(server.ahead_s) > CLOCKS_APART_S:
         apart = f"{abs(server.ahead_s):.0f} s {'ahead of' if server.ahead_s > 0 else 'behind'}"
         text = (
@@ -119,8 +119,18 @@ def of_session(facts: Facts) -> Iterator[Problem]:
 
 def _set(facts: Facts, setting: str, value: str) -> str:
     """Return the command that gives this role in this database a setting, which comes before all others."""
+    return psql(_setting(facts, setting, value))
+
+
+def _setting(facts: Facts, setting: str, value: str) -> str:
     role, database = identifier(facts.server.user), identifier(facts.server.database)
-    return psql(f"ALTER ROLE {role} IN DATABASE {database} SET {setting} = {value}")
+    return f"ALTER ROLE {role} IN DATABASE {database} SET {setting} = {value}"
+
+
+def _writable(facts: Facts) -> str:
+    """Return the command that lets this role write. The session that gives it would be read-only itself."""
+    setting = "default_transaction_read_only"
+    return psql(f"SET {setting} = off", _setting(facts, setting, "off"))
 
 
 def of_time_limits(facts: Facts) -> Iterator[Problem]:
