@@ -72,7 +72,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         options.command, options.commands = command, COMMANDS
         return options
     worker_parser = _worker_parser(program)
-    misplaced = next((argument for argument in arguments if argument in COMMANDS), None)
+    misplaced = next((word for word in worker_parser.words(arguments) if word in COMMANDS), None)
     if misplaced is not None and not any(argument.startswith("--replica-set") for argument in arguments):
         worker_parser.error(f"the command comes first: {program} {misplaced} …")
     if arguments and not arguments[0].startswith("-"):

@@ -64,6 +64,8 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
         ([], "the following arguments are required: --replica-set (--help shows the options)"),
         (["--nonsense"], "unrecognized arguments: --nonsense (--help"),
         (["--database-url", "x", "status"], "the command comes first: python -m reactive_orch status"),
+        (["--until-idle", "status"], "the command comes first: python -m reactive_orch status"),
+        (["--projection", "status"], "the following arguments are required: --replica-set"),
         ([*WORKER, "--nonsense"], "unrecognized arguments: --nonsense"),
         (["staus"], "unknown command 'staus'; did you mean status? (--help"),
         (

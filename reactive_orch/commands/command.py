@@ -53,9 +53,11 @@ def operates(_: argparse.Namespace) -> Purpose:
 
 @contextlib.asynccontextmanager
 async def connected(
-    url: str, statements_s: float = STATEMENT_TIMEOUT_S, *, lent: bool = False
+    url: str, statements_s: float = STATEMENT_TIMEOUT_S, *, lent: bool = False, first: bool = True
 ) -> AsyncIterator[AnyConnection]:
     """Connect for one command, outside any pool; its statements end within the time-out. `lent`: to its user's code.
+
+    For its first connection an embedded server that was stopped just now is started again; later it was stopped since.
 
     Raises Unavailable or ConfigError, and Locked when the block has waited too long for a lock.
     """
@@ -65,7 +67,7 @@ async def connected(
     try:
         connection = await connect()
     except Unavailable:
-        if not await started_again(url):
+        if not first or not await started_again(url):
             raise
         connection = await connect()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -57,8 +56,10 @@ async def started_again(url: str) -> bool:
     """
     from reactive_orch.embedded import server as embedded
 
-    with suppress(ConfigError):
-        if url == embedded.uri(embedded.data_directory()):
-            await abandonable(partial(embedded.start, say=say))
-            return True
-    return False
+    try:
+        its = embedded.uri(embedded.data_directory())
+    except ConfigError:
+        return False
+    if url == its:
+        await abandonable(partial(embedded.start, say=say))
+    return url == its

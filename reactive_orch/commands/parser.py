@@ -56,6 +56,11 @@ class Parser(argparse.ArgumentParser):
             self.error(f"argument {before}: expected one argument; if {argument!r} is it, write {before}={argument}")
         self.error(f"unrecognized arguments: {option}{did_you_mean(option, known)}")
 
+    def words(self, arguments: Sequence[str]) -> list[str]:
+        """Return those arguments that are neither options nor values of options."""
+        pairs = zip(["", *arguments], arguments, strict=False)
+        return [word for before, word in pairs if not _is_option(word) and not self._takes_a_value(before)]
+
     def _takes_a_value(self, option: str) -> bool:
         action = self._option_string_actions.get(option)
         return action is not None and action.nargs is None

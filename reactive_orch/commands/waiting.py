@@ -34,7 +34,7 @@ async def telling_who(url: str, connection: AnyConnection, shown: Progress) -> A
 async def _look(url: str, pid: int, shown: Progress) -> None:
     await asyncio.sleep(BAR_AFTER_S)
     with contextlib.suppress(ReactiveOrchError):  # there may be no connection left for it: it is only a word
-        async with connected(url) as second:
+        async with connected(url, first=False) as second:
             while True:
                 if found := await waits.blockers(second, pid):
                     shown.still("waiting", f"for {'; '.join(map(str, found))}")
