@@ -109,12 +109,18 @@ async def test_a_worker_that_does_its_work_has_not_loaded_what_draws(database: s
 
 
 async def test_the_same_address_is_asked_for_where_an_option_gave_it(paused: str) -> None:
-    hint = "    (each of these with the same --database-url)\n"
     by_option, by_variable = await asyncio.gather(
         run("status", "--database-url", paused), run("status", DATABASE_URL=paused)
     )
-    assert hint in by_option.done()
-    assert hint not in by_variable.done()
+    assert "    (each of these with the same --database-url)\n" in by_option.done()
+    assert "same --database-url" not in by_variable.done()
+
+
+async def test_of_psql_it_is_said_that_it_needs_the_variable(paused: str) -> None:
+    async with connected(paused) as connection:
+        await connection.execute("ALTER TABLE reactive_orch.events DISABLE TRIGGER ring")
+    ended = await run("doctor", "--database-url", paused)
+    assert "    (each of these with the same --database-url; psql has it from DATABASE_URL)\n" in ended.out
 
 
 async def test_times_are_those_of_the_log_whatever_the_zone_of_the_machine(paused: str) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from reactive_orch.commands.command import Command, connected, demand_known, monitors
-from reactive_orch.commands.problems import problem_lines
+from reactive_orch.commands.problems import lines_of
 from reactive_orch.core.findings import findings, is_well, looked_at
 from reactive_orch.core.overview_json import problem_as_json, since
 from reactive_orch.postgres import doctor
@@ -30,8 +30,8 @@ async def _doctor(options: argparse.Namespace, url: str) -> None:
     if options.json:
         print(json.dumps({"findings": [problem_as_json(each, partial(since, at)) for each in found]}))
     else:
-        for each in found:
-            print("\n".join(problem_lines(each, at)))
+        for line in lines_of(found, at, options.database_url):
+            print(line)
         print(("all is well: " if well else "") + looked_at(facts))
     if not well:
         sys.exit(EXIT_FAILED)

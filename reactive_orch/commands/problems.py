@@ -6,16 +6,31 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.terminal import LEVELS, Styled, printable, shown_time
 from reactive_orch.core.overview_json import begun
+from reactive_orch.core.remedies import PSQL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from reactive_orch.model.problems import Problem
 
+NO_PROBLEMS = "no problems"
 
-def problem_lines(problem: Problem, at: datetime) -> Iterator[str]:
-    """Yield a line, and one with the command that helps, if there is one. `at`: when it was looked at."""
+
+def lines_of(found: Sequence[Problem], at: datetime, given: str | None) -> Iterator[str]:
+    """Yield the lines of all, each with the command that helps. `given`: the address, where an option said it.
+
+    It is asked for again, and not repeated, since it may hold a password.
+    """
+    for problem in found:
+        yield from _lines(problem, at)
+    commands = [problem.command for problem in found if problem.command]
+    if given is not None and commands:
+        psql = "; psql has it from DATABASE_URL" if any(PSQL in command for command in commands) else ""
+        yield f"    (each of these with the same --database-url{psql})"
+
+
+def _lines(problem: Problem, at: datetime) -> Iterator[str]:
     began = "" if problem.age_s is None else f"since {shown_time(begun(at, problem.age_s))}"
     about = ", ".join(filter(None, (began, problem.who)))
     line = f"{problem.level}: {one_line(problem.text)}{f' ({one_line(about)})' if about else ''}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
-from reactive_orch.commands.problems import one_line, problem_lines
-from reactive_orch.commands.terminal import HEADING, Styled, count, show, shown_time
+from reactive_orch.commands.problems import NO_PROBLEMS, lines_of, one_line
+from reactive_orch.commands.terminal import GOOD, HEADING, UNITS, Styled, count, show, shown_time
+from reactive_orch.core.news import how_settled
 from reactive_orch.core.overview import overview
 from reactive_orch.core.overview_json import as_json, since
 from reactive_orch.core.problems import problems
@@ -31,11 +32,9 @@ if TYPE_CHECKING:
         ReplicaSetOverview,
         WorkerOverview,
     )
-    from reactive_orch.model.problems import Problem
 
 ERROR_WIDTH = 100
 SHARED_ROWS = "give events that share rows one partition key, or write rows sorted, in one statement a batch"
-_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 async def _status(options: argparse.Namespace, url: str) -> None:
@@ -49,18 +48,14 @@ async def _status(options: argparse.Namespace, url: str) -> None:
     if options.json:
         print(json.dumps(as_json(shown, found, partial(since, seen.at))))
     else:
-        show(_lines(shown, found, elsewhere=options.database_url is not None))
+        problem_lines = lines_of(found, shown.at, options.database_url) if found else [Styled(NO_PROBLEMS, GOOD)]
+        show(chain(problem_lines, _lines(shown)))
     for log in seen.logs:
         if log.refusal is not None:
             raise UnsafeLog(log.refusal)
 
 
-def _lines(shown: Overview, found: list[Problem], *, elsewhere: bool) -> Iterator[str]:
-    """Yield what is shown. `elsewhere`: an option says where the database is; it may hold a password: not repeated."""
-    for problem in found:
-        yield from problem_lines(problem, shown.at)
-    if elsewhere and any(problem.command for problem in found):
-        yield "    (each of these with the same --database-url)"
+def _lines(shown: Overview) -> Iterator[str]:
     for log in shown.logs:
         yield from _log(log)
     heads = {log.seen.name: log.seen.head for log in shown.logs}
@@ -83,8 +78,7 @@ def _log(log: LogOverview) -> Iterator[str]:
 def _generation(seen: GenerationSeen | None) -> str:
     if seen is None:
         return "generation 0"
-    settled = "not settled yet" if seen.complete_s is None else f"settled in {seen.complete_s * 1000:.0f} ms"
-    moved = f"{seen.moved} partitions moved; {settled}"
+    moved = f"{seen.moved} partitions moved; {how_settled(seen, seen)}"
     return f"generation {seen.number} ({why(seen.reason, seen.subjects)}; {moved}), {_lasting(seen.age_s)} old"
 
 
@@ -125,7 +119,7 @@ def _lag(shown: ProjectionOverview) -> str:
         most = "" if shown.lag_most is None else f", at most {shown.lag_most}"
         return f"how many events wait is not known{most}"
     if not shown.lag_events:
-        return "nothing waits"
+        return "nothing else waits" if shown.seen.waiting_events else "nothing waits"
     waits = f"{count(shown.lag_events, 'event')} {'waits' if shown.lag_events == 1 else 'wait'}"
     oldest = f", the oldest for {_lasting(shown.lag_s)}" if shown.lag_s is not None else ""
     left = f", about {_lasting(shown.eta_s)} left" if shown.eta_s is not None else ""
@@ -163,7 +157,7 @@ def _traits(seen: ProjectionSeen) -> Iterator[str]:
 
 def _lasting(seconds: float) -> str:
     """Return a time in its two largest units."""
-    for (unit, size), (smaller, its) in pairwise(_UNITS):
+    for (unit, size), (smaller, its) in pairwise(UNITS):
         if seconds >= size:
             rest = int(seconds % size // its)
             return f"{int(seconds // size)} {unit}" + (f" {rest} {smaller}" if rest else "")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 LEVELS = {"bad": "bold red", "warn": "yellow", "note": "cyan"}
 """Level of a problem → its style."""
-HEADING = "bold"
+HEADING, GOOD = "bold", "green"
+UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+"""Of times, and how many seconds each has."""
 
 
 def printable(text: str) -> str:

@@ -19,16 +19,15 @@ async def _trace(options: argparse.Namespace, url: str) -> None:
     name = options.replica_set
     async with connected(url) as connection:
         await migrations.check(connection)
-        number = options.generation
-        if number is None:
-            number = (await membership.replica_sets(connection)).get(name, 0)
+        last = (await membership.replica_sets(connection)).get(name, 0)
+        number = last if options.generation is None else options.generation
         row = await membership.generation(connection, name, number)
         if row is None:
             wanted = "generation" if options.generation is None else f"generation {number}"
             msg = f"there is no {wanted} of a replica set {name!r} on record"
             raise ConfigError(msg)
         adoptions = await membership.adoptions(connection, name, row.number)
-    show(waterfall(name, row, adoptions))
+    show(waterfall(name, row, adoptions, overtaken=number < last))
 
 
 def _trace_arguments(parser: argparse.ArgumentParser) -> None:

@@ -118,7 +118,9 @@ class Eyes:
         return overview(seen)
 
     async def _connect(self) -> AnyConnection:
-        connection = self._connection = await self._stack.enter_async_context(connected(self._url))
+        connection = self._connection = await self._stack.enter_async_context(
+            connected(self._url, first=not self._found)
+        )
         await migrations.check(connection)
         if self._replica_set is not None and not self._found:
             demand_replica_set(self._replica_set, await membership.replica_sets(connection))

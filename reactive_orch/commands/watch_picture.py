@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
-from reactive_orch.commands.problems import one_line
-from reactive_orch.commands.terminal import LEVELS, count
+from reactive_orch.commands.problems import NO_PROBLEMS, one_line
+from reactive_orch.commands.terminal import GOOD, LEVELS, UNITS, count
 from reactive_orch.core.badges import letter
 from reactive_orch.core.news import generation, worker_state
 from reactive_orch.core.overview import is_silent
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 COLOURS = (75, 114, 215, 176, 80, 186, 147, 173, 110, 150, 139, 180)
 """Of workers, behind black letters: from the 256 of xterm, far enough from each other, and none as red as a problem."""
 STATES = {"halted": "bold red", "suspended": "yellow", "unserved": "yellow", "refused": "yellow", "paused": "cyan"}
-QUIET, GOOD = "bright_black", "green"
+QUIET = "bright_black"
 PROBLEM_LINES_MAX = 4
 TEXT_AT = 13
 """Where a problem's text begins, behind its level and its age."""
@@ -55,7 +55,6 @@ NAME_WIDTH_MIN = 8
 UNOWNED, ELSEWHERE = "·", "?"
 _WORDS = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+")
 """Of a command, with what is quoted in one piece."""
-_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +148,7 @@ def _top(shown: Shown, width: int) -> Iterator[_Block]:
     if shown.missing is not None:
         lines += [Text(line, LEVELS["bad"]) for line in textwrap.wrap(one_line(shown.missing), width)[:3]]
     if not shown.problems and shown.missing is None:
-        lines.append(Text("no problems", GOOD))
+        lines.append(Text(NO_PROBLEMS, GOOD))
     yield _Block(lines, _Cut([_problem(each, width) for each in shown.problems], SHOWN_LEAST, "problem"))
     logs = shown.overview.logs
     yield _Block((), _Cut([_item([line]) for log in logs for line in _log(log)], len(logs), "log line"))
@@ -202,8 +201,8 @@ def _of_replica_set(of: ReplicaSetOverview, shown: Shown, width: int) -> Iterato
     heading = Text(title + "─" * max(width - len(title), 0))
     least = SHOWN_LEAST if len(shown.overview.replica_sets) == 1 else 1
     badges = shown.badges.get(of.name, {})
-    generations = [each for each in (of.generation, *of.before) if each is not None]
-    yield _Block([heading], _Cut([_item([_generation(each)]) for each in generations], 1, ""))
+    generations = [_item([_generation(each, of.generation)]) for each in of.generations]
+    yield _Block([heading], _Cut(generations, 1, ""))
     if of.workers:
         row = partial(_row, _columns(_WORKER, list(map(_name, of.workers)), width))
         workers = [_item([_worker(worker, badges, row)]) for worker in of.workers]
@@ -218,9 +217,9 @@ def _of_replica_set(of: ReplicaSetOverview, shown: Shown, width: int) -> Iterato
         yield _Block([_head(partial(_row, columns), _PROJECTION)], _Cut(projections, least, "projection"))
 
 
-def _generation(seen: GenerationSeen) -> Text:
-    style = LEVELS["warn"] if seen.complete_s is None else QUIET
-    words, _, settled = generation(seen).rpartition(", ")
+def _generation(seen: GenerationSeen, last: GenerationSeen | None) -> Text:
+    style = LEVELS["warn"] if seen is last and seen.complete_s is None else QUIET
+    words, _, settled = generation(seen, last).rpartition(", ")
     return Text.assemble(words, (f", {settled}", style), (f", {lasting(seen.age_s)} ago", QUIET))
 
 
@@ -384,7 +383,7 @@ def number(count: int) -> str:
 
 def lasting(seconds: float) -> str:
     """Return a time in its largest unit: seldom another text while time passes."""
-    for unit, size in _UNITS:
+    for unit, size in UNITS:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return "0 s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from reactive_orch.commands.terminal import HEADING, LEVELS, Styled, shown_time
+from reactive_orch.core.news import OVERTAKEN
 from reactive_orch.model.membership import why
 from reactive_orch.telemetry.spans.tracer import trace_id
 
@@ -27,12 +28,17 @@ class Bar(NamedTuple):
     note: str
 
 
-def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[str]:
-    """Yield the lines of one generation's rebalance; `adoptions` in the order in which they are to stand."""
+def waterfall(
+    replica_set: str, row: GenerationRow, adoptions: Sequence[AdoptionRow], *, overtaken: bool = False
+) -> Iterator[str]:
+    """Yield the lines of one generation's rebalance; `adoptions` in the order in which they are to stand.
+
+    `overtaken`: there is a newer generation.
+    """
     kept = sum(adoption.kept for adoption in adoptions)
     what = f"generation {row.number} of {replica_set}: {why(row.reason, row.subjects)}"
     yield Styled(f"{what}, at {shown_time(row.created_at)}", HEADING)
-    yield f"{row.moved} partitions moved, {kept} kept; {_end(row)}"
+    yield f"{row.moved} partitions moved, {kept} kept; {_end(row, overtaken=overtaken)}"
     if (trace := trace_id(row.traceparent)) is not None:
         yield f"trace {trace}"
     yield ""
@@ -47,9 +53,9 @@ def waterfall(replica_set: str, row: GenerationRow, adoptions: Sequence[Adoption
         yield Styled(f"worker {member:<4} has not acknowledged", LEVELS["warn"])
 
 
-def _end(row: GenerationRow) -> str:
+def _end(row: GenerationRow, *, overtaken: bool) -> str:
     if row.completed_at is None:
-        return "not settled"
+        return OVERTAKEN if overtaken else "not settled yet"
     since_notice = _ms(row.noticed_at, row.completed_at)
     return f"settled in {_ms(row.created_at, row.completed_at)} ms, {since_notice} ms after the notice"
 

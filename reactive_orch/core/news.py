@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     _Known: TypeAlias = tuple[str, ...]
 
+OVERTAKEN = "overtaken by the next"
+"""What a generation is that a newer one has replaced before all had adopted it: it will not be settled any more."""
+
 
 def news(before: Overview | None, now: Overview) -> Iterator[str]:
     """Yield what is new, what is over, and what is not as it was: problems, generations, workers. At first: all."""
@@ -63,23 +66,26 @@ def _kind(problem: Problem) -> _Known:
 
 
 def _of_replica_set(old: ReplicaSetOverview | None, now: ReplicaSetOverview) -> Iterator[str]:
-    known = {} if old is None else {each.number: each for each in _generations(old)}
+    known = {} if old is None else {each.number: each for each in old.generations}
     newest = max(known, default=now.generation.number - 1 if now.generation else 0)
-    for each in reversed(_generations(now)):
+    for each in reversed(now.generations):
         settled = each.complete_s is not None
         if each.number > newest or (each.number in known and settled and known[each.number].complete_s is None):
-            yield generation(each)
+            yield generation(each, now.generation)
     yield from _of_workers({} if old is None else _workers(old), _workers(now))
 
 
-def _generations(of: ReplicaSetOverview) -> list[GenerationSeen]:
-    return [each for each in (of.generation, *of.before) if each is not None]
+def generation(seen: GenerationSeen, last: GenerationSeen | None) -> str:
+    """Return a generation in a line. `last`: the newest of its replica set."""
+    moved = f"{seen.moved} partitions moved, {how_settled(seen, last)}"
+    return f"generation {seen.number}: {why(seen.reason, seen.subjects)}, {moved}"
 
 
-def generation(seen: GenerationSeen) -> str:
-    """Return a generation in a line."""
-    settled = "not settled yet" if seen.complete_s is None else f"settled in {seen.complete_s * 1000:.0f} ms"
-    return f"generation {seen.number}: {why(seen.reason, seen.subjects)}, {seen.moved} partitions moved, {settled}"
+def how_settled(seen: GenerationSeen, last: GenerationSeen | None) -> str:
+    """Return how long a generation took until all had adopted it, or that they have not."""
+    if seen.complete_s is not None:
+        return f"settled in {seen.complete_s * 1000:.0f} ms"
+    return "not settled yet" if seen == last else OVERTAKEN
 
 
 def _workers(of: ReplicaSetOverview) -> dict[int, WorkerOverview]:

@@ -6,6 +6,7 @@ from shlex import quote
 
 from reactive_orch.model.problems import option
 
+PSQL = 'psql "$DATABASE_URL"'
 _CALL = "SELECT"
 
 
@@ -22,7 +23,7 @@ def ours(word: str, **options: str) -> str:
 
 def psql(*statements: str) -> str:
     """Return the command that has the database execute these."""
-    return " ".join(['psql "$DATABASE_URL"', *(f"-c {quoted(each)}" for each in statements)])
+    return " ".join([PSQL, *(f"-c {quoted(each)}" for each in statements)])
 
 
 def piped(command: str) -> str:

@@ -210,6 +210,11 @@ class ReplicaSetOverview:
     before: Sequence[GenerationSeen] = ()
     """Generations before the one it has now, the last first."""
 
+    @property
+    def generations(self) -> list[GenerationSeen]:
+        """All that are known, the last first."""
+        return [each for each in (self.generation, *self.before) if each is not None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:

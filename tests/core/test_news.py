@@ -56,8 +56,11 @@ def test_every_generation_since_is_told_and_when_it_is_settled() -> None:
     five = replace(GENERATION, number=5, reason="leave", subjects=(3,))
     missed = overview(replace(seen(generation=five), before={"shop": (four, GENERATION)}))
     assert [*news(WELL, missed)] == [
-        "replica set shop: generation 4: death of 2, 4 partitions moved, not settled yet",
+        "replica set shop: generation 4: death of 2, 4 partitions moved, overtaken by the next",
         "replica set shop: generation 5: leave of 3, 4 partitions moved, settled in 12 ms",
+    ]
+    assert [*news(WELL, with_(generation=four))] == [
+        "replica set shop: generation 4: death of 2, 4 partitions moved, not settled yet"
     ]
     settled = with_(generation=replace(four, complete_s=0.5))
     assert [*news(with_(generation=four), settled)] == [
