@@ -6,7 +6,6 @@ Nothing at all of what is soon done. Rich is loaded when there is a bar to draw.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from datetime import timedelta
@@ -17,9 +16,9 @@ from reactive_orch.core.rate import LEAST_PER_S, Rate
 from reactive_orch.process.streams import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from rich.live import Live
+    from rich.console import Console
     from rich.table import Table
 
 LINES_AFTER_S, LINES_EVERY_S = 5.0, 10.0
@@ -47,9 +46,10 @@ class _Display(Protocol):
 class Progress:
     """What a command tells of how far it is."""
 
-    def __init__(self, what: str, display: _Display | None) -> None:
-        """Begin. `what`: the command. Without a display nothing is shown."""
-        self._what, self._display = what, display
+    def __init__(self, what: str, display: Callable[[], _Display] | None) -> None:
+        """Begin. `what`: the command. The display is made when there may be something to show; without, nothing is."""
+        self._what, self._make_display = what, display
+        self._display: _Display | None = None
         self._begun = self._since = time.monotonic()
         self._shown = -LINES_EVERY_S
         self._doing, self._counted = "", True
@@ -77,6 +77,11 @@ class Progress:
         if not self._counted:
             self.still(self._doing)
 
+    def close(self) -> None:
+        """Show nothing any more."""
+        if self._display is not None:
+            self._display.close()
+
     def _begin(self, doing: str, now: float, *, counted: bool) -> bool:
         new, self._counted = doing != self._doing, counted
         if new:
@@ -84,9 +89,10 @@ class Progress:
         return new
 
     def _due(self, now: float) -> bool:
-        if self._display is None or now - self._begun < self._display.after_s:
+        if self._make_display is None or now - self._begun < BAR_AFTER_S:
             return False
-        return now - self._shown >= self._display.every_s
+        display = self._display = self._display or self._make_display()
+        return now - self._begun >= display.after_s and now - self._shown >= display.every_s
 
     def _show(self, now: float, doing: str, rest: Sequence[str], share: float | None) -> None:
         assert self._display is not None, "it is due"
@@ -127,18 +133,17 @@ class _Bar:
 
     after_s, every_s = BAR_AFTER_S, BAR_EVERY_S
 
-    def __init__(self) -> None:
-        self._live: Live | None = None
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def show(self, doing: str, rest: Sequence[str], share: float | None) -> None:
-        if self._live is None:
-            self._live = _live()
-            self._live.start()
+        self._live.start()
         self._live.update(_line(doing, rest, share, self._live.console.width), refresh=True)
 
     def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._live.stop()
 
 
 def _line(doing: str, rest: Sequence[str], share: float | None, width: int) -> Table:
@@ -158,9 +163,10 @@ def _line(doing: str, rest: Sequence[str], share: float | None, width: int) -> T
     return line
 
 
-def _live() -> Live:
+def _display() -> _Display:
+    if not sys.stderr.isatty():
+        return _Lines()
     from rich.console import Console
-    from rich.live import Live
 
     class BesideOthers(Console):
         """It leaves the cursor alone: a process that is ended at once could not bring it back."""
@@ -169,19 +175,14 @@ def _live() -> Live:
             return False
 
     console = BesideOthers(stderr=True, soft_wrap=True)
-    return Live(console=console, auto_refresh=False, transient=True)
-
-
-def _display() -> _Display:
-    return _Bar() if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"} else _Lines()
+    return _Lines() if console.is_dumb_terminal else _Bar(console)
 
 
 @contextlib.contextmanager
 def progress(what: str, *, silent: bool = False) -> Iterator[Progress]:
     """Show how far a command is, until the block ends. `silent`: show nothing."""
-    display = None if silent else _display()
+    shown = Progress(what, None if silent else _display)
     try:
-        yield Progress(what, display)
+        yield shown
     finally:
-        if display is not None:
-            display.close()
+        shown.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
 
 from reactive_orch.commands import progress
 from reactive_orch.commands.progress import Progress, amounts
@@ -58,7 +59,7 @@ def test_the_words(said: tuple[int, int | None, str, float], words: str) -> None
 
 def test_what_is_done_soon_is_not_worth_a_word(at: Callable[[float], None]) -> None:
     shown = Shown()
-    told = Progress("append", shown)
+    told = Progress("append", lambda: shown)
     at(0.9)
     told.at("reading", 5, 10)
     told.still("numbering")
@@ -70,7 +71,7 @@ def test_what_is_done_soon_is_not_worth_a_word(at: Callable[[float], None]) -> N
 
 def test_it_is_shown_now_and_then_however_often_it_is_told(at: Callable[[float], None]) -> None:
     shown = Shown()
-    told = Progress("append", shown)
+    told = Progress("append", lambda: shown)
     for moment in range(100):
         at(moment)
         told.at("appending", moment * 10, 1000)
@@ -80,7 +81,7 @@ def test_it_is_shown_now_and_then_however_often_it_is_told(at: Callable[[float],
 
 def test_a_wait_says_for_how_long_and_why_again_and_again(at: Callable[[float], None]) -> None:
     shown = Shown()
-    told = Progress("rewind", shown)
+    told = Progress("rewind", lambda: shown)
     for moment in range(0, 30, 2):
         at(moment)
         told.still("waiting", "for pid 7\x1b[2J")
@@ -91,7 +92,7 @@ def test_a_wait_says_for_how_long_and_why_again_and_again(at: Callable[[float], 
 
 def test_what_is_counted_is_not_taken_for_a_wait(at: Callable[[float], None]) -> None:
     shown = Shown()
-    told = Progress("append", shown)
+    told = Progress("append", lambda: shown)
     at(5)
     told.still("numbering")
     for moment in (10, 20, 30):
@@ -104,7 +105,7 @@ def test_what_is_counted_is_not_taken_for_a_wait(at: Callable[[float], None]) ->
 
 def test_each_thing_that_is_done_has_a_rate_of_its_own(at: Callable[[float], None]) -> None:
     shown = Shown()
-    told = Progress("append", shown)
+    told = Progress("append", lambda: shown)
     for moment, doing in ((0, "sending"), (10, "sending"), (20, "appending"), (30, "appending")):
         at(moment)
         told.at(doing, moment * 100 if doing == "sending" else moment, 10_000)
@@ -116,3 +117,21 @@ def test_silence_is_silent() -> None:
     with progress.progress("append", silent=True) as told:
         told.at("reading", 1, 2)
         told.still("waiting")
+
+
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (120, " 43%, 430,000 of 1,000,000 events, 110,000 events/s, 0:00:05 left"),
+        (80, " 43%, 110,000 events/s, 0:00:05 left"),
+    ],
+)
+def test_the_bar_has_room(width: int, words: str) -> None:
+    console = Console(width=width, force_terminal=True, color_system=None)
+    with console.capture() as drawn:
+        rest = amounts(430_000, 1_000_000, "events", 110_000.0)
+        console.print(progress._line("append: reading", rest, 0.43, width))
+    (line,) = drawn.get().splitlines()
+    assert line.rstrip().endswith(words)
+    assert line.count("━") >= progress.BAR_WIDTH_LEAST
+    assert len(line) <= width
