@@ -8,6 +8,11 @@ success of its own between, leaves the projection to the others for a while.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reactive_orch.incarnation import Incarnation
+    from reactive_orch.model.keys import Asked
 
 CONTRADICTIONS_MAX = 3
 """So many keys in a row that failed here and succeeded elsewhere are no accident; one may be, if its cause has gone."""
@@ -27,8 +32,8 @@ PAUSES_S = (30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
 class Fitness:
     """What one worker knows of its own attempts of one projection since its last success."""
 
-    asked: set[int] = field(default_factory=set)
-    """Ids of the keys that have failed here and are tried elsewhere."""
+    asked: dict[int, Asked] = field(default_factory=dict)
+    """By their ids, the keys that have failed here and are tried elsewhere."""
     contradictions: int = 0
     suspended_at: float | None = None
     """When this worker suspended the projection, and how that has ended is not known; by the monotonic clock."""
@@ -45,9 +50,13 @@ class Fitness:
         """Whether others are to say something."""
         return bool(self.asked) or self.suspended_at is not None
 
+    def begin(self, incarnation: Incarnation) -> None:
+        """Forget the keys that have failed in another incarnation."""
+        self.asked = {key: each for key, each in self.asked.items() if each.incarnation == incarnation}
+
     def answered(self, key: int, *, handled: bool) -> None:
         """Note whether a key that has failed here was handled elsewhere."""
-        self.asked.discard(key)
+        self.asked.pop(key, None)
         self.contradictions += handled
 
     def resumed(self, now: float, *, elsewhere: bool) -> None:

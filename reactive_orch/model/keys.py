@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from reactive_orch.incarnation import Incarnation
     from reactive_orch.model.events import Event
     from reactive_orch.model.log import LogName, Partition, Position
 
@@ -68,6 +69,16 @@ class Waiting(NamedTuple):
     keys_then: int
     """How many keys failed when somebody last let the projection run."""
     events_then: int
+
+
+class Asked(NamedTuple):
+    """A first waiting event that has failed, and that other workers are asked to try."""
+
+    position: Position
+    epoch: int
+    """How often its projection had been rewound."""
+    incarnation: Incarnation
+    """In which that was written: in another one the key's id may be another key's."""
 
 
 class DueKey(NamedTuple):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from reactive_orch.model import Event, Partition, Position, Subscription
+    from reactive_orch.model.keys import Asked
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
@@ -119,10 +120,12 @@ class FailingKeys:
         with translated():
             await connection.execute(_SQL.give_back, key.id, by)
 
-    async def answers(self, connection: AnyConnection, asked: Collection[int]) -> dict[int, bool]:
-        """Return which of these keys nobody is asked to try any more, and whether they were handled."""
+    async def answers(self, connection: AnyConnection, asked: Mapping[int, Asked]) -> dict[int, bool]:
+        """Return which of these keys, by their ids, nobody is asked to try any more, and whether they were handled."""
+        positions, epochs = [each.position for each in asked.values()], [each.epoch for each in asked.values()]
         with translated():
-            return {row[0]: row[1] for row in await connection.fetch(_SQL.answers, list(asked))}
+            rows = await connection.fetch(_SQL.answers, *self._of, list(asked), positions, epochs)
+        return {row[0]: row[1] for row in rows}
 
     async def tried_in_vain(self, connection: AnyConnection, key: DueKey) -> None:
         """Note that a key was tried while its projection is suspended, and that it failed: others are tried first."""

@@ -163,9 +163,17 @@ RETURNING k.id, k.partition, (SELECT min(d.position) FROM reactive_orch.dead_let
 UPDATE reactive_orch.failing_keys k SET due_at = clock_timestamp() WHERE k.id = $1::bigint AND k.taken_by = $2::text;
 
 -- name: answers
--- Of the keys $1, those about which nobody is asked any more, and whether they were handled: gone, or going on.
-SELECT a.id, k.id IS NULL OR (k.state = 'retrying' AND k.attempts = 0)
-FROM unnest($1::bigint[]) AS a(id) LEFT JOIN reactive_orch.failing_keys k ON k.id = a.id
+-- Of the keys $4 of (replica set $1, projection $2, log $3), which have failed at positions $5 in epochs $6, those about which
+-- nobody is asked any more, and whether that event was handled: its key is gone, or going on, and not since the event was left out
+-- or the projection rewound.
+SELECT a.id, (k.id IS NULL OR (k.state = 'retrying' AND k.attempts = 0))
+             AND EXISTS (SELECT FROM reactive_orch.projections p
+                         WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text AND p.epoch = a.epoch)
+             AND NOT EXISTS (SELECT FROM reactive_orch.discarded_events e
+                             WHERE e.replica_set = $1::text AND e.projection = $2::text AND e.log = $3::text
+                               AND e.position = a.position)
+FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS a(id, position, epoch)
+LEFT JOIN reactive_orch.failing_keys k ON k.id = a.id
 WHERE k.asked_by IS NULL;
 
 -- name: tried_in_vain

@@ -18,16 +18,18 @@ from integration_test.harness.waiting import wait_until
 from reactive_orch import append
 from reactive_orch import projection as make_projection
 from reactive_orch.core import fitness
+from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import WantedKeys
-from reactive_orch.postgres import dead_letters, overview
+from reactive_orch.postgres import dead_letters, overview, rewinds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from integration_test.harness.connections import Connection
     from reactive_orch import Event, Projection
     from reactive_orch.model.keys import FailingKey
 
+OF = Subscription("handled", OWN_LOG)
 FEW, MANY = 24, 60
 """Keys: fewer on one of three workers than an outage needs, and more."""
 
@@ -159,6 +161,41 @@ async def test_if_all_others_have_left_the_owner_decides_at_once(
 async def _asked_by(connection: Connection) -> str | None:
     asked_by: str | None = await connection.fetchval("SELECT asked_by FROM reactive_orch.failing_keys")
     return asked_by
+
+
+async def test_what_was_left_out_or_rewound_was_not_handled_elsewhere(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, answered = dict[int, bool](), fitness.Fitness.answered
+
+    def noted(self: fitness.Fitness, key: int, *, handled: bool) -> None:
+        heard[key] = handled
+        answered(self, key, handled=handled)
+
+    monkeypatch.setattr(fitness.Fitness, "answered", noted)
+    monkeypatch.setattr("reactive_orch.core.keys.ANSWER_WITHIN_S", 3600.0)
+    monkeypatch.setattr("reactive_orch.runtime.handling.lanes.Lanes.want_opinion", lambda _: None)
+    async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(serving(database, Machine(sick=True).projection(), retries=0))
+        await wait_settled(connection, members=2)
+        await append(connection, [event(f"k{n}") for n in range(3)])
+        await wait_until(partial(_are_asked, connection, 3))
+        first, second, third = await _keys(connection)
+        await dead_letters.request(connection, "test", [first], "skip", "us")
+        await dead_letters.request(connection, "test", [second], "discard", "us")
+        await wait_until(partial(_heard, heard, 2))
+        await rewinds.rewind(connection, "test", OF, 0)
+        await wait_until(partial(_heard, heard, 3))
+        assert heard == {first.id: False, second.id: False, third.id: False}
+
+
+async def _are_asked(connection: Connection, keys: int) -> bool:
+    return bool(await connection.fetchval("SELECT count(asked_by) = $1 FROM reactive_orch.failing_keys", keys))
+
+
+async def _heard(heard: Collection[int], keys: int) -> bool:
+    return len(heard) == keys
 
 
 async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str) -> None:

@@ -12,7 +12,7 @@ GRANT UPDATE (owners) ON reactive_orch.assignments TO :role;
 GRANT UPDATE (generation) ON reactive_orch.replica_sets TO :role;
 GRANT SELECT, INSERT, UPDATE, DELETE ON reactive_orch.members, reactive_orch.generations, reactive_orch.failing_keys, reactive_orch.markers TO :role;
 GRANT SELECT, INSERT, DELETE ON reactive_orch.dead_letters, reactive_orch.suspicions TO :role;
-GRANT INSERT ON reactive_orch.discarded_events TO :role;
+GRANT SELECT, INSERT ON reactive_orch.discarded_events TO :role;
 GRANT SELECT, UPDATE ON reactive_orch.log_witness TO :role;
 GRANT SELECT ON SEQUENCE reactive_orch.events_global_position_seq TO :role;
 GRANT USAGE ON SEQUENCE reactive_orch.member_ids TO :role;

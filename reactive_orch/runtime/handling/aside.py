@@ -31,7 +31,7 @@ from reactive_orch.errors import (
     traceback_of,
 )
 from reactive_orch.model import Swap
-from reactive_orch.model.keys import Attempt, DueKey, Failure
+from reactive_orch.model.keys import Asked, Attempt, DueKey, Failure
 from reactive_orch.model.reports import AttemptFailed, EventFailed, KeyLive, KeyParked
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.dead_letters import FailingKeys
@@ -149,7 +149,8 @@ class Aside:
         if failed.batch.swaps:
             waiting, key = await self._written(failed, attempt)
             if action == "ask":
-                self._scope.fitness.asked.add(key)
+                epoch = failed.batch.swaps[0].expected.epoch
+                self._scope.fitness.asked[key] = Asked(failed.position, epoch, failed.window.incarnation)
             self._scope.suspects.resolved(failed.position)
             self.look()
         if failed.window.incarnation == self._progress.incarnation:  # else all was forgotten just after it was written
@@ -208,9 +209,10 @@ class Aside:
 
     async def _failed_again(self, key: DueKey, error: HandlerFailed) -> None:
         attempt, action = self._judged(key.attempts, key.deaths, error, asked=key.asked_by is not None)
+        incarnation, stands = self._progress.incarnation, self._progress.saved.get(key.partition)
         await self._write(key, partial(self._keys.failed_again, key=key, attempt=attempt), error)
-        if action == "ask":
-            self._scope.fitness.asked.add(key.id)
+        if action == "ask" and stands is not None:
+            self._scope.fitness.asked[key.id] = Asked(key.position, stands.epoch, incarnation)
         self._scope.suspects.resolved(key.position)
         _tell(self._scope, key.position, error, (attempt, action), first=attempt.number == 1)
 

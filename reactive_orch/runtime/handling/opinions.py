@@ -51,6 +51,7 @@ class SecondOpinions:
 
     async def _hear(self) -> None:
         fitness = self._scope.fitness
+        fitness.begin(self._progress.incarnation)
         async with self._scope.database.coordination(self._progress.incarnation) as connection:
             answers = await self._keys.answers(connection, fitness.asked)
             if fitness.suspended_at is not None and self._scope.resting() is None:
