@@ -15,8 +15,9 @@ SELECT reactive_orch.resume_members($1::text, $2::integer[]);
 -- name: heartbeat
 -- Say that these members live, by the database's clock, and what they tell; the ids that come back are still members. In the same look:
 -- the generation, how often projections were rewound, paused or resumed, and whether the replica set has somebody to admit or to remove,
--- or a failing key that others are to try. A row that somebody has locked is passed over and not waited for: this
--- connection would be taken for lost, and the members of other replica sets have their heartbeats, too.
+-- or a failing key that this process could try for another: not while its projection rests, nor what people have asked for. A row
+-- that somebody has locked is passed over and not waited for: this connection would be taken for lost, and the members of other
+-- replica sets have their heartbeats, too.
 WITH free AS (
     SELECT m.id FROM reactive_orch.members m
     WHERE m.name = $1::text AND m.id = ANY ($2::integer[]) FOR NO KEY UPDATE SKIP LOCKED
@@ -31,7 +32,9 @@ SELECT o.id, o.replica_set, r.generation,
        EXISTS (SELECT FROM reactive_orch.member_status m
                WHERE m.replica_set = o.replica_set AND (m.gone OR m.state = 'waiting'))
        OR EXISTS (SELECT FROM reactive_orch.failing_keys k
-                  WHERE k.replica_set = o.replica_set AND k.asked_by IS NOT NULL AND k.taken_by IS NULL) AS attention,
+                  JOIN reactive_orch.projections p ON p.replica_set = k.replica_set AND p.name = k.projection AND p.log = k.log
+                  WHERE k.replica_set = o.replica_set AND k.asked_by <> $1::text AND k.taken_by IS NULL AND k.request IS NULL
+                    AND p.state = 'running') AS attention,
        pg_notification_queue_usage() AS queue_usage, beat.id IS NULL AS late
 FROM reactive_orch.members o JOIN reactive_orch.replica_sets r ON r.name = o.replica_set LEFT JOIN beat ON beat.id = o.id
 WHERE o.name = $1::text AND o.id = ANY ($2::integer[]);
@@ -61,7 +64,7 @@ SELECT r.generation, g.reason, g.subjects, g.traceparent, g.moved, g.created_at,
         WHERE p.replica_set = r.name AND p.serial_until > clock_timestamp())::text AS serial,
        (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(k.projection, k.log)), '[]')
         FROM reactive_orch.failing_keys k
-        WHERE k.replica_set = r.name AND k.asked_by IS NOT NULL AND k.taken_by IS NULL)::text AS asked,
+        WHERE k.replica_set = r.name AND k.asked_by IS NOT NULL AND k.taken_by IS NULL AND k.request IS NULL)::text AS asked,
        (SELECT coalesce(json_agg(json_build_object(
                    'id', m.id, 'name', m.name, 'state', m.state, 'projections', m.projections, 'logs', m.logs,
                    'lock_held', m.lock_held, 'dead', m.dead, 'stale', m.stale, 'heartbeat_age_s', m.heartbeat_age_s,

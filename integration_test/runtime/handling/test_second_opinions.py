@@ -12,7 +12,7 @@ import pytest
 from integration_test.harness.checkers import assert_accounted, checked, owners, wait_settled
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import running, says
-from integration_test.harness.in_process import event, serving
+from integration_test.harness.in_process import event, run_until_idle, serving
 from integration_test.harness.projections import record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import append
@@ -20,7 +20,8 @@ from reactive_orch import projection as make_projection
 from reactive_orch.core import fitness
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import WantedKeys
-from reactive_orch.postgres import dead_letters, overview, rewinds
+from reactive_orch.postgres import dead_letters, membership, overview, projections, rewinds
+from reactive_orch.postgres.dead_letters import FailingKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from reactive_orch.model.keys import FailingKey
 
 OF = Subscription("handled", OWN_LOG)
+FAILING = """
+INSERT INTO reactive_orch.failing_keys
+    (replica_set, projection, log, partition, bounded_context, aggregate_type, aggregate_id, state, attempts,
+     error_type, message, traceback, worker)
+VALUES ('test', 'handled', 'events', 0, '', '', 'k', 'retrying', 1, 'E', '', '', 'them')
+"""
 FEW, MANY = 24, 60
 """Keys: fewer on one of three workers than an outage needs, and more."""
 
@@ -196,6 +203,31 @@ async def _are_asked(connection: Connection, keys: int) -> bool:
 
 async def _heard(heard: Collection[int], keys: int) -> bool:
     return len(heard) == keys
+
+
+async def test_only_what_can_be_taken_up_calls_a_worker(database: str) -> None:
+    """Else each of its heartbeats would call it, for as long as the key waits for somebody else."""
+    async with prepared(database) as connection:
+        await run_until_idle(database, Machine().projection())
+        member = await membership.join(connection, "test", "me", [OF], 60.0, (), ())
+        await connection.execute("UPDATE reactive_orch.members SET state = 'active'")
+        await connection.execute(FAILING)
+        for key, calls in (
+            (("me", None, None), False),
+            (("them", "another", None), False),
+            (("them", None, "skip"), False),
+            (("them", None, None), True),
+        ):
+            await connection.execute(
+                "UPDATE reactive_orch.failing_keys SET (asked_by, taken_by, request) = ($1, $2, $3)", *key
+            )
+            (beat,) = await membership.heartbeat(connection, "me", [member], {})
+            assert beat.attention is calls, key
+            assert bool(await FailingKeys("test", OF).take_up(connection, "me", 1.0)) is calls, key
+        await connection.execute("UPDATE reactive_orch.failing_keys SET taken_by = NULL")
+        await projections.set_state(connection, "test", OF, projections.StateChange("paused"))
+        (beat,) = await membership.heartbeat(connection, "me", [member], {})
+        assert not beat.attention, "nobody tries it while it rests"
 
 
 async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str) -> None:
