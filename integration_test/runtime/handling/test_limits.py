@@ -19,13 +19,15 @@ from reactive_orch.errors import TooMuchWaits
 from reactive_orch.model.keys import WantedKeys
 from reactive_orch.model.membership import Resting
 from reactive_orch.postgres import dead_letters, projections
-from reactive_orch.runtime.handling import halting
+from reactive_orch.runtime.handling import halting, runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from integration_test.harness.connections import Connection
-    from reactive_orch import Event
+    from reactive_orch import Event, ProjectionFailed
+    from reactive_orch.incarnation import Incarnation
+    from reactive_orch.runtime.handling.scope import Scope
 
 cure: list[str] = []
 """What somebody has mended."""
@@ -111,9 +113,28 @@ async def test_who_learns_late_that_too_much_waits_does_not_undo_a_resume(
         late: Any = SimpleNamespace(
             replica_set="test", subscription=poisoned.subscription, node=SimpleNamespace(label="late"), database=own
         )
-        assert await halting.record(late, error) == Resting("halted")
+        assert await halting.record(late, error, own.incarnation) == Resting("halted")
         await _resume(connection)
-        assert await halting.record(late, error) is None
+        assert await halting.record(late, error, own.incarnation) is None
+        assert await _halted(connection) is None
+
+
+async def test_what_was_found_out_before_the_database_was_lost_halts_nobody(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = halting.record
+
+    async def lost(scope: Scope, error: ProjectionFailed, incarnation: Incarnation) -> Resting | None:
+        if not cure:
+            cure.append("all")
+            scope.database.lost()
+        return await recorded(scope, error, incarnation)
+
+    monkeypatch.setattr(halting, "record", lost)
+    monkeypatch.setattr(runner, "HALT_AGAIN_S", 0.1)
+    async with prepared(database) as connection, serving(database, poisoned, retries=0, on_error="halt"):
+        await append(connection, [event("k", "Bad"), event("k")])
+        await checked(connection)
         assert await _halted(connection) is None
 
 

@@ -22,7 +22,7 @@ from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import WantedKeys
 from reactive_orch.postgres import dead_letters, projections
 from reactive_orch.postgres.outages import Outages
-from reactive_orch.runtime.handling import halting, trials
+from reactive_orch.runtime.handling import halting, runner, trials
 from reactive_orch.runtime.handling.aside import Aside
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     from integration_test.harness.connections import Connection
     from reactive_orch import Event, Worker
+    from reactive_orch.incarnation import Incarnation
     from reactive_orch.model.keys import DueKey
     from reactive_orch.model.membership import Resting
+    from reactive_orch.runtime.handling.scope import Scope
 
 OF = ("test", Subscription("handled", OWN_LOG))
 PAUSES = (0.3, 0.6)
@@ -111,6 +113,27 @@ async def _is_shown(worker: Worker, state: str | None) -> bool:
 
 async def _tried(connection: Connection, times: int) -> bool:
     return bool(await connection.fetchval("SELECT trials >= $1 FROM reactive_orch.projections", times))
+
+
+async def test_an_outage_that_could_not_be_recorded_is_not_forgotten(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, record, lost = World(), halting.record, asyncio.Event()
+
+    async def losing(scope: Scope, error: Outage, incarnation: Incarnation) -> Resting | None:
+        if not lost.is_set():
+            lost.set()
+            scope.database.lost()
+        return await record(scope, error, incarnation)
+
+    monkeypatch.setattr(halting, "record", losing)
+    monkeypatch.setattr(runner, "HALT_AGAIN_S", 0.1)
+    async with prepared(database) as connection, serving(database, world.projection(1), retries=0):
+        await _fill(connection, outage.ALIKE_MAX + 1)
+        await wait_until(partial(_is, connection, "suspended: 11 keys in a row have failed alike"))
+        world.broken = False
+        await checked(connection)
+        assert not await dead_letters.listed(connection, WantedKeys("test")), "those that were parked, too"
 
 
 async def test_a_few_bad_events_among_good_ones_suspend_nobody(database: str) -> None:

@@ -223,9 +223,7 @@ class Aside:
         """
         outage, now = self._scope.outage, time.monotonic()
         if (place := place_of(error)) and outage.failed(position, f"{named(error)} at {place}", now):
-            reason, failing_for_s = outage.reason, now - outage.since
-            outage.over()
-            raise Outage(self._scope.projection.name, reason, failing_for_s)
+            raise Outage(self._scope.projection.name, outage.reason, now - outage.since)
 
     async def try_out(self, key: DueKey) -> bool:
         """Try a failing key of a suspended projection; return whether it succeeds. That it fails is not counted."""

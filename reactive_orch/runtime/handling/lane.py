@@ -151,7 +151,7 @@ class Lane:
                 await self._failures.narrow(error)
         except ProjectionFailed as error:
             self.land()
-            await self._scope.halt(error)
+            await self._scope.halt(error, self.progress.incarnation)
 
     async def _step(self, tasks: TaskGroup) -> None:
         if self._pace.linger_s:

@@ -129,11 +129,15 @@ class Runner:
             self._scope.watchers.emit(RestChanged(self._scope.subject, resting))
             self.lanes.wake()
 
-    async def _halt(self, error: ProjectionFailed) -> None:
-        """Let nobody go on with the projection."""
-        while True:
+    async def _halt(self, error: ProjectionFailed, incarnation: Incarnation) -> None:
+        """Let nobody go on with the projection, because of what was found out in this incarnation.
+
+        If the database was lost, or nothing of the projection is this worker's any more, it may not be so now: whoever
+        has the partition tries the event again.
+        """
+        while self.assigned and incarnation == self._scope.database.incarnation:
             try:
-                resting = await halting.record(self._scope, error)
+                resting = await halting.record(self._scope, error, incarnation)
             except (Unavailable, Superseded) as unrecorded:
                 self._scope.interruptions.note("lane", unrecorded)
                 await anyio.sleep(HALT_AGAIN_S)

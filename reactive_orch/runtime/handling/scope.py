@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reactive_orch.runtime.reading.follower import LogFollower
 
 
-async def raised(error: ProjectionFailed) -> None:
+async def raised(error: ProjectionFailed, _: Incarnation) -> None:
     """End the worker with this error."""
     raise error
 
@@ -51,8 +51,9 @@ class Scope:
     """Whether what the handler needs is away."""
     until_idle: bool = False
     """Somebody waits for the end, and for how it ends: an event that fails for good ends the worker."""
-    halt: Callable[[ProjectionFailed], Awaitable[None]] = raised
-    """Let nobody go on with the projection: an event has failed for good and is not parked, or many fail alike."""
+    halt: Callable[[ProjectionFailed, Incarnation], Awaitable[None]] = raised
+    """Let nobody go on with the projection: an event has failed for good and is not parked, or many fail alike, as was
+    found out in this incarnation."""
     serial: Serial
     """Whether its batches go one at a time."""
     interruptions: Interruptions

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
+from reactive_orch.errors import ProjectionFailed, Unavailable
 from reactive_orch.incarnation import Incarnation
 from reactive_orch.model import OWN_LOG, Checkpoint, Subscription, Swap
+from reactive_orch.runtime.handling import halting
+from reactive_orch.runtime.handling import runner as runner_module
 from reactive_orch.runtime.handling.runners import Runners
 
 if TYPE_CHECKING:
@@ -133,6 +137,23 @@ def test_who_was_removed_lets_go_of_everything_at_once(runners: Runners) -> None
     runners.drop()
     assert runners.empty
     assert reconciled(runners)
+
+
+async def test_who_holds_nothing_any_more_halts_nobody(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+
+    async def unrecorded(*of: object) -> None:
+        tried.append(of)
+        if len(tried) == 2:
+            runner.drop()
+        raise Unavailable
+
+    monkeypatch.setattr(halting, "record", unrecorded)
+    monkeypatch.setattr(runner_module, "HALT_AGAIN_S", 0.0)
+    runner.assign(SOME)
+    with anyio.fail_after(10):
+        await runner._halt(ProjectionFailed("it failed"), Incarnation(0))  # noqa: SLF001 - as a lane does
+    assert len(tried) == 2
 
 
 def test_a_rewind_is_of_one_projection(runners: Runners) -> None:
