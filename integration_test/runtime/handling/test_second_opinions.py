@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from functools import partial
@@ -20,8 +21,9 @@ from reactive_orch import projection as make_projection
 from reactive_orch.core import fitness
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.keys import WantedKeys
-from reactive_orch.postgres import dead_letters, membership, overview, projections, rewinds
+from reactive_orch.postgres import checkpoints, dead_letters, membership, overview, projections, rewinds
 from reactive_orch.postgres.dead_letters import FailingKeys
+from reactive_orch.runtime.handling.lanes import Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -228,6 +230,41 @@ async def test_only_what_can_be_taken_up_calls_a_worker(database: str) -> None:
         await projections.set_state(connection, "test", OF, projections.StateChange("paused"))
         (beat,) = await membership.heartbeat(connection, "me", [member], {})
         assert not beat.attention, "nobody tries it while it rests"
+
+
+async def test_while_an_opinion_waits_fresh_events_are_handled(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    want, held = Lanes.want_opinion, asyncio.Event()
+    monkeypatch.setattr(Lanes, "want_opinion", lambda lanes: want(lanes) if held.is_set() else None)
+    monkeypatch.setattr(checkpoints, "SLICES_MAX", 60)
+    sick, well = Machine(sick=True), Machine()
+    async with prepared(database) as connection, connected(database) as rival, contextlib.AsyncExitStack() as stack:
+        for each in (sick, well):
+            await stack.enter_async_context(serving(database, each.projection(), retries=0))
+        await wait_settled(connection, members=2)
+        await append(connection, [event(f"k{n}") for n in range(8)])
+        await wait_until(partial(_all_are_known, connection, 8))
+        fresh = list(well.calls)
+        async with rival.transaction():
+            await rival.execute("SELECT FROM reactive_orch.checkpoints WHERE failing > 0 FOR NO KEY UPDATE")
+            held.set()
+            await wait_until(partial(_is_taken, connection), what="an opinion waits")
+            await append(connection, [event(key) for key in fresh])
+            await wait_until(partial(_have_come, well.calls, dict.fromkeys(fresh, 2)))
+        await checked(connection)
+
+
+async def _all_are_known(connection: Connection, keys: int) -> bool:
+    handled = await connection.fetchval("SELECT count(*) FROM handled")
+    asked = await connection.fetchval("SELECT count(asked_by) FROM reactive_orch.failing_keys")
+    return bool(handled + asked == keys and handled and asked)
+
+
+async def _is_taken(connection: Connection) -> bool:
+    return bool(await connection.fetchval("SELECT count(taken_by) FROM reactive_orch.failing_keys"))
+
+
+async def _have_come(calls: Counter[str], expected: dict[str, int]) -> bool:
+    return {key: calls[key] for key in expected} == expected
 
 
 async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str) -> None:

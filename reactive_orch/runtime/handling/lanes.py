@@ -118,9 +118,9 @@ class Lanes:
             lane.wakeup.set()
 
     def want_opinion(self) -> None:
-        """Let one of them try what another worker would park."""
-        self._all[0].trials.opinions.want()
-        self._all[0].wakeup.set()
+        """Let the catch-up lane try what another worker would park: that may wait, and fresh events should not."""
+        self._all[-1].trials.opinions.want()
+        self._all[-1].wakeup.set()
 
     def deal(
         self,
