@@ -18,7 +18,7 @@ from integration_test.harness.projections import record, recorder
 from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
-from reactive_orch.errors import Unavailable
+from reactive_orch.errors import Exhausted, Unavailable
 from reactive_orch.postgres import database as databases
 from reactive_orch.postgres import pool as pooling
 from reactive_orch.runtime import node as noding
@@ -211,3 +211,27 @@ async def test_a_connection_that_rests_is_lent_for_a_look(database: str) -> None
             await fails()
         assert tail.is_closed()
         assert ours.incarnation == 1
+
+
+async def test_a_statement_on_a_lent_connection_ends_although_its_borrower_is_cancelled(database: str) -> None:
+    async with pools(database) as ours:
+        tail = await ours.connect("tail")
+        async with ours.resting.rests(tail):
+            with anyio.CancelScope() as borrower:
+                async with ours.looking() as lent:
+                    borrower.cancel()
+                    done = await lent.fetchval("SELECT 'done' FROM pg_sleep(0.05)")
+        assert done == "done"
+        assert await tail.fetchval("SELECT 1") == 1
+        ours.put_away(tail)
+
+
+async def test_a_lent_connection_stays_when_the_server_lacks_something(database: str) -> None:
+    async with pools(database) as ours:
+        tail = await ours.connect("tail")
+        async with ours.resting.rests(tail):
+            with pytest.raises(Exhausted):
+                async with ours.looking():
+                    raise Exhausted
+        assert not tail.is_closed()
+        ours.put_away(tail)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.errors import Superseded, Unavailable
+from reactive_orch.errors import Exhausted, Superseded, Unavailable
 from reactive_orch.postgres.faults import is_stale
 
 if TYPE_CHECKING:
@@ -53,10 +53,16 @@ class Resting:
 
     @contextlib.asynccontextmanager
     async def lent(self, connection: BatchConnection) -> AsyncIterator[BatchConnection]:
-        """Use it in the block, for a short statement."""
+        """Use it in the block, for a short statement.
+
+        Shielded: whoever is cancelled in the middle of a statement would leave its end to the owner.
+        """
         async with self._resting[connection]:
             try:
-                yield connection
+                with anyio.CancelScope(shield=True):
+                    yield connection
+            except Exhausted:  # the server lacks something: nothing is lost
+                raise
             except Superseded as error:
                 if is_stale(error):
                     self._give_up(connection, error)
