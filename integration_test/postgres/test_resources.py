@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from integration_test.harness.connections import connected
+from integration_test.harness.in_process import serving
 from integration_test.harness.load import append_events
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
@@ -73,6 +74,43 @@ async def test_a_full_disk_is_waited_for_with_growing_pauses(database: str) -> N
 
 async def _holds(worker: Worker) -> bool:
     return len(worker.partitions.get(Subscription("follow", OWN_LOG), ())) == 64
+
+
+async def test_who_reads_the_log_keeps_its_connection(database: str) -> None:
+    """It would need another one, of a server that may have none left either."""
+
+    @projection("follow")
+    async def follow(event: Event, tx: object) -> None: ...
+
+    async with connected(database) as db:
+        await db.execute(_NO_BELL)
+
+        async def attempts() -> bool:
+            return int(await db.fetchval("SELECT last_value FROM public.attempts")) >= 4
+
+        async with serving(database, follow):
+            await wait_until(attempts, what="the bell is armed")
+            assert await db.fetchval("SELECT last_value FROM public.first_tail") == await db.fetchval(_TAIL)
+
+
+_NO_BELL = """
+CREATE SEQUENCE public.attempts;
+CREATE SEQUENCE public.first_tail;
+CREATE OR REPLACE FUNCTION reactive_orch.arm_bell(in_log text, for_ms bigint) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    attempt bigint := nextval('public.attempts');
+BEGIN
+    IF attempt = 1 THEN
+        PERFORM setval('public.first_tail', pg_backend_pid());
+    END IF;
+    IF attempt < 4 THEN
+        RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full';
+    END IF;
+    RETURN NULL;
+END
+$$;
+"""
+_TAIL = "SELECT a.pid FROM pg_stat_activity a WHERE a.application_name LIKE 'reactive_orch:tail:%'"
 
 
 async def test_a_connection_too_many_loses_nothing(database: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from reactive_orch.core.frontier import Frontier, Observation
-from reactive_orch.errors import Superseded, Unavailable, UnsafeLog
+from reactive_orch.errors import Exhausted, Superseded, Unavailable, UnsafeLog
 from reactive_orch.model.reports import ConnectionLost, FollowerWoke
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
@@ -114,7 +114,7 @@ class LogFollower:
                 await anyio.sleep(backoff.next_s())
                 continue
             try:
-                await self._follow(connection, backoff)
+                await self._follow_while_open(connection, backoff)
             except (Unavailable, Superseded) as error:
                 self.interruptions.note(TAIL, error)
                 self.database.give_up(connection, error)
@@ -123,6 +123,15 @@ class LogFollower:
             finally:
                 connection.terminate()
                 self._hold.forget()
+
+    async def _follow_while_open(self, connection: BatchConnection, backoff: Backoff) -> None:
+        """Follow the log, and begin again on the same connection when the server lacks something for a while."""
+        while True:
+            try:
+                return await self._follow(connection, backoff)
+            except Exhausted as error:
+                self.interruptions.note(TAIL, error)
+                await anyio.sleep(backoff.next_s())
 
     async def _follow(self, connection: BatchConnection, backoff: Backoff) -> None:
         """Follow the log until this connection's incarnation is over: from then on it may lead to the wrong server."""
@@ -174,14 +183,11 @@ class LogFollower:
 
         Who reads a long backlog wants no more for a while, but relies on the rules.
         """
-        while not await self._is_wanted(connection):
+        while not self._waiters.want_more:
+            async with self.database.resting.rests(connection):
+                if await self._waiters.wanted(self._rules.due_s):
+                    return
             await self._check(connection)
-
-    async def _is_wanted(self, connection: BatchConnection) -> bool:
-        if self._waiters.want_more:
-            return True
-        async with self.database.resting.rests(connection):
-            return await self._waiters.wanted(self._rules.due_s)
 
     async def _check(self, connection: BatchConnection) -> LogState:
         return await self._rules.check(connection, self._frontier.settled if self._looked_at else None)
