@@ -13,10 +13,12 @@ from integration_test.harness.cases import thorough
 from integration_test.harness.checkers import assert_accounted, wait_handled
 from integration_test.harness.cluster import migrate
 from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import serving
 from integration_test.harness.load import append_events
 from integration_test.harness.logs import RETYPED, read_all
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import recorder
+from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, ProjectionFailed, Worker, projection
 from reactive_orch.model.keys import WantedKeys
 from reactive_orch.postgres import dead_letters, windows
@@ -221,6 +223,20 @@ async def encoded(cluster: Cluster, encoding: str) -> AsyncIterator[str]:
     finally:
         cluster.drop_database(name)
 
+
+async def test_a_worker_tells_of_names_where_jsonb_takes_no_escapes(cluster: Cluster) -> None:
+    @projection("größe", aggregate_types=["Größe"])
+    async def follow(event: Event, tx: object) -> None: ...
+
+    async with (
+        encoded(cluster, "SQL_ASCII") as url,
+        connected(url) as connection,
+        serving(url, follow, heartbeat_s=0.2),
+    ):
+        await wait_until(lambda: connection.fetchval(TELLS), what="it tells how it stands")
+
+
+TELLS = "SELECT true FROM reactive_orch.members m WHERE m.account->'projections'->0->>0 = 'größe'"
 
 MIXED = """
 INSERT INTO reactive_orch.events

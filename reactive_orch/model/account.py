@@ -49,7 +49,7 @@ class Account:
 
 
 def account_text(account: Account) -> str:
-    """Return it as it is kept in the row of a member: JSON."""
+    """Return it as it is kept in the row of a member: JSON, without escapes, which not every database's jsonb takes."""
     return json.dumps(
         {
             "version": account.version,
@@ -60,7 +60,8 @@ def account_text(account: Account) -> str:
                 [*of, each.held, each.behind, round(each.lag_s, 3), round(each.events_per_s, 1)]
                 for of, each in account.projections.items()
             ],
-        }
+        },
+        ensure_ascii=False,
     )
 
 

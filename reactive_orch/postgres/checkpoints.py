@@ -57,11 +57,11 @@ _POSITION, _EPOCH = attrgetter("position"), attrgetter("epoch")
 
 
 def filter_text(wanted: Filter) -> str:
-    """Return the filter as it is recorded: JSON."""
+    """Return the filter as it is recorded: JSON, without escapes, which not every database's jsonb takes."""
     recorded = {"aggregate_types": wanted.aggregate_types, "bounded_contexts": wanted.bounded_contexts}
     # Named only where it filters: what was recorded before there was this one stays what it is.
     more = {} if wanted.event_types is None else {"event_types": wanted.event_types}
-    return json.dumps(recorded | more)
+    return json.dumps(recorded | more, ensure_ascii=False)
 
 
 def columns(subscriptions: Sequence[Subscription]) -> tuple[list[str], list[str]]:
