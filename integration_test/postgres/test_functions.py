@@ -18,6 +18,8 @@ from integration_test.harness.projections import handled, record
 from integration_test.harness.waiting import wait_until
 from reactive_orch import append
 from reactive_orch import projection as make_projection
+from reactive_orch.model import MemberId
+from reactive_orch.postgres.membership import heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -157,6 +159,14 @@ async def test_an_id_whose_lock_a_stranger_holds_is_passed_over(database: str, c
         await stranger.fetch("SELECT pg_advisory_lock(reactive_orch.lock_namespace(), g) FROM generate_series(1, 50) g")
         assert await _joined(connection, "a", "one", []) == 51
         assert await stranger.fetchval("SELECT NOT pg_try_advisory_lock(reactive_orch.lock_namespace(), 51)")
+
+
+async def test_a_heartbeat_that_tells_nothing_takes_nothing_back(connection: Connection) -> None:
+    await _replica_set(connection, "a")
+    member = MemberId(await _joined(connection, "a", "one", []))
+    for told in ({member: '{"state": "serving"}'}, {}):
+        assert [beat.id for beat in await heartbeat(connection, "one", [member], told)] == [member]
+        assert await connection.fetchval("SELECT account->>'state' FROM reactive_orch.members") == "serving"
 
 
 async def _change(

@@ -147,6 +147,8 @@ async def heartbeat(
 ) -> list[Beat]:
     """Say that these members of this process live, and what each of them tells (`model.account`).
 
+    What one has told before stays if it tells nothing now.
+
     Returns what is to be known of those that still are members.
     """
     ids = sorted(members)

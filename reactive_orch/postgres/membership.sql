@@ -22,7 +22,7 @@ WITH free AS (
     SELECT m.id FROM reactive_orch.members m
     WHERE m.name = $1::text AND m.id = ANY ($2::integer[]) FOR NO KEY UPDATE SKIP LOCKED
 ), beat AS (
-    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp(), account = w.account::jsonb
+    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp(), account = coalesce(w.account::jsonb, m.account)
     FROM free JOIN unnest($2::integer[], $3::text[]) AS w(id, account) USING (id)
     WHERE m.id = free.id RETURNING m.id
 )

@@ -67,5 +67,5 @@ def _version() -> str:
 
     try:
         return metadata.version("reactive_orch")
-    except metadata.PackageNotFoundError:  # run from its sources: no heartbeat may fail for that
+    except (metadata.PackageNotFoundError, OSError):  # run from its sources, or no file to be had: a heartbeat goes on
         return "unknown"

@@ -51,9 +51,12 @@ def test_a_log_whose_end_was_unknown_has_not_leapt(monkeypatch: pytest.MonkeyPat
     assert told([1_000_000, 1_000_010, None, 1_000_030], monkeypatch).logs[OWN_LOG].events_per_s == 10
 
 
-def test_what_is_not_installed_has_no_version_and_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
-        raise metadata.PackageNotFoundError(name)
+@pytest.mark.parametrize("error", [metadata.PackageNotFoundError("reactive_orch"), OSError("too many open files")])
+def test_what_is_not_installed_has_no_version_and_a_heartbeat(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def missing(_name: str) -> str:
+        raise error
 
     monkeypatch.setattr(metadata, "version", missing)
     assert told([1], monkeypatch).version == "unknown"

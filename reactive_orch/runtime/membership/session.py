@@ -116,9 +116,9 @@ class Session:
     async def _beat(self) -> None:
         outcome, began = "lost", time.monotonic()
         try:
+            told = self._listeners.account(self.members)
             async with self._alone() as connection:
                 known = frozenset(self.members)
-                told = self._listeners.account(known)
                 beats = await membership.heartbeat(connection, self._database.label, known, told)
             outcome = "late" if any(beat.late for beat in beats) else "ok"
             self.trust.answered()
