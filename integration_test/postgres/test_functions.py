@@ -128,6 +128,25 @@ async def test_checkpoints_are_rewound_under_an_epoch_that_nobody_has_seen(
     assert [row["epoch"] for row in epochs] == [2]
 
 
+async def test_whoever_proposes_a_filter_again_waits_for_nobody_and_writes_once(
+    database: str, connection: Connection
+) -> None:
+    def propose(filter_: str) -> Any:
+        words = "SELECT reactive_orch.propose_again('test', 'p', 'events', $1, '{}')"
+        return connection.fetchval(words, filter_, timeout=5)
+
+    await connection.fetch("SELECT reactive_orch.register_projections('test', '{p}', '{events}', ARRAY['{}'])")
+    async with connected(database) as other, other.transaction():
+        await other.execute("SELECT FROM reactive_orch.projections FOR NO KEY UPDATE")
+        assert not await propose('{"a": 1}')
+    assert await propose('{"a": 1}')
+    written = "SELECT ctid::text, xmax::text FROM reactive_orch.projections"
+    before = await connection.fetchrow(written)
+    assert not await propose('{"a": 1}')
+    assert not await propose('{"a": 2}')
+    assert await connection.fetchrow(written) == before
+
+
 # ------------------------------------------------------------------------------------------------------- the members
 
 

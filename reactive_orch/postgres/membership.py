@@ -187,7 +187,10 @@ async def take_up(connection: AnyConnection, member: Member, subscription: Subsc
 
 
 async def propose_again(connection: AnyConnection, replica_set: str, projection: Projection) -> bool:
-    """Say that a projection that nobody runs could have this one's filter; False if somebody runs it, or was first."""
+    """Say that a projection that nobody runs could have this one's filter.
+
+    False if somebody runs it, was first, or has locked its row.
+    """
     filter_, declared = filter_text(projection.filter), _declared(projection)
     with translated():
         return bool(

@@ -1487,18 +1487,23 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- A worker that gave a projection up, or was refused, comes with its filter again when nobody else runs it: so that the word that
--- accepts a filter finds one. Not over another's proposal. Tells whether it does.
+-- accepts a filter finds one. Not over another's proposal. Tells whether it does. It asks again and again: while there is nothing to
+-- say it writes nothing, and it waits for nobody who has the row, as a rewind has.
 CREATE FUNCTION reactive_orch.propose_again(
     in_replica_set text, in_projection text, in_log text, in_filter text, in_declared text)
 RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- First, as whoever takes it up does: what is looked at then stays so.
+    -- The row first, as whoever takes it up does: what is looked at then stays so.
     PERFORM FROM reactive_orch.projections p
-    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log FOR NO KEY UPDATE;
-    UPDATE reactive_orch.projections p SET proposed = in_filter::jsonb, proposed_declared = in_declared::jsonb
     WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log
       AND p.proposed IS NULL AND p.filter <> in_filter::jsonb
+    FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE reactive_orch.projections p SET proposed = in_filter::jsonb, proposed_declared = in_declared::jsonb
+    WHERE p.replica_set = in_replica_set AND p.name = in_projection AND p.log = in_log
       AND NOT EXISTS (SELECT FROM reactive_orch.members m
                       WHERE m.replica_set = in_replica_set AND m.state <> 'leaving'
                         AND (in_projection, in_log) IN (SELECT r.projection, r.log FROM unnest(m.projections, m.logs) AS r(projection, log)));
