@@ -128,6 +128,28 @@ async def test_checkpoints_are_rewound_under_an_epoch_that_nobody_has_seen(
     assert [row["epoch"] for row in epochs] == [2]
 
 
+async def test_a_rewind_locks_failing_keys_as_requests_do(database: str, connection: Connection) -> None:
+    """In the order of their ids: else it has some for which those wait whom it waits for."""
+    await append(connection, [event(f"k{n}", "Bad") for n in range(8)])
+    await run_until_idle(database, failing, retries=0, on_error="park")
+    ids = [row["id"] for row in await connection.fetch("SELECT id FROM reactive_orch.failing_keys ORDER BY id")]
+    # Written anew, the first ones lie behind the others.
+    await connection.execute("UPDATE reactive_orch.failing_keys SET due_at = NULL WHERE id = ANY ($1)", ids[:6])
+    async with connected(database) as rival, asyncio.TaskGroup() as tasks, rival.transaction():
+        await rival.execute("SELECT FROM reactive_orch.failing_keys WHERE id = $1 FOR NO KEY UPDATE", ids[4])
+        pid = connection.get_server_pid()
+        tasks.create_task(connection.fetchval("SELECT reactive_orch.rewind('test', 'handled', 0)"))
+        await wait_until(partial(rival.fetchval, _WAITS_FOR_A_ROW, pid))
+        free = "SELECT id FROM reactive_orch.failing_keys WHERE id <> $1 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+        assert [row["id"] for row in await rival.fetch(free, ids[4])] == ids[5:]
+    assert not await connection.fetchval("SELECT count(*) FROM reactive_orch.failing_keys")
+
+
+@make_projection("handled")
+async def failing(_event: Event, _tx: Connection) -> None:
+    raise LookupError
+
+
 async def test_whoever_proposes_a_filter_again_waits_for_nobody_and_writes_once(
     database: str, connection: Connection
 ) -> None:

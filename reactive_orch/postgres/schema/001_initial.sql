@@ -936,6 +936,9 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
             MESSAGE = format('the filter that %L would get has changed since it was told: nothing was done, rewind again', in_projection);
     END IF;
+    -- In the order in which everybody locks several of them.
+    PERFORM FROM reactive_orch.failing_keys k
+    WHERE k.replica_set = in_replica_set AND k.projection = in_projection AND k.log = in_log ORDER BY k.id FOR UPDATE;
 
     SELECT e.* INTO partitions, unknown, again, left_out, exact, keys, letters_again, letters_dropped
     FROM reactive_orch.rewind_effects(in_replica_set, in_projection, position_to, in_log) e;
