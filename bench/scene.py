@@ -36,6 +36,9 @@ _SETTINGS = {
 class Server(Cluster):
     """A temporary server that flushes to the disk, as those of the tests do not."""
 
+    def _find_place(self) -> Path:
+        return self.directory
+
     def _make(self) -> None:
         super()._make()
         settings = dict(_SETTINGS)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from integration_test.harness.places import new_directory
 from reactive_orch.embedded import programs
 from reactive_orch.embedded import server as embedded
 from reactive_orch.errors import ConfigError, Unavailable
@@ -30,8 +31,18 @@ print(embedded.start(pathlib.Path(sys.argv[1])), flush=True)
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
+def directory(copied: Path) -> Iterator[Path]:
     """A place for a data directory that does not exist yet. Not pytest's: it is closed to root's system user."""
+    parent = new_directory("reactive_orch-embedded-")
+    (parent / f"postgres-programs-{programs.version()}").symlink_to(copied)
+    yield parent / "postgres"
+    embedded.stop(parent / "postgres")
+    shutil.rmtree(parent)
+
+
+@pytest.fixture
+def bare() -> Iterator[Path]:
+    """Such a place where no programs are either."""
     parent = Path(tempfile.mkdtemp(dir="/tmp"))
     parent.chmod(0o755)
     yield parent / "postgres"
@@ -56,11 +67,11 @@ async def _value(uri: str, sql: str) -> object:
         await connection.close()
 
 
-async def test_four_processes_at_once_on_an_empty_directory_share_one_server(directory: Path) -> None:
-    starters = [_starter(directory) for _ in range(4)]
+async def test_four_processes_at_once_on_an_empty_directory_share_one_server(bare: Path) -> None:
+    starters = [_starter(bare) for _ in range(4)]
     uris = {starter.communicate()[0].strip() for starter in starters}
     assert [starter.returncode for starter in starters] == [0] * 4
-    assert uris == {embedded.start(directory)}
+    assert uris == {embedded.start(bare)}
     assert await _value(uris.pop(), "select 1") == 1
 
 

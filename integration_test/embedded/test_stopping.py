@@ -6,14 +6,13 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration_test.harness.command_line import run, started
 from integration_test.harness.connections import connected
+from integration_test.harness.places import new_directory
 from integration_test.harness.waiting import wait_until
 from reactive_orch.commands.command import connected as of_command
 from reactive_orch.embedded import programs
@@ -21,13 +20,16 @@ from reactive_orch.embedded import server as embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def place(copied: Path) -> Iterator[Path]:
     """A place for data that root's system user can get to, too."""
-    made = Path(tempfile.mkdtemp(dir="/tmp"))
-    made.chmod(0o755)
+    made = new_directory("reactive_orch-embedded-")
+    ours = directory_in(made)
+    ours.parent.mkdir()
+    ours.with_name(f"{ours.name}-programs-{programs.version()}").symlink_to(copied)
     yield made
     embedded.stop(directory_in(made))
     shutil.rmtree(made)
@@ -77,7 +79,6 @@ async def test_nobody_is_asked_where_nobody_is_connected(place: Path) -> None:
 
 
 async def test_a_file_in_its_place_is_named(place: Path) -> None:
-    directory_in(place).parent.mkdir()
     directory_in(place).touch()
     refused = (await run("stop-embedded", XDG_DATA_HOME=str(place))).complaint()
     assert f"embedded PostgreSQL in {directory_in(place)}: [Errno 20] Not a directory" in refused

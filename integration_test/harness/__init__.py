@@ -2,6 +2,7 @@
 
 waiting.py      waiting for facts, never for time to pass
 servers.py      which PostgreSQL servers there are; cluster.py: a server of one's own, its databases and its standby
+places.py       where their data lie
 connections.py  a test's own connections
 processes.py    processes that are started, followed and ended; command_line.py: commands and how they end
 terminals.py    a terminal, and a command in it

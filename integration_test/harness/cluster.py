@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from integration_test.harness import servers
+from integration_test.harness.places import new_directory
 from integration_test.harness.processes import ROOT
 from reactive_orch.embedded import programs
 
@@ -51,7 +52,8 @@ class Cluster:
         # In /tmp, as a TMPDIR of root's may be closed to the user that runs the server.
         self.directory = Path(tempfile.mkdtemp(prefix=f"reactive_orch-{version}-", dir="/tmp"))
         self.log = self.directory / "log"
-        self._data = self.directory / "data"
+        self._place = self._find_place()
+        self._data = self._place / "data"
         self._programs = Path()
 
     def __enter__(self) -> Self:
@@ -69,6 +71,11 @@ class Cluster:
                 self.stop("immediate")
         finally:
             shutil.rmtree(self.directory)
+            shutil.rmtree(self._place, ignore_errors=True)
+
+    def _find_place(self) -> Path:
+        """Return where the data directory is to be made: nothing is kept, so no disk is needed."""
+        return new_directory(f"reactive_orch-{self.version}-")
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections. Raises RuntimeError with its log if it does not."""
@@ -94,9 +101,9 @@ class Cluster:
         self._ask("createdb", *options, name)
         return self.url(name)
 
-    def clone_database(self, source: str, name: str) -> str:
-        """Copy a database, to which nobody is connected, and return the copy's URL."""
-        self._ask("createdb", "--template", source, name)
+    def clone_database(self, source: str, name: str, *options: str) -> str:
+        """Copy a database, to which nobody is connected, with these options of `createdb`; return the copy's URL."""
+        self._ask("createdb", *options, "--template", source, name)
         return self.url(name)
 
     def copy_database(self, source: str, target: str) -> None:
@@ -159,7 +166,8 @@ class Standby(Cluster):
     def _make(self) -> None:
         owner = self._primary.directory.stat()
         self.directory.chmod(0o755)
-        shutil.chown(self.directory, owner.st_uid, owner.st_gid)
+        for each in (self.directory, self._place):
+            shutil.chown(each, owner.st_uid, owner.st_gid)
         self._programs = self._primary._programs  # noqa: SLF001 - of its own class
         self._serve("pg_basebackup", "-D", self._data, "-d", self._primary.url(), "-R", "-c", "fast")
         with (self._data / "postgresql.conf").open("a") as file:
@@ -175,7 +183,7 @@ def migrate(url: str, *options: str) -> None:
 @contextlib.contextmanager
 def copied(cluster: Cluster, name: str, template: str = "template1") -> Iterator[str]:
     """Copy a database for the block; yields the URL of the copy."""
-    url = cluster.clone_database(template, name)
+    url = cluster.clone_database(template, name, "--strategy=file_copy")  # as good here, and by half quicker
     try:
         yield url
     finally:
