@@ -596,7 +596,7 @@ async def test_a_rewind_under_load_handles_everything_once_more(database: str) -
         async with Load(database, keys=40, pause_s=0.005) as load:
             await wait_all_handle(connection, "ab")
             await load.more(200)
-            words = ("--replica-set", "test", "--projection", "handled", "--to", "0")
+            words = ("--replica-set", "test", "--projection", "handled", "--to", "0", "--yes")
             (await run("rewind", *words, DATABASE_URL=database)).done()
             await load.more(200)
 
@@ -649,7 +649,7 @@ async def test_another_filter_waits_for_a_rewind_and_takes_over_without_a_restar
             await wait_until(_says(new, "nothing to run until a filter is accepted"))
             await write(5)
             await wait_until(_handles(connection, 10), what="the old one goes on unharmed")
-            words = ("--replica-set", "test", "--projection", "filtered", "--to", to)
+            words = ("--replica-set", "test", "--projection", "filtered", "--to", to, "--yes")
             (await run("rewind", *words, DATABASE_URL=database)).done()
             await new.said("its filter is accepted, it is run here now")
             await new.ready()
@@ -791,7 +791,8 @@ async def test_a_database_restored_to_an_older_state(database: str) -> None:
         await connection.execute("DELETE FROM handled WHERE position > 60")
         (
             await run(
-                *("rewind", "--replica-set", "test", "--projection", "handled", "--to", "60"), DATABASE_URL=database
+                *("rewind", "--replica-set", "test", "--projection", "handled", "--to", "60", "--yes"),
+                DATABASE_URL=database,
             )
         ).done()
         async with WorkerProcess(database, "w2") as healed:

@@ -58,7 +58,7 @@ async def all_handled(connection: Connection, url: str) -> None:
 
 
 async def rewind(url: str, to: str) -> None:
-    (await run("rewind", "--replica-set=test", "--projection=handled", f"--to={to}", DATABASE_URL=url)).done()
+    (await run("rewind", "--replica-set=test", "--projection=handled", f"--to={to}", "--yes", DATABASE_URL=url)).done()
 
 
 def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:

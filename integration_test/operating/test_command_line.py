@@ -685,7 +685,7 @@ async def test_a_rewind_past_an_open_writer_is_refused(database: str) -> None:
 
 
 async def _rewind(url: str, *, to: str) -> Ended:
-    return await run("rewind", "--replica-set=test", "--projection=handled", f"--to={to}", DATABASE_URL=url)
+    return await run("rewind", "--replica-set=test", "--projection=handled", f"--to={to}", "--yes", DATABASE_URL=url)
 
 
 # ----------------------------------------------------------------------------------------------------------- worker

@@ -335,10 +335,10 @@ async def test_an_operator_may_act(worked: Connection, database: str) -> None:
         assert (await done("dead-letters", "skip", "--key", "k2", "--yes", "--wait")).endswith("done\n")
         assert (await done("dead-letters", "discard", "--all", "--yes", "--wait")).endswith("done\n")
         assert await worked.fetchval("SELECT count(*) FROM reactive_orch.discarded_events") == 5
-    assert "set to position 0" in await done("rewind", "--to", "start")
-    assert "set to position 0" in await done("rewind", "--to", "2026-01-01")
+    assert "set to position 0" in await done("rewind", "--yes", "--to", "start")
+    assert "set to position 0" in await done("rewind", "--yes", "--to", "2026-01-01")
     await run_until_idle(_as("worker", database), recorder("handled"))
-    assert "set to position 3" in await done("rewind", "--to", "3")
+    assert "set to position 3" in await done("rewind", "--yes", "--to", "3")
     assert await done("replica-sets", "remove", "--yes") == "projection handled of replica set test is removed\n"
 
 

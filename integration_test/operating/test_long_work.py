@@ -407,7 +407,7 @@ async def test_migrate_says_who_holds_what_it_waits_for(database: str) -> None:
 
 
 async def test_rewind_says_whose_batch_it_waits_for(database: str) -> None:
-    of = ("--replica-set", "test", "--projection", "handled_at_gate", "--to", "start", "--skip-unhandled")
+    of = ("--replica-set", "test", "--projection", "handled_at_gate", "--to", "start", "--skip-unhandled", "--yes")
     async with (
         prepared(database) as connection,
         WorkerProcess(database, "a", projections=["handled_at_gate"]) as worker,

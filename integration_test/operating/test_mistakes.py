@@ -262,6 +262,7 @@ MISTAKES = [
         f"rewind {OF_SHOP} --to start --load shop --no-reset", "argument --no-reset: not allowed with argument --load"
     ),
     Mistake(f"rewind {OF_SHOP} --to 7 --load shop", "--load is for --to start"),
+    Mistake(f"rewind {OF_SHOP} --to 0", "set event_counts to position 0? say so with --yes"),
     Mistake("replica-sets", "required: action"),
     Mistake("replica-sets remove", "replica-sets remove needs --replica-set"),
     Mistake("replica-sets remove --replica-set shopp --yes", "there is no replica set 'shopp'; there are shop"),

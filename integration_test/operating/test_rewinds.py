@@ -18,6 +18,7 @@ from integration_test.harness.in_process import event, run_until_idle
 from integration_test.harness.load import Load, append_events
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import POISON, handled, resettable
+from integration_test.harness.terminals import Terminal
 from reactive_orch import Event, NewEvent, append
 from reactive_orch import projection as make_projection
 from reactive_orch.errors import ReactiveOrchError
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
 
 HANDLED = Subscription("handled", OWN_LOG)
+OF = ("--replica-set", "test", "--projection", "handled")
 REGISTER = "SELECT reactive_orch.register_projections('test', '{handled}', '{events}', $1)"
 
 
 async def rewind(url: str, *words: str, projection: str = "handled") -> Ended:
     of = ("--replica-set", "test", "--projection", projection)
-    return await run("rewind", *of, *words, DATABASE_URL=url, TZ="Europe/Vienna")
+    return await run("rewind", *of, "--yes", *words, DATABASE_URL=url, TZ="Europe/Vienna")
 
 
 async def positions(connection: Connection) -> set[int]:
@@ -64,6 +66,30 @@ async def test_it_says_what_it_does_and_does_it(database: str) -> None:
         assert sorted(twice) == list(range(201, 1501))
 
 
+async def test_before_events_are_handled_again_it_asks(database: str) -> None:
+    words = ("rewind", *OF, "--to")
+    asks = (
+        "handlers of handled see 10 events a second time, and what they only insert is there twice: "
+        "set handled to position 0?"
+    )
+    async with prepared(database) as connection:
+        await append_events(connection, 10)
+        await run_until_idle(database, handled)
+        refused = await run(*words, "start", DATABASE_URL=database)
+        assert refused.complaint() == f"{asks} say so with --yes"
+        assert refused.out.startswith("rewind of handled: 64 partitions to position 0\n"), "and what it would do"
+        assert "10 events handled again" in (await run(*words, "start", "--dry-run", DATABASE_URL=database)).done()
+        for answer, code, positions_then in (("n", 2, {10}), ("y", 0, {0})):
+            async with Terminal(*words, "start", DATABASE_URL=database, columns=200) as terminal:
+                await terminal.shows(re.escape(f"{asks} [y/N] "))
+                assert await positions(connection) == {10}
+                terminal.type(f"{answer}\n")
+                assert await terminal.ended() == code
+            assert await positions(connection) == positions_then
+        kept = await run(*words, "keep", DATABASE_URL=database)
+        assert kept.complaint().endswith("nothing to do"), "nobody is asked"
+
+
 async def test_events_that_were_not_handled_are_left_out_only_if_that_is_meant(database: str) -> None:
     async with prepared(database) as connection:
         await append_events(connection, 10)
@@ -73,6 +99,8 @@ async def test_events_that_were_not_handled_are_left_out_only_if_that_is_meant(d
         assert "  3 events left out without having been handled: refused without --skip-unhandled\n" in planned.out
         assert planned.complaint() == "without --dry-run this is refused: 3 events left out need --skip-unhandled"
         (await rewind(database, "--to", "13", "--dry-run", "--skip-unhandled")).done()
+        unasked = await run("rewind", *OF, "--to", "13", DATABASE_URL=database)
+        assert unasked.complaint() == "this is refused: 3 events left out need --skip-unhandled"
         refused = await rewind(database, "--to", "13")
         assert refused.complaint() == (
             "3 events up to position 13 have not been handled and would be left out for good: "
@@ -242,6 +270,7 @@ async def test_a_reset_hook_waits_for_nobody_while_it_holds_the_checkpoints(data
                 "start",
                 "--load",
                 f"{CODE}:resettable",
+                "--yes",
             )
             async with started("rewind", *words, DATABASE_URL=database) as process:
                 assert process.stderr is not None

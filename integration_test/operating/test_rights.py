@@ -140,7 +140,12 @@ async def test_code_that_fits_better_than_postgresqls_is_never_run(empty_databas
         assert len(await read_stream(connection, "Key", "1")) == 3
         await wait_handled(connection)
         url = ("--database-url", empty_database)
-        for command in ("status", "doctor", "rewind --replica-set test --projection handled --to start", "migrate"):
+        for command in (
+            "status",
+            "doctor",
+            "rewind --yes --replica-set test --projection handled --to start",
+            "migrate",
+        ):
             assert (await run(*command.split(), *url)).code == 0
         assert await _hostile_calls(connection) == 0
 

@@ -1,4 +1,4 @@
-"""`rewind`: set a projection back while workers run, or accept another filter or log. It says what it does first."""
+"""`rewind`: set a projection back while workers run, or accept another filter or log. It says what it does and asks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reactive_orch.commands.command import Command, connected, demand_known, operates
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.progress import progress
+from reactive_orch.commands.terminal import confirm
 from reactive_orch.commands.waiting import telling_who
 from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import OWN_LOG, Subscription
@@ -68,6 +69,20 @@ class _Plan(NamedTuple):
         if effects.letters_dropped:
             yield f"  {_events(effects.letters_dropped)} taken off the lists of failing keys, for good"
 
+    @property
+    def question(self) -> str:
+        """What is asked beforehand."""
+        return f"{self._of_again()}set {self.of.projection} to position {self.to}?"
+
+    def _of_again(self) -> str:
+        effects, whose = self.effects, f"handlers of {self.of.projection}"
+        if not self.known.replays or not (effects.again or effects.unknown):
+            return ""
+        which = f"{'' if effects.exact else 'about '}{_events(effects.again)}" if effects.again else "events"
+        if self.reset is not None:
+            return f"the reset hook empties what {whose} have filled, and they see {which} again: "
+        return f"{whose} see {which} a second time, and what they only insert is there twice: "
+
     def _filter_lines(self) -> Iterator[str]:
         if self.known.proposed is not None:
             yield f"  its filter becomes {self.known.proposed}"
@@ -86,8 +101,11 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         print(*plan.lines(), sep="\n", flush=True)
         if options.dry_run:
             print("nothing was done: --dry-run", flush=True)
-            _demand_done(plan, skip_unhandled=options.skip_unhandled)
+            _demand_done(plan, options)
             return
+    if plan.to is not None and not options.yes:
+        _demand_done(plan, options)
+        await confirm(plan.question)
     with progress("rewind") as shown:
         async with (
             connected(url, PATIENCE_S, lent=plan.reset is not None) as connection,
@@ -100,10 +118,11 @@ async def _rewind(options: argparse.Namespace, url: str) -> None:
         print(f"the filter is now {plan.known.proposed}: workers with another one hand over to those that have it")
 
 
-def _demand_done(plan: _Plan, *, skip_unhandled: bool) -> None:
-    """Raise ConfigError if the plan would be refused: whoever relies on the exit code of --dry-run is told."""
-    if plan.effects.left_out and not skip_unhandled:
-        msg = f"without --dry-run this is refused: {_events(plan.effects.left_out)} left out need --skip-unhandled"
+def _demand_done(plan: _Plan, options: argparse.Namespace) -> None:
+    """Raise ConfigError if the plan would be refused: nobody is asked then, and --dry-run tells it by its exit code."""
+    if plan.effects.left_out and not options.skip_unhandled:
+        when = "without --dry-run " if options.dry_run else ""
+        msg = f"{when}this is refused: {_events(plan.effects.left_out)} left out need --skip-unhandled"
         raise ConfigError(msg)
 
 
@@ -199,6 +218,7 @@ def _rewind_arguments(parser: argparse.ArgumentParser) -> None:
         "it is this machine's); start: from the log's first event on; keep: only accept another filter, or another log",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    parser.add_argument("--yes", action="store_true", help="do not ask before events are handled again")
     parser.add_argument(
         "--skip-unhandled",
         action="store_true",

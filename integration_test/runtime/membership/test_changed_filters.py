@@ -103,7 +103,7 @@ async def test_after_a_roll_back_the_command_that_is_printed_brings_the_old_filt
         status = (await run("status", DATABASE_URL=database)).done()
         assert "recorded with another filter and run by no worker; a worker would run it with {" in status
         assert "    python -m reactive_orch rewind --replica-set test --projection changed --to keep\n" in status
-        said = (await run(*words, "start", DATABASE_URL=database)).done()
+        said = (await run(*words, "start", "--yes", DATABASE_URL=database)).done()
         assert "  its filter stays; --to keep accepts one given up before" in said, "by the express word alone"
         said = (await run(*words, "keep", DATABASE_URL=database)).done()
         assert '  its filter becomes {"aggregate_types": null' in said
@@ -141,10 +141,10 @@ async def test_a_filter_that_was_given_up_comes_back_by_the_express_word_alone(d
     async with prepared(database) as connection:
         await run_until_idle(database, changed("old"))
         await refused(database, changed("new", "Key"))
-        said = (await run(*words, "start", DATABASE_URL=database)).done()
+        said = (await run(*words, "start", "--yes", DATABASE_URL=database)).done()
         assert '  its filter becomes {"aggregate_types": ["Key"]' in said
         await refused(database, changed("old"))
-        said = (await run(*words, "start", DATABASE_URL=database)).done()
+        said = (await run(*words, "start", "--yes", DATABASE_URL=database)).done()
         assert '  its filter stays; --to keep accepts one given up before, which a worker has: {"agg' in said
         assert "the filter is now" not in said
         await run_until_idle(database, changed("new", "Key"))

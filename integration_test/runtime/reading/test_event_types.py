@@ -59,7 +59,7 @@ async def test_another_event_type_is_another_filter(database: str) -> None:
         words = ("--replica-set", "test", "--projection", "handled")
         async with WorkerProcess(database, "new", projections=["paid_only"], options=("--until-idle",)) as worker:
             assert await worker.wait() == 2
-        assert (await run("rewind", *words, "--to", "start", DATABASE_URL=database)).code == 0
+        assert (await run("rewind", *words, "--to", "start", "--yes", DATABASE_URL=database)).code == 0
         async with WorkerProcess(database, "new", projections=["paid_only"], options=("--until-idle",)) as worker:
             assert await worker.wait() == 0
         assert (await handled_by(connection))["new"] == {n for n in range(1, 21) if n % 2 == 0}
