@@ -22,8 +22,10 @@ WITH free AS (
     SELECT m.id FROM reactive_orch.members m
     WHERE m.name = $1::text AND m.id = ANY ($2::integer[]) FOR NO KEY UPDATE SKIP LOCKED
 ), beat AS (
-    UPDATE reactive_orch.members m SET heartbeat_at = clock_timestamp(), account = coalesce(w.account::jsonb, m.account)
-    FROM free JOIN unnest($2::integer[], $3::text[]) AS w(id, account) USING (id)
+    UPDATE reactive_orch.members m
+    SET heartbeat_at = clock_timestamp(), account = coalesce(w.account::jsonb, m.account),
+        backend_pid = a.pid, backend_start = a.backend_start  -- when the connection was made, the row may have been locked
+    FROM free JOIN unnest($2::integer[], $3::text[]) AS w(id, account) USING (id), pg_stat_get_activity(pg_backend_pid()) a
     WHERE m.id = free.id RETURNING m.id
 )
 SELECT o.id, o.replica_set, r.generation,

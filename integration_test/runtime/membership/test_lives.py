@@ -212,6 +212,34 @@ async def test_a_member_whose_row_is_locked_holds_up_no_heartbeat_of_others(data
             worker.stop()
 
 
+async def test_a_member_whose_row_is_locked_comes_back(database: str) -> None:
+    """Its connection is recorded as soon as the row is free."""
+    backend = "SELECT backend_pid FROM reactive_orch.members"
+    async with (
+        prepared(database) as connection,
+        Node(Config(database_url=database, heartbeat_s=0.2)) as node,
+        anyio.create_task_group() as tasks,
+        connected(database) as somebody,
+    ):
+        worker = Worker(node, "test", [recorder("handled")])
+        tasks.start_soon(worker.run)
+        await wait_until(serves(worker))
+        lost, since = await connection.fetchval(backend), node.session.since
+
+        async def is_recorded() -> bool:
+            return bool(await connection.fetchval(backend) != lost)
+
+        async with somebody.transaction():
+            await somebody.execute("SELECT FROM reactive_orch.members FOR UPDATE")
+            await connection.execute("SELECT pg_terminate_backend($1)", lost)
+            await wait_until(is_true(lambda: node.session.since not in {None, since}), what="notifications arrive")
+            assert not await is_recorded()
+        await wait_until(is_recorded, what="its connection is recorded")
+        assert await connection.fetchval("SELECT lock_held FROM reactive_orch.member_status")
+        assert await members(connection) == [worker.member]
+        worker.stop()
+
+
 async def _now(connection: Connection) -> datetime:
     return cast("datetime", await connection.fetchval("SELECT clock_timestamp()"))
 

@@ -1575,13 +1575,12 @@ END
 $$;
 
 -- A worker that lost its connection and has a new one takes its locks again, under the same ids, and records the new
--- backend. Its old backend may not have noticed yet and still hold them: it is ended. Returns the ids whose rows are
--- still there; for the others the worker was removed meanwhile. A row of another name is another process's, which has
--- drawn the same id on a server that had lost the first one.
+-- backend; where somebody has locked the row its next heartbeats do that. Its old backend may not have noticed yet and
+-- still hold the locks: it is ended. Returns the ids whose rows are still there; for the others the worker was removed
+-- meanwhile. A row of another name is another process's, which has drawn the same id on a server that had lost the first
+-- one.
 CREATE FUNCTION reactive_orch.resume_members(in_name text, in_ids integer[]) RETURNS integer[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    resumed integer[];
 BEGIN
     -- Its own process's backends have its own rights: this cannot be refused.
     PERFORM pg_terminate_backend(a.pid)
@@ -1590,13 +1589,12 @@ BEGIN
     PERFORM pg_advisory_lock(reactive_orch.lock_namespace(), own.id)
     FROM (SELECT m.id FROM reactive_orch.members m WHERE m.id = ANY (in_ids) AND m.name = in_name ORDER BY m.id) own;
 
-    WITH kept AS (
-        UPDATE reactive_orch.members m
-        SET backend_pid = a.pid, backend_start = a.backend_start, heartbeat_at = clock_timestamp()
-        FROM pg_stat_get_activity(pg_backend_pid()) a
-        WHERE m.id = ANY (in_ids) AND m.name = in_name RETURNING m.id
-    ) SELECT coalesce(array_agg(kept.id), '{}') INTO resumed FROM kept;
-    RETURN resumed;
+    UPDATE reactive_orch.members m
+    SET backend_pid = a.pid, backend_start = a.backend_start, heartbeat_at = clock_timestamp()
+    FROM pg_stat_get_activity(pg_backend_pid()) a
+    WHERE m.id IN (SELECT f.id FROM reactive_orch.members f
+                   WHERE f.id = ANY (in_ids) AND f.name = in_name FOR NO KEY UPDATE SKIP LOCKED);
+    RETURN ARRAY(SELECT m.id FROM reactive_orch.members m WHERE m.id = ANY (in_ids) AND m.name = in_name);
 END
 $$;
 
