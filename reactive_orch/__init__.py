@@ -37,7 +37,9 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
 What happens leaves the runtime as a report (`model.reports`), told to observers; how it stands, as a status
 (`model.status`), for whoever asks. Telemetry makes both into what can be seen. With each heartbeat a worker's status
 goes into its member's row as its account (`model.account`); of all accounts, and what else the tables say,
-`core.overview` and `core.problems` make what the command `status` shows. Nothing works by any of it.
+`core.overview` and `core.problems` make what the commands `status` and `watch` show, and `core.findings`, of the server
+and the schema too, what `doctor` says. What can be wrong has its words once, in `model.problems`. Nothing works by any
+of it.
 
 Each module's docstring says what it guarantees.
 """

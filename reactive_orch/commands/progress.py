@@ -140,13 +140,13 @@ class _Bar:
 
     def show(self, doing: str, rest: Sequence[str], share: float | None) -> None:
         self._live.start()
-        self._live.update(_line(doing, rest, share, self._live.console.width), refresh=True)
+        self._live.update(line(doing, rest, share, self._live.console.width), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
 
 
-def _line(doing: str, rest: Sequence[str], share: float | None, width: int) -> Table:
+def line(doing: str, rest: Sequence[str], share: float | None, width: int) -> Table:
     """Return the bar between the words, whose first tell what the percentage does: where there is no room they go."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table

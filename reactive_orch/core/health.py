@@ -95,7 +95,8 @@ class Facts:
     listens: bool
     """The membership connection is there."""
     unreachable_by: str = ""
-    """The type and code of the error by which the database is unavailable; empty when unknown."""
+    """The type and code of the error by which the database cannot be reached, or not for a new membership connection;
+    empty when unknown."""
     expelled: bool = False
     """Removed by the others, and not a member again yet."""
     shortage: str | None = None
@@ -172,7 +173,7 @@ def own_problems(facts: Facts) -> list[Problem]:
 
 def _of_process(facts: Facts) -> Iterator[Problem]:
     if not facts.listens and facts.state is not WorkerState.STARTING:
-        yield made("disconnected")
+        yield made("disconnected", more=_by(facts.unreachable_by))
     if facts.shortage is not None:
         yield made("connection_refused", what=facts.shortage)
     for log, held in facts.held.items():

@@ -130,7 +130,7 @@ def test_the_bar_has_room(width: int, words: str) -> None:
     console = Console(width=width, force_terminal=True, color_system=None)
     with console.capture() as drawn:
         rest = amounts(430_000, 1_000_000, "events", 110_000.0)
-        console.print(progress._line("append: reading", rest, 0.43, width))  # noqa: SLF001 - the line by itself
+        console.print(progress.line("append: reading", rest, 0.43, width))
     (line,) = drawn.get().splitlines()
     assert line.rstrip().endswith(words)
     assert line.count("━") >= progress.BAR_WIDTH_LEAST

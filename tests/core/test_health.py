@@ -112,7 +112,7 @@ def test_all_reasons_are_given() -> None:
         failing_s=STOPPED,
     )
     assert assess(facts).reasons == (
-        "membership connection lost",
+        "membership connection lost: AdminShutdownError (57P01)",
         "replica set shop: database unavailable: AdminShutdownError (57P01)",
         "replica set shop: projection p tries a failing event again",
         "notifications do not arrive, polling works",
