@@ -16,8 +16,12 @@ POLL_S = 0.05
 _T = TypeVar("_T")
 
 
+class TimedOut(AssertionError):
+    """What was waited for did not happen in time. That is no finding of what a planted bug does."""
+
+
 async def wait_until(predicate: Callable[[], Awaitable[_T | None]], timeout_s: float = TIMEOUT_S, what: str = "") -> _T:
-    """Return the predicate's first true value. Raises AssertionError with its last one at the deadline."""
+    """Return the predicate's first true value. Raises TimedOut with its last one at the deadline."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = await predicate()
@@ -25,5 +29,5 @@ async def wait_until(predicate: Callable[[], Awaitable[_T | None]], timeout_s: f
             return value
         if time.monotonic() > deadline:
             msg = f"not within {timeout_s:g} s: {what or predicate} (last: {value!r})"
-            raise AssertionError(msg)
+            raise TimedOut(msg)
         await asyncio.sleep(POLL_S)

@@ -71,9 +71,6 @@ async def test_what_a_handler_leaves_in_its_session_ends_with_the_batch(database
     assert len(set(sessions)) < len(sessions), "in sessions that others had before"
 
 
-# ------------------------------------------------------------------------------------------------------- in its task
-
-
 async def _enter_scope(_tx: Connection) -> None:
     anyio.CancelScope().__enter__()
 
@@ -205,9 +202,6 @@ async def test_what_strikes_after_each_call_has_failed_in_the_end(
         await assert_effects_match_checkpoints(connection)
         await run_until_idle(database, handled)
         await checked(connection)
-
-
-# --------------------------------------------------------------------------------------------------- in the checkpoints
 
 
 async def _rewound_in_a_batch_cut_short(database: str) -> None:

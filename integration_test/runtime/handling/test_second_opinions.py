@@ -73,7 +73,7 @@ async def _fill(connection: Connection, keys: int) -> None:
 async def test_what_fails_on_one_worker_only_is_handled_by_others_and_that_one_steps_down(
     database: str, keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitness, "PAUSES_S", (1.0, 1.0))
+    monkeypatch.setattr(fitness, "PAUSES_S", (5.0, 5.0))  # time enough to be seen
     sick, well = Machine(sick=True), [Machine(), Machine()]
     async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
         node, worker = await stack.enter_async_context(running(database, sick.projection(), retries=0))

@@ -15,7 +15,7 @@ from integration_test.harness.command_line import run
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import event, serving
 from integration_test.harness.projections import record
-from integration_test.harness.waiting import wait_until
+from integration_test.harness.waiting import TimedOut, wait_until
 from reactive_orch import Event, Projection, append, projection
 from reactive_orch.model.keys import WantedKeys
 from reactive_orch.postgres import dead_letters
@@ -126,8 +126,9 @@ async def test_turns_among_the_lanes_of_one_worker_alone_are_caught(
     database: str, plant: Callable[[str], None]
 ) -> None:
     plant("turns_among_the_lanes_of_one_worker_alone")
-    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True):
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True) as caught:
         await test_meanwhile_no_two_batches_run_side_by_side_on_any_worker(database)
+    assert caught.value.subgroup(TimedOut) is None, caught.value
 
 
 async def _shows(worker: Worker, *, on: bool) -> bool:
