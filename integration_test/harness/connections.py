@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
 
 import asyncpg
 
@@ -22,6 +23,11 @@ LOST = (
     asyncpg.InternalClientError,  # "cannot switch to state": the connection broke between two messages
 )
 """What a lost connection looks like."""
+
+
+def as_role(role: str, url: str) -> str:
+    """Return the URL by which this role connects, instead of the superuser."""
+    return url.replace("postgres@", f"{quote(role)}@")
 
 
 @contextlib.asynccontextmanager

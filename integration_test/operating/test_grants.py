@@ -16,7 +16,7 @@ import pytest
 import reactive_orch
 from integration_test.harness.checkers import checked, wait_settled
 from integration_test.harness.command_line import CONFIG, run, run_worker
-from integration_test.harness.connections import connected, prepared
+from integration_test.harness.connections import as_role, connected, prepared
 from integration_test.harness.in_process import event, run_until_idle, serving
 from integration_test.harness.load import append_events
 from integration_test.harness.processes import WorkerProcess
@@ -45,7 +45,7 @@ def _role(purpose: str) -> str:
 
 
 def _as(purpose: str, url: str) -> str:
-    return url.replace("postgres@", f"the%20%22{purpose}%22@")
+    return as_role(_role(purpose), url)
 
 
 @pytest.fixture
@@ -68,8 +68,6 @@ async def owner(roles: None, database: str) -> AsyncIterator[Connection]:  # noq
         await connection.execute(f"GRANT SELECT, INSERT, DELETE ON handled, cure TO {quoted(_role('worker'))}")
         yield connection
 
-
-# ------------------------------------------------------------------------------------------------------------- PUBLIC
 
 OPEN = """
 SELECT 'schema' FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'reactive_orch' AND a.grantee = 0
@@ -118,9 +116,6 @@ async def test_who_may_not_make_the_schema_is_told_who_may(roles: None, empty_da
     said = (await run("migrate", DATABASE_URL=_as("nobody", empty_database))).complaint()
     assert said.startswith("the database role lacks a right: permission denied for database ")
     assert said.endswith("; run it as the owner of the schema, or as one who may make it")
-
-
-# ---------------------------------------------------------------------------------------------------------- a worker
 
 
 @pytest.mark.each_server
@@ -253,9 +248,6 @@ async def _try(connection: Connection, sql: str) -> None:
             await transaction.rollback()
 
 
-# -------------------------------------------------------------------------------------------------------- an appender
-
-
 INSERT = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type)
 VALUES ('Key', '0', 1, 'Written')
@@ -277,9 +269,6 @@ async def test_an_appender_appends_in_every_way(owner: Connection, database: str
     words = "append --event-type Written --aggregate-type Key --aggregate-id 3"
     assert (await run(*words.split(), DATABASE_URL=url)).done() == "appended 1 event\n"
     assert await owner.fetchval("SELECT count(*) FROM reactive_orch.events") == 6
-
-
-# -------------------------------------------------------------------------------------------- a monitor, an operator
 
 
 @pytest.fixture
@@ -352,9 +341,6 @@ async def test_an_operator_may_end_who_holds_the_log(owner: Connection, database
             return not await owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid)
 
         await wait_until(gone)
-
-
-# ------------------------------------------------------------------------------------------------------------ refusals
 
 
 def _gives(purpose: str, needed: str) -> str:

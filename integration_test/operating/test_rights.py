@@ -12,7 +12,7 @@ import pytest
 import reactive_orch
 from integration_test.harness.checkers import wait_handled
 from integration_test.harness.command_line import CONFIG, run
-from integration_test.harness.connections import connected, prepared
+from integration_test.harness.connections import as_role, connected, prepared
 from integration_test.harness.in_process import run_until_idle
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import POISON
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
 
 ORDER = NewEvent(aggregate_type="Key", aggregate_id="1", event_type="Written")
-
-# ------------------------------------------------------------------------------------------- code of somebody else's
 
 PACKAGE = Path(reactive_orch.__file__).parent
 
@@ -194,9 +192,6 @@ async def test_every_function_pins_its_search_path(database: str) -> None:
         assert {row["proname"] for row in rows} == NAMED
 
 
-# ------------------------------------------------------------------------------------------------------------- roles
-
-
 @pytest.fixture
 async def roles(cluster: Cluster) -> AsyncIterator[None]:
     """Roles belong to the whole server."""
@@ -215,13 +210,9 @@ async def granted(roles: None, database: str) -> AsyncIterator[Connection]:  # n
         yield connection
 
 
-def _as(role: str, url: str) -> str:
-    return url.replace("postgres@", f"{role}@")
-
-
 async def test_a_writer_and_a_worker_need_no_more_than_is_granted(granted: Connection, database: str) -> None:
-    worker = WorkerProcess(_as("worker", database), "w")
-    async with worker, connected(_as("writer", database)) as writer:
+    worker = WorkerProcess(as_role("worker", database), "w")
+    async with worker, connected(as_role("writer", database)) as writer:
         await worker.ready()
         await append(writer, [ORDER], Expected.NO_STREAM)
         await append(writer, [ORDER], 1)
@@ -232,14 +223,14 @@ async def test_a_writer_and_a_worker_need_no_more_than_is_granted(granted: Conne
             records=[("Key", "2", 1, "Written")],
         )
         words = "append --event-type Written --aggregate-type Key --aggregate-id 3 --database-url"
-        assert (await run(*words.split(), _as("writer", database))).done() == "appended 1 event\n"
+        assert (await run(*words.split(), as_role("writer", database))).done() == "appended 1 event\n"
         await wait_handled(granted)
 
         async def well() -> bool:
             return bool((await worker.health())["health"] == "ok")
 
         await wait_until(well, what="health says so")
-        migrated = await run("migrate", "--database-url", _as("worker", database))
+        migrated = await run("migrate", "--database-url", as_role("worker", database))
         assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
 
 
@@ -247,7 +238,7 @@ async def test_a_writer_and_a_worker_need_no_more_than_is_granted(granted: Conne
 async def test_a_right_that_lacks_on_our_own_tables_is_no_failure_of_a_handler(
     granted: Connection, database: str, table: str
 ) -> None:
-    url = _as("worker", database)
+    url = as_role("worker", database)
     await granted.execute("GRANT SELECT ON public.cure TO worker")
     await granted.execute(f"REVOKE INSERT ON reactive_orch.{table} FROM worker")
     await append(granted, [NewEvent(aggregate_type="Key", aggregate_id="1", event_type=POISON)])
@@ -261,7 +252,7 @@ async def test_a_right_that_lacks_on_our_own_tables_is_no_failure_of_a_handler(
 
 
 async def test_a_worker_may_park_and_be_asked_to_try_again(granted: Connection, database: str) -> None:
-    url = _as("worker", database)
+    url = as_role("worker", database)
     await granted.execute("GRANT SELECT ON public.cure TO worker")
     await append(granted, [NewEvent(aggregate_type="Key", aggregate_id="1", event_type=t) for t in (POISON, "Good")])
     options = ("--retries", "0", "--until-idle")
@@ -295,7 +286,7 @@ PLANTS = (
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.usefixtures("granted")
 async def test_a_writer_cannot_choose_a_position_nor_change_what_is_written(database: str, plant: str) -> None:
-    async with connected(_as("writer", database)) as writer:
+    async with connected(as_role("writer", database)) as writer:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await writer.execute(plant)
 
@@ -308,7 +299,7 @@ async def test_nobody_plants_a_position_that_no_reader_looks_at(database: str, p
 
 
 async def test_a_writer_cannot_silence_the_bell(granted: Connection, database: str) -> None:
-    async with connected(_as("writer", database)) as writer:
+    async with connected(as_role("writer", database)) as writer:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await writer.execute("SELECT reactive_orch.arm_bell('events', 0)")
     assert await granted.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None
@@ -320,7 +311,7 @@ async def test_who_may_empty_the_log_needs_no_right_on_anything_else(database: s
         await owner.execute(
             "GRANT USAGE ON SCHEMA reactive_orch TO emptier; GRANT TRUNCATE ON reactive_orch.events TO emptier"
         )
-        async with connected(_as("emptier", database)) as emptier:
+        async with connected(as_role("emptier", database)) as emptier:
             await emptier.execute("TRUNCATE reactive_orch.events")
         await owner.execute("DROP OWNED BY emptier; DROP ROLE emptier")
 
@@ -339,7 +330,7 @@ async def test_deadlocks_are_looked_for_sooner_by_who_may_say_so(
     if may:
         await granted.execute("GRANT SET ON PARAMETER deadlock_timeout TO worker")
     try:
-        await run_until_idle(_as("worker", database), shown, batch_events=1)
+        await run_until_idle(as_role("worker", database), shown, batch_events=1)
     finally:
         await granted.execute("REVOKE SET ON PARAMETER deadlock_timeout FROM worker")
     assert seen == [after] * 3, "in each batch"
