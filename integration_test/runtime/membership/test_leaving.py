@@ -9,9 +9,12 @@ import pytest
 
 from integration_test.harness.connections import prepared
 from integration_test.harness.in_process import event, serving
+from integration_test.harness.waiting import wait_until
 from reactive_orch import append, projection
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from integration_test.harness.connections import Connection
     from reactive_orch import Event
 
@@ -34,8 +37,7 @@ async def test_whom_it_waits_for(
         async with serving(database, mails, grace_s=grace_s) as worker:
             await begun.wait()
             worker.stop()
-            while not any("has left" in line for line in caplog.messages):  # noqa: ASYNC110 - the log rings no bell
-                await anyio.sleep(0.01)
+            await wait_until(says(caplog, "has left"))
             if not abandoned:
                 goes_on.set()
     of = f"the batches of projection mails, partition {partition}"
@@ -45,12 +47,18 @@ async def test_whom_it_waits_for(
     assert (given_up in caplog.messages) == abandoned
 
 
+def says(caplog: pytest.LogCaptureFixture, words: str) -> Callable[[], Awaitable[bool]]:
+    async def said() -> bool:
+        return any(words in line for line in caplog.messages)
+
+    return said
+
+
 async def test_nothing_is_said_where_nothing_is_in_hand(database: str, caplog: pytest.LogCaptureFixture) -> None:
     @projection("mails")
     async def mails(_event: Event, _tx: Connection) -> None: ...
 
     caplog.set_level("INFO", "reactive_orch")
     async with serving(database, mails):
-        while not any("adopted in" in line for line in caplog.messages):  # noqa: ASYNC110 - the log rings no bell
-            await anyio.sleep(0.01)
+        await wait_until(says(caplog, "adopted in"))
     assert [line for line in caplog.messages if "has left" in line or "waiting" in line] == ["worker 1 has left test"]
