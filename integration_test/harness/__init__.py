@@ -12,7 +12,8 @@ in_process.py   workers inside the test; health.py: what they say of their healt
 checkers.py     what is asked of a database: who handled what, in what order, how often
 logs.py         the log as tests change it, have it handled, and read it
 otlp.py         a receiver of traces and metrics
-cases.py        cases of parametrized tests
+cases.py        cases of parametrized tests; findings.py: of tests that a planted bug must fail
+talkative.py    the command line, which says sooner how far it is
 
 For storms and scenarios:
 arena.py        a recorded database, workers that may die, and what has been found

@@ -56,11 +56,15 @@ class Ended(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def started(
-    *arguments: str, cwd: Path = ROOT, stdin: int = asyncio.subprocess.PIPE, **variables: str
+    *arguments: str,
+    cwd: Path = ROOT,
+    stdin: int = asyncio.subprocess.PIPE,
+    module: str = "reactive_orch",
+    **variables: str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start a command; `variables` are all that its environment says of databases. Killed at the end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reactive_orch", *arguments),
+        *(sys.executable, "-m", module, *arguments),
         cwd=cwd,
         env=environment(variables),
         stdin=stdin,

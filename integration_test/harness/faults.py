@@ -48,8 +48,6 @@ class Faults:
             candidates = [p for p in candidates if p not in self._arena.processes[: self._spared]]
         return rng.sample(candidates, min(count, len(candidates)))
 
-    # ---------------------------------------------------------------------------------------------- processes
-
     async def kill(self, rng: random.Random) -> None:
         """SIGKILL."""
         for victim in self._victims(rng, ending=True):
@@ -97,8 +95,6 @@ class Faults:
         await asyncio.sleep(rng.uniform(0.5, 3))
         guest.send(signal.SIGTERM)
 
-    # -------------------------------------------------------------------------------------------- connections
-
     async def end_connection(self, rng: random.Random) -> None:
         """pg_terminate_backend of one connection of some kind."""
         await self._arena.ask(_END, f"reactive_orch:{rng.choice(KINDS)}:%", 1)
@@ -132,8 +128,6 @@ class Faults:
         """The network of one worker resets all connections."""
         del rng
         self._proxy.cut()
-
-    # --------------------------------------------------------------------------------------------- contention
 
     async def lock_replica_set(self, rng: random.Random) -> None:
         """Somebody holds the row that every change needs, at times for longer than the workers' lock time-out."""
@@ -170,8 +164,6 @@ class Faults:
         await asyncio.sleep(rng.uniform(0.2, 3.0))
         await self._arena.ask(_SET_STATE, *of, "running")
 
-    # ----------------------------------------------------------------------------------------------- failing events
-
     async def poison_keys(self, rng: random.Random) -> None:
         """Some events will fail in every attempt."""
         with contextlib.suppress(*LOST, Unavailable):
@@ -187,8 +179,6 @@ class Faults:
         """An event will end each process that handles it."""
         with contextlib.suppress(*LOST, Unavailable):
             await poison.poison_lethally(self._arena, rng)
-
-    # -------------------------------------------------------------------------------------------- notifications
 
     async def forge_notifications(self, rng: random.Random) -> None:
         """Anybody may NOTIFY: nonsense, in great number."""

@@ -167,9 +167,6 @@ async def check(arena: Arena, writers: Iterable[Writers], book: Book | None = No
     return [*arena.findings, *found]
 
 
-# ---------------------------------------------------------------------------------------------- events and effects
-
-
 async def _once(arena: Arena) -> list[Finding]:
     """Every committed event exactly once, and nothing else. Lost is what lies behind its checkpoint."""
     found = []
@@ -299,9 +296,6 @@ async def _outcomes(arena: Arena, writers: Iterable[Writers]) -> list[Finding]:
     return [*found, *([Finding("outcomes", f"rolled back, and in the log: {back[:SHOWN]}")] if back else [])]
 
 
-# ----------------------------------------------------------------------------------------------------- checkpoints
-
-
 async def _new_chain_rows(arena: Arena, book: Book) -> list[Any]:
     """Return the new moves of transactions that have surely ended, one for each transaction and checkpoint.
 
@@ -350,9 +344,6 @@ def _frontier(rows: Sequence[Any], in_flight: Sequence[tuple[datetime, int]]) ->
         if n < len(lowest) and lowest[n] <= row["to_position"] != row["from_position"]:
             wrong.append((row["projection"], row["partition"], row["to_position"], lowest[n], row["by"]))
     return [Finding("frontier", f"{len(wrong)} moves past an open writer: {wrong[:SHOWN]}")] if wrong else []
-
-
-# ------------------------------------------------------------------------------------------------------ membership
 
 
 async def _membership(arena: Arena) -> list[Finding]:
@@ -464,9 +455,6 @@ def _settled_in_truth(
     return (
         [Finding("settled", f"{len(wrong)} batches of others after it was settled: {wrong[:SHOWN]}")] if wrong else []
     )
-
-
-# ------------------------------------------------------------------------------------------------------- afterwards
 
 
 async def leaks(arena: Arena, timeout_s: float = 8.0) -> list[Finding]:

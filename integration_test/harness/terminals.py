@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
 from typing import TYPE_CHECKING, Any, Self
@@ -19,12 +20,28 @@ from integration_test.harness.waiting import TIMEOUT_S, wait_until
 
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Mapping, Sequence
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 """Another screen than the shell's is begun, and ended."""
 SHOW_CURSOR = "\x1b[?25h"
 _HOME = "\x1b[H"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def on_a_terminal(command: Sequence[str], env: Mapping[str, str], columns: int = 100) -> str:
+    """Run a command to its clean end and return what it writes to a terminal of this width."""
+    own, others = pty.openpty()
+    fcntl.ioctl(others, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=others, stderr=others)
+    os.close(others)
+    written = bytearray()
+    with contextlib.suppress(OSError):  # what Linux says when nobody has the other end any more
+        while part := os.read(own, 1 << 16):
+            written += part
+    os.close(own)
+    assert process.wait(TIMEOUT_S) == 0, written
+    return written.decode().replace("\r\n", "\n")
 
 
 class Terminal:

@@ -41,7 +41,6 @@ from reactive_orch.http import server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-# ------------------------------------------------------------------------------------------------------------ words
 # Each kind of mistake once as a process here; all of them, in less time, in tests/test_cli.py.
 
 
@@ -116,8 +115,6 @@ async def test_help_tells_every_command_and_option() -> None:
         assert word in text
 
 
-# ------------------------------------------------------------------------------------------------------ projections
-
 _MODULES = {
     "one": "from reactive_orch import projection\n@projection('one')\nasync def one(event, tx): ...\nother = 5\n",
     "same": "from reactive_orch import projection\n@projection('one')\nasync def same(event, tx): ...\n",
@@ -166,9 +163,6 @@ async def test_a_module_and_its_attribute_are_one_projection(database: str, modu
     options = ("--projection", "one", "--projection", "one:one")
     ended = await run_worker(*options, cwd=modules, url=database)
     assert ended.code == 0, ended
-
-
-# -------------------------------------------------------------------------------------------------------- addresses
 
 
 @pytest.mark.parametrize(
@@ -326,9 +320,6 @@ async def test_where_an_address_comes_from(database: str, cluster: Cluster) -> N
     )
 
 
-# --------------------------------------------------------------------------------------- what the database must be
-
-
 @pytest.fixture
 def standby(cluster: Cluster, database: str) -> Iterator[str]:
     """The URL of the same database on a standby."""
@@ -417,9 +408,6 @@ async def test_missing_privileges_are_named(database: str) -> None:
             await connection.execute("DROP OWNED BY stranger, reader; DROP ROLE stranger, reader")
 
 
-# ---------------------------------------------------------------------------------------------------------- migrate
-
-
 async def test_migrate_any_number_of_times_even_at_once(empty_database: str) -> None:
     at_once = await asyncio.gather(*(run("migrate", DATABASE_URL=empty_database) for _ in range(4)))
     applied = [line for ended in at_once for line in ended.done().splitlines() if line.startswith("applied")]
@@ -455,8 +443,6 @@ async def test_a_worker_migrates_when_asked_to(empty_database: str) -> None:
     assert ended.code == 0, ended
     assert (await run_worker("--migrate", url=empty_database)).code == 0
 
-
-# ----------------------------------------------------------------------------------------------------------- append
 
 EVENT = {"aggregate_type": "Order", "aggregate_id": "1", "event_type": "Placed"}
 
@@ -616,9 +602,6 @@ async def test_an_event_id_is_taken_once(database: str) -> None:
     assert len(await stored(database)) == 1
 
 
-# ------------------------------------------------------------------------------------------------ status and rewind
-
-
 async def test_status_shows_the_log_the_sets_and_who_holds_what(database: str) -> None:
     assert (
         "there is no replica set 'nowhere'; there is none yet"
@@ -686,9 +669,6 @@ async def test_a_rewind_past_an_open_writer_is_refused(database: str) -> None:
 
 async def _rewind(url: str, *, to: str) -> Ended:
     return await run("rewind", "--replica-set=test", "--projection=handled", f"--to={to}", "--yes", DATABASE_URL=url)
-
-
-# ----------------------------------------------------------------------------------------------------------- worker
 
 
 async def test_a_worker_says_where_it_is(database: str) -> None:

@@ -67,7 +67,6 @@ MODULES: dict[str, str | bytes] = {
 }
 
 MISTAKES = [
-    # -------------------------------------------------------------------------------- which database
     Mistake("status", "DATABASE_URL is set, but empty: give it an address, or unset", environment={"DATABASE_URL": ""}),
     Mistake("status --database-url=", "neither a URI"),
     Mistake("status --database-url shop", "neither a URI"),
@@ -129,7 +128,6 @@ MISTAKES = [
     Mistake(
         "status --database-url {url}?sslmode=verify-full", "needs the certificate of whoever has signed the server's"
     ),
-    # -------------------------------------------------------------------------------------- a worker
     Mistake("--replica-set r --projection bare", """write @projection("mails") at {cwd}/bare.py:3"""),
     Mistake(
         "--replica-set r --projection narrow",
@@ -190,13 +188,11 @@ MISTAKES = [
         "OTEL_EXPORTER_OTLP_ENDPOINT must begin with http:// or https://",
         environment={"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"},
     ),
-    # --------------------------------------------------------------------------------------- migrate
     Mistake("migrate --partitions 128", "--partitions 128: this log was created with 64, which cannot be changed"),
     Mistake("migrate --partitions 65", "a power of two from 1 to 1024, not 65"),
     Mistake("migrate --partitions 2048", "a power of two from 1 to 1024, not 2048"),
     Mistake("migrate --partitions -64", "a power of two from 1 to 1024, not -64"),
     Mistake("migrate 64", "unrecognized arguments: 64"),
-    # ---------------------------------------------------------------------------------------- append
     Mistake("append --expected 4", "there is no event, so --expected says nothing of any aggregate"),
     Mistake("append", "line 1: aggregate_type is missing", stdin=b'{"aggregate_type": ""}\r\n'),
     Mistake("append", "line 2: ", stdin=LINE + b"\r\n\xff\xfe\r\n"),
@@ -213,7 +209,6 @@ MISTAKES = [
     Mistake("append --aggregate-id 1", "append of one event needs --aggregate-type and --event-type too"),
     Mistake("append events.jsonl", "unrecognized arguments: events.jsonl"),
     Mistake(EVENT, "there is no schema reactive_orch", environment={"DATABASE_URL": "{empty}"}),
-    # ---------------------------------------------------------------------- what is not there to see
     Mistake("status --replica-set shopp", "there is no replica set 'shopp'; there are shop"),
     Mistake("status shop", "unrecognized arguments: shop"),
     Mistake("trace --replica-set shopp", "there is no generation of a replica set 'shopp' on record"),
@@ -238,7 +233,6 @@ MISTAKES = [
     Mistake(f"dead-letters skip {OF_SHOP} --all", "dead-letters skip leaves out one event: give its --key"),
     Mistake("dead-letters --replica-set shop", "required: action"),
     Mistake("dead-letters remove --replica-set shop", "argument action: 'remove' is none of list, show"),
-    # -------------------------------------------------------------------------------- what is changed
     Mistake(
         "pause --replica-set shop --projection mails",
         "replica set shop has no projection 'mails'; there are event_counts",
@@ -278,6 +272,12 @@ def shop(cluster: Cluster, template: str) -> Iterator[str]:
         ended = asyncio.run(run_worker("--replica-set", "shop", url=url))
         assert ended.code == 0, ended
         yield url
+
+
+@pytest.fixture(scope="module")
+def held(shop: str) -> dict[str, str]:
+    """What its tables hold, before the mistakes and after each."""
+    return asyncio.run(rows(shop))
 
 
 @pytest.fixture(scope="module")
@@ -342,16 +342,19 @@ def filled(text: str, known: Mapping[str, str]) -> str:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=_names)
 def test_a_mistake(
-    mistake: Mistake, known: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    mistake: Mistake,
+    known: Mapping[str, str],
+    held: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    before = asyncio.run(rows(known["url"]))
     code = run(mistake, known, monkeypatch)
     out, err = capfd.readouterr()
     assert re.fullmatch(r"reactive_orch: [^\n]+\n", err), err
     assert filled(mistake.says, known) in err
     assert code == mistake.code
     assert not re.search("hush|s3.cret|Traceback", out + err)
-    assert asyncio.run(rows(known["url"])) == before
+    assert asyncio.run(rows(known["url"])) == held
 
 
 def test_a_folder_that_is_gone(

@@ -49,9 +49,9 @@ def _commands() -> list[str]:
 
 async def test_shell_snippets_are_what_a_shell_and_the_command_take() -> None:
     assert len(_commands()) > 30
+    bash = await asyncio.create_subprocess_exec("bash", "-n", "-c", "\n".join(_commands()))
+    assert await bash.wait() == 0, "it has said which line"
     for line in _commands():
-        bash = await asyncio.create_subprocess_exec("bash", "-n", "-c", line)
-        assert await bash.wait() == 0, line
         words = shlex.split(re.split(r" \| | < ", line)[0], comments=True)
         if words[0] == "python":
             cli._parse(words[3:])  # noqa: SLF001 - the very parser that will read them

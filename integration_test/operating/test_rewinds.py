@@ -177,8 +177,6 @@ async def test_what_waits_and_the_new_filter_leaves_out_is_not_handled_any_more(
         assert [row["position"] for row in rows] == [1, 2, 3]
 
 
-# -------------------------------------------------------------------------------------------------------- reset hook
-
 CODE = "integration_test.harness.projections"
 
 
@@ -281,8 +279,6 @@ async def test_a_reset_hook_waits_for_nobody_while_it_holds_the_checkpoints(data
         assert await positions(connection) == {0}
 
 
-# ------------------------------------------------------------------------------------------------------------- times
-
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 INSERT = """
@@ -333,8 +329,6 @@ async def test_a_time_leads_nowhere_that_is_not_settled(database: str) -> None:
             await append_events(connection, 5)
             assert await rewinds.position_before(connection, OWN_LOG, datetime.now(UTC)) == 0
 
-
-# ------------------------------------------------------------------------------------------------------- a large log
 
 MANY = """
 INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type, created_at)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ import pytest
 from integration_test.harness.command_line import run, run_worker
 from integration_test.harness.connections import connected
 from integration_test.harness.processes import ROOT
+from integration_test.harness.terminals import on_a_terminal
 
 CONTROL = re.compile(r"\x1b\[[\d;]*m")
 NAME = "[red]shop[/red]"
@@ -33,35 +31,15 @@ async def paused(database: str) -> str:
     return database
 
 
-def on_a_terminal(url: str, *arguments: str, columns: int = 80, **environment: str) -> str:
+def shown(url: str, *arguments: str, columns: int = 80, **environment: str) -> str:
     """Return what a command writes to a terminal of this width."""
-    own, others = pty.openpty()
-    fcntl.ioctl(others, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS"}}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reactive_orch", *arguments],
-        cwd=ROOT,
-        env={**kept, "TERM": "xterm-256color", "DATABASE_URL": url, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=others,
-        stderr=subprocess.PIPE,
-    )
-    os.close(others)
-    written = bytearray()
-    try:
-        while part := os.read(own, 1 << 16):
-            written += part
-    except OSError:  # as Linux tells that the other end is closed
-        pass
-    finally:
-        os.close(own)
-    _, err = process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    return written.decode().replace("\r\n", "\n")
+    env = {**kept, "TERM": "xterm-256color", "DATABASE_URL": url, **environment}
+    return on_a_terminal([sys.executable, "-m", "reactive_orch", *arguments], env, columns)
 
 
 async def test_a_terminal_gets_colours_and_what_users_wrote(paused: str) -> None:
-    seen = await asyncio.to_thread(on_a_terminal, paused, "status")
+    seen = await asyncio.to_thread(shown, paused, "status")
     note = (
         r"note: replica set \[red\]shop\[/red\]: projection event_counts is paused: \[bold\]why\[/\]\\x1b\[31m \(since"
     )
@@ -75,7 +53,7 @@ async def test_a_terminal_gets_colours_and_what_users_wrote(paused: str) -> None
 
 @pytest.mark.parametrize("columns", [40, 200])
 async def test_a_table_heeds_the_width_and_loses_nothing(paused: str, columns: int) -> None:
-    table = await asyncio.to_thread(on_a_terminal, paused, "replica-sets", "list", columns=columns)
+    table = await asyncio.to_thread(shown, paused, "replica-sets", "list", columns=columns)
     plain = CONTROL.sub("", table)
     assert max(map(len, plain.splitlines())) <= columns
     piped = (await run("replica-sets", "list", DATABASE_URL=paused)).done()
@@ -90,13 +68,13 @@ async def test_a_table_heeds_the_width_and_loses_nothing(paused: str, columns: i
     ("environment", "colours"), [({"NO_COLOR": "1"}, {"\x1b[1m", "\x1b[0m"}), ({"TERM": "dumb"}, set())]
 )
 async def test_a_terminal_without_colours(paused: str, environment: dict[str, Any], colours: set[str]) -> None:
-    seen = await asyncio.to_thread(lambda: on_a_terminal(paused, "status", **environment))
+    seen = await asyncio.to_thread(lambda: shown(paused, "status", **environment))
     assert set(CONTROL.findall(seen)) == colours
     assert "note: replica set" in seen
 
 
-async def test_json_is_json_on_a_terminal_too(paused: str) -> None:
-    seen = await asyncio.to_thread(on_a_terminal, paused, "replica-sets", "list", "--json")
+async def test_json_is_json_shown_too(paused: str) -> None:
+    seen = await asyncio.to_thread(shown, paused, "replica-sets", "list", "--json")
     assert seen == (await run("replica-sets", "list", "--json", DATABASE_URL=paused)).done()
 
 

@@ -145,9 +145,6 @@ async def test_without_colours_letters_tell_workers_apart(database: str) -> None
         assert not re.search(r"\x1b\[[0-9;]*[34][0-9]", terminal.written), "no colour"
 
 
-# --------------------------------------------------------------------------------------------------------------- lines
-
-
 async def lines_of(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
     assert process.stdout is not None
     async with asyncio.timeout(60):
@@ -228,9 +225,6 @@ async def test_nobody_reads_any_more(database: str, monkeypatch: pytest.MonkeyPa
         out, err = await process.communicate()
     assert out.decode().count("\n") == 1
     assert err == b"ended\n"
-
-
-# ------------------------------------------------------------------------------------------------------------- looking
 
 
 class Seen:
