@@ -52,9 +52,6 @@ class Measured:
     worst: list[float] = field(default_factory=list)
 
 
-# ------------------------------------------------------------------------------------------------------- scenery
-
-
 class Process:
     """A worker process; ready when it has adopted its first generation."""
 
@@ -154,9 +151,6 @@ SELECT g.* FROM reactive_orch.replica_sets r
 JOIN reactive_orch.generations g ON g.replica_set = r.name AND g.number = r.generation
 WHERE r.name = $1 AND cardinality(g.members) = $2 AND g.completed_at IS NOT NULL AND g.number > $3
 """
-
-
-# ------------------------------------------------------------------------------------------------------- measuring
 
 
 async def silence(url: str, number: signal.Signals, runs: int, heartbeat_s: float, stale_s: float) -> Measured:
@@ -291,9 +285,6 @@ async def be_crowd(url: str, count: int) -> None:
             await anyio.to_thread.run_sync(sys.stdin.readline)
             for one in workers:
                 one.stop()
-
-
-# ------------------------------------------------------------------------------------------------------- reporting
 
 
 def text(where: str, silences: Sequence[tuple[str, Measured]], crowds: dict[str, Crowd]) -> str:

@@ -50,9 +50,6 @@ async def versions(connection: Connection) -> dict[str, list[int]]:
     return {row["aggregate_id"]: row["versions"] for row in rows}
 
 
-# ------------------------------------------------------------------------------------------------ expected versions
-
-
 async def test_any_version_will_do(connection: Connection) -> None:
     await append(connection, [order(), order()])
     await append(connection, [order()], Expected.ANY)
@@ -115,9 +112,6 @@ async def test_nothing_to_append(connection: Connection) -> None:
     assert await versions(connection) == {}
 
 
-# ----------------------------------------------------------------------------------------------------- transactions
-
-
 async def test_it_goes_with_the_callers_transaction(connection: Connection) -> None:
     transaction = connection.transaction()
     await transaction.start()
@@ -141,9 +135,6 @@ async def test_all_or_nothing_without_a_transaction(connection: Connection) -> N
     with pytest.raises(Conflict, match="an event_id is already taken"):
         await append(connection, [order(2), taken, order(3)])
     assert await versions(connection) == {"1": [1]}
-
-
-# ------------------------------------------------------------------------------------------------------ concurrency
 
 
 async def test_appenders_without_a_version_take_turns(database: str, connection: Connection) -> None:
@@ -274,9 +265,6 @@ async def test_an_exact_version_still_holds_when_it_is_written(
     assert await versions(connection) == {"1": [1, 2]}
 
 
-# ------------------------------------------------------------------------------------------------------ what is kept
-
-
 async def test_every_field_comes_back(connection: Connection) -> None:
     sent = NewEvent(
         aggregate_type="Order",
@@ -329,8 +317,6 @@ async def test_the_callers_span_is_carried(connection: Connection) -> None:
     assert given.metadata == {"traceparent": "mine", "a": 1}
     assert without.metadata == {}
 
-
-# -------------------------------------------------------------------------------------------------------- plain SQL
 
 _INSERT = "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) VALUES "
 _COLUMNS = ("aggregate_type", "aggregate_id", "aggregate_version", "event_type")
@@ -433,9 +419,6 @@ async def test_who_may_only_insert_can_append(database: str, writer: Connection)
         for sql in ("SELECT FROM reactive_orch.events", "DELETE FROM reactive_orch.events"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await writer.execute(sql)
-
-
-# ------------------------------------------------------------------------------------------------------- the command
 
 
 @pytest.mark.parametrize("expected", ["any", thorough("none"), thorough("3")])

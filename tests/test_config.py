@@ -121,9 +121,6 @@ def test_it_is_frozen() -> None:
         config().retries = 7  # type: ignore[misc]
 
 
-# ------------------------------------------------------------------------------------------------------- addresses
-
-
 def database_url(text: str, **environment: str) -> str:
     return addresses.database_url(text, environment)
 

@@ -73,9 +73,6 @@ def _put(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-# ------------------------------------------------------------------------------------------------------ the swap
-
-
 @_bug
 def swap_without_expected_position() -> None:
     sql = checkpoints._SQL
@@ -138,9 +135,6 @@ def no_reload_after_a_short_count() -> None:
     _put(Lane, "invalidate", invalidate)
 
 
-# --------------------------------------------------------------------------------------------- calling the handlers
-
-
 @_bug
 def deadline_moved_after_its_scope_was_cancelled() -> None:
     async def call(self: Calling, events: Sequence[Event], tx: Any) -> int:
@@ -200,8 +194,6 @@ def put_off_appends_survive_their_savepoint() -> None:
 def sealed_by_whoever_says_so() -> None:
     """In the schema alone."""
 
-
-# -------------------------------------------------------------------------------------------------- the frontier
 
 _HEAD = "SELECT coalesce(pg_sequence_last_value(s.sequence), 0) FROM reactive_orch.logs s WHERE s.name = $1"
 _HOLDERS = """
@@ -297,9 +289,6 @@ def connections_are_not_asked_where_they_lead() -> None:
     _put(Admission, "admit", admit)
 
 
-# --------------------------------------------------------------------------------------------------- dealing
-
-
 @_bug
 def backlog_dealt_among_fresh_events() -> None:
     def deal(
@@ -320,9 +309,6 @@ def distance_measured_from_a_neighbour() -> None:
         return due
 
     _put(lanes, "deal", deal)
-
-
-# --------------------------------------------------------------------------------------------- windows and saving
 
 
 @_bug
@@ -513,9 +499,6 @@ def gap_passed_beyond_the_settled_end() -> None:
     _put(windows, "next_position", next_position)
 
 
-# -------------------------------------------------------------------------------------- taking over and assigning
-
-
 @_bug
 def take_over_without_the_row_lock_from_a_cache() -> None:
     cache: dict[tuple[str, int], Checkpoint] = {}
@@ -586,9 +569,6 @@ def exclusive_projection_divided() -> None:
 @_bug
 def acknowledged_before_drained_and_loaded() -> None:
     _put(Runner, "reconciled", property(lambda _: True))
-
-
-# ----------------------------------------------------------------------------------------------------- membership
 
 
 @_bug

@@ -64,9 +64,6 @@ VALUES ('Plain', $1, $2, 'Written') RETURNING global_position
 """
 
 
-# ---------------------------------------------------------------------------------------------------------- writers
-
-
 class OddWriter:
     """A writer that does all that the protocol must bear: waits, gives up, half gives up, prepares and forgets."""
 
@@ -239,9 +236,6 @@ async def test_who_holds_the_log_is_named(database: str) -> None:
         assert "prepared transaction 'of the shop' of postgres" in (await run("status", DATABASE_URL=database)).done()
         await connection.execute("COMMIT PREPARED 'of the shop'")
         await checked(connection)
-
-
-# ----------------------------------------------------------------------------------------------------------- rivals
 
 
 class Believer:
@@ -440,9 +434,6 @@ async def test_the_loser_of_a_swap_leaves_nothing_behind(database: str) -> None:
         assert await connection.fetchval("SELECT array_agg(who) FROM effects") == ["first"]
 
 
-# --------------------------------------------------------------------------------------------------------- handlers
-
-
 def saying(*statements: str) -> Callable[[Connection], Awaitable[None]]:
     async def say(tx: Connection) -> None:
         for statement in statements:
@@ -585,9 +576,6 @@ async def test_what_a_handler_appends_holds_nobody_back(database: str) -> None:
         assert await connection.fetchval("SELECT count(*) FROM handled") == 6
 
 
-# ------------------------------------------------------------------------------------------------ rewind and filters
-
-
 async def test_a_rewind_under_load_handles_everything_once_more(database: str) -> None:
     async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(WorkerProcess(database, name, options=QUICK)) for name in "ab"]
@@ -677,9 +665,6 @@ def _handles(connection: Connection, count: int) -> Callable[[], Awaitable[bool]
         return bool(await connection.fetchval("SELECT count(*) FROM handled") >= count)
 
     return reached
-
-
-# --------------------------------------------------------------------------------------------------- a bad database
 
 
 async def test_without_any_notification(database: str) -> None:
@@ -798,9 +783,6 @@ async def test_a_database_restored_to_an_older_state(database: str) -> None:
         async with WorkerProcess(database, "w2") as healed:
             await healed.ready()
             await checked(connection)
-
-
-# ------------------------------------------------------------------------------------------------- sizes and spaces
 
 
 class Reads:

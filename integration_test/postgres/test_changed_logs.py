@@ -41,9 +41,6 @@ async def assert_stays_refused(connection: Connection, url: str, says: str) -> N
     assert "not the one that these projections have read, from position" in complaint
 
 
-# --------------------------------------------------------------------------------------------------- late events
-
-
 async def test_an_event_behind_the_settled_end_is_noticed_by_a_running_worker(database: str) -> None:
     async with prepared(database) as connection, asyncio.timeout(TIMEOUT_S):
         await append_events(connection, 20)
@@ -161,9 +158,6 @@ async def test_many_gaps_are_remembered_up_to_a_number(database: str) -> None:
             await log_check.check(connection, OWN_LOG)
 
 
-# ------------------------------------------------------------------------------------------- positions given twice
-
-
 @pytest.mark.parametrize("back_to", [thorough(1), 40, thorough(97)])
 async def test_a_sequence_set_back_and_beyond_while_nobody_looked_is_noticed(database: str, back_to: int) -> None:
     async with prepared(database) as connection:
@@ -239,9 +233,6 @@ async def test_whoever_comes_first_writes_it_down_for_all(database: str) -> None
         assert await log_check.witness(connection, OWN_LOG, 20, 0.0) == 20
         assert await log_check.witness(connection, OWN_LOG, 15, 0.0) == 20
         assert await log_check.witness(connection, OWN_LOG, 2**60, 0.0) == 21
-
-
-# ------------------------------------------------------------------------------------------------ another encoding
 
 
 async def test_a_log_restored_under_another_encoding_is_refused_until_the_rewind(cluster: Cluster) -> None:

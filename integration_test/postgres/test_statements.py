@@ -100,8 +100,6 @@ def test_the_module_beside_the_file_uses_each_of_its_statements(path: Path) -> N
     )  # reads it as a user would
 
 
-# ----------------------------------------------------------------------------------------------------------- plans
-
 ROWS, PARTITIONS, BATCH = 300_000, 64, 100
 MIDDLE = ROWS // 2
 

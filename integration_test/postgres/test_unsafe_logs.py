@@ -91,9 +91,6 @@ async def assert_refused_while_running(url: str, connection: Connection, change:
         pass
 
 
-# ------------------------------------------------------------------------------------------------------- the rules
-
-
 @pytest.mark.parametrize(("change", "says"), FLAWS)
 @pytest.mark.each_server
 async def test_refused_when_it_begins_and_at_the_start(database: str, change: str, says: str) -> None:
@@ -179,9 +176,6 @@ async def test_row_level_security_in_the_middle_of_a_backlog(database: str) -> N
         await assert_each_once(connection)
 
 
-# ---------------------------------------------------------------------------------------------------- another log
-
-
 @pytest.mark.each_server
 async def test_what_was_read_under_row_level_security_moves_no_checkpoint(database: str) -> None:
     """A window brings only what can be seen: no checkpoint moves past what was hidden in it."""
@@ -264,9 +258,6 @@ async def test_an_encoding_is_part_of_the_log(database: str) -> None:
         assert "moved to another encoding" in (await run_worker(*HANDLED, url=database)).complaint()
         await rewind(database, "keep")
         await handled_up_to(connection, database, 20)
-
-
-# ---------------------------------------------------------------------------------------------- functions, deletions
 
 
 @pytest.mark.parametrize("position", [-1, 11, 10**15])

@@ -56,8 +56,6 @@ async def _holds(word: str, heard: list[str]) -> bool:
     return word in heard
 
 
-# ---------------------------------------------------------------------------------------------------- a broken bell
-
 DAMAGES = {
     "DROP SEQUENCE reactive_orch.bell": "the bell",
     "ALTER TABLE reactive_orch.events DISABLE TRIGGER ring": "the trigger of the event table",
@@ -134,9 +132,6 @@ async def test_a_bell_that_a_clock_set_back_has_left_armed_does_not_ring(databas
     assert await rings(database, connection)
 
 
-# -------------------------------------------------------------------------------------------------------- no waiting
-
-
 async def test_arming_waits_for_no_standby(cluster: Cluster, database: str) -> None:
     async with connected(database) as connection, connected(cluster.url()) as superuser:
         await superuser.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -189,8 +184,6 @@ async def test_a_serializable_writer_reads_nothing_that_others_could_conflict_wi
         await log.arm(connection, OWN_LOG, ARM_S)
         await writer.fetchval(INSERT)
 
-
-# ---------------------------------------------------------------------------------------------------- a full queue
 
 FILL = "SELECT count(pg_notify('noise', repeat('x', 7000) || n)) FROM generate_series(1, 40) AS n"
 

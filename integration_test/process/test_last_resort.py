@@ -238,9 +238,6 @@ async def _gone(connection: Connection) -> bool:
     return bool(await connection.fetchval(_OTHERS) == 0)
 
 
-# ------------------------------------------------------------------------------------- tasks that handlers cancel
-
-
 @pytest.mark.parametrize("of", ["Runner.run", "Watch.run", "LogFollower.run", "Node._keep_session", "RowWait.run"])
 async def test_a_worker_whose_own_tasks_are_cancelled_does_not_end_quietly(database: str, of: str) -> None:
     @make_projection("handled")

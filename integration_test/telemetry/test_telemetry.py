@@ -40,9 +40,6 @@ QUICK = ("--heartbeat", "0.3", "--stale-after", "2")
 OURS = "integration_test.harness.telemetry_projections"
 
 
-# -------------------------------------------------------------------------------------------------------- rebalances
-
-
 def assert_one_trace_each(
     received: Receiver, rows: Collection[Any], adopted: Mapping[int, set[int]], may_lose: Collection[int] = ()
 ) -> None:
@@ -219,9 +216,6 @@ async def output(*arguments: str) -> str:
 
 async def counted(connection: Connection, members: int) -> bool:
     return len((await generations(connection))[-1]["members"]) == members
-
-
-# ------------------------------------------------------------------------------------------------------- the tables
 
 
 async def test_spans_and_metrics_are_those_of_the_tables(database: str) -> None:
@@ -411,9 +405,6 @@ async def test_rebalances_add_no_series(database: str) -> None:
         assert len(await generations(connection)) == 13
 
 
-# ------------------------------------------------------------------------------------------------------------- lines
-
-
 async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
     async with prepared(database) as connection:
         options = (*QUICK, "--log-format", "json")
@@ -448,9 +439,6 @@ async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
         assert {"listening", "disconnected", "reconnected"} <= others
         assert others <= {"listening", "disconnected", "reconnected", "unavailable", "loop_blocked", "suspected"}
         assert len(records) < 20
-
-
-# ---------------------------------------------------------------------------------------------------------- secrets
 
 
 async def test_no_secret_leaves(database: str) -> None:
@@ -493,9 +481,6 @@ async def _has_told(received: Receiver, error_type: str) -> bool:
 
 def _error_types(received: Receiver) -> set[object]:
     return {span.attributes.get("error.type") for span in received.named("process betraying") if span.error}
-
-
-# ------------------------------------------------------------------------------------------------------------- cost
 
 
 async def test_without_an_endpoint_nothing_is_imported(database: str) -> None:
@@ -579,9 +564,6 @@ async def drained(connection: Connection, url: str, name: str, env: Mapping[str,
         handled_at = time.monotonic()
         await worker.stop()
         return handled_at - began, time.monotonic() - handled_at
-
-
-# ------------------------------------------------------------------------------------------------------ as a library
 
 
 async def test_an_application_with_providers_of_its_own(database: str) -> None:

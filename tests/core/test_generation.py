@@ -294,9 +294,6 @@ def test_connections_end_of_those_that_did_not_ask_to_leave() -> None:
     assert orphans(seen, change) == {"host:3", "host:4"}
 
 
-# -------------------------------------------------------------------------------------------- whatever the snapshot
-
-
 def owners_of(partitions: int) -> st.SearchStrategy[tuple[MemberId, ...]]:
     return st.tuples(*[st.integers(0, 9).map(MemberId)] * partitions)
 

@@ -100,9 +100,6 @@ def rest(state: Any, reason: str = "") -> RestSeen:
     return RestSeen(state=state, reason=reason, by="ann@vm", since=AT, age_s=5.0, tried_at=None)
 
 
-# ----------------------------------------------------------------------------------------------------------- lag
-
-
 def test_what_its_workers_tell_counts_and_not_what_they_have_saved() -> None:
     told = shown()
     assert (told.state, told.lag_events, told.lag_s, told.events_per_s) == ("running", 50, 4.5, 120.0)
@@ -224,9 +221,6 @@ def test_a_rate_that_fades_away_says_nothing_of_the_end() -> None:
     assert [shown(replace(WORKER, account=each)).eta_s for each in of_late.values()] == [500.0, None]
 
 
-# -------------------------------------------------------------------------------------------------------- problems
-
-
 def test_all_is_well() -> None:
     assert found() == []
 
@@ -345,9 +339,6 @@ def test_the_worst_and_oldest_come_first() -> None:
 def test_names_are_quoted_for_the_shell() -> None:
     odd = replace(PROJECTION, subscription=Subscription("order totals", OWN_LOG), rest=rest("paused"))
     assert found(projection=odd)[0].command.endswith("--projection 'order totals'")
-
-
-# ------------------------------------------------------------------------------------------------------------ JSON
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,6 @@ class Surroundings:
     def held(self) -> frozenset[Partition]:
         return self.lanes[0].partitions | self.lanes[1].partitions
 
-    # ------------------------------------------------------ the log and the rows
-
     def write(self, lane: int, partition: Partition, number: int) -> None:
         """Append events to two partitions, with a gap; they may be settled at once."""
         for written in (partition, (partition + number) % PARTITIONS):
@@ -91,8 +89,6 @@ class Surroundings:
     def rewind(self, _lane: int, partition: Partition, number: int) -> None:
         if partition not in self.locked:
             self.rows[partition] = Checkpoint(number % (self.settled + 1), self.rows[partition].epoch + 1)
-
-    # ------------------------------------------------------- partitions come and go
 
     def take(self, lane: int, partition: Partition, _number: int) -> None:
         if partition not in self.held:
@@ -119,8 +115,6 @@ class Surroundings:
             place = self.lanes[lane].saved[partition], self.lanes[lane].read_to[partition]
             self.lanes[lane].move([partition], self.lanes[1 - lane])
             assert place == (self.lanes[1 - lane].saved[partition], self.lanes[1 - lane].read_to[partition])
-
-    # -------------------------------------------------------------- a lane's batch
 
     def read(self, lane: int, _partition: Partition, number: int) -> None:
         if self.reads[lane] is not None:
@@ -198,8 +192,6 @@ class Surroundings:
     def swap(self, swap: Swap) -> None:
         assert swap.expected.position < swap.target <= self.settled, "forward, and only what is settled"
         self.rows[swap.partition] = Checkpoint(swap.target, swap.expected.epoch)
-
-    # ------------------------------------------------------------------ the whole
 
     def check(self) -> None:
         """Check what holds at every moment."""

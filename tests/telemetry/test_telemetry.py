@@ -58,9 +58,6 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
     return error
 
 
-# -------------------------------------------------------------------------------------------------------- the tables
-
-
 def test_the_page_of_tables_is_up_to_date() -> None:
     page = (ROOT / "otel/METRICS.md").read_text()
     assert page.splitlines() == [*table.markdown()], "python -m reactive_orch.telemetry.table > otel/METRICS.md"
@@ -102,9 +99,6 @@ def test_only_names_of_the_tables_are_used() -> None:
         if path.name not in {"metric_names.py", "span_names.py"}:
             used = set(re.findall(r'"(reactive_orch\.[a-z_.]+)"', path.read_text()))
             assert used <= known | {"reactive_orch.telemetry.table"}, path.name
-
-
-# ------------------------------------------------------------------------------------------------------ the registry
 
 
 def samples(registry: Registry) -> dict[str, str]:
@@ -220,9 +214,6 @@ def test_counting_twice_is_no_new_series() -> None:
     assert all(metric.kind is Kind.COUNTER for metric in registry.sums)
 
 
-# --------------------------------------------------------------------------------------------------------- the spans
-
-
 @pytest.mark.parametrize(
     "text",
     [None, "", "nonsense", TRACEPARENT + "-more", TRACEPARENT.upper(), TRACEPARENT.replace("00-", "01-", 1), "0" * 55],
@@ -329,9 +320,6 @@ def test_ranges(held: dict[str, list[int]], shown: str) -> None:
     assert ranges({Subscription(name, OWN_LOG): partitions for name, partitions in held.items()}) == shown
 
 
-# --------------------------------------------------------------------------------------------------------- the routes
-
-
 NONE = Route()
 HTTP = Route("otlp", "http/protobuf")
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -378,9 +366,6 @@ def test_what_the_sdk_does_not_accept_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "-1")
     with pytest.raises(ConfigError, match=r"OTEL_.*-1"), exporting({"OTEL_METRICS_EXPORTER": "console"}):
         pass
-
-
-# ---------------------------------------------------------------------------------------------------------- the lines
 
 
 def record(message: str, *args: object, exc_info: Any = None, **extra: object) -> logging.LogRecord:
@@ -504,9 +489,6 @@ def test_the_allowance_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(allowance.take() for _ in range(200)) == 25
     clock[0] += 3600
     assert sum(allowance.take() for _ in range(200)) == 50, "what was not used long ago is gone"
-
-
-# -------------------------------------------------------------------------------------------------------- the outages
 
 
 class Result(enum.Enum):

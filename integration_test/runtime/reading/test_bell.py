@@ -149,9 +149,6 @@ def arms_at_once(no_poll: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noq
     monkeypatch.setattr(waking, "DISARM_ABOVE_PER_S", float("inf"))
 
 
-# ------------------------------------------------------------------------------------------------------- the race
-
-
 class NoSecondLook(LogFollower):
     """Sleeps right after it has armed: its last look was before."""
 
@@ -226,9 +223,6 @@ async def test_no_wake_up_is_lost_between_arming_and_sleeping(databases: Sequenc
 async def test_without_the_barrier_wake_ups_are_lost(databases: Sequence[str], kind: type[LogFollower]) -> None:
     rounds, lost = await race(databases, kind, Limits(MUTANT_LOST_AFTER_S, 2))
     assert lost, f"none of {rounds}: the race would not find a bell that loses wake-ups"
-
-
-# ------------------------------------------------------------------------------------------------------- the rate
 
 
 async def write_much(connection: Connection, until: Sequence[object]) -> None:
