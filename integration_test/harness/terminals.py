@@ -54,6 +54,7 @@ class Terminal:
         self._size = columns, lines
         self.written = ""
         """All that the command has written."""
+        self._resized_at = 0
 
     async def __aenter__(self) -> Self:
         self._ours, self._its = pty.openpty()
@@ -99,8 +100,19 @@ class Terminal:
 
     @property
     def screen(self) -> str:
-        """What was drawn last, as text: each picture begins at the top."""
-        return _CONTROL.sub("", self.written.rsplit(_HOME, 1)[-1])
+        """The last picture that is whole, as text: each begins at the top, and fills the window as it is now.
+
+        What is no picture, a line for instance, is there as it was written.
+        """
+        if _HOME not in self.written:
+            return _CONTROL.sub("", self.written)
+        pictures = [_CONTROL.sub("", each) for each in self.written[self._resized_at :].rsplit(_HOME, 2)]
+        return next(filter(self._filled_by, reversed(pictures)), "")
+
+    def _filled_by(self, picture: str) -> bool:
+        columns, lines = self._size
+        drawn = picture.splitlines()
+        return len(drawn) == lines and len(drawn[-1]) == columns
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -112,6 +124,8 @@ class Terminal:
 
     def resize(self, columns: int, lines: int) -> None:
         """Change the size of the window."""
+        self._size = columns, lines
+        self._resized_at = len(self.written)
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def deafen(self) -> None:
