@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from integration_test.harness.processes import ROOT
 from integration_test.harness.waiting import TIMEOUT_S
+from reactive_orch import cli
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import pytest
 
 CONFIG, UNREACHABLE, FAILED = 2, 3, 1
 UNUSED_PORT = 1
@@ -87,6 +90,16 @@ async def run(*arguments: str, stdin: str | bytes = b"", cwd: Path = ROOT, **var
         out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), _OF_SLOW_MACHINES.sub("", err.decode()))
+
+
+def run_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, url: str) -> Ended:
+    """Run a command in this process, in a loop of its own: a third of a second of a processor less than `run` takes."""
+    for name in set(os.environ) - set(environment({})):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DATABASE_URL", url)
+    code = cli.main(words.split())
+    out, err = capfd.readouterr()
+    return Ended(code, out, _OF_SLOW_MACHINES.sub("", err))
 
 
 async def run_worker(*arguments: str, url: str = NOBODY_LISTENS, cwd: Path = ROOT, **variables: str) -> Ended:

@@ -15,7 +15,7 @@ import pytest
 
 import reactive_orch
 from integration_test.harness.checkers import checked, wait_settled
-from integration_test.harness.command_line import CONFIG, run, run_worker
+from integration_test.harness.command_line import CONFIG, run, run_here, run_worker
 from integration_test.harness.connections import as_role, connected, prepared
 from integration_test.harness.in_process import event, run_until_idle, serving
 from integration_test.harness.load import append_events
@@ -297,14 +297,20 @@ LOOKS = (
 
 @pytest.mark.parametrize("purpose", ["monitor", "operator"])
 @pytest.mark.each_server
-@pytest.mark.usefixtures("worked")
-async def test_who_monitors_or_operates_may_look(database: str, purpose: str) -> None:
+def test_who_monitors_or_operates_may_look(
+    holder: int, database: str, purpose: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {look: run_here(capfd, monkeypatch, look, _as(purpose, database)).done() for look in LOOKS}
+    assert all(said.values())
+    assert [each["pid"] for each in json.loads(said["status --json"])["logs"][0]["held_by"]] == [holder]
+
+
+@pytest.fixture
+async def holder(worked: Connection, database: str) -> AsyncIterator[int]:  # noqa: ARG001
+    """The pid of the server's process for an appender who has appended and not committed."""
     async with connected(_as("appender", database)) as appender, appender.transaction():
         await append(appender, [ORDER])
-        for look in LOOKS:
-            assert (await run(*look.split(), DATABASE_URL=_as(purpose, database))).done()
-        shown = json.loads((await run("status", "--json", DATABASE_URL=_as(purpose, database))).done())
-        assert [each["pid"] for each in shown["logs"][0]["held_by"]] == [appender.get_server_pid()]
+        yield appender.get_server_pid()
 
 
 @pytest.mark.each_server
@@ -368,9 +374,11 @@ REFUSED_COMMANDS = (
 
 
 @pytest.mark.usefixtures("worked")
-async def test_a_command_without_a_right_says_in_a_line_what_gives_it(database: str) -> None:
+def test_a_command_without_a_right_says_in_a_line_what_gives_it(
+    database: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for purpose, words, lacking, needed in REFUSED_COMMANDS:
-        said = (await run(*words.split(), DATABASE_URL=_as(purpose, database))).complaint()
+        said = run_here(capfd, monkeypatch, words, _as(purpose, database)).complaint()
         assert said == f"the database role lacks a right: permission denied for {lacking}; {_gives(purpose, needed)}"
 
 
