@@ -267,16 +267,23 @@ async def _have_come(calls: Counter[str], expected: dict[str, int]) -> bool:
     return {key: calls[key] for key in expected} == expected
 
 
-async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str) -> None:
-    """The checkpoint of the key's partition is held by a batch of its owner, again and again: nothing is done twice."""
+async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint of the key's partition is held, as by a batch of its owner: nothing is tried meanwhile."""
+    want, held = Lanes.want_opinion, asyncio.Event()
+    monkeypatch.setattr(Lanes, "want_opinion", lambda lanes: want(lanes) if held.is_set() else None)
     sick, well = Machine(sick=True), Machine()
     async with prepared(database) as connection, connected(database) as rival, contextlib.AsyncExitStack() as stack:
         for each in (sick, well):
             await stack.enter_async_context(serving(database, each.projection(), retries=0))
         await wait_settled(connection, members=2)
-        await append(connection, [event(f"k{n}") for n in range(FEW)])
-        for _ in range(5):
-            async with rival.transaction():
-                await rival.execute("SELECT FROM reactive_orch.checkpoints ORDER BY partition FOR NO KEY UPDATE")
+        await append(connection, [event(f"k{n}") for n in range(8)])
+        await wait_until(partial(_all_are_known, connection, 8))
+        before = well.calls.copy()
+        async with rival.transaction():
+            await rival.execute("SELECT FROM reactive_orch.checkpoints ORDER BY partition FOR NO KEY UPDATE")
+            held.set()
+            await wait_until(partial(_is_taken, connection), what="an opinion waits")
+            assert well.calls == before
         await checked(connection)
+        assert well.calls > before
         assert not await _keys(connection)
