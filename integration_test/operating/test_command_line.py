@@ -37,6 +37,7 @@ from integration_test.harness.processes import ROOT, WorkerProcess
 from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.http import server
+from reactive_orch.postgres.migrations import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -352,7 +353,7 @@ async def test_a_missing_or_older_schema_says_what_to_run(command: str, empty_da
     async with connected(database) as connection:
         await connection.execute("UPDATE reactive_orch.schema_steps SET version = version - 1")
     missing, older = await asyncio.gather(*(run(*command.split(), DATABASE_URL=u) for u in (empty_database, database)))
-    to_do = "and this program needs step 1: run `python -m reactive_orch migrate` with the same address"
+    to_do = f"and this program needs step {NEWEST}: run `python -m reactive_orch migrate` with the same address"
     assert missing.complaint() == f"there is no schema reactive_orch in this database {to_do}"
     assert older.complaint() == f"the schema is at step 0 in this database {to_do}"
 
@@ -423,7 +424,7 @@ async def test_partitions_are_a_power_of_two_chosen_once(empty_database: str) ->
         assert line == f"the number of partitions must be a power of two from 1 to 1024, not {number}"
     (await run("migrate", "--partitions", "8", DATABASE_URL=empty_database)).done()
     again = (await run("migrate", DATABASE_URL=empty_database)).done()
-    assert again == "nothing to do: the schema is at step 1 already\n"
+    assert again == f"nothing to do: the schema is at step {NEWEST} already\n"
     other = await run("migrate", "--partitions", "128", DATABASE_URL=empty_database)
     assert other.complaint() == "--partitions 128: this log was created with 8, which cannot be changed"
     (await run("migrate", "--partitions", "8", DATABASE_URL=empty_database)).done()

@@ -20,6 +20,7 @@ from integration_test.harness.waiting import wait_until
 from reactive_orch import Event, Expected, NewEvent, append, projection, read_stream
 from reactive_orch.postgres import migrations
 from reactive_orch.postgres.grants import grants
+from reactive_orch.postgres.migrations import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -231,7 +232,7 @@ async def test_a_writer_and_a_worker_need_no_more_than_is_granted(granted: Conne
 
         await wait_until(well, what="health says so")
         migrated = await run("migrate", "--database-url", as_role("worker", database))
-        assert migrated.done() == "nothing to do: the schema is at step 1 already\n"
+        assert migrated.done() == f"nothing to do: the schema is at step {NEWEST} already\n"
 
 
 @pytest.mark.parametrize("table", ["failing_keys", "dead_letters", "markers"])

@@ -6,6 +6,7 @@ import json
 import signal
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from integration_test.harness.checkers import wait_handled, wait_settled
@@ -65,7 +66,12 @@ async def test_it_tells_what_waits_and_when_that_is_done(database: str) -> None:
             assert _projection(behind)["lag_s"] > 0
             assert behind["logs"][0]["settled"] == behind["logs"][0]["head"] == 300
             (one,) = behind["replica_sets"][0]["workers"]
-            assert (one["pid"], one["state"], one["partitions"], one["version"]) == (worker.pid, "serving", 64, "0.1.0")
+            assert (one["pid"], one["state"], one["partitions"], one["version"]) == (
+                worker.pid,
+                "serving",
+                64,
+                version("reactive_orch"),
+            )
             text = (await run("status", "--database-url", database)).done()
             assert "running, 300 events wait, the oldest for " in text
         async with WorkerProcess(database, "b", projections=(AT_GATE,)):
