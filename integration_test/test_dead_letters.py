@@ -6,13 +6,15 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration_test.harness.checkers import assert_accounted, checked
 from integration_test.harness.command_line import FAILED, run, started
 from integration_test.harness.connections import prepared
 from integration_test.harness.in_process import event, run_until_idle, serving
 from integration_test.harness.projections import record
 from integration_test.harness.waiting import wait_until
-from reactive_orch import append, dead_letters, projection
+from reactive_orch import ConfigError, append, dead_letters, projection
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import projections
 
@@ -59,6 +61,10 @@ async def test_an_application_lists_retries_skips_and_discards(database: str) ->
         await dead_letters.discard(connection, "test", [keys["c"]], by="an admin page")
         assert await dead_letters.done(connection, list(keys.values())) == 0
         assert await dead_letters.listed(connection, "test") == []
+        with pytest.raises(ConfigError, match="there is no replica set 'tset'; there are test"):
+            await dead_letters.listed(connection, "tset")
+        with pytest.raises(ConfigError, match="replica set test has no projection 'handle'; there are handled"):
+            await dead_letters.listed(connection, "test", projection="handle")
         await assert_accounted(connection)
         left_out = await connection.fetch("SELECT aggregate_id, requested_by FROM reactive_orch.discarded_events")
         assert sorted(map(tuple, left_out)) == [("b", "test"), ("c", "an admin page"), ("c", "an admin page")]

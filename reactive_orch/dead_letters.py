@@ -40,10 +40,13 @@ async def listed(  # noqa: PLR0913 - a keyword for each thing that a key may be 
     """Return failing keys, in the order in which they began to fail, projection by projection; None means any.
 
     `key` is an aggregate id, or a partition key. Each comes with its last failure: type, SQLSTATE, message and whole
-    traceback. Raises Unavailable, Superseded or ConfigError, as the other functions here.
+    traceback. Raises ConfigError, naming those that there are, for a replica set or a projection that no worker has
+    ever had; Unavailable, Superseded or ConfigError, as the other functions here.
     """
     wanted = WantedKeys(replica_set, projection, key, aggregate_type, bounded_context)
-    return await dead_letters.listed(connection, wanted)
+    if not (found := await dead_letters.listed(connection, wanted)):
+        await projections.demand_known(connection, replica_set, projection)
+    return found
 
 
 async def retry(connection: AnyConnection, replica_set: str, keys: Collection[FailingKey], *, by: str) -> int:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.database import started_again
 from reactive_orch.commands.locks import explained
-from reactive_orch.errors import ConfigError, ReactiveOrchError, Unavailable
-from reactive_orch.postgres import membership, projections
+from reactive_orch.errors import ReactiveOrchError, Unavailable
 from reactive_orch.postgres.database import COORDINATION_SETTINGS, LENT_SETTINGS, STATEMENT_TIMEOUT_S, Database
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.postgres.grants import Purpose
@@ -76,26 +75,6 @@ async def connected(
         raise await explained(connection, error)  # noqa: B904 - it may be the same, and has its cause
     finally:
         await connection.close(timeout=2)
-
-
-async def demand_known(connection: AnyConnection, replica_set: str, projection: str | None = None) -> None:
-    """Raise ConfigError, naming those that there are, for a replica set or a projection that no worker has ever had."""
-    demand_replica_set(replica_set, await membership.replica_sets(connection))
-    if projection is not None:
-        names = await projections.names(connection, replica_set)
-        if projection not in names:
-            raise ConfigError(_unknown(f"replica set {replica_set} has no projection", projection, names))
-
-
-def demand_replica_set(name: str, known: Collection[str]) -> None:
-    """Raise ConfigError, naming those that there are, for a replica set that is none of them."""
-    if name not in known:
-        raise ConfigError(_unknown("there is no replica set", name, known))
-
-
-def _unknown(what: str, name: str, known: Collection[str]) -> str:
-    others = f"are {', '.join(sorted(known))}" if known else "is none yet"
-    return f"{what} {name!r}; there {others}"
 
 
 def operator() -> str:

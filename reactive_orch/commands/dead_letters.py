@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from reactive_orch import dead_letters
-from reactive_orch.commands.command import Command, connected, demand_known, operator
+from reactive_orch.commands.command import Command, connected, operator
 from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, printable, show_table, shown_time
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest
@@ -31,7 +31,6 @@ _DONE = {"retry": "tried again", "skip": "left out", "discard": "left out"}
 async def _dead_letters(options: argparse.Namespace, url: str) -> None:
     async with connected(url) as connection:
         await migrations.check(connection)
-        await demand_known(connection, options.replica_set, options.projection)
         keys = await _wanted(connection, options)
         if options.action == "list":
             await _list(connection, options, keys)

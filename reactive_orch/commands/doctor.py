@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
-from reactive_orch.commands.command import Command, connected, demand_known, monitors
+from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.problems import lines_of
 from reactive_orch.core.findings import findings, is_well, looked_at
 from reactive_orch.core.overview_json import problem_as_json, since
 from reactive_orch.postgres import doctor
 from reactive_orch.postgres.grants import Purpose
+from reactive_orch.postgres.projections import demand_known
 from reactive_orch.process.explaining import EXIT_FAILED
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected, demand_known, operates, operator
+from reactive_orch.commands.command import Command, connected, operates, operator
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, projections
+from reactive_orch.postgres.projections import demand_known
 
 if TYPE_CHECKING:
     import argparse

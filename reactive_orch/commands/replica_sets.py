@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from reactive_orch.commands.command import Command, connected, demand_known
+from reactive_orch.commands.command import Command, connected
 from reactive_orch.commands.terminal import confirm, count, show_table, shown_time
 from reactive_orch.errors import ConfigError
 from reactive_orch.postgres import migrations, replica_sets
+from reactive_orch.postgres.projections import demand_known
 
 if TYPE_CHECKING:
     import argparse

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from reactive_orch.commands.command import Command, connected, demand_known, operates
+from reactive_orch.commands.command import Command, connected, operates
 from reactive_orch.commands.loading import projections_of
 from reactive_orch.commands.progress import progress
 from reactive_orch.commands.terminal import confirm
@@ -15,6 +15,7 @@ from reactive_orch.errors import ConfigError, Superseded
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import migrations, rewinds
 from reactive_orch.postgres.faults import is_stale
+from reactive_orch.postgres.projections import demand_known
 
 if TYPE_CHECKING:
     import argparse

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
+from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.problems import NO_PROBLEMS, lines_of, one_line
 from reactive_orch.commands.terminal import GOOD, HEADING, UNITS, Styled, count, show, shown_time
 from reactive_orch.core.news import how_settled
@@ -18,6 +18,7 @@ from reactive_orch.errors import UnsafeLog
 from reactive_orch.model.membership import why
 from reactive_orch.postgres import membership, migrations
 from reactive_orch.postgres import overview as looking
+from reactive_orch.postgres.projections import demand_replica_set
 
 if TYPE_CHECKING:
     import argparse

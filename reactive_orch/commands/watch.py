@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from reactive_orch.commands.command import Command, connected, demand_replica_set, monitors
+from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.locks import explained
 from reactive_orch.commands.problems import one_line
 from reactive_orch.commands.terminal import shown_time
@@ -32,6 +32,7 @@ from reactive_orch.postgres import membership, migrations
 from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
 from reactive_orch.postgres.faults import took_too_long, translated
+from reactive_orch.postgres.projections import demand_replica_set
 from reactive_orch.process import last_resort
 from reactive_orch.process.abandonable import abandonable
 from reactive_orch.process.streams import is_closed_at_the_other_end

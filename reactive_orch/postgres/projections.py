@@ -9,10 +9,12 @@ import asyncpg
 
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import Subscription
+from reactive_orch.postgres import membership
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from reactive_orch.model.membership import RestingState
@@ -81,6 +83,26 @@ async def names(connection: AnyConnection, replica_set: str) -> frozenset[str]:
     """Return the projections that are recorded of a replica set."""
     with translated():
         return frozenset(row["name"] for row in await connection.fetch(_SQL.names, replica_set))
+
+
+async def demand_known(connection: AnyConnection, replica_set: str, projection: str | None = None) -> None:
+    """Raise ConfigError, naming those that there are, for a replica set or a projection that no worker has ever had."""
+    demand_replica_set(replica_set, await membership.replica_sets(connection))
+    if projection is not None:
+        known = await names(connection, replica_set)
+        if projection not in known:
+            raise ConfigError(_unknown(f"replica set {replica_set} has no projection", projection, known))
+
+
+def demand_replica_set(name: str, known: Collection[str]) -> None:
+    """Raise ConfigError, naming those that there are, for a replica set that is none of them."""
+    if name not in known:
+        raise ConfigError(_unknown("there is no replica set", name, known))
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    others = f"are {', '.join(sorted(known))}" if known else "is none yet"
+    return f"{what} {name!r}; there {others}"
 
 
 async def hindrance(connection: AnyConnection, replica_set: str, of: Subscription) -> str | None:
