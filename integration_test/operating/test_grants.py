@@ -314,6 +314,17 @@ async def holder(worked: Connection, database: str) -> AsyncIterator[int]:  # no
         yield appender.get_server_pid()
 
 
+@pytest.mark.usefixtures("worked")
+async def test_a_monitor_sees_all_of_a_failing_event_but_its_payload(database: str) -> None:
+    show = ("dead-letters", "show", "--replica-set", "test", "--key", "k0", "--payload")
+    seen = await run(*show, DATABASE_URL=_as("monitor", database))
+    assert "\nevent 1: Bad, version 1 of its aggregate\n" in seen.out
+    assert "payload" not in seen.out
+    (line,) = seen.err.splitlines()
+    assert line.startswith(f"payloads are not shown, {_role('monitor')} may not read them: psql ")
+    assert "payload: " in (await run(*show, DATABASE_URL=_as("worker", database))).done()
+
+
 @pytest.mark.each_server
 async def test_an_operator_may_act(worked: Connection, database: str) -> None:
     url = _as("operator", database)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from reactive_orch import dead_letters
 from reactive_orch.commands.command import Command, connected, operator
-from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, printable, show_table, shown_time
+from reactive_orch.commands.dead_letters_shown import Shown, as_json, error_of, named, whole, whole_as_json
+from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, show_table, shown_time
+from reactive_orch.core.remedies import psql
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest
+from reactive_orch.postgres import dead_letters as stored
 from reactive_orch.postgres import migrations, projections
+from reactive_orch.postgres.grants import quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +39,7 @@ async def _dead_letters(options: argparse.Namespace, url: str) -> None:
         if options.action == "list":
             await _list(connection, options, keys)
         elif options.action == "show":
-            print(json.dumps([_json(key, whole=True) for key in keys]) if options.json else _shown(keys))
+            await _show(connection, options, keys)
         else:
             await _act(connection, options, keys)
 
@@ -50,17 +54,40 @@ async def _wanted(connection: AnyConnection, options: argparse.Namespace) -> Seq
         aggregate_type=options.type,
         bounded_context=options.context,
     )
-    return await listed(key=options.key) or [key for key in await listed() if _named(key) == options.key]
+    return await listed(key=options.key) or [key for key in await listed() if named(key) == options.key]
 
 
 async def _list(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
     if options.json:
-        print(json.dumps([_json(key) for key in keys]))
+        print(json.dumps(list(map(as_json, keys))))
     elif keys:
         rests = await _rests(connection, options.replica_set)
         show_table(HEAD, [_row(key, rests.get(key.projection)) for key in keys])
     else:
         print("no failing keys")
+
+
+async def _show(connection: AnyConnection, options: argparse.Namespace, keys: Sequence[FailingKey]) -> None:
+    rests = await _rests(connection, options.replica_set)
+    events = await stored.first_events(connection, keys)
+    payloads = await _payloads(connection, keys) if options.payload else {}
+    shown = [
+        Shown(options.replica_set, key, events.get(key.id), rests.get(key.projection), payloads.get(key.id))
+        for key in keys
+    ]
+    if options.json:
+        print(json.dumps(list(map(whole_as_json, shown))))
+    else:
+        print("\n\n".join(map(whole, shown)) or "no failing keys")
+
+
+async def _payloads(connection: AnyConnection, keys: Sequence[FailingKey]) -> Mapping[int, str]:
+    """Return key's id → payload of its first event; none, and it is said, where this role may not read them."""
+    if (role := await stored.may_not_read_payloads(connection)) is not None:
+        grant = f"GRANT SELECT (payload) ON reactive_orch.event_log TO {quoted(role)}"
+        print(f"payloads are not shown, {role} may not read them: {psql(grant)}", file=sys.stderr, flush=True)
+        return {}
+    return await stored.first_payloads(connection, keys)
 
 
 async def _rests(connection: AnyConnection, replica_set: str) -> Mapping[str, str]:
@@ -76,7 +103,7 @@ async def _act(connection: AnyConnection, options: argparse.Namespace, keys: Seq
         msg = f"no failing key of projection {options.projection} is that: dead-letters list shows them all"
         raise ConfigError(msg)
     if options.key is not None and len(keys) > 1:
-        msg = f"{len(keys)} keys have this id: say which by --type and --context ({', '.join(map(_named, keys))})"
+        msg = f"{len(keys)} keys have this id: say which by --type and --context ({', '.join(map(named, keys))})"
         raise ConfigError(msg)
     events = len(keys) if options.action == "skip" else sum(key.events for key in keys)
     what = f"{count(events, 'event')} of {count(len(keys), 'key')} of {options.projection}"
@@ -106,29 +133,6 @@ async def _wait(connection: AnyConnection, options: argparse.Namespace, keys: Se
     print("done")
 
 
-def _json(key: FailingKey, *, whole: bool = False) -> dict[str, Any]:
-    known: dict[str, Any] = {
-        "projection": key.projection,
-        "log": key.log,
-        "partition": key.partition,
-        "context": key.key.bounded_context or None,
-        "type": key.key.aggregate_type or None,
-        "key": key.key.aggregate_id,
-        "state": key.state,
-        "request": key.request,
-        "events": key.events,
-        "first_position": key.first_position,
-        "error": _error(key),
-        "since": key.failed_first_at.isoformat(),
-        "attempts": key.attempts,
-    }
-    return (
-        known | {"last": key.failed_last_at.isoformat(), "worker": key.worker, "traceback": key.failure.traceback}
-        if whole
-        else known
-    )
-
-
 def _row(key: FailingKey, rests: str | None) -> tuple[str, ...]:
     """Return its cells; `rests` is how its projection does, in which nothing is tried."""
     state = rests if rests and key.state == "retrying" else key.state
@@ -136,34 +140,7 @@ def _row(key: FailingKey, rests: str | None) -> tuple[str, ...]:
     counts = str(key.events), str(key.first_position), str(key.attempts)
     level = LEVELS["note" if key.state == "retrying" and not rests else "warn"]
     since = shown_time(key.failed_first_at)
-    return (key.projection, _named(key), Styled(state, level), *counts, since, _cut(_error(key)))
-
-
-def _shown(keys: Sequence[FailingKey]) -> str:
-    return "\n\n".join(map(_whole, keys)) if keys else "no failing keys"
-
-
-def _whole(key: FailingKey) -> str:
-    return (
-        f"{key.projection}: {_named(key)}, partition {key.partition} of log {key.log}\n"
-        f"{key.state}{f', {key.request} asked' if key.request else ''}; {count(key.events, 'event')} waiting, "
-        f"the first at position {key.first_position}\n"
-        f"failed {count(key.attempts, 'time')}, first {shown_time(key.failed_first_at)}, "
-        f"last {shown_time(key.failed_last_at)} on {key.worker}\n"
-        f"{_error(key)}\n\n{printable(key.failure.traceback.rstrip())}"
-    )
-
-
-def _named(key: FailingKey) -> str:
-    context, aggregate_type, aggregate_id = key.key
-    if not aggregate_type:
-        return printable(aggregate_id)  # a partition key
-    return printable(f"{'' if context == 'default' else f'{context}/'}{aggregate_type}/{aggregate_id}")
-
-
-def _error(key: FailingKey) -> str:
-    error_type, sqlstate, message, _ = key.failure
-    return printable(f"{error_type}{f' ({sqlstate})' if sqlstate else ''}: {' '.join(message.split())}")
+    return (key.projection, named(key), Styled(state, level), *counts, since, _cut(error_of(key)))
 
 
 def _cut(text: str) -> str:
@@ -174,8 +151,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=("list", "show", *get_args(KeyRequest)),
-        help="list; show with tracebacks; retry: try the waiting events again; skip: leave out a key's first one; "
-        "discard: leave out all that wait",
+        help="list; show the event that failed, its traceback, what to do; retry: try the waiting events again; "
+        "skip: leave out a key's first one; discard: leave out all that wait",
     )
     parser.add_argument("--replica-set", required=True, metavar="NAME")
     parser.add_argument("--projection", metavar="NAME", help="needed to act")
@@ -185,12 +162,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="act on all failing keys of the projection")
     parser.add_argument("--yes", action="store_true", help="do not ask before leaving events out")
     parser.add_argument("--wait", action="store_true", help="until it is done; exit code 1 if keys fail again")
+    parser.add_argument("--payload", action="store_true", help="show the payload of the event that failed, too")
     parser.add_argument("--json", action="store_true", help="list and show as JSON")
 
 
 def _check(options: argparse.Namespace) -> None:
     shows = options.action in {"list", "show"}
-    without_effect = [name for name in (("all", "yes", "wait") if shows else ("json",)) if vars(options)[name]]
+    useless = ("all", "yes", "wait") if shows else ("json",)
+    useless = useless if options.action == "show" else (*useless, "payload")
+    without_effect = [name for name in useless if vars(options)[name]]
     if without_effect:
         msg = f"dead-letters {options.action} takes no {' and no '.join(f'--{name}' for name in without_effect)}"
         raise ConfigError(msg)

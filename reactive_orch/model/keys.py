@@ -42,7 +42,7 @@ class Attempt(NamedTuple):
     """An attempt of an event that has failed, and what comes next."""
 
     number: int
-    """How often this event has failed by now, in a row."""
+    """How often this event has failed alone by now, as `FailingKey.attempts`."""
     failure: Failure
     pause_s: float | None
     """After how many seconds it is tried again; None: it is parked."""
@@ -136,7 +136,11 @@ class FailingKey(NamedTuple):
     request: KeyRequest | None
     """What its owner has been asked to do and has not done yet."""
     attempts: int
-    """How often its first waiting event has failed, in a row."""
+    """How often its first waiting event has failed alone, in a row: on any worker, before it was parked and since.
+
+    Not counted is that it failed in a batch with others, after which it was tried alone, nor a trial of a suspended
+    projection. The log lines of workers have the same number.
+    """
     failure: Failure
     """How it has failed last."""
     worker: str
@@ -147,6 +151,18 @@ class FailingKey(NamedTuple):
     """How many wait."""
     first_position: Position
     """Where the first of them is."""
+
+
+class WaitingEvent(NamedTuple):
+    """The event that waits first of a failing key, for people."""
+
+    position: Position
+    id: str
+    type: str
+    version: int
+    """Of its aggregate."""
+    created_at: str
+    """By UTC; a text, since the log may hold a time that Python has none for."""
 
 
 def key_of(event: Event) -> Key:

@@ -407,6 +407,8 @@ class AttemptFailed(NamedTuple):
     """It is known which it is."""
     first: bool
     """It has not failed before, as far as its lane knows."""
+    attempts: int = 0
+    """How often it has failed alone by now, as `FailingKey.attempts`: not with others in its batch."""
 
 
 class Serialized(NamedTuple):

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.errors import Superseded
 from reactive_orch.model.events import replay_of
-from reactive_orch.model.keys import Attempt, DueKey, FailingKey, Failure, Key, KeyRequest, Waiting, WantedKeys
+from reactive_orch.model.keys import (
+    Attempt,
+    DueKey,
+    FailingKey,
+    Failure,
+    Key,
+    KeyRequest,
+    Waiting,
+    WaitingEvent,
+    WantedKeys,
+)
 from reactive_orch.postgres import windows
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
@@ -139,9 +149,39 @@ async def listed(connection: AnyConnection, wanted: WantedKeys) -> list[FailingK
     return [FailingKey._make([*row[:4], _key(row[4:7]), *row[7:10], Failure(*row[10:14]), *row[14:]]) for row in rows]
 
 
+async def first_events(connection: AnyConnection, keys: Collection[FailingKey]) -> dict[int, WaitingEvent]:
+    """Return key's id → the event that waits first of it, of those that are in the log still."""
+    with translated():
+        rows = await connection.fetch(_SQL.first_events, *_firsts(keys))
+    return {row[0]: WaitingEvent(row[1], str(row[2]), _text(row[3]), *row[4:]) for row in rows}
+
+
+async def first_payloads(connection: AnyConnection, keys: Collection[FailingKey]) -> dict[int, str]:
+    """Return key's id → the payload of the event that waits first of it; what is not UTF-8 of it is escaped."""
+    with translated():
+        rows = await connection.fetch(_SQL.first_payloads, *_firsts(keys))
+    return {row[0]: _text(row[1]) for row in rows}
+
+
+async def may_not_read_payloads(connection: AnyConnection) -> str | None:
+    """Return the role of this connection if it may not read payloads; None if it may."""
+    with translated():
+        role: str | None = await connection.fetchval(_SQL.may_not_read_payloads)
+    return role
+
+
+def _firsts(keys: Collection[FailingKey]) -> tuple[list[int], list[str], list[Position]]:
+    return [key.id for key in keys], [key.log for key in keys], [key.first_position for key in keys]
+
+
+def _text(column: bytes) -> str:
+    """Return a text as people may read it, whatever bytes it has."""
+    return column.decode("utf-8", "backslashreplace")
+
+
 def _key(columns: Sequence[bytes]) -> Key:
     """Return a key as people may read it, whatever bytes it has."""
-    return Key(*(column.decode("utf-8", "backslashreplace") for column in columns))
+    return Key(*map(_text, columns))
 
 
 async def waiting(connection: AnyConnection, replica_set: str, of: Subscription) -> Waiting:

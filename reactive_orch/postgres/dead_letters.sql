@@ -196,6 +196,27 @@ WHERE k.replica_set = $1::text AND ($2::text IS NULL OR k.projection = $2::text)
   AND ($5::text IS NULL OR k.bounded_context = $5::text)
 ORDER BY k.projection, k.log, k.id;
 
+-- name: first_events
+-- Of the events at positions $3 of logs $2, the first of keys $1 each: what a monitor may read. The type as bytes, as above; the
+-- time as a text, as it may be one that only the server has.
+SELECT s.id, e.global_position, e.event_id,
+       convert_to(e.event_type, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END),
+       e.aggregate_version,
+       CASE WHEN isfinite(e.created_at) THEN to_char(e.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')
+            ELSE e.created_at::text END
+FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS s(id, log, position)
+JOIN reactive_orch.event_log e ON e.log = s.log AND e.global_position = s.position;
+
+-- name: first_payloads
+-- Their payloads.
+SELECT s.id, e.payload
+FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS s(id, log, position)
+JOIN reactive_orch.event_log e ON e.log = s.log AND e.global_position = s.position;
+
+-- name: may_not_read_payloads
+-- Who we are, if we may not.
+SELECT current_user::text WHERE NOT has_column_privilege('reactive_orch.event_log', 'payload', 'SELECT');
+
 -- name: request
 -- Asks the owners of the keys $2 of replica set $1 to do $3, for $4, who has seen their first waiting events at positions $5. Returns
 -- how many of them are still there.

@@ -258,10 +258,11 @@ def _of_problem(event: str, problem: Problem) -> dict[str, Any]:
 def _attempt_failed(report: AttemptFailed) -> None:
     place = place_of(report.error)
     _logger.warning(
-        "projection %s: batch rolled back at %sposition %d, trying again: %s%s",
+        "projection %s: batch rolled back at %sposition %d, trying again%s: %s%s",
         report.subject.projection,
         "" if report.alone else "or before ",
         report.position,
+        f" (failed alone {_times(report.attempts)})" if report.attempts else "",
         named(report.error),
         f" at {place}" if place else "",
         extra=_told("retrying") | report.subject._asdict(),
@@ -314,7 +315,7 @@ def _times(number: int) -> str:
 def _key_parked(report: KeyParked) -> None:
     place = place_of(report.error)
     _logger.error(
-        "projection %s: parked, with all later events of its key, the event at position %d, which has failed %s: "
+        "projection %s: parked, with all later events of its key, the event at position %d, which has failed alone %s: "
         "%s%s; see %s",
         report.subject.projection,
         report.position,
@@ -329,7 +330,7 @@ def _key_parked(report: KeyParked) -> None:
 def _event_failed(report: EventFailed) -> None:
     place = place_of(report.error)
     _logger.error(
-        "projection %s: halts, as the event at position %d has failed %s: %s%s",
+        "projection %s: halts, as the event at position %d has failed alone %s: %s%s",
         report.subject.projection,
         report.position,
         _times(report.attempts),

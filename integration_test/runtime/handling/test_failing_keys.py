@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 from pathlib import Path
@@ -225,7 +226,23 @@ async def test_the_command_lists_shows_and_retries(database: str) -> None:
         listed = (await run("dead-letters", "list", *of)).done()
         assert "Adversity/42" in listed
         assert "LookupError: cannot handle Bad" in listed
-        assert f'{__file__}", line ' in (await run("dead-letters", "show", *of)).done()
+        shown = (await run("dead-letters", "show", *of, "--payload")).done()
+        assert f'{__file__}", line ' in shown
+        assert "\nevent 1: Bad, version 1 of its aggregate\ncreated 20" in shown
+        assert "\nfailed alone 1 time, first 20" in shown
+        assert "\npayload: " in shown
+        of_key = "--replica-set test --projection handled --key Adversity/42\n"
+        assert shown.endswith(
+            "to try event 1 again, and then what waits behind it:\n"
+            f"    python -m reactive_orch dead-letters retry {of_key}"
+            "to leave out event 1 for good, and go on with the next:\n"
+            f"    python -m reactive_orch dead-letters skip {of_key}"
+            "to leave out all that wait for good (2 events):\n"
+            f"    python -m reactive_orch dead-letters discard {of_key}"
+        )
+        (told,) = json.loads((await run("dead-letters", "show", *of, "--json")).done())
+        assert (told["event"]["position"], told["event"]["type"], told["attempts"]) == (1, "Bad", 1)
+        assert "payload" not in told["event"]
         acting = (*of, "--projection", "handled")
         refused = await run("dead-letters", "discard", *acting, "--all")
         assert refused.complaint() == "leave out 2 events of 1 key of handled for good? say so with --yes"

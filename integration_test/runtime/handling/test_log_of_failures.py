@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,9 @@ async def test_no_text_of_an_exception_is_in_the_log_of_a_service(
     lines = await _fails(database, tmp_path, *options)
     assert {"retrying", "parked"} <= {line.get("event") for line in lines}
     assert "hush" not in json.dumps(lines)
+    about = [line["message"] for line in lines if "position 2" in line.get("message", "")]
+    counted = [re.findall(r"failed alone (once|\d times)", each) for each in about]
+    assert counted == [[], ["once"], ["2 times"], ["3 times"]], "as dead-letters shows: not with others in its batch"
 
 
 def test_on_a_terminal_tracebacks_are_told_unless_somebody_says_no(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,14 +41,16 @@ GRANT SELECT ON reactive_orch.schema_steps TO :role;
 
 -- name: monitor
 -- Who looks: `status`, `watch`, `doctor`, `dead-letters list` and `show`, `replica-sets list`, `trace`. It needs CONNECT on the database besides.
--- Of events it reads positions, ids and times; of failing keys their ids, and errors with their tracebacks.
+-- Of events it reads positions, ids, types, versions and times, no payloads; of failing keys their ids, and errors with their tracebacks.
 GRANT USAGE ON SCHEMA reactive_orch TO :role;
-GRANT SELECT (log, global_position, partition, event_id, created_at) ON reactive_orch.event_log TO :role;
+GRANT SELECT (log, global_position, partition, event_id, event_type, aggregate_version, created_at) ON reactive_orch.event_log TO :role;
 GRANT SELECT ON reactive_orch.schema_steps, reactive_orch.logs, reactive_orch.log_rules, reactive_orch.log_witness TO :role;
 GRANT SELECT ON reactive_orch.projections, reactive_orch.checkpoints, reactive_orch.failing_keys, reactive_orch.dead_letters TO :role;
 GRANT SELECT ON reactive_orch.replica_sets, reactive_orch.members, reactive_orch.member_status, reactive_orch.assignments, reactive_orch.generations, reactive_orch.adoptions TO :role;
 GRANT SELECT ON SEQUENCE reactive_orch.events_global_position_seq TO :role;
 GRANT EXECUTE ON FUNCTION reactive_orch.log_is_veiled, reactive_orch.log_identity, reactive_orch.read_up_to, reactive_orch.log_differs_at, reactive_orch.lock_namespace TO :role;
+-- For `dead-letters show --payload`:
+-- GRANT SELECT (payload) ON reactive_orch.event_log TO :role;
 -- To see the statements of others that hold the log, and since when they do (pg_monitor includes it):
 -- GRANT pg_read_all_stats TO :role;
 

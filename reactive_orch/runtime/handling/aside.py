@@ -240,7 +240,10 @@ class Aside:
         except HandlerFailed as error:
             await self._scope.database.renew()
             await self._write(key, partial(self._keys.tried_in_vain, key=key))
-            self._scope.watchers.emit(AttemptFailed(self._scope.subject, key.position, error, alone=True, first=False))
+            failed = AttemptFailed(
+                self._scope.subject, key.position, error, alone=True, first=False, attempts=key.attempts
+            )
+            self._scope.watchers.emit(failed)
             return False
         if live:
             self._scope.watchers.emit(KeyLive(self._scope.subject, key.partition))
@@ -330,7 +333,7 @@ def _tell(
     attempt, action = judged
     number = attempt.number
     if action in {"retry", "ask"}:
-        scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first))
+        scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first, attempts=number))
     elif action == "park":
         scope.watchers.emit(KeyParked(scope.subject, position, number, error, first))
     else:
