@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 STUCK_AFTER_S = 10.0
 """A projection that has been trying the same event for so long has been stopped by it."""
 UNSERVED_AFTER_S = 30.0
-"""A projection that no worker has run for so long is not one that is just being handed over."""
+"""A projection that no worker has run for so long is not one that is just being handed over. `core.problems` tells of
+it at once: the tables do not say since when, and who asks for `status` knows of the deployment that is under way."""
 STALLED_AFTER_S = 10.0
 """What has not moved for so long is said. Sooner would accuse a busy worker: it saves what it read without finding an
 event every 5 s, and a statement may take as long before it is given up and tried again."""
@@ -216,6 +217,8 @@ def _of_projections(facts: Facts) -> Iterator[Problem]:
             yield made("retrying", of(each), level=level, spoils="well" if stuck else "nothing", age_s=age_s)
     for each, number in sorted(facts.failing_keys.items()):
         if number:
+            # Which of them are parked it does not know, as only their number stands in the checkpoints: so it warns,
+            # where `core.problems`, which sees their rows, only notes keys that are all retried.
             yield made("keys_wait", of(each), what=keys(number))
     for each, resting in sorted(facts.resting.items()):
         yield made(resting.state, of(each), more=f": {resting.reason}" if resting.reason else "")

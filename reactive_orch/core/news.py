@@ -59,9 +59,14 @@ def _by_kind(of: Overview) -> dict[_Known, Problem]:
     return {_kind(each): each for each in reversed(problems(of))}
 
 
+_TOLD_APART_BY_TEXT = {"connections_short"}
+"""Of several limits at once, for which the same command helps."""
+
+
 def _kind(problem: Problem) -> _Known:
     """Return what stays the same while a problem lasts: numbers of events and keys in its text do not."""
-    told = [problem.command] if problem.command else [*problem.text.split(), problem.who]
+    by_command = problem.command and problem.code not in _TOLD_APART_BY_TEXT
+    told = [problem.command] if by_command else [*problem.text.split(), problem.who]
     return (problem.code, problem.level, *(word for word in told if not word.isdecimal()))
 
 

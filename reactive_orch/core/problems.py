@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.core.connections import in_use, is_short
 from reactive_orch.core.overview import is_silent, runs
-from reactive_orch.core.remedies import ending
+from reactive_orch.core.remedies import ending, ours
 from reactive_orch.model.problems import CODES, LEVELS, Problem, keys, words
 from reactive_orch.model.problems import command as helping
 from reactive_orch.model.reports import Subject
@@ -133,8 +133,11 @@ def _of_projection(projection: ProjectionOverview, among: ReplicaSetOverview) ->
     if seen.rest is not None:
         reason = " ".join(seen.rest.reason.split())
         more = f": {reason}" if reason else ""
-        yield made(seen.rest.state, of, more=more, age_s=seen.rest.age_s, who=seen.rest.by)
+        shows_nothing = seen.rest.state == "halted" and not seen.failing_keys
+        helps = ours("resume", replica_set=among.name, projection=of.projection) if shows_nothing else None
+        yield made(seen.rest.state, of, more=more, age_s=seen.rest.age_s, who=seen.rest.by, command=helps)
     elif not seen.served and seen.proposed is None and _anybody_lives(among):
+        # At once, though a worker's health waits for `UNSERVED_AFTER_S`: the tables do not say since when it is so.
         yield made("unserved", of, age_s=projection.lag_s or None)
     elif _stands_still(projection, among):
         yield made("stands_still", of, more=f": events wait: {_waiting(projection)}", age_s=_oldest_s(projection))
@@ -142,6 +145,7 @@ def _of_projection(projection: ProjectionOverview, among: ReplicaSetOverview) ->
         by_nobody = " and run by no worker" if not seen.served else ""
         yield made("refused", of, more=f"{by_nobody}; a worker would run it with {seen.proposed}")
     if seen.failing_keys:
+        # A worker's health warns in either case: it does not know which are parked.
         level: Level = "warn" if seen.parked_keys else "note"
         yield made("keys_wait", of, what=keys(seen.failing_keys), level=level, age_s=seen.failing_s)
     if seen.serial_until is not None:

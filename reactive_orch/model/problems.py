@@ -27,9 +27,12 @@ class Code(NamedTuple):
     level: Level
     words: str
     command: str = ""
-    """The command of this package that helps, with its options; empty where there is none."""
+    """The command of this package that a person runs first, with its options; empty where there is none."""
     spoils: Spoils = "nothing"
 
+
+_START = "{replica_set} --projection MODULE"
+"""A worker; only who has written the projections knows which module has them."""
 
 CODES: dict[str, Code] = {
     # Of a worker, which knows of them itself.
@@ -54,15 +57,15 @@ CODES: dict[str, Code] = {
     "log_refused": Code("bad", "{what}"),
     "log_held": Code("bad", "the log cannot be read on: a transaction holds it", spoils="well"),
     # Of a replica set.
-    "no_workers": Code("bad", "no worker lives"),
+    "no_workers": Code("bad", "no worker lives", _START),
     "unsettled": Code("warn", "generation {what} is not settled yet", "trace {of}"),
     "worker_silent": Code("warn", "worker {what} says nothing, although it is connected"),
     "worker_gone": Code("note", "{what} gone, and nobody is there to note it"),
     # Of a projection.
-    "halted": Code("bad", "projection {projection} is halted", "resume {of}"),
+    "halted": Code("bad", "projection {projection} is halted", "dead-letters show {of}"),
     "stands_still": Code("bad", "no progress on projection {projection}"),
     "suspended": Code("warn", "projection {projection} is suspended", "resume {of}"),
-    "unserved": Code("warn", "projection {projection} is run by no worker"),
+    "unserved": Code("warn", "projection {projection} is run by no worker", _START),
     "refused": Code("warn", "projection {projection} is recorded with another filter", "rewind {of} --to keep"),
     "keys_wait": Code("warn", "projection {projection}: {what} behind a failed event", "dead-letters show {of}"),
     "paused": Code("note", "projection {projection} is paused", "resume {of}"),
@@ -117,10 +120,9 @@ def command(code: str, replica_set: str = "", projection: str = "") -> str:
     """Return the command that helps, to be given to a shell; empty if there is none."""
     if not CODES[code].command:
         return ""
-    of = option("--replica-set", replica_set)
-    if projection:
-        of = f"{of} {option('--projection', projection)}"
-    return f"python -m reactive_orch {CODES[code].command.format(of=of)}"
+    named = option("--replica-set", replica_set)
+    of = f"{named} {option('--projection', projection)}" if projection else named
+    return f"python -m reactive_orch {CODES[code].command.format(of=of, replica_set=named)}"
 
 
 def option(name: str, value: str) -> str:

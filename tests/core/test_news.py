@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from reactive_orch.core.news import news, summary
 from reactive_orch.core.overview import overview
 from reactive_orch.model import MemberId
+from reactive_orch.model.overview import ConnectionsSeen
 from tests.core.test_overview import ACCOUNT, GENERATION, PROJECTION, STILL, TOTALS, WORKER, rest, seen
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ def test_numbers_that_change_while_a_problem_lasts_are_not_told() -> None:
     keys = [with_(projection=replace(PROJECTION, failing_keys=count, failing_s=9.0)) for count in (1, 5)]
     assert len([*news(WELL, keys[0])]) == 1
     assert [*news(*keys)] == []
+
+
+def test_limits_of_connections_are_told_apart() -> None:
+    of_server = ConnectionsSeen(of="server", name="", used=97, most=97, reserved=3)
+    of_role = ConnectionsSeen(of="role", name="worker", used=8, most=8, reserved=0)
+    both = overview(replace(seen(), connections=[of_server, of_role]))
+    less = overview(replace(seen(), connections=[replace(of_server, used=98)]))
+    assert sorted(line[:16] for line in news(WELL, both)) == ["bad: 97 of the 9", "bad: role worker"]
+    assert [*news(both, less)] == ["over: role worker has 8 of the 8 connections that its CONNECTION LIMIT allows"]
 
 
 def test_every_generation_since_is_told_and_when_it_is_settled() -> None:

@@ -225,6 +225,8 @@ def test_all_is_well() -> None:
     assert found() == []
 
 
+START = "python -m reactive_orch --replica-set shop --projection MODULE"
+
 PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("bad", "log_refused", {"log": replace(LOG, refusal="rows hide")}, "rows hide", ""),
     (
@@ -241,10 +243,10 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
             "psql \"$DATABASE_URL\" -c \"ROLLBACK PREPARED 'it''s'\"",
         ),
     ),
-    ("bad", "no_workers", {"worker": None}, "replica set shop: no worker lives, and events wait: at most 75", ""),
+    ("bad", "no_workers", {"worker": None}, "replica set shop: no worker lives, and events wait: at most 75", START),
     (
         *("note", "no_workers", {"worker": None, "projection": replace(PROJECTION, saved=(1_000,) * 4)}),
-        *("replica set shop: no worker lives", ""),
+        *("replica set shop: no worker lives", START),
     ),
     (
         *("warn", "unsettled", {"generation": replace(GENERATION, complete_s=None)}),
@@ -275,7 +277,7 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
     (
         *("warn", "unserved", {"projection": replace(PROJECTION, served=False)}),
         "replica set shop: projection totals is run by no worker",
-        "",
+        START,
     ),
     (
         *("warn", "refused", {"projection": replace(PROJECTION, proposed="{}")}),
@@ -314,6 +316,12 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
 def test_each_problem(level: str, code: str, facts: dict[str, Any], text: str, command: str) -> None:
     (problem,) = found(**facts)
     assert (problem.level, problem.code, problem.text, problem.command) == (level, code, text, command)
+
+
+def test_what_has_halted_a_projection_is_looked_at_before_it_is_resumed() -> None:
+    halted = replace(PROJECTION, rest=rest("halted"), failing_keys=1, parked_keys=1)
+    (problem,) = [each for each in found(projection=halted) if each.code == "halted"]
+    assert problem.command == "python -m reactive_orch dead-letters show --replica-set shop --projection totals"
 
 
 def test_a_worker_that_nobody_removes() -> None:
