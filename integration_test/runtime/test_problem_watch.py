@@ -59,7 +59,8 @@ async def test_what_begins_and_ends(
             assert HANDLED not in REGISTRY.gauges()[PROBLEM]
             assert codes(node, worker) == []
     text = f"unserved: replica set test: {UNSERVED}"
-    assert told(caplog) == [("problem", "unserved", text), ("solved", "unserved", f"over: {text}")]
+    helps = "; what helps: python -m reactive_orch --replica-set test --projection MODULE"
+    assert told(caplog) == [("problem", "unserved", text + helps), ("solved", "unserved", f"over: {text}")]
 
 
 async def test_a_worker_that_ends_has_solved_nothing(
