@@ -198,6 +198,12 @@ async def propose_again(connection: AnyConnection, replica_set: str, projection:
         )
 
 
+async def withdraw(connection: AnyConnection, replica_set: str, projection: Projection) -> None:
+    """Take back what was said by `propose_again`, unless another filter has been proposed since."""
+    with translated():
+        await connection.execute(_SQL.withdraw, replica_set, *projection.subscription, filter_text(projection.filter))
+
+
 async def unlock(connection: AnyConnection, member: MemberId) -> None:
     """Give back the lock of a member that has left."""
     with translated():

@@ -112,6 +112,11 @@ SELECT reactive_orch.take_up_projection($1::integer, $2::text, $3::text, $4::tex
 -- Projection $2 on log $3 of replica set $1 is to have filter $4 and what $5 declares, if nobody runs it; tells whether it was said.
 SELECT reactive_orch.propose_again($1::text, $2::text, $3::text, $4::text, $5::text);
 
+-- name: withdraw
+-- Take back what was proposed again for projection $2 on log $3 of replica set $1, if that is still filter $4: somebody runs it.
+UPDATE reactive_orch.projections p SET proposed = NULL, proposed_declared = NULL
+WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text AND p.proposed = $4::jsonb;
+
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.
 SELECT pg_advisory_unlock(reactive_orch.lock_namespace(), $1::integer);

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from reactive_orch import Filter, Projection
 from reactive_orch.core import health
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG, Subscription
-from reactive_orch.postgres import rewinds
+from reactive_orch.postgres import membership, rewinds
 
 if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
@@ -44,6 +45,10 @@ async def proposed(connection: Connection) -> bool:
     return bool(
         await connection.fetchval("SELECT proposed IS NOT NULL FROM reactive_orch.projections WHERE name = 'changed'")
     )
+
+
+async def none_proposed(connection: Connection) -> bool:
+    return not await proposed(connection)
 
 
 async def test_who_is_refused_takes_it_up_and_who_has_the_old_filter_does_not_take_it_back(database: str) -> None:
@@ -126,8 +131,40 @@ async def test_who_comes_back_takes_the_proposal_of_the_others_back(database: st
         await wait_until(lambda: proposed(connection))
         async with running(database, changed("new", "Key")) as (_, new):
             await wait_until(says(new, WELL))
-            assert not await proposed(connection)
+            await wait_until(lambda: none_proposed(connection))
         await wait_until(lambda: proposed(connection))
+
+
+async def test_what_was_proposed_while_its_worker_came_back_is_taken_back(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_join, registered = asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any) -> Any:
+        registered.set()
+        await may_join.wait()
+        return await join(*args)
+
+    join = membership.join
+    async with (
+        prepared(database) as connection,
+        running(database, recorder("handled"), changed("old")) as (_, old),
+    ):
+        await wait_until(says(old, WELL))
+        async with running(database, changed("new", "Key")) as (_, new):
+            await wait_until(says(new, OUT, WAITS))
+            await rewind(connection)
+            await wait_until(says(new, WELL))
+        await wait_until(lambda: proposed(connection))
+        monkeypatch.setattr(membership, "join", late)
+        async with running(database, changed("new", "Key")) as (_, new):
+            await registered.wait()
+            assert not await proposed(connection)
+            await connection.execute("NOTIFY reactive_orch_generations, 'test'")
+            await wait_until(lambda: proposed(connection))
+            may_join.set()
+            await wait_until(says(new, WELL))
+            await wait_until(lambda: none_proposed(connection))
 
 
 async def refused(url: str, projection: Projection) -> None:

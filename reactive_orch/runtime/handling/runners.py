@@ -20,6 +20,8 @@ class Out(dict["Subscription", "Runner"]):
         super().__init__()
         self._asked: dict[Subscription, int] = {}
         """In which epoch it was last asked whether that is still so: only a rewind changes it."""
+        self.proposed: set[Subscription] = set()
+        """Whose filter it has proposed again, since nobody ran the projection."""
 
     def to_ask(self, epochs: Mapping[Subscription, int]) -> list[Subscription]:
         """Return those whose projection was rewound since this was last asked, and who take part again."""
@@ -52,6 +54,7 @@ class Out(dict["Subscription", "Runner"]):
         """Take one out, to run it."""
         runner = self.pop(subscription)
         self._asked.pop(subscription, None)
+        self.proposed.discard(subscription)
         runner.standing.begin()
         return runner
 

@@ -175,14 +175,20 @@ async def take_up_accepted(node: Node, replica_set: str, snapshot: Snapshot, me:
 async def propose_again(node: Node, replica_set: str, snapshot: Snapshot, runners: Runners) -> None:
     """Come with the filters again of refused projections that nobody runs: whoever had the accepted ones is gone.
 
-    That alone brings nothing back; it lets the express word find what it may accept.
+    That alone brings nothing back; it lets the express word find what it may accept. When somebody runs one again it is
+    taken back: who came may have registered before it was proposed, and asked to be admitted after.
     """
-    out = runners.out
-    for each in sorted(out.refused - served(snapshot)):
+    out, runs = runners.out, served(snapshot)
+    for each in sorted(out.refused - runs):
         async with node.database.coordination() as connection:
             proposed = await membership.propose_again(connection, replica_set, out[each].projection)
         if proposed:
+            out.proposed.add(each)
             node.watchers.emit(ProjectionProposed(Subject(replica_set, *each)))
+    for each in sorted(out.proposed & runs):
+        async with node.database.coordination() as connection:
+            await membership.withdraw(connection, replica_set, out[each].projection)
+        out.proposed.discard(each)
 
 
 async def ask_to_leave(node: Node, me: MemberId) -> None:
