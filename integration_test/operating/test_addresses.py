@@ -42,7 +42,7 @@ async def test_a_service_is_that_of_psql(address: str, database: str, services: 
         assert said.stdout.strip() == urlsplit(database).path[1:]
     assert (
         await run("status", "--database-url", address, PGSERVICEFILE=services)
-    ).done() == "log events: 64 partitions, last position 0, settled 0\n"
+    ).done() == "no problems\nlog events: 64 partitions, last position 0, settled 0\n"
 
 
 async def test_a_service_that_nobody_knows_is_named(services: str) -> None:
@@ -54,13 +54,13 @@ async def test_the_name_of_the_database_is_pgdatabase_when_the_address_has_none(
     parts = urlsplit(database)
     words = f"host={parts.hostname} port={parts.port} user=postgres"
     ended = await run("status", "--database-url", words, PGDATABASE=parts.path[1:])
-    assert ended.done() == "log events: 64 partitions, last position 0, settled 0\n"
+    assert ended.done() == "no problems\nlog events: 64 partitions, last position 0, settled 0\n"
 
 
 async def test_the_variables_of_psql_alone_name_a_database(database: str) -> None:
     parts = urlsplit(database)
     where: dict[str, Any] = {"PGHOST": str(parts.hostname), "PGPORT": str(parts.port), "PGUSER": "postgres"}
-    said = "log events: 64 partitions, last position 0, settled 0\n"
+    said = "no problems\nlog events: 64 partitions, last position 0, settled 0\n"
     assert (await run("status", **where, PGDATABASE=parts.path[1:])).done() == said
     of_parts: dict[str, Any] = {f"POSTGRES_{name}": where[f"PG{name}"] for name in ("HOST", "PORT", "USER")}
     own = await run("status", **of_parts, POSTGRES_DB=parts.path[1:], PGDATABASE="other")
@@ -127,4 +127,4 @@ async def test_ipv6_among_several_hosts(database: str, cluster: Cluster) -> None
     address = f"postgresql://postgres@[::1]:1,127.0.0.1:{cluster.port}/{name}"
     assert (
         await run("status", "--database-url", address)
-    ).done() == "log events: 64 partitions, last position 0, settled 0\n"
+    ).done() == "no problems\nlog events: 64 partitions, last position 0, settled 0\n"

@@ -317,7 +317,7 @@ async def test_where_an_address_comes_from(database: str, cluster: Cluster) -> N
         option_first.done()
         == variable_next.done()
         == parts_last.done()
-        == "log events: 64 partitions, last position 0, settled 0\n"
+        == "no problems\nlog events: 64 partitions, last position 0, settled 0\n"
     )
 
 
@@ -435,7 +435,7 @@ async def test_partitions_are_a_power_of_two_chosen_once(empty_database: str) ->
     assert (
         (await run("status", DATABASE_URL=empty_database))
         .done()
-        .startswith("log events: 8 partitions, last position 200")
+        .startswith("no problems\nlog events: 8 partitions, last position 200")
     )
 
 

@@ -23,7 +23,6 @@ from integration_test.harness.waiting import wait_until
 from reactive_orch.errors import Exhausted, TooManyConnections
 from reactive_orch.postgres import pool as pooling
 from reactive_orch.postgres.connection import marks_of
-from reactive_orch.postgres.shortage import Shortage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -152,28 +151,23 @@ async def test_while_more_are_refused_those_that_there_are_go_round(
 
 
 async def test_who_waits_is_served_first_come_first_served(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also who is refused another one meanwhile."""
-    monkeypatch.setattr(pooling, "REFUSED_S", 0.05)
-    refused, served = [0], list[int]()
-
-    class Counting(Shortage):
-        def refused(self, error: asyncpg.TooManyConnectionsError) -> TooManyConnections:
-            refused[0] += 1
-            return super().refused(error)
+    """Also who was refused another one before."""
+    monkeypatch.setattr(pooling, "REFUSED_S", 60.0)
+    served = list[int]()
 
     async def borrow(number: int) -> None:
         async with ours.processing():
             served.append(number)
 
-    async def often_refused() -> bool:
-        return refused[0] >= 3
+    async def all_wait() -> bool:
+        return len(ours.pools["work"]._waiting) == 6  # noqa: SLF001 - nobody else knows it
 
     async with connected(database) as db, limited(db, database, 1) as (_, url), pools(url) as ours:
-        ours.shortage = Counting()
         async with anyio.create_task_group() as tasks, ours.processing():
             for number in range(6):
                 tasks.start_soon(borrow, number)
-            await wait_until(often_refused, what="others are refused")
+            await wait_until(all_wait, what="they wait")
+            assert ours.shortage.text == OF_ROLE
         assert served == [*range(6)]
 
 

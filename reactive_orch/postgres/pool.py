@@ -90,7 +90,7 @@ class Pool:
     async def take(self, *, holds_some: bool = False) -> Lent:
         """Borrow a connection; `give_back` must follow. Raises what `connect` raises.
 
-        But while there are others it waits for one of those when the server refuses another. Not if the caller
+        But when the server refuses another one it waits for those that there are, or come. Not if the caller
         `holds_some` of them: it would wait for what only it can give back. Then Exhausted is raised.
         """
         began, number = time.monotonic(), next(self._numbers)
@@ -104,7 +104,7 @@ class Pool:
                 return await self._take()
             except Exhausted:
                 self._refused_at = time.monotonic()
-                if holds_some or not self._pool.get_size():
+                if holds_some or not (self._pool.get_size() or self._opening):
                     raise
 
     async def _wait(self, number: int, began: float) -> None:
