@@ -47,6 +47,8 @@ WORK, COORDINATION = "work", "coordination"
 
 UNUSED_S = 60.0
 """A connection of a pool that nobody has had for so long is closed. Events that come more often find one."""
+UNUSED_SHORT_S = 1.0
+"""The same where connections were short of late: so that all processes get some in turn."""
 
 MAKING_ROOM_S = (0.02, 0.1, 0.3)
 """How long to wait between attempts while connections are closed to make room for another one."""
@@ -170,8 +172,9 @@ class Database:
         is no loss: nothing that was learned on them depends on their being open.
         """
         own = sum(not each.is_closed() for each in self._own)
-        self.pools[WORK].close_unused(UNUSED_S, keep(own))
-        self.pools[COORDINATION].close_unused(UNUSED_S, 0)
+        after_s, kept = (UNUSED_SHORT_S, 0) if self.shortage.was_lately else (UNUSED_S, keep(own))
+        self.pools[WORK].close_unused(after_s, kept)
+        self.pools[COORDINATION].close_unused(after_s, 0)
 
     async def renew(self) -> None:
         """Let connections for batches be made anew before their next use: types and plans they know may be stale."""

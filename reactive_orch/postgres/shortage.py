@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 LASTS_S = 15.0
 """After the last refusal. Whoever needs a connection tries again within 5 s; afterwards nobody needs one."""
+LATELY_S = 600.0
+"""For so long after a refusal what nobody uses is closed sooner: another process may have nothing at all."""
 
 _LIMITS = {
     "InitializeSessionUserId": "the role has as many connections as its CONNECTION LIMIT allows: ALTER ROLE raises it",
@@ -29,12 +31,17 @@ class Shortage:
         self.needs = ""
         """How many connections would do, in words."""
         self._text: str | None = None
-        self._refused_at = 0.0
+        self._refused_at = float("-inf")
 
     @property
     def text(self) -> str | None:
         """Whose limit it is, and what to do; None if no connection has been refused of late."""
         return self._text if time.monotonic() - self._refused_at < LASTS_S else None
+
+    @property
+    def was_lately(self) -> bool:
+        """Whether there was one in the last minutes."""
+        return time.monotonic() - self._refused_at < LATELY_S
 
     def refused(self, error: asyncpg.TooManyConnectionsError) -> TooManyConnections:
         """Note that a connection was refused; return what to raise."""
