@@ -73,7 +73,7 @@ async def test_wrong_usage(arguments: list[str], says: str) -> None:
         thorough("--heartbeat nan", "--heartbeat (heartbeat_s) must be 0.05 to 3600 seconds, not nan"),
         thorough("--heartbeat 5", "--stale-after (stale_after_s) must be at least three heartbeats (15 s), not 10"),
         ("--stale-after 1", "--stale-after (stale_after_s) must be at least three heartbeats (6 s), not 1"),
-        thorough("--stale-after inf", "--stale-after must be at most a day"),
+        thorough("--stale-after inf", "--stale-after (stale_after_s) must be at most a day"),
         thorough("--retries -1", "--retries (retries) must be 0 to 1000, not -1"),
         thorough("--http 8080", "--http '8080': give HOST:PORT, for instance 0.0.0.0:8080"),
         thorough("--http :8080", "give HOST:PORT"),
