@@ -445,32 +445,45 @@ _YOUNGEST_BEAT_S = (
 async def newcomer_after_an_outage(stage: Stage) -> None:
     """Whoever comes first when a common outage ends finds old heartbeats, and expels nobody for them."""
     arena = stage.arena
-    # Old soon: a connection that is silent for 6 s is given up, and then its owner is expelled with good reason.
     arena.pace = Pace(heartbeat_s=0.3, stale_s=2.0, batch=20)
     async with Proxy(arena.url) as one, Proxy(arena.url) as other:
         for proxy in (one, other):
             await (await arena.start(url=proxy.url())).said(ADOPTED)
-        newcomer = await arena.start(rules="start.after=stop@1")
-        await arena.until(_is(lambda: newcomer.frozen), "the newcomer has loaded its code")
-        await arena.settle(2)
-        before = await arena.value(_GENERATION)
-        for proxy in (one, other):
-            proxy.swallow()
-        await arena.until(lambda: arena.value(_ALL_STALE), "all heartbeats are stale")
-        # Only now: who has waited for an answer distrusts what it sees for that, too, as soon as it beats.
-        newcomer.send(signal.SIGCONT)
-        await _rises(arena, _GENERATION, 1, "the newcomer has joined")
-        for proxy in (one, other):
-            proxy.flow()
-        await newcomer.said(ADOPTED)
-        await arena.settle(3)
-        after = await arena.value(_GENERATION)
-        if after != before + 1:
-            raise Caught(Finding("generations", f"a newcomer's join cost {after - before} generations"))
+        cost, lasted_s = await _joins_in_an_outage(arena, (one, other))
+        while lasted_s > GIVEN_UP_AFTER_S:
+            cost, lasted_s = await _joins_in_an_outage(arena, (one, other))
+        if cost != 1:
+            raise Caught(Finding("generations", f"a newcomer's join cost {cost} generations"))
         await arena.stop_workers()
 
 
+GIVEN_UP_AFTER_S = 5.0
+"""A connection that is silent for 6 s is given up, and then its owner is expelled with good reason. So a longer outage,
+on a busy machine, proves nothing, and there is another one."""
 _ALL_STALE = "SELECT bool_and(clock_timestamp() - m.heartbeat_at > m.stale_after) FROM reactive_orch.members m"
+
+
+async def _joins_in_an_outage(arena: Arena, proxies: tuple[Proxy, Proxy]) -> tuple[int, float]:
+    """Return how many generations a join costs in an outage of the others, and how many seconds that has lasted."""
+    newcomer = await arena.start(rules="start.after=stop@1")
+    await arena.until(_is(lambda: newcomer.frozen), "the newcomer has loaded its code")
+    await arena.settle(2)
+    before, began = await arena.value(_GENERATION), time.monotonic()
+    for proxy in proxies:
+        proxy.swallow()
+    await arena.until(lambda: arena.value(_ALL_STALE), "all heartbeats are stale")
+    # Only now: who has waited for an answer distrusts what it sees for that, too, as soon as it beats.
+    newcomer.send(signal.SIGCONT)
+    await _rises(arena, _GENERATION, 1, "the newcomer has joined")
+    for proxy in proxies:
+        proxy.flow()
+    lasted_s = time.monotonic() - began
+    await newcomer.said(ADOPTED)
+    await arena.settle(3)
+    cost = await arena.value(_GENERATION) - before
+    newcomer.send(signal.SIGTERM)
+    await newcomer.wait(20)
+    return cost, lasted_s
 
 
 @_scenario

@@ -372,7 +372,7 @@ REFUSED_COMMANDS = (
     ("appender", "status", "table logs", "monitor"),
     ("appender", "trace --replica-set test", "table replica_sets", "monitor"),
     ("appender", "replica-sets list", "view member_status", "monitor"),
-    ("appender", "dead-letters list --replica-set test", "table replica_sets", "monitor"),
+    ("appender", "dead-letters list --replica-set test", "table failing_keys", "monitor"),
     ("monitor", "append --event-type W --aggregate-type K --aggregate-id 1", "table events", "appender"),
     ("monitor", f"pause {' '.join(OF)}", "function set_projection_state", "operator"),
     ("monitor", f"resume {' '.join(OF)}", "function set_projection_state", "operator"),
