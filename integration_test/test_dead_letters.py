@@ -74,7 +74,10 @@ async def test_an_application_lists_retries_skips_and_discards(database: str) ->
 
 
 async def _parked(connection: Connection, number: int) -> bool:
-    keys = await dead_letters.listed(connection, "test")
+    try:
+        keys = await dead_letters.listed(connection, "test")
+    except ConfigError:  # no worker has registered yet
+        return False
     return len(keys) == number and all((key.state, key.events) == ("parked", 2) for key in keys)
 
 

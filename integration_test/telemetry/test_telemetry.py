@@ -164,7 +164,8 @@ async def test_the_death_of_who_decided_leaves_no_orphans(database: str) -> None
         for worker in workers.values():
             await worker.stop()
         await wait_until(lambda: all_told(received, connection, may_lose), what="all has arrived")
-        known = {span.get("member.id") for span in received.spans if span.get("generation") == decision["number"]}
+        of_it = [span for span in received.named("adopt test") if span.get("generation") == decision["number"]]
+        known = {span.get("member.id") for span in of_it}
         adopted = await acknowledged(connection)
         # Who was killed in this very moment may have acknowledged without telling.
         adopted[decision["number"]] &= known

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
+    from anyio.abc import TaskStatus
     from rich.text import Text
 
     from reactive_orch.commands.watch_picture import Shown
@@ -175,9 +176,10 @@ def _unchanging(error: ReactiveOrchError) -> str:
     return error.who if isinstance(error, Locked) else _misses(error)
 
 
-async def _until_asked(scope: anyio.CancelScope) -> None:
+async def _until_asked(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     """Cancel a scope at the first SIGINT or SIGTERM."""
     with anyio.open_signal_receiver(*last_resort.SIGNALS) as signals:
+        task_status.started()
         async for _ in signals:
             last_resort.end_after()
             scope.cancel()
@@ -185,7 +187,7 @@ async def _until_asked(scope: anyio.CancelScope) -> None:
 
 async def _in_lines(eyes: Eyes, first: Overview) -> None:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_until_asked, tasks.cancel_scope)
+        await tasks.start(_until_asked, tasks.cancel_scope)  # before anything is seen to which one could answer
         await look_on(eyes, first, _Lines())
 
 
@@ -230,7 +232,7 @@ async def _on_screen(eyes: Eyes, first: Overview, terminal: Terminal, where: str
     screen = _Screen(terminal, where)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_heed_signals, screen, tasks.cancel_scope)
+            await tasks.start(_heed_signals, screen, tasks.cancel_scope)
             tasks.start_soon(_heed_keys, terminal, tasks.cancel_scope)
             tasks.start_soon(screen.draw_on)
             await look_on(eyes, first, screen)
@@ -243,9 +245,10 @@ async def _heed_keys(terminal: Terminal, scope: anyio.CancelScope) -> None:
     await _end(terminal, scope)
 
 
-async def _heed_signals(screen: _Screen, scope: anyio.CancelScope) -> None:
+async def _heed_signals(screen: _Screen, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     job_control = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
     with anyio.open_signal_receiver(*last_resort.SIGNALS, *job_control) as signals:
+        task_status.started()
         async for number in signals:
             if number in last_resort.SIGNALS:
                 await _end(screen.terminal, scope)
