@@ -212,8 +212,7 @@ class Storm:
             await asyncio.gather(*self._struck)
         self._proxy.flow()
         if self._options.lethal:
-            # Behind all that the storm has left to be handled, and three processes end and start again for it.
-            await poison.waits_for_antidote(self._arena, 3 * SETTLE_S)
+            await poison.waits_for_antidote(self._arena, SETTLE_S)
             await poison.antidote(self._arena)
 
     @contextlib.asynccontextmanager

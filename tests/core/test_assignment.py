@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -361,6 +362,25 @@ def test_of_a_thousand_members_only_those_of_the_departed_are_moved() -> None:
     del members[MemberId(500)]
     after = assign(before, members, names, 1024)
     assert moved(before, after) == sum(now.count(MemberId(500)) for now in before.values())
+
+
+def calls_for(workers: int) -> int:
+    """How many calls it takes to give out what one of so many has left, whatever the machine."""
+    names = [f"p{number}" for number in range(10)]
+    members = run_by(names, *range(1, workers + 1))
+    before = assign({}, members, names, 1024)
+    del members[MemberId(workers // 2)]
+    calls = itertools.count()
+    sys.setprofile(lambda *_: next(calls))
+    try:
+        assign(before, members, names, 1024)
+    finally:
+        sys.setprofile(None)
+    return next(calls)
+
+
+def test_a_departure_among_a_thousand_costs_as_much_as_their_number() -> None:
+    assert calls_for(1000) < 6 * calls_for(250)
 
 
 def test_each_log_has_partitions_of_its_own_number() -> None:
