@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from reactive_orch import dead_letters
 from reactive_orch.commands.command import Command, connected, operator
 from reactive_orch.commands.dead_letters_shown import Shown, as_json, error_of, named, whole, whole_as_json
-from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, show_table, shown_time
+from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, cut, show_table, shown_time
 from reactive_orch.core.remedies import psql
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest
@@ -140,11 +140,7 @@ def _row(key: FailingKey, rests: str | None) -> tuple[str, ...]:
     counts = str(key.events), str(key.first_position), str(key.attempts)
     level = LEVELS["note" if key.state == "retrying" and not rests else "warn"]
     since = shown_time(key.failed_first_at)
-    return (key.projection, named(key), Styled(state, level), *counts, since, _cut(error_of(key)))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= ERROR_WIDTH else f"{text[: ERROR_WIDTH - 1]}…"
+    return (key.projection, named(key), Styled(state, level), *counts, since, cut(error_of(key), ERROR_WIDTH))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

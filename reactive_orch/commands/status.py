@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.problems import NO_PROBLEMS, lines_of, one_line
-from reactive_orch.commands.terminal import GOOD, HEADING, UNITS, Styled, count, show, shown_time
+from reactive_orch.commands.terminal import GOOD, HEADING, UNITS, Styled, count, cut, show, shown_time
 from reactive_orch.core.news import how_settled
 from reactive_orch.core.overview import overview
 from reactive_orch.core.overview_json import as_json, since
@@ -100,7 +100,7 @@ def _projection(shown: ProjectionOverview, head: int | None, of: ReplicaSetOverv
     stands = f"{shown.state}, {_lag(shown)}; {_saved(seen, head)}{_failing(seen)}"
     yield f"  projection {seen.subscription.projection}: {stands}"
     if seen.last_error is not None:
-        yield f"    last error: {_cut(one_line(seen.last_error))}"
+        yield f"    last error: {cut(one_line(seen.last_error), ERROR_WIDTH)}"
     if seen.serial_until is not None:
         until = shown_time(seen.serial_until)
         yield f"    handlers deadlock: batches go one at a time until {until}: {SHARED_ROWS}"
@@ -136,10 +136,6 @@ def _failing(seen: ProjectionSeen) -> str:
     if not seen.failing_keys:
         return ""
     return f"; failing keys: {seen.failing_keys}, events that wait: {seen.waiting_events} (see dead-letters)"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= ERROR_WIDTH else f"{text[: ERROR_WIDTH - 1]}…"
 
 
 def _traits(seen: ProjectionSeen) -> Iterator[str]:

@@ -93,6 +93,11 @@ def shown_time(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
+def cut(text: str, width: int) -> str:
+    """Return a text in at most so many characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def count(number: int, what: str) -> str:
     """Return a number with its noun."""
     return f"{number} {what}{'' if number == 1 else 's'}"

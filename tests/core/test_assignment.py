@@ -380,7 +380,7 @@ def calls_for(workers: int) -> int:
 
 
 def test_a_departure_among_a_thousand_costs_as_much_as_their_number() -> None:
-    assert calls_for(1000) < 6 * calls_for(250)
+    assert calls_for(1000) < 4 * calls_for(250)
 
 
 def test_each_log_has_partitions_of_its_own_number() -> None:

@@ -26,7 +26,7 @@ from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.runtime.handling.lanes import Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from integration_test.harness.connections import Connection
     from reactive_orch import Event, Projection
@@ -232,17 +232,27 @@ async def test_only_what_can_be_taken_up_calls_a_worker(database: str) -> None:
         assert not beat.attention, "nobody tries it while it rests"
 
 
-async def test_while_an_opinion_waits_fresh_events_are_handled(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    want, held = Lanes.want_opinion, asyncio.Event()
+@contextlib.asynccontextmanager
+async def opinions_from(
+    held: asyncio.Event, database: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Connection, Machine]]:
+    """Run a sick worker, which asks about keys, and a well one, which tries none of them before the event."""
+    want = Lanes.want_opinion
     monkeypatch.setattr(Lanes, "want_opinion", lambda lanes: want(lanes) if held.is_set() else None)
-    monkeypatch.setattr(checkpoints, "SLICES_MAX", 60)
     sick, well = Machine(sick=True), Machine()
-    async with prepared(database) as connection, connected(database) as rival, contextlib.AsyncExitStack() as stack:
+    async with prepared(database) as connection, contextlib.AsyncExitStack() as stack:
         for each in (sick, well):
             await stack.enter_async_context(serving(database, each.projection(), retries=0))
         await wait_settled(connection, members=2)
         await append(connection, [event(f"k{n}") for n in range(8)])
         await wait_until(partial(_all_are_known, connection, 8))
+        yield connection, well
+
+
+async def test_while_an_opinion_waits_fresh_events_are_handled(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SLICES_MAX", 60)
+    held = asyncio.Event()
+    async with connected(database) as rival, opinions_from(held, database, monkeypatch) as (connection, well):
         fresh = list(well.calls)
         async with rival.transaction():
             await rival.execute("SELECT FROM reactive_orch.checkpoints WHERE failing > 0 FOR NO KEY UPDATE")
@@ -269,15 +279,8 @@ async def _have_come(calls: Counter[str], expected: dict[str, int]) -> bool:
 
 async def test_an_opinion_waits_for_the_batch_of_the_owner(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint of the key's partition is held, as by a batch of its owner: nothing is tried meanwhile."""
-    want, held = Lanes.want_opinion, asyncio.Event()
-    monkeypatch.setattr(Lanes, "want_opinion", lambda lanes: want(lanes) if held.is_set() else None)
-    sick, well = Machine(sick=True), Machine()
-    async with prepared(database) as connection, connected(database) as rival, contextlib.AsyncExitStack() as stack:
-        for each in (sick, well):
-            await stack.enter_async_context(serving(database, each.projection(), retries=0))
-        await wait_settled(connection, members=2)
-        await append(connection, [event(f"k{n}") for n in range(8)])
-        await wait_until(partial(_all_are_known, connection, 8))
+    held = asyncio.Event()
+    async with connected(database) as rival, opinions_from(held, database, monkeypatch) as (connection, well):
         before = well.calls.copy()
         async with rival.transaction():
             await rival.execute("SELECT FROM reactive_orch.checkpoints ORDER BY partition FOR NO KEY UPDATE")

@@ -25,6 +25,7 @@ from reactive_orch.postgres import membership, rewinds
 
 if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
+    from reactive_orch import Worker
 
 CHANGED = Subscription("changed", OWN_LOG)
 WAITS = "nothing to run until a filter is accepted"
@@ -118,17 +119,22 @@ async def test_after_a_roll_back_the_command_that_is_printed_brings_the_old_filt
         assert set(await handled_by(connection, "changed")) == {"old"}
 
 
+async def given_up_and_proposed(database: str, connection: Connection, old: Worker) -> None:
+    """Let another filter be accepted, whose worker goes, so that the old one proposes its own again."""
+    await wait_until(says(old, WELL))
+    async with running(database, changed("new", "Key")) as (_, new):
+        await wait_until(says(new, OUT, WAITS))
+        await rewind(connection)
+        await wait_until(says(new, WELL))
+    await wait_until(lambda: proposed(connection))
+
+
 async def test_who_comes_back_takes_the_proposal_of_the_others_back(database: str) -> None:
     async with (
         prepared(database) as connection,
         running(database, recorder("handled"), changed("old")) as (_, old),
     ):
-        await wait_until(says(old, WELL))
-        async with running(database, changed("new", "Key")) as (_, new):
-            await wait_until(says(new, OUT, WAITS))
-            await rewind(connection)
-            await wait_until(says(new, WELL))
-        await wait_until(lambda: proposed(connection))
+        await given_up_and_proposed(database, connection, old)
         async with running(database, changed("new", "Key")) as (_, new):
             await wait_until(says(new, WELL))
             await wait_until(lambda: none_proposed(connection))
@@ -150,12 +156,7 @@ async def test_what_was_proposed_while_its_worker_came_back_is_taken_back(
         prepared(database) as connection,
         running(database, recorder("handled"), changed("old")) as (_, old),
     ):
-        await wait_until(says(old, WELL))
-        async with running(database, changed("new", "Key")) as (_, new):
-            await wait_until(says(new, OUT, WAITS))
-            await rewind(connection)
-            await wait_until(says(new, WELL))
-        await wait_until(lambda: proposed(connection))
+        await given_up_and_proposed(database, connection, old)
         monkeypatch.setattr(membership, "join", late)
         async with running(database, changed("new", "Key")) as (_, new):
             await registered.wait()
