@@ -198,10 +198,14 @@ async def propose_again(connection: AnyConnection, replica_set: str, projection:
         )
 
 
-async def withdraw(connection: AnyConnection, replica_set: str, projection: Projection) -> None:
-    """Take back what was said by `propose_again`, unless another filter has been proposed since."""
+async def withdraw(connection: AnyConnection, replica_set: str, projection: Projection) -> bool:
+    """Take back what was said by `propose_again`, unless another filter has been proposed since.
+
+    False if somebody has locked its row.
+    """
+    filter_ = filter_text(projection.filter)
     with translated():
-        await connection.execute(_SQL.withdraw, replica_set, *projection.subscription, filter_text(projection.filter))
+        return bool(await connection.fetchval(_SQL.withdraw, replica_set, *projection.subscription, filter_))
 
 
 async def unlock(connection: AnyConnection, member: MemberId) -> None:

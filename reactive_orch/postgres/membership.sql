@@ -114,8 +114,15 @@ SELECT reactive_orch.propose_again($1::text, $2::text, $3::text, $4::text, $5::t
 
 -- name: withdraw
 -- Take back what was proposed again for projection $2 on log $3 of replica set $1, if that is still filter $4: somebody runs it.
-UPDATE reactive_orch.projections p SET proposed = NULL, proposed_declared = NULL
-WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text AND p.proposed = $4::jsonb;
+-- Nobody who has the row is waited for, as a rewind has; false then.
+WITH free AS (
+    SELECT p.replica_set, p.name, p.log FROM reactive_orch.projections p
+    WHERE p.replica_set = $1::text AND p.name = $2::text AND p.log = $3::text FOR NO KEY UPDATE SKIP LOCKED
+), taken_back AS (
+    UPDATE reactive_orch.projections p SET proposed = NULL, proposed_declared = NULL
+    FROM free WHERE (p.replica_set, p.name, p.log) = (free.replica_set, free.name, free.log) AND p.proposed = $4::jsonb
+)
+SELECT EXISTS (SELECT FROM free);
 
 -- name: unlock
 -- Give back the lock of a member that has left, so that the connection can serve others.

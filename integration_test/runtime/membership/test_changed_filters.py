@@ -7,11 +7,12 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from integration_test.harness.checkers import checked, handled_by, owners, wait_handled, wait_settled
 from integration_test.harness.command_line import run
-from integration_test.harness.connections import prepared
+from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import OUT, WELL, running, says
 from integration_test.harness.in_process import run_until_idle
 from integration_test.harness.load import append_events
@@ -22,12 +23,14 @@ from reactive_orch.core import health
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.postgres import membership, rewinds
+from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Worker
 
 CHANGED = Subscription("changed", OWN_LOG)
+LOOK = "NOTIFY reactive_orch_generations, 'test'"
 WAITS = "nothing to run until a filter is accepted"
 REFUSED = "projection changed is recorded with another filter"
 
@@ -161,8 +164,12 @@ async def test_what_was_proposed_while_its_worker_came_back_is_taken_back(
         async with running(database, changed("new", "Key")) as (_, new):
             await registered.wait()
             assert not await proposed(connection)
-            await connection.execute("NOTIFY reactive_orch_generations, 'test'")
+            await connection.execute(LOOK)
             await wait_until(lambda: proposed(connection))
+            async with connected(database) as rival, rival.transaction():
+                await rival.execute("SELECT FROM reactive_orch.projections WHERE name = 'changed' FOR NO KEY UPDATE")
+                with anyio.fail_after(STATEMENT_TIMEOUT_S):
+                    assert not await membership.withdraw(connection, "test", changed("old")), "nobody is waited for"
             may_join.set()
             await wait_until(says(new, WELL))
             await wait_until(lambda: none_proposed(connection))

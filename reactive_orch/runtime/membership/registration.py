@@ -187,8 +187,8 @@ async def propose_again(node: Node, replica_set: str, snapshot: Snapshot, runner
             node.watchers.emit(ProjectionProposed(Subject(replica_set, *each)))
     for each in sorted(out.proposed & runs):
         async with node.database.coordination() as connection:
-            await membership.withdraw(connection, replica_set, out[each].projection)
-        out.proposed.discard(each)
+            if await membership.withdraw(connection, replica_set, out[each].projection):
+                out.proposed.discard(each)
 
 
 async def ask_to_leave(node: Node, me: MemberId) -> None:
