@@ -162,17 +162,23 @@ async def test_what_was_proposed_while_its_worker_came_back_is_taken_back(
         await given_up_and_proposed(database, connection, old)
         monkeypatch.setattr(membership, "join", late)
         async with running(database, changed("new", "Key")) as (_, new):
-            await registered.wait()
-            assert not await proposed(connection)
-            await connection.execute(LOOK)
-            await wait_until(lambda: proposed(connection))
-            async with connected(database) as rival, rival.transaction():
-                await rival.execute("SELECT FROM reactive_orch.projections WHERE name = 'changed' FOR NO KEY UPDATE")
-                with anyio.fail_after(STATEMENT_TIMEOUT_S):
-                    assert not await membership.withdraw(connection, "test", changed("old")), "nobody is waited for"
-            may_join.set()
+            with contextlib.ExitStack() as stack:
+                stack.callback(may_join.set)  # in any case: nothing else ends a join
+                await registered.wait()
+                await connection.execute(LOOK)
+                await wait_until(lambda: proposed(connection))
             await wait_until(says(new, WELL))
             await wait_until(lambda: none_proposed(connection))
+
+
+async def test_who_takes_a_proposal_back_waits_for_nobody(database: str) -> None:
+    async with prepared(database) as connection, connected(database) as rival:
+        await run_until_idle(database, changed("old"))
+        async with rival.transaction():
+            await rival.execute("SELECT FROM reactive_orch.projections FOR NO KEY UPDATE")
+            with anyio.fail_after(STATEMENT_TIMEOUT_S):
+                assert not await membership.withdraw(connection, "test", changed("old"))
+        assert await membership.withdraw(connection, "test", changed("old"))
 
 
 async def refused(url: str, projection: Projection) -> None:
