@@ -1,0 +1,1 @@
+"""PostgreSQL by Patroni, which fails over, and the ways to reach its primary."""

@@ -1,0 +1,1 @@
+"""The image, the compose file, and what happens to containers."""

@@ -1,0 +1,1 @@
+"""Bare machines of several distributions, and the README's two commands on them."""
