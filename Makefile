@@ -63,7 +63,7 @@ check: install ## everything that needs no database: format, lint, types, import
 	$(BIN)/lint-imports --no-logo
 	$(PYTEST) tests
 
-test: install ## unit and integration tests, on PostgreSQL 18 and what is found besides; seven to twelve minutes on two cores, by their speed
+test: install ## unit and integration tests, on PostgreSQL 18 and what is found besides; five to twelve minutes on two cores, by their speed
 	$(PYTEST) -m 'not thorough and not environment' tests integration_test $(ARGS)
 
 test-all: install ## those that `make test` leaves out for time too: what is long, every server, random seeds (SEED=7: the storm's)

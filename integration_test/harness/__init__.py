@@ -8,6 +8,7 @@ processes.py    processes that are started, followed and ended; command_line.py:
 terminals.py    a terminal, and a command in it
 load.py         what is appended: at once, by a steady load, by writers who hold back, roll back and prepare
 projections.py, telemetry_projections.py   what the workers run; each records what it handled
+statements.py   the statements of .sql files
 in_process.py   workers inside the test; health.py: what they say of their health
 checkers.py     what is asked of a database: who handled what, in what order, how often
 logs.py         the log as tests change it, have it handled, and read it

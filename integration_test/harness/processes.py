@@ -42,20 +42,21 @@ def worker_command(
 class Process:
     """A process and what it has said. `start` it, and `end` it in any case."""
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        """Prepare. `env`: variables besides those of the tests."""
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path = ROOT) -> None:
+        """Prepare. `env`: variables besides those of the tests; `cwd`: where Python finds its modules first."""
         self.name = name
         self.log: list[str] = []
         """Its lines on standard output and standard error, in the order in which they arrived."""
         self._command = command
         self._env = {**os.environ, **env}
+        self._cwd = cwd
         self._heard = asyncio.Event()
 
     async def start(self) -> Self:
         """Start it; its log is read from now on."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
-            cwd=ROOT,
+            cwd=self._cwd,
             env=self._env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -146,10 +147,11 @@ class WorkerProcess(Process):
         projections: Sequence[str] = ("handled",),
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
     ) -> None:
-        """Prepare; entering starts it."""
+        """Prepare; entering starts it. `cwd`: the root of the code that it runs."""
         command = worker_command(database_url, replica_set, projections, "--log-format", "text", *options)
-        super().__init__(name, command, {**test_projections.variables(name, replica_set), **(env or {})})
+        super().__init__(name, command, {**test_projections.variables(name, replica_set), **(env or {})}, cwd)
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -17,10 +17,10 @@ import pytest
 
 import reactive_orch
 from integration_test.harness.connections import connected
+from integration_test.harness.statements import names_of, parts, refused
 from reactive_orch.core.progress import Progress
 from reactive_orch.model import OWN_LOG, Checkpoint, Filter, Window
 from reactive_orch.postgres import windows
-from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -56,30 +56,11 @@ SEVERAL = {
 """What is more than one statement, sent without parameters: its parts."""
 
 
-def names_of(path: Path) -> dict[str, str]:
-    return vars(load_statements(path))
-
-
-def parts(sql: str) -> list[str]:
-    """The statements in a text, without their comments."""
-    bare = re.sub(r"--.*", "", sql)
-    return [part.strip() for part in bare.split(";") if part.strip()]
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.each_server
 async def test_the_server_accepts(path: Path, database: str) -> None:
-    refused: dict[str, str] = {}
     async with connected(database) as connection:
-        for name, sql in names_of(path).items():
-            for part in parts(sql):
-                try:
-                    await connection.prepare(part)
-                    if part.startswith("CREATE TEMPORARY TABLE"):  # for the statements after it
-                        await connection.execute(part.removesuffix("ON COMMIT DROP"))
-                except asyncpg.PostgresError as error:
-                    refused[name] = str(error)
-    assert not refused
+        assert not await refused(connection, path)
 
 
 def test_what_is_more_than_one_statement_is_known() -> None:

@@ -1,4 +1,8 @@
-"""What a worker says of itself with each heartbeat, so that one look at a few rows tells how all of them are."""
+"""What a worker says of itself with each heartbeat, so that one look at a few rows tells how all of them are.
+
+Releases that run side by side read each other's: what a later one adds comes last in its list, with a default here, and
+what this one does not know is passed over.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +78,11 @@ def account_of(text: str | None) -> Account | None:
         version=told["version"],
         uptime_s=told["uptime_s"],
         state=told["state"],
-        logs={name: LogAccount(*log) for name, log in told["logs"].items()},
-        projections={Subscription(*row[:2]): ProjectionAccount(*row[2:]) for row in told["projections"]},
+        logs={name: LogAccount(*log[:_OF_LOG]) for name, log in told["logs"].items()},
+        projections={
+            Subscription(*row[:2]): ProjectionAccount(*row[2 : 2 + _OF_PROJECTION]) for row in told["projections"]
+        },
     )
+
+
+_OF_LOG, _OF_PROJECTION = len(LogAccount._fields), len(ProjectionAccount._fields)

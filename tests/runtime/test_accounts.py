@@ -51,6 +51,15 @@ def test_a_log_whose_end_was_unknown_has_not_leapt(monkeypatch: pytest.MonkeyPat
     assert told([1_000_000, 1_000_010, None, 1_000_030], monkeypatch).logs[OWN_LOG].events_per_s == 10
 
 
+def test_what_a_later_release_adds_is_passed_over() -> None:
+    text = """{"version": "9", "uptime_s": 1, "state": "serving", "mood": "fine", "logs": {"events": [5, 1.5, "more"]},
+               "projections": [["totals", "events", 64, 3, 0.5, 9.5, "more"]]}"""
+    account = account_of(text)
+    assert account is not None
+    assert account.logs == {OWN_LOG: (5, 1.5)}
+    assert account.projections == {("totals", OWN_LOG): (64, 3, 0.5, 9.5)}
+
+
 @pytest.mark.parametrize("error", [metadata.PackageNotFoundError("reactive_orch"), OSError("too many open files")])
 def test_what_is_not_installed_has_no_version_and_a_heartbeat(
     monkeypatch: pytest.MonkeyPatch, error: Exception
