@@ -38,6 +38,8 @@ NAMES = [
     "pure_core",
     "many",
     "tables",
+    "day",
+    "large",
 ]
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
