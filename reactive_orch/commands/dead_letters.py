@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from reactive_orch import dead_letters
 from reactive_orch.commands.command import Command, connected, operator
 from reactive_orch.commands.dead_letters_shown import Shown, as_json, error_of, named, whole, whole_as_json
+from reactive_orch.commands.problems import same_address
 from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, cut, show_table, shown_time
 from reactive_orch.core.remedies import psql
 from reactive_orch.errors import ConfigError, ReactiveOrchError
@@ -79,6 +80,8 @@ async def _show(connection: AnyConnection, options: argparse.Namespace, keys: Se
         print(json.dumps(list(map(whole_as_json, shown))))
     else:
         print("\n\n".join(map(whole, shown)) or "no failing keys")
+        if shown and options.database_url is not None:
+            print(same_address())
 
 
 async def _payloads(connection: AnyConnection, keys: Sequence[FailingKey]) -> Mapping[int, str]:

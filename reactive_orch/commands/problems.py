@@ -18,16 +18,17 @@ NO_PROBLEMS = "no problems"
 
 
 def lines_of(found: Sequence[Problem], at: datetime, given: str | None) -> Iterator[str]:
-    """Yield the lines of all, each with the command that helps. `given`: the address, where an option said it.
-
-    It is asked for again, and not repeated, since it may hold a password.
-    """
+    """Yield the lines of all, each with the command that helps. `given`: the address, where an option said it."""
     for problem in found:
         yield from _lines(problem, at)
     commands = [problem.command for problem in found if problem.command]
     if given is not None and commands:
-        psql = "; psql has it from DATABASE_URL" if any(PSQL in command for command in commands) else ""
-        yield f"    (each of these with the same --database-url{psql})"
+        yield same_address(psql=any(PSQL in command for command in commands))
+
+
+def same_address(*, psql: bool = False) -> str:
+    """Return the line below commands where an option said the address: not repeated, since it may hold a password."""
+    return f"    (each of these with the same --database-url{'; psql has it from DATABASE_URL' if psql else ''})"
 
 
 def _lines(problem: Problem, at: datetime) -> Iterator[str]:

@@ -239,6 +239,7 @@ async def test_the_command_lists_shows_and_retries(database: str) -> None:
             f"    python -m reactive_orch dead-letters skip {of_key}"
             "to leave out all that wait for good (2 events):\n"
             f"    python -m reactive_orch dead-letters discard {of_key}"
+            "    (each of these with the same --database-url)\n"
         )
         (told,) = json.loads((await run("dead-letters", "show", *of, "--json")).done())
         assert (told["event"]["position"], told["event"]["type"], told["attempts"]) == (1, "Bad", 1)
