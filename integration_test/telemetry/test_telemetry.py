@@ -51,13 +51,15 @@ def assert_one_trace_each(
     tree = received.tree()
     for row in rows:
         number = row["number"]
-        _, trace, root_id, _ = row["traceparent"].split("-")
+        _, trace, announced, _ = row["traceparent"].split("-")
         # An attempt to write it that was rolled back is a failed root that nobody joins.
         spans = [span for span in by_generation[number] if span.trace == trace or span.parent or not span.error]
         assert {span.trace for span in spans} == {trace}, f"generation {number} is one trace\n{tree}"
         roots = [span.id for span in spans if not span.parent]
-        assert roots == [root_id] or (not roots and number in may_lose), tree
-        known = {span.id for span in spans} | {root_id}
+        told = [(span.id, span.parent) for span in spans if span.name == "announce generation"]
+        assert told == [(announced, root) for root in roots], tree
+        assert len(roots) == 1 or (not roots and number in may_lose), tree
+        known = {span.id for span in spans} | {announced}
         assert all(span.parent in known for span in spans if span.parent), f"orphans\n{tree}"
         adopts = {s.id: s for s in spans if s.name == "adopt test" and s.get("outcome") == "acknowledged"}
         assert sorted(span.get("member.id") for span in adopts.values()) == sorted(adopted[number]), tree
@@ -126,8 +128,9 @@ async def test_every_generation_is_one_trace(database: str) -> None:
         assert received.encodings == {"gzip"}
         assert len({span.instance for span in received.spans}) == 3
         roots = {span.get("generation"): span for span in received.named("rebalance ")}
+        announced = {span.get("generation"): span.id for span in received.named("announce ")}
         links = {number: [link for _, link in span.links] for number, span in roots.items()}
-        assert links == {1: [], **{number: [roots[number - 1].id] for number in range(2, 7)}}
+        assert links == {1: [], **{number: [announced[number - 1]] for number in range(2, 7)}}
 
         shown = await output("trace", "3", "--replica-set", "test", "--database-url", database)
         for part in ("generation 3 of test: join of 3", "settled in", "worker 1", "worker 3", "load", "acknowledge"):
@@ -201,7 +204,7 @@ async def test_an_overtaken_generation_is_closed_and_linked(database: str) -> No
         await wait_until(lambda: all_told(received, connection), what="all has arrived")
         assert_one_trace_each(received, await generations(connection), await acknowledged(connection))
         (overtaken,) = [s for s in received.named("complete ") if s.get("generation") == 2]
-        (after,) = [s for s in received.named("rebalance ") if s.get("generation") == 3]
+        (after,) = [s for s in received.named("announce ") if s.get("generation") == 3]
         assert (overtaken.get("outcome"), overtaken.links) == ("superseded", ((after.trace, after.id),))
 
 

@@ -111,7 +111,7 @@ class Snapshot:
     asked: frozenset[Subscription] = frozenset()
     """Those of which a failing key is to be tried by another worker before it is parked."""
     traceparent: str | None = None
-    """The root of this generation's trace."""
+    """What all spans of this generation's trace are below that its writer has not sent."""
     created_at: datetime | None = None
     age_s: float = 0.0
     """How old this generation is, by the server's clock."""

@@ -30,7 +30,7 @@ _MOVES = (f"{_RO}partitions.revoked", f"{_RO}partitions.gained", f"{_RO}partitio
 REBALANCE = SpanKind(
     "rebalance {replica set}",
     "INTERNAL",
-    "none: the root, whose traceparent is in the generation's row",
+    "none: the root",
     (
         *_WHERE,
         *_WHY,
@@ -41,7 +41,7 @@ REBALANCE = SpanKind(
         "error.type",
     ),
     "notice → commit of the generation, by the worker that wrote it; sent at once",
-    "the previous generation's root (reactive_orch.link.type=previous)",
+    "the previous generation's announcement (reactive_orch.link.type=previous)",
 )
 DETECT = SpanKind(
     "detect {death|stale}",
@@ -61,10 +61,18 @@ PLAN = SpanKind(
 CHANGE = SpanKind(
     "change generation", "CLIENT", "rebalance", (*_WHERE, "db.system.name"), "the statement that writes it"
 )
+ANNOUNCE = SpanKind(
+    "announce generation",
+    "PRODUCER",
+    "rebalance",
+    _WHERE,
+    "a moment, from which all workers follow: its traceparent is in the generation's row. As short as can be, since "
+    "Jaeger takes a span that comes after its parent, and is not longer, for a sign of clocks that disagree",
+)
 ADOPT = SpanKind(
     "adopt {replica set}",
     "INTERNAL",
-    "rebalance",
+    "announce generation",
     (*_WHERE, *_MOVES, f"{_RO}wake.source", f"{_RO}partitions.ranges", f"{_RO}outcome"),
     "notice → acknowledged, one of each member; outcome acknowledged, superseded, failed",
 )
@@ -88,7 +96,7 @@ ACKNOWLEDGE = SpanKind(
 EXPELLED = SpanKind(
     "expelled {replica set}",
     "INTERNAL",
-    "rebalance, if that generation removed it",
+    "announce generation, if that generation removed it",
     _WHERE,
     "a worker that still lives finds itself removed",
     "its last adopt (reactive_orch.link.type=adopt)",
@@ -96,7 +104,7 @@ EXPELLED = SpanKind(
 COMPLETE = SpanKind(
     "complete {replica set}",
     "INTERNAL",
-    "rebalance",
+    "announce generation",
     (
         *_WHERE,
         *_WHY,
@@ -104,7 +112,7 @@ COMPLETE = SpanKind(
         *(f"{_RO}{k}" for k in ("rebalance.slowest_member", "phase.notify.max", "phase.finish.max", "phase.load.max")),
     ),
     "created_at → completed_at, by the last member to acknowledge; superseded: by whoever wrote the next generation",
-    "when superseded: the next generation's root (reactive_orch.link.type=superseded_by)",
+    "when superseded: the next generation's announcement (reactive_orch.link.type=superseded_by)",
 )
 PROCESS = SpanKind(
     "process {projection}",

@@ -283,10 +283,30 @@ def test_a_generation_is_a_root_and_its_steps(finished: Callable[[], tuple[Any, 
     assert traceparent is not None
     assert not finished(), "nothing is sent of a generation that may never be written"
     emit(r.GenerationWritten(TURN, SNAPSHOT, join, traceparent, 1, 2, WRITTEN._replace(overtaken=False)))
-    root, *others = finished()
-    assert (root.name, f"{root.context.span_id:016x}") == ("rebalance set", traceparent.split("-")[2])
+    root, announced, *others = finished()
+    assert (root.name, announced.parent.span_id) == ("rebalance set", root.context.span_id)
+    assert (announced.name, f"{announced.context.span_id:016x}") == ("announce generation", traceparent.split("-")[2])
     children = [span.name for span in others if span.parent.span_id == root.context.span_id]
-    assert children == [*("detect stale",) * 2, "observe", "plan assignment", "change generation", "complete set"]
+    assert children == [*("detect stale",) * 2, "observe", "plan assignment", "change generation"]
+    (complete,) = (span for span in others if span.parent.span_id == announced.context.span_id)
+    assert complete.name == "complete set"
+
+
+def test_no_viewer_takes_what_follows_for_clocks_that_disagree(finished: Callable[[], tuple[Any, ...]]) -> None:
+    """Jaeger does where a span is not longer than its parent, and not within it."""
+    spans = Spans()
+    emit = telling([by_type(spans.handles)])
+    last = Change(
+        after=3, reason=Reason.LEAVE, subjects=(MEMBER.id,), admit=(), remove=(MEMBER.id,), owners={}, moved=0
+    )
+    traceparent = spans.generation(TURN, SNAPSHOT, last)
+    assert traceparent is not None
+    emit(r.GenerationWritten(TURN, SNAPSHOT, last, traceparent, 1, 2, WRITTEN._replace(overtaken=False)))
+    (announced,) = (span for span in finished() if span.name == "announce generation")
+    assert announced.end_time - announced.start_time == 1, "without length it would be taken for a mistake"
+    below = [span for span in finished() if span.parent and span.parent.span_id == announced.context.span_id]
+    assert below
+    assert all(span.end_time - span.start_time >= 1000 for span in below), "a microsecond, the least that it stores"
 
 
 def test_a_generation_that_others_were_quicker_to_write_sends_nothing(finished: Callable[[], tuple[Any, ...]]) -> None:
@@ -303,7 +323,8 @@ def test_roots_whose_end_is_never_told_do_not_pile_up(finished: Callable[[], tup
     traceparents = [spans.generation(TURN, SNAPSHOT, DEATH) or "" for _ in range(REMEMBERED_MAX + 1)]
     for traceparent in traceparents[:2]:
         emit(r.GenerationNotWritten(TURN, traceparent, 1, 2, ERROR))
-    assert [tracer.traceparent_of(span) for span in finished()] == traceparents[1:2]
+    told = [tracer.traceparent_of(span) for span in finished() if span.name == "announce generation"]
+    assert told == traceparents[1:2]
 
 
 def test_the_expelled_are_linked_to_what_they_adopted_last(finished: Callable[[], tuple[Any, ...]]) -> None:

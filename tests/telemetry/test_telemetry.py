@@ -250,8 +250,8 @@ async def test_a_generation_whose_commit_is_unknown_has_a_root(
     turn.observed_ns = time.time_ns()
     with pytest.raises(Unavailable):
         await write_generation(cast("Any", None), turn, snapshot, new, watchers())
-    (root,) = finished()
-    assert [tracer.traceparent_of(root)] == given
+    root, announcement = finished()
+    assert ([tracer.traceparent_of(announcement)], announcement.parent.span_id) == (given, root.context.span_id)
     assert (root.name, root.parent, root.status.is_ok) == ("rebalance set", None, False)
     assert root.attributes["error.type"] == "ConnectionResetError"
     assert "hush" not in root.to_json()

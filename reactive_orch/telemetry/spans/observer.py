@@ -53,7 +53,7 @@ class Spans:
         return self._adoptions.sent_of(report)
 
     def generation(self, turn: Turn, snapshot: Snapshot, change: Change) -> str | None:
-        """Begin the trace of a generation that is about to be written; return its root's traceparent."""
+        """Begin the trace of a generation that is about to be written; return the traceparent for its row."""
         return self._generations.begin(turn, snapshot, change)
 
     def batch(self, subject: Subject, generation: int, events: Sequence[Event]) -> AbstractContextManager[str | None]:

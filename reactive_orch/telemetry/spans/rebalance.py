@@ -1,14 +1,15 @@
 """The rebalance trace: each worker's side of a generation, as one trace.
 
-    rebalance            by the worker that wrote the generation; sent at once: all others are its children
+    rebalance               by the worker that wrote the generation; sent at once, with its children
     |- detect, observe, plan assignment, change generation
-    |- adopt             by each member, when it has acknowledged (or was overtaken)
-    |  `- observe, finish batches, load checkpoints, acknowledge
-    |- expelled          by a removed worker that still lives
-    `- complete          by the last to acknowledge, or by whoever wrote the next generation before that
+    `- announce generation  a moment: all that follows from it is below it
+       |- adopt             by each member, when it has acknowledged (or was overtaken)
+       |  `- observe, finish batches, load checkpoints, acknowledge
+       |- expelled          by a removed worker that still lives
+       `- complete          by the last to acknowledge, or by whoever wrote the next generation before that
 
-What ties them together is the traceparent in the generation's row. No span is open while another process must act, and
-parents are sent before their children, so a killed process leaves no span whose parent is missing.
+What ties them together is the traceparent of the announcement, in the generation's row. No span is open while another
+process must act, and parents are sent before their children: a killed process leaves no span whose parent is missing.
 """
 
 from __future__ import annotations
