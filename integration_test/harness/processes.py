@@ -148,9 +148,11 @@ class WorkerProcess(Process):
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
+        module: str = "reactive_orch",
     ) -> None:
         """Prepare; entering starts it. `cwd`: the root of the code that it runs."""
-        command = worker_command(database_url, replica_set, projections, "--log-format", "text", *options)
+        told = ("--log-format", "text", *options)
+        command = worker_command(database_url, replica_set, projections, *told, module=module)
         super().__init__(name, command, {**test_projections.variables(name, replica_set), **(env or {})}, cwd)
         self._stack = contextlib.AsyncExitStack()
 
