@@ -83,7 +83,7 @@ class Story:
     async def _start(self, name: str, module: str = "reactive_orch", **env: str) -> WorkerProcess:
         projections = ["handled", "poisoned", "sharing"]
         exporting = self.stack.environment(OTEL_BSP_SCHEDULE_DELAY="200", **env)
-        worker = WorkerProcess(self.url, name, SHOP, projections, (*_QUICK, "--retries", "1"), exporting, module)
+        worker = WorkerProcess(self.url, name, SHOP, projections, (*_QUICK, "--retries", "1"), exporting, module=module)
         self.workers[name] = await self._exit.enter_async_context(worker)
         await worker.said("health http")
         await self._settled()
