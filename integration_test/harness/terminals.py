@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 """Another screen than the shell's is begun, and ended."""
 SHOW_CURSOR = "\x1b[?25h"
+OURS = (sys.executable, "-m", "reactive_orch")
 _HOME = "\x1b[H"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -47,9 +48,11 @@ def on_a_terminal(command: Sequence[str], env: Mapping[str, str], columns: int =
 class Terminal:
     """A command in a terminal of its own. An async context manager; the command is killed at its end."""
 
-    def __init__(self, *arguments: str, columns: int = 80, lines: int = 24, **variables: str) -> None:
+    def __init__(
+        self, *arguments: str, columns: int = 80, lines: int = 24, command: Sequence[str] = OURS, **variables: str
+    ) -> None:
         """Prepare; entering starts it. `variables` are all that its environment says of databases."""
-        self._arguments = arguments
+        self._command = *command, *arguments
         self._variables = {"TERM": "xterm-256color", **variables}
         self._size = columns, lines
         self.written = ""
@@ -62,7 +65,7 @@ class Terminal:
         self.resize(*self._size)
         self.attributes_before = self.attributes
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "reactive_orch", *self._arguments),
+            *self._command,
             cwd=ROOT,
             env=environment(self._variables),
             stdin=self._its,
@@ -132,13 +135,13 @@ class Terminal:
         """Read nothing any more of what the command writes."""
         asyncio.get_running_loop().remove_reader(self._ours)
 
-    async def shows(self, pattern: str) -> re.Match[str]:
+    async def shows(self, pattern: str, timeout_s: float = TIMEOUT_S) -> re.Match[str]:
         """Wait until the screen shows something that matches."""
 
         async def found() -> re.Match[str] | None:
             return re.search(pattern, self.screen)
 
-        return await wait_until(found, what=f"the screen shows {pattern!r}")
+        return await wait_until(found, timeout_s, f"the screen shows {pattern!r}")
 
     async def shows_no_more(self, pattern: str) -> None:
         """Wait until the screen shows nothing that matches."""
