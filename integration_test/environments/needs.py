@@ -9,9 +9,14 @@ import os
 import shutil
 import sys
 
+_CONTAINERS = {
+    **{name: name for name in ("podman", "runc", "catatonit", "iptables", "debootstrap")},
+    **{f"/usr/lib/podman/{name}": name for name in ("netavark", "aardvark-dns")},
+}
+
 PROGRAMS: dict[str, dict[str, str]] = {
-    "fresh": {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap"},
-    "containers": {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap"},
+    "fresh": _CONTAINERS,
+    "containers": _CONTAINERS,
     "hosts": {"ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack"},
     "cluster": {"patroni": "patroni", "etcd": "etcd-server", "haproxy": "haproxy"},
     "jaeger": {"go": "golang", "prometheus": "prometheus"},
