@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from integration_test.harness.connections import connected
+from integration_test.harness.checkers import assert_each_once, wait_handled
+from integration_test.harness.connections import connected, prepared
+from integration_test.harness.health import running
 from integration_test.harness.load import append_events
+from integration_test.harness.projections import recorder
 from integration_test.harness.proxy import Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.postgres import checkpoints, windows
 from reactive_orch.postgres.connection import marks_of
-from reactive_orch.postgres.database import Database
+from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S, Database
+from reactive_orch.runtime.membership import session
 
 if TYPE_CHECKING:
     import pytest
@@ -56,6 +60,23 @@ async def test_silent_work_connections_are_given_up(database: str, monkeypatch: 
         worker.stop()
     assert time.monotonic() - began < node.config.handler_timeout_s / 2
     assert handled == sorted(set(handled))
+
+
+async def test_when_one_connection_gets_no_answer_none_is_waited_for(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NAT has forgotten all that were idle: the heartbeat tells first, and the look at the log would take longer."""
+    monkeypatch.setattr(session, "ANSWER_TIMEOUT_S", 0.5)
+    async with prepared(database) as db, Proxy(database) as proxy, running(proxy.url(), recorder("handled")):
+        await append_events(db, EVENTS)
+        await wait_handled(db)
+        for kind in ("membership", "tail", "work", "coordination"):
+            proxy.silence(kind)
+        began = time.monotonic()
+        await append_events(db, EVENTS)
+        await wait_handled(db)
+        assert time.monotonic() - began < STATEMENT_TIMEOUT_S / 2
+        await assert_each_once(db)
 
 
 async def test_the_kernel_watches_over_every_connection(database: str) -> None:

@@ -146,9 +146,10 @@ class Database:
         drop(connection)
 
     def cut(self) -> None:
-        """End every pooled connection in use: the network has swallowed them, and their users would wait for long."""
-        for connection in self._borrowed:
+        """End every connection in use: the network has swallowed them, and their users would wait for long. A loss."""
+        for connection in (*self._borrowed, *self._own):
             drop(connection)
+        self.lost()
 
     async def connect(
         self, kind: str, timeout_s: float = STATEMENT_TIMEOUT_S, settings: Mapping[str, str] = COORDINATION_SETTINGS
