@@ -90,8 +90,10 @@ test-containers: ## the image and the compose file, killed, frozen, scaled; as r
 test-hosts: ## workers on hosts of their own, and a network that cuts, loses, delays; as root, needs iproute2, iptables, conntrack
 test-cluster: ## a Patroni cluster that switches and fails over; needs patroni, etcd-server, haproxy
 test-jaeger: ## the collector, Jaeger and Prometheus with otel/'s configurations; needs go and prometheus
+# Most of it is waiting for an outage to end: three networks at a time.
+test-hosts: SIDE_BY_SIDE := --numprocesses 3 --dist worksteal
 $(STAGES:%=test-%): test-%: install
-	$(BIN)/pytest integration_test/environments/$* $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) integration_test/environments/$* $(ARGS)
 
 SECONDS ?= 60
 MINUTES ?= 30

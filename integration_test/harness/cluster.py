@@ -23,7 +23,7 @@ from integration_test.harness.processes import ROOT
 from reactive_orch.embedded import programs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 StopMode = Literal["smart", "fast", "immediate"]
 """`immediate` is a crash: the next start recovers."""
@@ -120,7 +120,7 @@ class Cluster:
         self.directory.chmod(0o755)
         self._data.mkdir()
         if os.geteuid() == 0:
-            owner = _system_user()
+            owner = system_user()
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
             os.chown(self._data, owner.pw_uid, owner.pw_gid)
         self._programs = _find_programs(self.version, self.directory / "programs")
@@ -135,11 +135,12 @@ class Cluster:
 
     def _ask(self, program: str, *arguments: object) -> None:
         """Run a client."""
-        self._run(program, "--host=127.0.0.1", f"--port={self.port}", "--username=postgres", *arguments)
+        self._run(program, f"--host={self.directory}", f"--port={self.port}", "--username=postgres", *arguments)
 
-    def _run(self, program: str, *arguments: object, **identity: Any) -> None:
+    def _run(self, program: str, *arguments: object, through: Sequence[str] = (), **identity: Any) -> None:
+        """Run a program of the server's, perhaps `through` another one that runs what is behind it."""
         done = subprocess.run(
-            [str(self._programs / program), *map(str, arguments)],
+            [*through, str(self._programs / program), *map(str, arguments)],
             check=False,
             cwd="/",
             env={"PATH": os.defpath, "LC_ALL": "C"},
@@ -213,11 +214,11 @@ def _find_programs(version: str, copy: Path) -> Path:
 def system_identity() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
-    owner = _system_user()
+    owner = system_user()
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
 
 
-def _system_user() -> pwd.struct_passwd:
+def system_user() -> pwd.struct_passwd:
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
     return next(known[name] for name in _SYSTEM_USERS if name in known)
 

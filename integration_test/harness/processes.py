@@ -149,10 +149,11 @@ class WorkerProcess(Process):
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
         module: str = "reactive_orch",
+        through: Sequence[str] = (),
     ) -> None:
-        """Prepare; entering starts it. `cwd`: the root of the code that it runs."""
+        """Prepare; entering starts it. `cwd`: the root of the code that it runs; `through`: a program that runs it."""
         told = ("--log-format", "text", *options)
-        command = worker_command(database_url, replica_set, projections, *told, module=module)
+        command = [*through, *worker_command(database_url, replica_set, projections, *told, module=module)]
         super().__init__(name, command, {**test_projections.variables(name, replica_set), **(env or {})}, cwd)
         self._stack = contextlib.AsyncExitStack()
 
