@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import yaml
 
-from integration_test.environments.jaeger.binaries import JAEGER, OTELCOL
+from integration_test.environments.binaries import JAEGER, OTELCOL
 from integration_test.harness.cluster import free_port
 from integration_test.harness.places import new_directory
 from integration_test.harness.processes import ROOT, Process

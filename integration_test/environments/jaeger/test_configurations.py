@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration_test.environments.jaeger.binaries import JAEGER, OTELCOL
+from integration_test.environments.binaries import JAEGER, OTELCOL
 from integration_test.environments.jaeger.stack import COLLECTOR_CONFIG, JAEGER_CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from integration_test.environments.jaeger.binaries import Binary
+    from integration_test.environments.binaries import Binary
 
 PROGRAMS = [
     pytest.param(OTELCOL, COLLECTOR_CONFIG, id="collector"),

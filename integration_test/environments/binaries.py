@@ -1,4 +1,4 @@
-"""Jaeger and the collector: built once from their Go modules, unless variables say where ready ones are.
+"""Jaeger, the collector, Docker Compose: built once from their Go modules, unless variables say where ready ones are.
 
 Each folder of `go/` pins what its program is made of. What was built lies in the user's cache, under a name that
 changes with the folder, and stays there.
@@ -78,9 +78,9 @@ def _alone() -> Iterator[None]:
         os.close(folder)
 
 
-def _go_build(folder: str, target: str, package: str) -> Sequence[str]:
+def _go_build(folder: str, target: str, package: str, linker: str = "") -> Sequence[str]:
     # Two compilers at once, and no debug information: else it takes all of a small machine, and twice the room.
-    return "go", "build", "-C", folder, "-p", "2", "-ldflags=-s -w", "-o", target, package
+    return "go", "build", "-C", folder, "-p", "2", f"-ldflags=-s -w {linker}".rstrip(), "-o", target, package
 
 
 JAEGER = Binary(
@@ -95,4 +95,15 @@ OTELCOL = Binary(
     ],
     "otelcol",
 )
-BINARIES = (JAEGER, OTELCOL)
+COMPOSE = Binary(
+    "docker-compose",
+    "DOCKER_COMPOSE_BIN",
+    [
+        _go_build(
+            *(".", "docker-compose", "github.com/docker/compose/v2/cmd"),
+            "-X github.com/docker/compose/v2/internal.Version=v2.40.3",
+        )
+    ],
+    "docker-compose",
+)
+OF_STAGE = {"jaeger": (JAEGER, OTELCOL), "containers": (COMPOSE,)}
