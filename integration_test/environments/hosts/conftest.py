@@ -26,18 +26,18 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--report", type=Path, help="write what was measured into this Markdown file")
+    parser.addoption("--report", metavar="FILE", help="write what was measured into this Markdown file")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    passed = terminalreporter.getreports("passed")
+    passed = sorted(terminalreporter.getreports("passed"), key=lambda report: report.location[1] or 0)
     rows = [value for report in passed for name, value in report.user_properties if name == PROPERTY]
     if not rows:
         return
     said = table(rows)
     terminalreporter.write_line(said)
     if report := config.getoption("--report"):
-        put_section(report, "hosts", f"{said}\n\n{machine()}, PostgreSQL {WHEEL}.")
+        put_section(Path(report), "hosts", f"{said}\n\n{machine()}, PostgreSQL {WHEEL}; three cases at a time.")
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,7 @@ class Network:
 
     def __enter__(self) -> Self:
         self._router.__enter__()
-        # Of a connection that it has not seen the beginning of it knows nothing, as a NAT does.
-        settings = ("net.ipv4.ip_forward=1", "net.netfilter.nf_conntrack_tcp_loose=0")
-        self._router.run("sysctl", "--quiet", "--write", *settings)
+        self._set("ipv4/ip_forward", "1")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,9 +131,15 @@ class Network:
             for rule in written:
                 self._router.run("iptables", "--wait", "--delete", "FORWARD", *rule)
 
-    def remembering(self) -> contextlib.AbstractContextManager[None]:
-        """Know each connection for the block, as a NAT does, and pass nothing of others without a word."""
-        return self.ruled("-m conntrack --ctstate INVALID -j DROP")
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Know each connection for the block, as a NAT does, and pass nothing of others, without a word."""
+        with self.ruled("-m conntrack --ctstate INVALID -j DROP"):
+            self._set("netfilter/nf_conntrack_tcp_loose", "0")  # a connection begins with its first packet
+            yield
+
+    def _set(self, what: str, value: str) -> None:
+        self._router.run("tee", f"/proc/sys/net/{what}", given=value)
 
     def forget(self, *hosts: Host) -> None:
         """Forget every connection of these hosts."""

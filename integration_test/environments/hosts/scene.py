@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HIT, OTHERS = "w1", ("w2", "w3")
 PROJECTION = "integration_test.environments.hosts.projections:handled"
 
-# Workers have no other options than the usual ones. What they promise, and some seconds for slow machines:
+# What workers without options promise, and some seconds for slow machines:
 TAKEN_OVER_S = 10 + 5
 """Without a heartbeat for `--stale-after` a worker is removed by the others."""
 NOTICED_S = 2 + 3 + 3
@@ -113,7 +113,12 @@ class ThreeWorkers(Protocol):
     """`three_workers` in a network, on a server, with a database."""
 
     def __call__(
-        self, *, wire: Sequence[str] = (), remembering: bool = False, env: Mapping[str, str] | None = None
+        self,
+        *,
+        options: Sequence[str] = (),
+        wire: Sequence[str] = (),
+        remembering: bool = False,
+        env: Mapping[str, str] | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Scene]:
         """Start them."""
         ...
@@ -125,11 +130,16 @@ async def three_workers(  # noqa: PLR0913 - three are given by the fixture
     server: Server,
     url: str,
     *,
+    options: Sequence[str] = (),
     wire: Sequence[str] = (),
     remembering: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Scene]:
-    """Start them, and the load, and wait until each handles. `wire` and `env` are of the one that is to be hit."""
+    """Start them with these options, and the load, and wait until each handles.
+
+    The one that is to be hit has this `env` besides, and is behind a wire with these options, if any; the router may be
+    one that remembers connections.
+    """
     async with contextlib.AsyncExitStack() as stack:
         if remembering:
             stack.enter_context(network.remembering())
@@ -139,6 +149,7 @@ async def three_workers(  # noqa: PLR0913 - three are given by the fixture
                 server.address(url),
                 name,
                 projections=[PROJECTION],
+                options=options,
                 env=env if name == HIT else None,
                 through=host.inside,
             )

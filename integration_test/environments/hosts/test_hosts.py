@@ -6,25 +6,28 @@ Each case is measured; the figures are shown at the end of the run.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from integration_test.environments.hosts.projections import HELD_BY
 from integration_test.environments.hosts.scene import BACK_S, NOTICED_S, OTHERS_WAIT_S, TAKEN_OVER_S
 from integration_test.harness.checkers import wait_handled
+from integration_test.harness.command_line import run
 from integration_test.harness.load import append_events
 from integration_test.harness.processes import Process
+from integration_test.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from integration_test.environments.hosts.figures import Note
-    from integration_test.environments.hosts.network import Server
-    from integration_test.environments.hosts.scene import ThreeWorkers
+    from integration_test.environments.hosts.scene import Scene, ThreeWorkers
 
 SILENCE = ("-i {} -j DROP", "-o {} -j DROP")
 RESETS = tuple(f"{way} {{}} -p tcp -j REJECT --reject-with tcp-reset" for way in ("-i", "-o"))
@@ -125,6 +128,18 @@ async def test_a_host_that_dies_is_replaced(three_workers: ThreeWorkers, note: N
     assert figures.others_waited_s < OTHERS_WAIT_S
 
 
+async def test_impatient_workers_replace_it_sooner(three_workers: ThreeWorkers, note: Note) -> None:
+    async with three_workers(options=["--heartbeat=0.5", "--stale-after=2"]) as scene:
+        began = await scene.clock()
+        scene.network.unplug(scene.host)
+        await scene.worker.end()
+        await scene.taken_over(began)
+        figures = await scene.figures(began)
+    note("its host dies; all have `--heartbeat 0.5 --stale-after 2`", figures)
+    assert (figures.taken_over_s or 0) < TAKEN_OVER_S / 2
+    assert figures.others_waited_s < OTHERS_WAIT_S
+
+
 @pytest.mark.parametrize(
     ("what", "options"),
     [
@@ -181,27 +196,49 @@ async def test_while_nobody_reaches_the_database_nobody_is_removed(three_workers
     assert figures.others_waited_s < 20 + BACK_S
 
 
-async def test_the_server_gives_up_an_application_whose_host_dies_while_it_appends(
-    three_workers: ThreeWorkers, server: Server, database: str, note: Note
+async def test_a_server_that_looks_after_its_clients_gives_up_one_whose_host_dies_while_it_appends(
+    three_workers: ThreeWorkers, database: str, note: Note
 ) -> None:
     async with three_workers() as scene:
-        await scene.connection.execute(WATCHED)
-        with scene.network.host() as host:
-            command = [*host.inside, sys.executable, "-m", f"{__package__}.appender", server.address(database)]
-            appender = await Process("appender", command, {}).start()
-            try:
-                await appender.said("appended")
-                began = await scene.clock()
-                scene.network.unplug(host)
-            finally:
-                await appender.end()
+        await scene.connection.execute(LOOKED_AFTER)
+        began = await _an_appender_vanishes(scene, database)
         await scene.all_handle()
         figures = await scene.figures(began)
     note("the host of an application dies while it appends", figures)
     assert max(figures.waited_s, figures.others_waited_s) < TAKEN_OVER_S
 
 
-WATCHED = """
+async def test_where_the_server_does_not_the_one_is_named_that_is_to_be_ended(
+    three_workers: ThreeWorkers, database: str
+) -> None:
+    async with three_workers() as scene:
+
+        async def named() -> str | None:
+            status = json.loads((await run("status", "--json", DATABASE_URL=database)).out)
+            return next((each["command"] for each in status["problems"] if each["code"] == "log_held"), None)
+
+        began = await _an_appender_vanishes(scene, database)
+        remedy = re.search(r"pg_terminate_backend\(\d+\)", await wait_until(named, 60, "who holds the log is named"))
+        assert remedy
+        await scene.connection.execute(f"SELECT {remedy[0]}")
+        await scene.all_handle()
+        await scene.figures(began)
+
+
+async def _an_appender_vanishes(scene: Scene, database: str) -> Any:
+    """Return when the host has died of an application that has not committed what it has appended."""
+    with scene.network.host() as host:
+        command = [*host.inside, sys.executable, "-m", f"{__package__}.appender", scene.server.address(database)]
+        appender = await Process("appender", command, {}).start()
+        try:
+            await appender.said("appended")
+            scene.network.unplug(host)
+            return await scene.clock()
+        finally:
+            await appender.end()
+
+
+LOOKED_AFTER = """
 DO $$ BEGIN
     EXECUTE format('ALTER DATABASE %I SET tcp_keepalives_idle = 5', current_database());
     EXECUTE format('ALTER DATABASE %I SET tcp_keepalives_interval = 2', current_database());
