@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     said = table(rows)
     terminalreporter.write_line(said)
-    if report := config.getoption("--report"):
+    if report := config.getoption("--report", None):
         put_section(Path(report), "hosts", f"{said}\n\n{machine()}, PostgreSQL {WHEEL}; three cases at a time.")
 
 
