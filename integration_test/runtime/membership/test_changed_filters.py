@@ -28,6 +28,7 @@ from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S
 if TYPE_CHECKING:
     from integration_test.harness.connections import Connection
     from reactive_orch import Worker
+    from reactive_orch.model.problems import Problem
 
 CHANGED = Subscription("changed", OWN_LOG)
 LOOK = "NOTIFY reactive_orch_generations, 'test'"
@@ -98,11 +99,11 @@ async def test_after_a_roll_back_the_command_that_is_printed_brings_the_old_filt
         await wait_until(says(old, WELL))
         _, new = await stack.enter_async_context(running(database, changed("new", "Key")))
         await wait_until(says(new, OUT, WAITS))
+        assert refusal(new).level == "warn", "somebody is to accept it"
         (await run(*words, "keep", DATABASE_URL=database)).done()
         await wait_until(says(new, WELL))
         await wait_until(says(old, WELL, REFUSED))
-        (told,) = [each for each in health.own_problems(old.facts()) if each.code == "refused"]
-        assert (told.level, told.command) == ("note", ""), "it went well"
+        assert (refusal(old).level, refusal(old).command) == ("note", ""), "it went well"
         status = (await run("status", DATABASE_URL=database)).done()
         assert ", without changed (" in status
         assert "refused" not in status
@@ -120,6 +121,12 @@ async def test_after_a_roll_back_the_command_that_is_printed_brings_the_old_filt
         await append_events(connection, 50)
         await wait_handled(connection, "changed")
         assert set(await handled_by(connection, "changed")) == {"old"}
+
+
+def refusal(worker: Worker) -> Problem:
+    """Return what a worker says of the filter that is another one."""
+    (told,) = [each for each in health.own_problems(worker.facts()) if each.code == "refused"]
+    return told
 
 
 async def given_up_and_proposed(database: str, connection: Connection, old: Worker) -> None:

@@ -76,7 +76,7 @@ class Runners:
         """Go on without this one, if it is there."""
         if subscription in self.by_subscription:
             runner = self.out[subscription] = self.by_subscription.pop(subscription)
-            runner.standing.refused = runner.standing.given_up = not runner.standing.is_away
+            runner.standing.give_up()
             runner.drop()
 
     @property

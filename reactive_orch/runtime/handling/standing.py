@@ -40,6 +40,11 @@ class Standing:
         """Whether it goes on."""
         return not (self.refused or self.is_away)
 
+    def give_up(self) -> None:
+        """Take part no more: refused, now or while it ran, unless it has only stepped down."""
+        refused = not self.is_away
+        self.given_up, self.refused = refused and self.refused, refused
+
     def begin(self) -> None:
         """Take part."""
         self.refused, self.given_up, self.away_until = False, False, None
