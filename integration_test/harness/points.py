@@ -5,8 +5,8 @@ said by the variable REACTIVE_ORCH_CHAOS, rules with commas between: `POINT=ACTI
 `POINT=ACTION%P` at each with probability P (seeded by REACTIVE_ORCH_CHAOS_SEED). A point is a name with `.before` or
 `.after` (`start` and `decide` have only `.after`), `*` is all of them. Actions: `kill` and `stop` (SIGKILL and SIGSTOP
 to itself), `raise` (the connection is lost: before the statement, or after it, when its outcome is unknown), `pause`
-(up to 50 ms). Each but a pause is announced on standard output. While the file that REACTIVE_ORCH_CHAOS_CALM names
-exists, nothing happens.
+(up to 50 ms), `hang` (for ever). Each but the last two is announced on standard output. While the file that
+REACTIVE_ORCH_CHAOS_CALM names exists, nothing happens.
 
 REACTIVE_ORCH_CHAOS_POLL sets the fallback polls, REACTIVE_ORCH_CHAOS_SAVE how often lazily read positions are saved.
 """
@@ -127,6 +127,8 @@ class Points:
         action = self._action(point)
         if action == "pause":
             await anyio.sleep(random.uniform(0, 0.05))
+        elif action == "hang":
+            await anyio.sleep_forever()
         else:
             self._act(action, point, next((arg for arg in args if hasattr(arg, "terminate")), None))
 

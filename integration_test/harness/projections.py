@@ -171,6 +171,12 @@ async def handled_slowly(event: Event, tx: Connection) -> None:
     await anyio.sleep(float(os.environ.get(SLEEP, "0.05")))
 
 
+@projection("handled_without_awaiting")
+async def handled_without_awaiting(event: Event, tx: Connection) -> None:
+    await record(tx, "handled_without_awaiting", event)
+    time.sleep(0.7)  # noqa: ASYNC251 - that is the case
+
+
 @projection("handled_at_gate")
 async def handled_at_gate(event: Event, tx: Connection) -> None:
     await record(tx, "handled_at_gate", event)

@@ -27,6 +27,24 @@ class _Link:
             writer.transport.abort()
 
 
+class _Muffler:
+    """Lets a server's messages through, but for notifications."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def let_through(self, data: bytes) -> bytes:
+        self._rest, passed = self._rest + data, b""
+        while len(self._rest) >= _HEADER and len(self._rest) > (size := int.from_bytes(self._rest[1:_HEADER])):
+            message, self._rest = self._rest[: size + 1], self._rest[size + 1 :]
+            passed += b"" if message.startswith(b"A") else message
+        return passed
+
+
+_HEADER = 5
+"""Bytes: a message's type, and how long the rest of it is, these four included."""
+
+
 class Proxy:
     """An async context manager that listens on a free port of 127.0.0.1.
 
@@ -34,9 +52,10 @@ class Proxy:
     the worker's connections of that kind. `cut` resets all connections. `hold` lets new connections wait.
     """
 
-    def __init__(self, url: str) -> None:
-        """Lead to the server of this URL."""
+    def __init__(self, url: str, *, muffled: bool = False) -> None:
+        """Lead to the server of this URL. `muffled`: without its notifications, as some poolers do."""
         self._target = urlsplit(url)
+        self._muffled = muffled
         self._links: set[_Link] = set()
         self._swallowed: set[str] = set()
         self._flows = asyncio.Event()
@@ -113,7 +132,8 @@ class Proxy:
         from_server, to_server = await asyncio.open_connection(host, port)
         link = _Link(writer, to_server)
         with self._linked(link):
-            await asyncio.gather(self._pump(link, reader, to_server), self._pump(link, from_server, writer))
+            muffler = _Muffler() if self._muffled else None
+            await asyncio.gather(self._pump(link, reader, to_server), self._pump(link, from_server, writer, muffler))
 
     @contextlib.contextmanager
     def _linked(self, link: _Link) -> Iterator[None]:
@@ -124,13 +144,15 @@ class Proxy:
             self._links.discard(link)
             link.cut()
 
-    async def _pump(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, muffler: _Muffler | None = None
+    ) -> None:
         try:
             while data := await reader.read(CHUNK):
                 link.kind = link.kind or _kind(data)
                 while link.silent or self._swallowed & {"", link.kind}:
                     await (asyncio.Event() if link.silent else self._flows).wait()
-                writer.write(data)
+                writer.write(muffler.let_through(data) if muffler else data)
                 await writer.drain()
         except OSError:
             pass

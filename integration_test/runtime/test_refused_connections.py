@@ -19,6 +19,7 @@ from integration_test.harness.in_process import pools
 from integration_test.harness.load import append_events
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import handled
+from integration_test.harness.roles import END_POOLED, limited
 from integration_test.harness.waiting import wait_until
 from reactive_orch.errors import Exhausted, TooManyConnections
 from reactive_orch.postgres import pool as pooling
@@ -34,24 +35,6 @@ OF_ROLE = "the role has as many connections as its CONNECTION LIMIT allows: ALTE
 OF_DATABASE = "the database has as many connections as its CONNECTION LIMIT allows: ALTER DATABASE raises it"
 OF_SERVER = "the server has no connection left: see who has them (pg_stat_activity), or raise max_connections"
 NEEDS = "a worker holds up to 17 (--connections), 3 while it idles"
-
-
-@contextlib.asynccontextmanager
-async def limited(db: Connection, database: str, limit: int) -> AsyncIterator[tuple[str, str]]:
-    """Create a role with this limit that may do what a worker does; yields its name and its URL."""
-    name = f"limited_{database.rpartition('/')[2]}"
-    await db.execute(f"""
-        CREATE ROLE {name} LOGIN CONNECTION LIMIT {limit};
-        GRANT USAGE ON SCHEMA reactive_orch, public TO {name};
-        GRANT ALL ON ALL TABLES IN SCHEMA reactive_orch, public TO {name};
-        GRANT ALL ON ALL SEQUENCES IN SCHEMA reactive_orch TO {name};
-        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA reactive_orch TO {name};
-    """)
-    try:
-        yield name, database.replace("//postgres@", f"//{name}@")
-    finally:
-        await db.execute("SELECT pg_terminate_backend(a.pid, 10000) FROM pg_stat_activity a WHERE a.usename = $1", name)
-        await db.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 @contextlib.asynccontextmanager
@@ -234,15 +217,9 @@ async def test_health_tells_of_it_and_recovers_by_itself(database: str) -> None:
         await append_events(db, 10)
         await wait_handled(db)
         await db.execute(f"ALTER ROLE {name} CONNECTION LIMIT 2")
-        await db.execute(_END_POOLED, name)
+        await db.execute(END_POOLED, name)
         await append_events(db, 10)
         await wait_until(says(worker, "live ready well", f"a connection was refused: {OF_ROLE}"), what="it says so")
         await db.execute(f"ALTER ROLE {name} CONNECTION LIMIT -1")
         await wait_handled(db)
         await wait_until(says(worker, "live ready well"), what="it serves")
-
-
-_END_POOLED = """
-SELECT pg_terminate_backend(a.pid, 10000) FROM pg_stat_activity a
-WHERE a.usename = $1 AND split_part(a.application_name, ':', 2) IN ('work', 'coordination')
-"""
