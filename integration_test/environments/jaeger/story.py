@@ -13,11 +13,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 
-from integration_test.environments.jaeger.asking import Jaeger
+from integration_test.environments.jaeger.asking import Jaeger, get
 from integration_test.environments.jaeger.stack import Stack
 from integration_test.harness import points
 from integration_test.harness.arena import WORKER
 from integration_test.harness.checkers import SETTLED, generations, wait_all_handle, wait_settled
+from integration_test.harness.command_line import run
 from integration_test.harness.connections import prepared
 from integration_test.harness.load import Load, append_events
 from integration_test.harness.processes import WorkerProcess
@@ -25,6 +26,8 @@ from integration_test.harness.projections import POISON
 from integration_test.harness.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
     from integration_test.harness.connections import Connection
@@ -67,8 +70,9 @@ class Story:
         await self._exit.aclose()
 
     async def _happen(self) -> None:
-        for name in "abc":
+        for name in "ab":
             await self._start(name)
+        await self._start("c", more=["handled_too"])  # which nobody runs when it is dead
         await wait_all_handle(self.connection, "abc", replica_set=SHOP)
         await self.workers["b"].stop()
         await self._gone("b")
@@ -77,11 +81,15 @@ class Story:
         await self._start("e")
         await self._freeze("d")
         await self._let_die_who_decides()
+        await self._deadlock()
         await self._fail()
+        await self._pause()
         await wait_until(self._is_told, timeout_s=60, what="the end of each generation is in Jaeger")
 
-    async def _start(self, name: str, module: str = "reactive_orch", **env: str) -> WorkerProcess:
-        projections = ["handled", "poisoned", "sharing"]
+    async def _start(
+        self, name: str, module: str = "reactive_orch", more: Sequence[str] = (), **env: str
+    ) -> WorkerProcess:
+        projections = ["handled", "poisoned", "sharing", *more]
         exporting = self.stack.environment(OTEL_BSP_SCHEDULE_DELAY="200", **env)
         worker = WorkerProcess(self.url, name, SHOP, projections, (*_QUICK, "--retries", "1"), exporting, module=module)
         self.workers[name] = await self._exit.enter_async_context(worker)
@@ -158,6 +166,24 @@ class Story:
                 return False
         return True
 
+    async def _deadlock(self) -> None:
+        """Let handlers write shared rows in any order, until they meet; they may have by now."""
+
+        async def have_deadlocked() -> bool:
+            await append_events(self.connection, 100, keys=100)
+            return bool(await self.connection.fetchval(_DEADLOCKED))
+
+        await wait_until(have_deadlocked, timeout_s=120, what="handlers have deadlocked")
+
+    async def _pause(self) -> None:
+        words = ("pause", "--replica-set", SHOP, "--projection", "handled", "--database-url", self.url)
+        (await run(*words)).done()
+        await wait_until(lambda: self._shows("reactive_orch_projection_resting"), what="the pause is seen")
+
+    async def _shows(self, metric: str) -> bool:
+        found = await get(f"{self.stack.prometheus.url}/api/v1/query", query=f"{metric} > 0")
+        return bool(found["data"]["result"])
+
     async def _fail(self) -> None:
         """Append an event that fails, in a slow span of the application's own."""
         exporter = OTLPSpanExporter(f"{self.stack.environment()['OTEL_EXPORTER_OTLP_ENDPOINT']}/v1/traces")
@@ -175,6 +201,8 @@ def trace_of(row: asyncpg.Record) -> str:
     """Return the trace id of a generation."""
     return str(row["traceparent"].split("-")[1])
 
+
+_DEADLOCKED = "SELECT bool_or(p.serial_until > '-infinity') FROM reactive_orch.projections p"
 
 _ACKNOWLEDGED = """
 SELECT a.generation, array_agg(a.member ORDER BY a.member) AS members FROM reactive_orch.adoptions a

@@ -7,32 +7,19 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 
-from integration_test.environments.jaeger.asking import get
-from integration_test.environments.jaeger.story import SHOP, Story, trace_of
-from integration_test.harness.cluster import copied
+from integration_test.environments.jaeger.story import SHOP, trace_of
 from integration_test.harness.command_line import run
 from integration_test.harness.waiting import wait_until
 from reactive_orch.telemetry.span_names import SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from integration_test.environments.jaeger.asking import Span, Trace
-    from integration_test.harness.cluster import Cluster
+    from integration_test.environments.jaeger.story import Story
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 SERVICE = "reactive_orch"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def story(cluster: Cluster, template: str) -> AsyncIterator[Story]:
-    """All that happens; the tests only look at it."""
-    with copied(cluster, "story", template) as url:
-        async with Story(url) as happened:
-            yield happened
 
 
 async def test_each_generation_is_one_trace_that_names_its_reason(story: Story) -> None:
@@ -193,23 +180,6 @@ async def test_a_log_line_names_the_trace_that_tells_of_it(story: Story) -> None
     for trace_id, line in adopted.items():
         assert f"generation {of_generations[trace_id]} " in line
         assert (await story.jaeger.trace(trace_id)).named("adopt")
-
-
-async def test_an_exemplar_of_a_metric_leads_to_its_span(story: Story) -> None:
-    metrics = ("adoption_duration_seconds", "rebalance_duration_seconds")
-    for name in (f"reactive_orch_{metric}_bucket" for metric in metrics):
-        exemplars = await exemplars_of(story, name)
-        assert exemplars, name
-        for labels in exemplars:
-            trace = await story.jaeger.trace(labels["trace_id"])
-            assert labels["span_id"] in {span.id for span in trace.spans}, f"{name}: {labels}\n{trace}"
-
-
-async def exemplars_of(story: Story, name: str) -> list[dict[str, str]]:
-    """Return the labels of the exemplars that Prometheus has stored."""
-    when = {"start": "0", "end": "9999999999"}
-    found = await get(f"{story.stack.prometheus.url}/api/v1/query_exemplars", query=name, **when)
-    return [each["labels"] for series in found["data"] for each in series["exemplars"]]
 
 
 async def test_all_that_is_shown_is_in_the_table(story: Story) -> None:
