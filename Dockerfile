@@ -7,11 +7,15 @@
 FROM python:3.13.16-slim-trixie AS build
 WORKDIR /src
 COPY . .
+# No worker runs the packages' own tests.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/reactive_orch \
-    && pip --python /opt/reactive_orch/bin/python install --no-cache-dir "$(ls /wheels/*.whl)[otlp]"
+    && pip --python /opt/reactive_orch/bin/python install --no-cache-dir "$(ls /wheels/*.whl)[otlp]" \
+    && find /opt/reactive_orch -depth -type d \( -name tests -o -name testdata -o -name _testbase \) -exec rm -r {} +
 
 FROM python:3.13.16-slim-trixie
+# For packages of your own, in an image FROM this one: USER root, python -m ensurepip, python -m pip install.
+RUN pip uninstall --yes --root-user-action ignore pip
 COPY --from=build /opt/reactive_orch /opt/reactive_orch
 ENV PATH=/opt/reactive_orch/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -85,8 +85,8 @@ test-debug: install ## integration tests with asyncio's debug mode and every war
 
 # One at a time, as each has the machine to itself. What one lacks it says, and is skipped; REACTIVE_ORCH_STAGES=hosts makes
 # that an error.
-test-fresh: ## bare Debian 12, 13 and testing, and the README's commands there; as root, needs podman, runc, debootstrap
-test-containers: ## the image and the compose file, killed, frozen, scaled; as root, needs podman, runc, debootstrap
+test-fresh: ## bare Debian 12, 13 and testing, and the README's commands there; as root, needs podman, netavark, runc, debootstrap
+test-containers: ## the image and the compose file, killed, frozen, scaled; as root, needs those and go
 test-hosts: ## workers on hosts of their own, and a network that cuts, loses, delays; as root, needs iproute2, iptables, conntrack
 test-cluster: ## a Patroni cluster that switches and fails over; needs patroni, etcd-server, haproxy
 test-jaeger: ## the collector, Jaeger and Prometheus with otel/'s configurations; needs go and prometheus

@@ -16,7 +16,7 @@ _CONTAINERS = {
 
 PROGRAMS: dict[str, dict[str, str]] = {
     "fresh": _CONTAINERS,
-    "containers": _CONTAINERS,
+    "containers": _CONTAINERS | {"go": "golang"},
     "hosts": {"ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack"},
     "cluster": {"patroni": "patroni", "etcd": "etcd-server", "haproxy": "haproxy"},
     "jaeger": {"go": "golang", "prometheus": "prometheus"},

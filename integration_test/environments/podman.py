@@ -78,7 +78,7 @@ def image(name: str, folder: Path, **arguments: str) -> str:
     Its name changes with the folder, the files that lie in it, and the arguments.
     """
     files = sorted(folder.iterdir())
-    content = repr((arguments, [(file.name, file.read_bytes()) for file in files], sorted(_certificates())))
+    content = repr((arguments, [(file.name, file.read_bytes()) for file in files], sorted(_certificates()), _pip()))
     tag = f"{OURS}/{name}:{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     return _once(tag, functools.partial(_build, tag, folder, arguments))
 
@@ -104,7 +104,7 @@ def build_context(folder: Path) -> Iterator[Path]:
         yield context
 
 
-def pip() -> Mapping[str, str]:
+def _pip() -> Mapping[str, str]:
     """Return how this machine's pip is told where packages are."""
     return {name: os.environ[name] for name in _PIP if name in os.environ}
 
@@ -125,7 +125,7 @@ def _once(tag: str, make: functools.partial[None]) -> str:
 
 
 def _build(tag: str, folder: Path, arguments: Mapping[str, str]) -> None:
-    given = (f"--build-arg={name}={value}" for name, value in arguments.items())
+    given = [*variables(_pip()), *(f"--build-arg={name}={value}" for name, value in arguments.items())]
     with build_context(folder) as context:
         podman("build", "--network=host", "--format=docker", "--layers=false", *given, f"--tag={tag}", str(context))
 
@@ -187,7 +187,7 @@ class Machine:
 
     def command(self, script: str, *options: str) -> list[str]:
         """Return the command that has bash do this at home, and nothing after a line that fails."""
-        enter = ("exec", *options, f"--user={self.user}", f"--workdir={self.home}", *variables(pip()))
+        enter = ("exec", *options, f"--user={self.user}", f"--workdir={self.home}")
         return ["podman", *enter, self.container, "bash", "-euc", script]
 
     def run(self, script: str, timeout_s: float = _PATIENCE_S) -> str:
