@@ -420,13 +420,21 @@ async def test_migrate_any_number_of_times_even_at_once(empty_database: str) -> 
         assert await connection.fetchval("SELECT array_agg(version) FROM reactive_orch.schema_steps") == STEPS
 
 
+async def test_migrate_says_what_it_has_done_whoever_has_locked_the_log(database: str) -> None:
+    async with connected(database) as other:
+        await other.execute("DELETE FROM reactive_orch.schema_steps WHERE version = $1", NEWEST)
+        async with other.transaction():
+            await other.execute("LOCK TABLE reactive_orch.events IN ACCESS EXCLUSIVE MODE")
+            assert "applied schema step" in (await run("migrate", DATABASE_URL=database)).done()
+
+
 async def test_partitions_are_a_power_of_two_chosen_once(empty_database: str) -> None:
     for number in ("0", "48", "2048", "-64"):
         line = (await run("migrate", f"--partitions={number}", DATABASE_URL=empty_database)).complaint()
         assert line == f"the number of partitions must be a power of two from 1 to 1024, not {number}"
     (await run("migrate", "--partitions", "8", DATABASE_URL=empty_database)).done()
     again = (await run("migrate", DATABASE_URL=empty_database)).done()
-    assert again == f"nothing to do: the schema is at step {NEWEST} already\n"
+    assert again == f"nothing to do: the schema has step {NEWEST} already\n"
     other = await run("migrate", "--partitions", "128", DATABASE_URL=empty_database)
     assert other.complaint() == "--partitions 128: this log was created with 8, which cannot be changed"
     (await run("migrate", "--partitions", "8", DATABASE_URL=empty_database)).done()

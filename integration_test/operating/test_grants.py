@@ -70,6 +70,8 @@ async def owner(roles: None, database: str) -> AsyncIterator[Connection]:  # noq
         yield connection
 
 
+AS_OWNER = "; run `python -m reactive_orch migrate` as the owner of the schema, or as one who may make it"
+
 OPEN = """
 SELECT 'schema' FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'reactive_orch' AND a.grantee = 0
 UNION ALL
@@ -110,13 +112,21 @@ async def test_migrate_leaves_nothing_to_public_whatever_somebody_has_given_it(d
 @pytest.mark.usefixtures("owner")
 async def test_whom_the_schema_does_not_belong_to_may_find_nothing_to_migrate(database: str) -> None:
     said = (await run("migrate", DATABASE_URL=_as("worker", database))).done()
-    assert said == f"nothing to do: the schema is at step {NEWEST} already\n"
+    assert said == f"nothing to do: the schema has step {NEWEST} already\n"
 
 
 async def test_who_may_not_make_the_schema_is_told_who_may(roles: None, empty_database: str) -> None:  # noqa: ARG001
-    said = (await run("migrate", DATABASE_URL=_as("nobody", empty_database))).complaint()
-    assert said.startswith("the database role lacks a right: permission denied for database ")
-    assert said.endswith("; run it as the owner of the schema, or as one who may make it")
+    url = _as("nobody", empty_database)
+    for ended in (await run("migrate", DATABASE_URL=url), await run_worker("--migrate", url=url)):
+        said = ended.complaint()
+        assert said.startswith("the database role lacks a right: permission denied for database ")
+        assert said.endswith(AS_OWNER)
+
+
+async def test_a_worker_that_may_not_migrate_what_is_missing_is_told_who_may(owner: Connection, database: str) -> None:
+    await owner.execute("DELETE FROM reactive_orch.schema_steps WHERE version = $1", NEWEST)
+    said = (await run_worker("--migrate", url=_as("worker", database))).complaint()
+    assert said.endswith(AS_OWNER)
 
 
 @pytest.mark.each_server

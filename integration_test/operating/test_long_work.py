@@ -381,7 +381,7 @@ async def test_migrate_says_who_holds_what_it_waits_for(database: str) -> None:
             said = await first_line(process)
             assert re.match(rf"reactive_orch: migrate: waiting: .*, for pid {other.get_server_pid()} of postgres", said)
             await transaction.rollback()
-            assert (await output(process)).startswith("nothing to do: the schema is at step")
+            assert (await output(process)).startswith("nothing to do: the schema has step")
 
 
 async def test_rewind_says_whose_batch_it_waits_for(database: str) -> None:

@@ -232,7 +232,7 @@ async def test_a_writer_and_a_worker_need_no_more_than_is_granted(granted: Conne
 
         await wait_until(well, what="health says so")
         migrated = await run("migrate", "--database-url", as_role("worker", database))
-        assert migrated.done() == f"nothing to do: the schema is at step {NEWEST} already\n"
+        assert migrated.done() == f"nothing to do: the schema has step {NEWEST} already\n"
 
 
 @pytest.mark.parametrize("table", ["failing_keys", "dead_letters", "markers"])

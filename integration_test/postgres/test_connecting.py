@@ -11,7 +11,7 @@ import pytest
 
 from integration_test.harness.checkers import wait_handled
 from integration_test.harness.cluster import Cluster
-from integration_test.harness.command_line import run_worker
+from integration_test.harness.command_line import UNREACHABLE, run, run_worker
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import pools
 from integration_test.harness.load import append_events
@@ -126,6 +126,15 @@ async def test_a_worker_that_starts_while_the_log_is_locked_says_so(database: st
         said = await run_worker("--projection", "integration_test.harness.projections:handled", url=database)
         assert said.code == 3
         assert "somebody has locked it: canceling statement due to lock timeout" in said.err
+
+
+async def test_a_host_that_accepts_and_says_nothing_is_told_apart(database: str) -> None:
+    async with Proxy(database) as proxy:
+        proxy.hold()
+        said = (await run("status", DATABASE_URL=proxy.url())).complaint(UNREACHABLE)
+    assert said.startswith(
+        f"the database cannot be reached: no answer within 5 s (postgresql://postgres@127.0.0.1:{proxy.port}/"
+    )
 
 
 @pytest.mark.parametrize("statements_kept", [100, 0])

@@ -9,7 +9,6 @@ from reactive_orch.commands.parser import whole_number
 from reactive_orch.commands.progress import progress
 from reactive_orch.commands.waiting import telling_who
 from reactive_orch.errors import ConfigError
-from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log_check, migrations
 
 if TYPE_CHECKING:
@@ -21,28 +20,29 @@ async def migrate(url: str) -> None:
 
     Raises ConfigError, Unavailable, or Superseded when others keep the locks that a step needs.
     """
-    done, _ = await _migrated(url, migrations.PARTITIONS_DEFAULT)
-    for line in done:
+    for line in await _migrated(url, migrations.PARTITIONS_DEFAULT):
         print(line)
 
 
-async def _migrated(url: str, asked: int) -> tuple[list[str], int]:
-    """Return what was done, and how many partitions the log has."""
+async def _migrated(url: str, partitions: int) -> list[str]:
     with progress("migrate") as shown:
-        async with connected(url) as connection:
-            async with telling_who(url, connection, shown):
-                done = await migrations.migrate(connection, asked)
-            state, _ = await log_check.examine(connection, OWN_LOG)
-    return done, state.log.partitions
+        async with connected(url) as connection, telling_who(url, connection, shown):
+            return await migrations.migrate(connection, partitions)
 
 
 async def _migrate(options: argparse.Namespace, url: str) -> None:
     asked = migrations.PARTITIONS_DEFAULT if options.partitions is None else options.partitions
-    done, partitions = await _migrated(url, asked)
-    for line in done or [f"nothing to do: the schema is at step {migrations.NEWEST} already"]:
+    for line in await _migrated(url, asked) or [f"nothing to do: the schema has step {migrations.NEWEST} already"]:
         print(line)
-    if options.partitions not in {None, partitions}:
-        msg = f"--partitions {asked}: this log was created with {partitions}, which cannot be changed"
+    if options.partitions is not None:
+        await _demand_partitions(url, asked)
+
+
+async def _demand_partitions(url: str, asked: int) -> None:
+    async with connected(url) as connection:
+        (log,) = await log_check.logs(connection)
+    if log.partitions != asked:
+        msg = f"--partitions {asked}: this log was created with {log.partitions}, which cannot be changed"
         raise ConfigError(msg)
 
 

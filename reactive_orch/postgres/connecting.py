@@ -122,7 +122,7 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
     try:
         connection = cast("BatchConnection", await asyncpg.connect(url, **arguments))
     except (OSError, *_REFUSALS) as error:  # they do not say whom it could not reach, or who refused whom
-        msg = f"{one_line(error)} ({shown(url)})"
+        msg = f"{why(error)} ({shown(url)})"
         if "unsupported startup parameter" in msg:
             raise ConfigError(_OF_A_POOLER.format(_REFUSES, msg)) from error
         raise _unavailable(error, msg, url) from error
@@ -139,6 +139,11 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
             raise Unavailable(msg) from error
         raise
     return url, connection
+
+
+def why(error: Exception) -> str:
+    """Return in one line why a host could not be reached, or refused: asyncpg's time-outs have no text."""
+    return f"no answer within {CONNECT_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else one_line(error)
 
 
 def _unavailable(error: Exception, said: str, url: str) -> Unavailable:

@@ -20,7 +20,7 @@ import asyncpg
 from reactive_orch.config import shown
 from reactive_orch.errors import ConfigError, Unavailable
 from reactive_orch.model.findings import HostSeen, ServerSeen, SessionSeen
-from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, each_host
+from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, each_host, why
 from reactive_orch.postgres.database import STATEMENT_TIMEOUT_S, batch_settings
 from reactive_orch.postgres.faults import one_line, translated
 from reactive_orch.postgres.statements import load_statements
@@ -65,15 +65,9 @@ class Host:
     def seen(self) -> HostSeen:
         """Return what is to be told of it."""
         if self.server is None:
-            return HostSeen(url=shown(self.url), state="silent", why=_why(self.error))
+            return HostSeen(url=shown(self.url), state="silent", why=why(self.error) if self.error else "")
         state: Literal["standby", "primary"] = "standby" if self.server.standby else "primary"
         return HostSeen(url=shown(self.url), state=state, server=self.started)
-
-
-def _why(error: Exception | None) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT_S:g} s"
-    return one_line(error) if error else ""
 
 
 async def ask_hosts(url: str, handler_timeout_s: float, stack: contextlib.AsyncExitStack) -> list[Host]:
@@ -146,7 +140,7 @@ def raise_unreachable(hosts: Sequence[Host]) -> NoReturn:
     (host,) = hosts
     assert host.error is not None, "a host that has not answered has failed"
     if isinstance(host.error, OSError):
-        msg = f"{_why(host.error)} ({shown(host.url)})"
+        msg = f"{why(host.error)} ({shown(host.url)})"
         raise Unavailable(msg) from host.error
     if host.connection is not None and "pooling mode" in str(host.error):  # PgBouncer's answer to BEGIN
         msg = (

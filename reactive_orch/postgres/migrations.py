@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import asyncpg
 
-from reactive_orch.errors import ConfigError, Superseded
+from reactive_orch.errors import ConfigError, MissingRight, Superseded
 from reactive_orch.postgres.faults import translated
 from reactive_orch.postgres.statements import load_statements
 
@@ -46,6 +46,12 @@ async def migrate(connection: AnyConnection, partitions: int = PARTITIONS_DEFAUL
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return await _apply_missing(connection, partitions)
+        except MissingRight as error:
+            msg = (
+                f"the database role lacks a right: {error.lacking}; run `python -m reactive_orch migrate` as the owner "
+                "of the schema, or as one who may make it"
+            )
+            raise ConfigError(msg) from error
         except Superseded:
             if attempt == _ATTEMPTS:
                 raise
