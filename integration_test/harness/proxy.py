@@ -58,6 +58,7 @@ class Proxy:
         self._muffled = muffled
         self._links: set[_Link] = set()
         self._swallowed: set[str] = set()
+        self._passes_bytes = CHUNK
         self._flows = asyncio.Event()
         self._flows.set()
         self._accepts = asyncio.Event()
@@ -92,6 +93,13 @@ class Proxy:
         """Deliver nothing more on the open connections of a kind; new ones work: a firewall has lost its memory."""
         for link in self._links:
             link.silent = link.silent or link.kind == kind
+
+    def narrow(self, passes_bytes: int) -> None:
+        """Deliver nothing that a client sends at once and is larger, nor what comes after it on that connection.
+
+        As a way does on which packets are lost that are too large for it, without a word.
+        """
+        self._passes_bytes = passes_bytes
 
     def flow(self) -> None:
         """Deliver again, what was swallowed included."""
@@ -150,6 +158,7 @@ class Proxy:
         try:
             while data := await reader.read(CHUNK):
                 link.kind = link.kind or _kind(data)
+                link.silent = link.silent or (writer is link.writers[1] and len(data) > self._passes_bytes)
                 while link.silent or self._swallowed & {"", link.kind}:
                     await (asyncio.Event() if link.silent else self._flows).wait()
                 writer.write(muffler.let_through(data) if muffler else data)

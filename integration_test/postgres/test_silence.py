@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from integration_test.harness.checkers import assert_each_once, wait_handled
+from integration_test.harness.checkers import assert_each_once, wait_handled, wait_settled
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import running
 from integration_test.harness.load import append_events
 from integration_test.harness.projections import recorder
-from integration_test.harness.proxy import Proxy
+from integration_test.harness.proxy import CHUNK, Proxy
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Config, Event, Node, Worker, projection
 from reactive_orch.postgres import checkpoints, windows
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import BatchConnection
 
 EVENTS = 20
+
+SHORT_BYTES = 1200
+"""A login has less."""
 
 
 async def test_silent_work_connections_are_given_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +79,26 @@ async def test_when_one_connection_gets_no_answer_none_is_waited_for(
         await append_events(db, EVENTS)
         await wait_handled(db)
         assert time.monotonic() - began < STATEMENT_TIMEOUT_S / 2
+        await assert_each_once(db)
+
+
+async def test_who_only_gets_short_words_through_is_replaced(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a tunnel loses what is larger than it carries; a heartbeat is."""
+    monkeypatch.setattr(session, "ANSWER_TIMEOUT_S", 0.5)
+
+    async def stale() -> bool:
+        return bool(await db.fetchval("SELECT bool_and(m.stale) FROM reactive_orch.member_status m"))
+
+    async with prepared(database) as db, Proxy(database) as proxy, running(proxy.url(), recorder("handled")):
+        await wait_settled(db)
+        proxy.narrow(SHORT_BYTES)
+        proxy.cut()
+        await wait_until(stale, what="its last heartbeat is too old")
+        await append_events(db, EVENTS)
+        async with running(database, recorder("handled")):
+            await wait_handled(db)
+            proxy.narrow(CHUNK)
+            await wait_settled(db, members=2)
         await assert_each_once(db)
 
 

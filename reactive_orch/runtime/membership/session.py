@@ -95,6 +95,9 @@ class Session:
                 await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._listeners.events())
                 await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._listeners.generation(args[3]))
             if self.members:
+                # Resuming makes a member look alive, and is a short word. Where a heartbeat, a long one, does not get
+                # through, as packets of its size are lost, it would be resumed for ever, and never be replaced (5.8).
+                await membership.heartbeat(connection, self._database.label, (), {})
                 self.members &= await membership.resume(connection, self._database.label, self.members)
         except BaseException:
             connection.terminate()
