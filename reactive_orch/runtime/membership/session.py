@@ -1,4 +1,4 @@
-"""The membership connection: one per process, outside the pools, with nothing slow on it (protocol 5.1, 6.4).
+"""The membership connection: one per process, outside the pools, with nothing slow on it (protocol 5.1, 5.8, 6.4).
 
 It LISTENs on both channels, holds the session advisory lock of every member of this process ("I live"), and sends the
 heartbeats, which also prove that the connection is alive. When it is lost it is made again, with backoff: LISTEN first,
@@ -96,7 +96,7 @@ class Session:
                 await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._listeners.generation(args[3]))
             if self.members:
                 # Resuming makes a member look alive, and is a short word. Where a heartbeat, a long one, does not get
-                # through, as packets of its size are lost, it would be resumed for ever, and never be replaced (5.8).
+                # through, as packets of its size are lost, it would be resumed for ever, and never be replaced.
                 await membership.heartbeat(connection, self._database.label, (), {})
                 self.members &= await membership.resume(connection, self._database.label, self.members)
         except BaseException:
