@@ -16,6 +16,7 @@ from integration_test.chaos import planted
 from integration_test.harness import projections
 from integration_test.harness.checkers import assert_each_once, generations, wait_handled, wait_settled
 from integration_test.harness.cluster import Cluster, Standby, migrate
+from integration_test.harness.command_line import run_worker
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import pools
 from integration_test.harness.load import append_events
@@ -26,6 +27,8 @@ from reactive_orch import Config, Node, Worker
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.incarnation import NEVER
 from reactive_orch.model import WorkerState
+from reactive_orch.postgres import connecting
+from reactive_orch.postgres import database as databases
 from reactive_orch.runtime.membership.adoptions import Adoptions
 
 if TYPE_CHECKING:
@@ -254,6 +257,40 @@ async def test_a_silent_host_does_not_hide_the_primary(database: str, silent_por
         # In less than the time that the silent one has.
         async with pools(url) as several, asyncio.timeout(4), several.processing() as one, several.coordination():
             assert await one.fetchval("SELECT 1") == 1
+
+
+async def test_a_standby_that_is_promoted_while_another_host_is_silent_is_found(
+    pair: Pair, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "CONNECT_TIMEOUT_S", 60.0)
+    stands_by = asyncio.Event()
+    original = connecting._open  # noqa: SLF001
+
+    async def noted(*asked: Any) -> Any:
+        try:
+            return await original(*asked)
+        except asyncpg.TargetServerAttributeNotMatched:
+            stands_by.set()
+            raise
+
+    monkeypatch.setattr(connecting, "_open", noted)
+    url = pair.new.replace("@", f"@127.0.0.1:{silent_port},")
+    async with asyncio.timeout(30), pools(url) as several, asyncio.TaskGroup() as tasks:
+        connected_to = tasks.create_task(several.connect("tail"))
+        await stands_by.wait()
+        await promoted(pair)
+        (await connected_to).terminate()
+
+
+async def test_a_proxy_that_leads_nowhere_is_named(unused_tcp_port: int) -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", unused_tcp_port):
+        said = await run_worker(url=f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/nowhere")
+    assert said.code == 3
+    assert "the connection was closed before anybody answered (postgresql://" in said.err
 
 
 async def test_of_hosts_that_fail_the_most_telling_is_reported(database: str, silent_port: int) -> None:

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from reactive_orch.errors import Unavailable
 from reactive_orch.incarnation import Incarnation
+from reactive_orch.postgres.absence import Absence
 from reactive_orch.postgres.connection import drop
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Admission:
         """Begin with the first incarnation, without connections."""
         self.incarnation = Incarnation(0)
         self.on_lost: list[Callable[[], None]] = []
+        self.absence = Absence()
         self._server: Server | None = None
         """Where this incarnation's connections lead. Before the first one: where those of the last incarnation led."""
         self._proven: Incarnation | None = None

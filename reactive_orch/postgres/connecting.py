@@ -1,8 +1,9 @@
 """From an address to a connection that leads to the primary, and says to which.
 
 An address may name several hosts, and each has a time of its own: one that accepts and is silent, frozen or half dead,
-must not hide the primary. The host that answered last is asked first, and the others with it when it is late. Of
-several that call themselves the primary the one promoted last is taken: the other is an old one that has come back.
+must not hide the primary. The host that answered last is asked first, and the others with it when it is late; and they
+are asked again while it is silent, as one of them may be promoted just because it is. Of several that call themselves
+the primary the one promoted last is taken: the other is an old one that has come back.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from reactive_orch.postgres.faults import Kind, classify, one_line
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from typing import TypeAlias
 
     from reactive_orch.postgres.connection import AnyConnection, BatchConnection
@@ -33,11 +34,14 @@ CONNECT_TIMEOUT_S = 5.0
 """How long each host has to answer."""
 HEAD_START_S = 0.5
 """How long the host that answered last is asked alone."""
+AGAIN_S = 0.5
+"""While a host is silent: how long before those are asked again that have answered, but were no primary."""
 RIVALS_S = 0.25
 """When all hosts are asked and one has answered: how long the others have to show that they were promoted later."""
 
 _OF_THE_LOGIN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _NO_TLS = "rejected SSL upgrade"
+_CLOSED = "unexpected connection_lost() call"
 """asyncpg's words."""
 _REFUSALS = (
     *_OF_THE_LOGIN,
@@ -87,7 +91,7 @@ class Connector:
         """
         if len(self._urls) == 1:
             return (await _open(url=self._urls[0], arguments=arguments))[1]
-        attempts: list[_Attempt] = []
+        attempts: dict[_Attempt, str] = {}
         chosen: _Attempt | None = None
         try:
             chosen = await self._ask(attempts, arguments)
@@ -98,13 +102,17 @@ class Connector:
             for attempt in attempts:
                 attempt.add_done_callback(self._late.discard if attempt is chosen else self._discard)
 
-    async def _ask(self, attempts: list[_Attempt], arguments: dict[str, Any]) -> _Attempt:
+    async def _ask(self, attempts: dict[_Attempt, str], arguments: dict[str, Any]) -> _Attempt:
+        def ask(*urls: str) -> None:
+            attempts.update({asyncio.create_task(_open(url, arguments)): url for url in urls})
+
         if self._last is not None:
-            attempts.append(_begin(self._last, arguments))
+            ask(self._last)
             await asyncio.wait(attempts, timeout=HEAD_START_S)
         if not any(map(_is_open, attempts)):
-            attempts += [_begin(url, arguments) for url in self._urls if not attempts or url != self._last]
-            await _until_one_is_open(attempts)
+            # Not by `_last`: another attempt may have found another one meanwhile.
+            ask(*(url for url in self._urls if url not in attempts.values()))
+            await _until_one_is_open(attempts, ask)
             await asyncio.wait(attempts, timeout=RIVALS_S)
         return _best(attempts)
 
@@ -112,10 +120,6 @@ class Connector:
         self._late.discard(attempt)
         if _is_open(attempt):
             attempt.result()[1].terminate()
-
-
-def _begin(url: str, arguments: dict[str, Any]) -> _Attempt:
-    return asyncio.create_task(_open(url, arguments))
 
 
 async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnection]:
@@ -142,8 +146,10 @@ async def _open(url: str, arguments: dict[str, Any]) -> tuple[str, BatchConnecti
 
 
 def why(error: Exception) -> str:
-    """Return in one line why a host could not be reached, or refused: asyncpg's time-outs have no text."""
-    return f"no answer within {CONNECT_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else one_line(error)
+    """Return in one line why a host could not be reached, or refused, where asyncpg has no words for it, too."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT_S:g} s"
+    return "the connection was closed before anybody answered" if _CLOSED in str(error) else one_line(error)
 
 
 def _unavailable(error: Exception, said: str, url: str) -> Unavailable:
@@ -203,13 +209,17 @@ def _is_open(attempt: _Attempt) -> bool:
     return attempt.done() and not attempt.cancelled() and attempt.exception() is None
 
 
-async def _until_one_is_open(attempts: Sequence[_Attempt]) -> None:
-    pending: Iterable[_Attempt] = [attempt for attempt in attempts if not attempt.done()]
-    while pending and not any(map(_is_open, attempts)):
-        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+async def _until_one_is_open(attempts: Mapping[_Attempt, str], ask: Callable[..., None]) -> None:
+    """Wait for an open connection, until each host has had its time once."""
+    once = list(attempts)
+    while not any(map(_is_open, attempts)) and not all(attempt.done() for attempt in once):
+        pending = [attempt for attempt in attempts if not attempt.done()]
+        done, _ = await asyncio.wait(pending, timeout=AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            ask(*(set(attempts.values()) - {attempts[attempt] for attempt in pending}))
 
 
-def _best(attempts: Sequence[_Attempt]) -> _Attempt:
+def _best(attempts: Iterable[_Attempt]) -> _Attempt:
     """Return the connection to the latest primary; without any, the failure that tells most."""
     if opened := [attempt for attempt in attempts if _is_open(attempt)]:
         return max(opened, key=lambda attempt: _timeline(attempt.result()[1]))

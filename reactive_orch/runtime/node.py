@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 LOOP_LOOK_S = 0.25
 LOOP_DELAY_REPORTED_S = 1.0
 PROGRESS_LOOK_S = 1.0
+REOPEN_MOST_S = 0.5
+"""While the database is away one connection of a process tries again as often as this: the others wait for it."""
 
 
 class Node:
@@ -263,12 +265,13 @@ class Node:
             self.problems.look([problem for worker in self._workers for problem in worker.watch_progress()])
 
     async def _reopen(self) -> None:
-        backoff = Backoff(0.05, 5.0)
+        backoff = Backoff(0.05, REOPEN_MOST_S)
         while True:
             await anyio.sleep(backoff.next_s())
             # ConfigError: a half-restored database, perhaps; if it stays, the follower says so and stops the process.
             with passing_over(self.watchers.emit, "membership", Unavailable, Superseded, ConfigError):
                 await self.session.reopen()
+                self.database.admission.absence.over()
                 return
 
 

@@ -23,6 +23,7 @@ from integration_test.harness.checkers import (
     wait_settled,
 )
 from integration_test.harness.connections import connected, prepared
+from integration_test.harness.in_process import serving
 from integration_test.harness.load import append_events, gate_closed
 from integration_test.harness.projections import GATE, record, recorder
 from integration_test.harness.proxy import Proxy
@@ -91,6 +92,30 @@ async def test_a_common_outage_costs_no_generation(cluster: Cluster) -> None:
 async def test_who_comes_new_after_a_common_outage_expels_nobody(cluster: Cluster) -> None:
     with made(cluster, "chaos_template"):
         assert await scenarios.play(cluster, "chaos_template", "newcomer_after_an_outage") == []
+
+
+async def test_when_the_database_is_back_nobody_sits_out_a_pause(
+    cluster: Cluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pauses grow while it is away; here they outlast the test."""
+    next_s = Backoff.next_s
+    monkeypatch.setattr(Backoff, "next_s", lambda own: 600.0 if own._most_s == 5.0 else next_s(own))  # noqa: SLF001
+    async with prepared(database) as connection, serving(database, recorder("handled")) as worker:
+        await append_events(connection, 50)
+        await wait_handled(connection)
+        async with allowing_no_connections(cluster, database):
+            await connection.execute(_END_WORKERS)
+            await wait_until(is_true(lambda: worker.state is WorkerState.UNAVAILABLE))
+        await append_events(connection, 50)
+        await wait_handled(connection)
+        await wait_until(serves(worker))
+        await assert_each_once(connection)
+
+
+_END_WORKERS = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.application_name LIKE 'reactive_orch:%'
+"""
 
 
 async def test_who_ends_in_an_outage_leaves_when_it_is_over(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,13 +60,19 @@ class Shutdown:
         """Note whether the database could be reached."""
         self._away_since = None if reached else self._away_since or time.monotonic()
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         """Wait before the next attempt to reach the database; being asked to stop ends the wait."""
         if self.begun:
             await anyio.sleep(min(seconds, LOOK_S))
-        else:
-            with anyio.move_on_after(seconds):
-                await self.asked.wait()
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._cancel_when_asked, tasks.cancel_scope)
+            await sleep(seconds)
+            tasks.cancel_scope.cancel()
+
+    async def _cancel_when_asked(self, scope: anyio.CancelScope) -> None:
+        await self.asked.wait()
+        scope.cancel()
 
     def is_due(self, followers: Mapping[LogName, LogFollower], incarnation: int, runners: Runners) -> bool:
         """Tell whether it is to stop when idle, and has handled all that was settled when this was first asked.
