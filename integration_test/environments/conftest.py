@@ -15,6 +15,10 @@ from integration_test.environments.needs import PROGRAMS, missing, required
 HERE = Path(__file__).parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--report", type=Path, help="write what a stage has measured into a section of this Markdown file")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if stage := _stage(item):

@@ -123,7 +123,7 @@ class Cluster:
             owner = system_user()
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
             os.chown(self._data, owner.pw_uid, owner.pw_gid)
-        self._programs = _find_programs(self.version, self.directory / "programs")
+        self._programs = find_programs(self.version, self.directory / "programs")
         self._serve("initdb", "-D", self._data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-locale", "-N")
         settings = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.directory)}
         with (self._data / "postgresql.conf").open("a") as file:
@@ -199,7 +199,7 @@ def migrated(cluster: Cluster, name: str, *options: str) -> Iterator[str]:
         yield url
 
 
-def _find_programs(version: str, copy: Path) -> Path:
+def find_programs(version: str, copy: Path) -> Path:
     """Return the folder of a version's programs; the wheel's are copied, as its folders may be closed to other users.
 
     Raises FileNotFoundError with what to install.
