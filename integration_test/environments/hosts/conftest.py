@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--report", metavar="FILE", help="write what was measured into this Markdown file")
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     passed = sorted(terminalreporter.getreports("passed"), key=lambda report: report.location[1] or 0)
     rows = [value for report in passed for name, value in report.user_properties if name == PROPERTY]
@@ -37,7 +32,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     said = table(rows)
     terminalreporter.write_line(said)
     if report := config.getoption("--report", None):
-        put_section(Path(report), "hosts", f"{said}\n\n{machine()}, PostgreSQL {WHEEL}; three cases at a time.")
+        put_section(report, "hosts", f"{said}\n\n{machine()}, PostgreSQL {WHEEL}; three cases at a time.")
 
 
 @pytest.fixture(scope="session")
