@@ -19,8 +19,10 @@ from integration_test.harness.telemetry_projections import betraying
 from integration_test.harness.waiting import wait_until
 from reactive_orch import NewEvent, append
 from reactive_orch.config import CONNECTIONS_MIN
-from reactive_orch.core import health
+from reactive_orch.core import health, problems
+from reactive_orch.core.overview import overview
 from reactive_orch.model import OWN_LOG, Filter, WorkerState
+from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres import windows
 from reactive_orch.runtime import progress_watch
 from reactive_orch.runtime.handling import lane
@@ -99,7 +101,7 @@ async def said(caplog: pytest.LogCaptureFixture, event: str) -> bool:
     return any(getattr(record, "event", "") == event for record in caplog.records)
 
 
-async def test_a_checkpoint_that_somebody_holds(database: str) -> None:
+async def test_a_checkpoint_that_somebody_holds(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that another session holds: 64 partitions are assigned, one of them stands still."""
     async with prepared(database) as connection, running(database, handled) as (_, worker):
         await wait_until(says(worker, WELL))
@@ -107,8 +109,15 @@ async def test_a_checkpoint_that_somebody_holds(database: str) -> None:
             await other.execute("SELECT 1 FROM reactive_orch.checkpoints WHERE partition = 11 FOR UPDATE")
             await append_events(connection, 1000, keys=1000)
             await wait_until(says(worker, ILL, "no progress on projection handled"), what="it needs somebody")
+            monkeypatch.setattr(problems, "STANDS_STILL_AFTER_S", 1.0)
+            await wait_until(functools.partial(_status_says, connection, "in some partitions of worker 1"))
         await wait_until(says(worker, WELL))
         await wait_until(lambda: handled_all(connection, 1000))
+
+
+async def _status_says(connection: Connection, words: str) -> bool:
+    shown = overview(await looking.look(connection))
+    return any(words in problem.text for problem in problems.problems(shown))
 
 
 async def test_registering_that_does_not_succeed(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Overview,
         ProjectionOverview,
         ReplicaSetOverview,
+        WorkerOverview,
     )
     from reactive_orch.model.problems import Level, Spoils
 
@@ -141,6 +142,9 @@ def _of_projection(projection: ProjectionOverview, among: ReplicaSetOverview) ->
         yield made("unserved", of, age_s=projection.lag_s or None)
     elif _stands_still(projection, among):
         yield made("stands_still", of, more=f": events wait: {_waiting(projection)}", age_s=_oldest_s(projection))
+    elif (stuck := _stuck(projection, among)) is not None:
+        more = f" in some partitions of worker {stuck.seen.id}: events wait there, others are handled"
+        yield made("stands_still", of, more=more, age_s=_standstill_s(stuck, projection), who=stuck.seen.name)
     if seen.proposed is not None:
         by_nobody = " and run by no worker" if not seen.served else ""
         yield made("refused", of, more=f"{by_nobody}; a worker would run it with {seen.proposed}")
@@ -169,6 +173,21 @@ def _stands_still(projection: ProjectionOverview, of: ReplicaSetOverview) -> boo
     had_time = of.generation is not None and of.generation.age_s > STANDS_STILL_AFTER_S
     still = projection.events_per_s < 1 / STANDS_STILL_AFTER_S
     return waits and had_time and still and projection.served and _is_sure(projection, of)
+
+
+def _stuck(projection: ProjectionOverview, of: ReplicaSetOverview) -> WorkerOverview | None:
+    """Return the worker in some of whose partitions nothing has been handled for longest, by its own account."""
+    still = [
+        worker
+        for worker in of.workers
+        if not is_silent(worker.seen) and _standstill_s(worker, projection) > STANDS_STILL_AFTER_S
+    ]
+    return max(still, key=lambda worker: _standstill_s(worker, projection), default=None)
+
+
+def _standstill_s(worker: WorkerOverview, projection: ProjectionOverview) -> float:
+    account = worker.seen.account
+    return account.standstills.get(projection.seen.subscription, 0.0) if account else 0.0
 
 
 def _is_sure(projection: ProjectionOverview, of: ReplicaSetOverview) -> bool:

@@ -7,7 +7,7 @@ what this one does not know is passed over.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from reactive_orch.model.log import Subscription
@@ -50,6 +50,8 @@ class Account:
     state: str
     logs: Mapping[LogName, LogAccount]
     projections: Mapping[Subscription, ProjectionAccount]
+    standstills: Mapping[Subscription, float] = field(default_factory=dict)
+    """For how long settled events of some of its partitions have waited without progress, in seconds; else none."""
 
 
 def account_text(account: Account) -> str:
@@ -64,6 +66,7 @@ def account_text(account: Account) -> str:
                 [*of, each.held, each.behind, round(each.lag_s, 3), round(each.events_per_s, 1)]
                 for of, each in account.projections.items()
             ],
+            "standstills": [[*of, round(seconds, 1)] for of, seconds in account.standstills.items()],
         },
         ensure_ascii=False,
     )
@@ -82,6 +85,7 @@ def account_of(text: str | None) -> Account | None:
         projections={
             Subscription(*row[:2]): ProjectionAccount(*row[2 : 2 + _OF_PROJECTION]) for row in told["projections"]
         },
+        standstills={Subscription(*row[:2]): row[2] for row in told.get("standstills", ())},  # not in release 0.1.0
     )
 
 

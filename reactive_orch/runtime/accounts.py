@@ -58,6 +58,7 @@ class Accounts:
             state=worker.state.value,
             logs=logs,
             projections={each.subscription: told(each) for each in worker.projections},
+            standstills={each.subscription: each.standstill_s for each in worker.projections if each.standstill_s > 0},
         )
 
 

@@ -309,6 +309,14 @@ PROBLEMS: list[tuple[str, str, dict[str, Any], str, str]] = [
         "replica set shop: no progress on projection totals: events wait: at most 50",
         "",
     ),
+    (
+        "bad",
+        "stands_still",
+        {"worker": replace(WORKER, account=replace(ACCOUNT, standstills={TOTALS: 31.0}))},
+        "replica set shop: no progress on projection totals in some partitions of worker 1: events wait there, others "
+        "are handled",
+        "",
+    ),
 ]
 
 
