@@ -51,8 +51,10 @@ class Scene:
         self._exit = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self.connection: Connection = await self.keep(prepared(self.url))
-        await self.keep(self._prometheus)
+        async with contextlib.AsyncExitStack() as stack:
+            self.connection: Connection = await stack.enter_async_context(prepared(self.url))
+            await stack.enter_async_context(self._prometheus)
+            self._exit = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -94,32 +94,38 @@ class Prometheus:
     def __init__(self, addresses: Addresses, rules: str = "", settings: Mapping[str, str] = _NONE) -> None:
         """Prepare; entering starts it. `rules`, `settings`: of its own, in place of those of `otel/`."""
         self.url = f"http://127.0.0.1:{addresses.prometheus}"
-        self.folder = new_directory("reactive_orch-prometheus-")
-        self.workers = self.folder / "workers.json"
-        self.scrapes([])
-        self._config = addresses.scraping(self.workers, self.folder / "alerts.yml")
-        self._config["global"] |= settings
-        (self.folder / "alerts.yml").write_text(rules or (OTEL / "alerts.yml").read_text(encoding="utf-8"))
+        self._addresses, self._settings = addresses, settings
+        self._rules = rules or (OTEL / "alerts.yml").read_text(encoding="utf-8")
         self._stack = contextlib.AsyncExitStack()
 
     def scrapes(self, workers: Iterable[WorkerProcess]) -> None:
         """Scrape these workers from now on."""
         urls = [worker.health_url for worker in workers]
         targets = [url.split("/")[2] for url in urls if url is not None]
-        written = self.workers.with_suffix(".new")
+        written = self._workers.with_suffix(".new")
         written.write_text(json.dumps([{"targets": targets}]))
-        written.rename(self.workers)  # it never reads half a file
+        written.rename(self._workers)  # it never reads half a file
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(shutil.rmtree, self.folder)
-        file = self.folder / "prometheus.yml"
-        file.write_text(yaml.safe_dump(self._config))
-        command = [
-            *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={self.folder / 'data'}"),
+        async with contextlib.AsyncExitStack() as stack:
+            folder = new_directory("reactive_orch-prometheus-")
+            stack.callback(shutil.rmtree, folder)
+            await _start(stack, "prometheus", self._command(folder), f"{self.url}/-/ready")
+            self._stack = stack.pop_all()
+        return self
+
+    def _command(self, folder: Path) -> Sequence[str]:
+        self._workers = folder / "workers.json"
+        self.scrapes([])
+        file, rules = folder / "prometheus.yml", folder / "alerts.yml"
+        config = self._addresses.scraping(self._workers, rules)
+        config["global"] |= self._settings
+        file.write_text(yaml.safe_dump(config))
+        rules.write_text(self._rules)
+        return [
+            *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}"),
             *("--enable-feature=exemplar-storage", f"--web.listen-address={self.url.removeprefix('http://')}"),
         ]
-        await _start(self._stack, "prometheus", command, f"{self.url}/-/ready")
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
