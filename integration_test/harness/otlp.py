@@ -73,6 +73,8 @@ class Receiver:
     def __init__(self, mood: Mood = "well") -> None:
         self.mood = mood
         self.spans: list[Span] = []
+        self.processes: dict[str, Mapping[str, Any]] = {}
+        """What the spans of an instance say of its process."""
         self.metrics: dict[str, Series] = {}
         self.points: dict[str, dict[frozenset[tuple[str, Any]], Any]] = defaultdict(dict)
         self.raw: list[bytes] = []
@@ -142,7 +144,9 @@ class Receiver:
         """Keep spans."""
         self.raw.append(request.SerializeToString())
         for resource in request.resource_spans:
-            instance = _values(resource.resource.attributes)["service.instance.id"]
+            attributes = _values(resource.resource.attributes)
+            instance = attributes["service.instance.id"]
+            self.processes[instance] = attributes
             self.spans += [_span(span, instance) for scope in resource.scope_spans for span in scope.spans]
 
     def take_metrics(self, request: ExportMetricsServiceRequest) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import signal
+import socket
 import sys
 import time
 from collections import defaultdict
@@ -349,6 +350,9 @@ async def test_batches_are_linked_to_their_producers(database: str) -> None:
         assert batch.links == tuple((f"{n:032x}", f"{n:016x}") for n in range(1, 101))
         assert (batch.get("links.dropped"), batch.attributes["messaging.batch.message_count"]) == (20, 240)
         assert not batch.parent
+        assert 0.0 < batch.get("event.age") < 60.0, "how long its first event has waited, and been handled"
+        process = received.processes[batch.instance]
+        assert (process["host.name"], process["process.pid"]) == (socket.gethostname(), a.pid), "as `status` names it"
 
 
 async def test_the_ratio_is_for_batches_only(database: str) -> None:

@@ -9,6 +9,8 @@ nothing but the data: queues are bounded, nobody waits for the threads that expo
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -92,7 +94,12 @@ def _shut_down(providers: list[Any]) -> None:
 
 
 def _resource() -> Resource:
-    ours = {"service.instance.id": INSTANCE_ID, "service.version": metadata.version("reactive_orch")}
+    ours: dict[str, str | int] = {
+        "service.instance.id": INSTANCE_ID,
+        "service.version": metadata.version("reactive_orch"),
+        "host.name": socket.gethostname(),
+        "process.pid": os.getpid(),
+    }
     given = Resource.create()
     if str(given.attributes.get("service.name", "")).startswith("unknown_service"):
         given = given.merge(Resource({"service.name": "reactive_orch"}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reactive_orch.telemetry.metric_names import METRICS, Metric
-from reactive_orch.telemetry.span_names import SPANS, SpanKind
+from reactive_orch.telemetry.span_names import ATTRIBUTES, SPANS, SpanKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,6 +30,14 @@ def markdown() -> Iterator[str]:
         "",
         *_table("span", "kind", "parent", "meaning", "attributes", "links"),
         *map(_span, SPANS),
+        "",
+        "## Attributes of spans",
+        "",
+        "Its resource tells which process a span comes from (Jaeger: *Process*): `host.name` and `process.pid`, with",
+        "which the worker's name in `status` begins, and `service.instance.id`, as in its log lines.",
+        "",
+        *_table("attribute", "meaning"),
+        *(_row((f"`{name}`", meaning)) for name, meaning in ATTRIBUTES.items()),
     )
 
 

@@ -37,7 +37,7 @@ from reactive_orch.telemetry.outage import Outage
 from reactive_orch.telemetry.prometheus import page
 from reactive_orch.telemetry.registry import Registry
 from reactive_orch.telemetry.routes import Route, route
-from reactive_orch.telemetry.span_names import SPANS
+from reactive_orch.telemetry.span_names import ATTRIBUTES, SPANS
 from reactive_orch.telemetry.spans import tracer
 from reactive_orch.telemetry.spans.adoption import ranges
 
@@ -61,6 +61,11 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 def test_the_page_of_tables_is_up_to_date() -> None:
     page = (ROOT / "otel/METRICS.md").read_text()
     assert page.splitlines() == [*table.markdown()], "python -m reactive_orch.telemetry.table > otel/METRICS.md"
+
+
+def test_each_attribute_of_a_span_says_what_it_means() -> None:
+    used = {key for span in SPANS for key in span.attributes if key.startswith("reactive_orch.")}
+    assert used == ATTRIBUTES.keys()
 
 
 def test_names_are_unique() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reactive_orch.errors import kind_of
 from reactive_orch.model import Event
+from reactive_orch.model.events import written_at
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry.outcomes import error_type_of, outcome_of
 from reactive_orch.telemetry.spans import tracer
@@ -83,6 +84,8 @@ class Batches:
             begun.span.set_attribute("reactive_orch.replayed", report.replayed)
         if report.failure is not None:
             _fail(begun, report.events, report.failure)
+        elif begun.span.is_recording() and (written_s := written_at(report.events[0])) is not None:
+            begun.span.set_attribute("reactive_orch.event.age", max(time.time() - written_s, 0.0))
 
 
 def _fail(begun: _Begun, events: Sequence[Event], failure: BaseException) -> None:
