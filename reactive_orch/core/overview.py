@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -58,6 +59,8 @@ def _log(log: LogSeen, telling: Iterable[WorkerSeen], projections: Iterable[Proj
     settled = max(known + list(saved)) if known else None
     if not log.holders:  # whatever was drawn is committed, or gone
         settled = log.head
+    if log.refusal is None:  # the head was looked at first, and what is settled or saved by now was drawn
+        log = replace(log, head=max([log.head, *known, *saved]))
     rate = max((each.events_per_s for each in told), default=None)
     return LogOverview(seen=log, settled=settled, events_per_s=rate, needed_after=_needed_after(log))
 
@@ -105,7 +108,7 @@ def _projection(seen: ProjectionSeen, workers: Sequence[WorkerSeen], log: LogOve
         events_per_s=events_per_s,
         eta_s=None
         if seen.rest is not None
-        else _eta_s(lag_events, events_per_s - ((log.events_per_s if log is not None else None) or 0.0)),
+        else _eta_s(lag_events, events_per_s, events_per_s - ((log.events_per_s if log is not None else None) or 0.0)),
     )
 
 
@@ -168,9 +171,13 @@ def _settled_since(worker: WorkerSeen, seen: ProjectionSeen, settled: Position) 
     return max(settled - log.settled, 0) if log is not None and log.settled is not None else 0
 
 
-def _eta_s(lag_events: int | None, gains_per_s: float) -> float | None:
+_NOISE = 0.05
+"""Of the rate: who keeps up gains now and then, as both rates are of the last seconds, each of its own."""
+
+
+def _eta_s(lag_events: int | None, events_per_s: float, gains_per_s: float) -> float | None:
     if lag_events is None:
         return None
     if not lag_events:
         return 0.0
-    return lag_events / gains_per_s if gains_per_s >= LEAST_PER_S else None
+    return lag_events / gains_per_s if gains_per_s >= max(LEAST_PER_S, _NOISE * events_per_s) else None

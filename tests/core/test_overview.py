@@ -215,6 +215,24 @@ def test_a_projection_that_gains_nothing_has_no_end() -> None:
     assert shown(replace(WORKER, account=slow)).eta_s is None
 
 
+def test_who_keeps_up_is_not_given_an_end() -> None:
+    """By 16 events waiting at 20.2 a second, while 20.0 come, it would be a minute and more, and never."""
+    steady = replace(ACCOUNT, projections={TOTALS: ProjectionAccount(4, 64, 0.8, 20.2)})
+    told = shown(replace(WORKER, account=steady))
+    assert (told.lag_events, told.eta_s) == (16, None)
+
+
+def test_nothing_is_settled_or_saved_beyond_the_last_position() -> None:
+    """Which was looked at before these, while somebody appended."""
+    account = replace(ACCOUNT, logs={OWN_LOG: LogAccount(1_004, 20.0)})
+    writing = replace(LOG, holders=(WRITER,))
+    assert overview(seen(replace(WORKER, account=account), log=writing)).logs[0].seen.head == 1_004
+    saved = replace(PROJECTION, saved=(1_005,) * 4)
+    assert overview(seen(projection=saved, log=writing)).logs[0].seen.head == 1_005
+    older = replace(LOG, refusal="a checkpoint stands beyond its end")
+    assert overview(seen(projection=saved, log=older)).logs[0].seen.head == 1_000
+
+
 def test_a_rate_that_fades_away_says_nothing_of_the_end() -> None:
     quiet = replace(ACCOUNT, logs={OWN_LOG: LogAccount(1_000, 0.0)})
     of_late = {rate: replace(quiet, projections={TOTALS: ProjectionAccount(4, 200, 4.0, rate)}) for rate in (0.1, 1e-9)}
