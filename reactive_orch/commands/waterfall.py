@@ -35,10 +35,9 @@ def waterfall(
 
     `overtaken`: there is a newer generation.
     """
-    kept = sum(adoption.kept for adoption in adoptions)
     what = f"generation {row.number} of {replica_set}: {why(row.reason, row.subjects)}"
     yield Styled(f"{what}, at {shown_time(row.created_at)}", HEADING)
-    yield f"{row.moved} partitions moved, {kept} kept; {_end(row, overtaken=overtaken)}"
+    yield f"{row.moved} partitions moved{_end(row, adoptions, overtaken=overtaken)}"
     if (trace := trace_id(row.traceparent)) is not None:
         yield f"trace {trace}"
     yield ""
@@ -53,11 +52,11 @@ def waterfall(
         yield Styled(f"worker {member:<4} has not acknowledged", LEVELS["warn"])
 
 
-def _end(row: GenerationRow, *, overtaken: bool) -> str:
-    if row.completed_at is None:
-        return OVERTAKEN if overtaken else "not settled yet"
-    since_notice = _ms(row.noticed_at, row.completed_at)
-    return f"settled in {_ms(row.created_at, row.completed_at)} ms, {since_notice} ms after the notice"
+def _end(row: GenerationRow, adoptions: Sequence[AdoptionRow], *, overtaken: bool) -> str:
+    if row.completed_at is None:  # what is kept, those say who acknowledge
+        return f"; {OVERTAKEN if overtaken else 'not settled yet'}"
+    kept, since_notice = sum(adoption.kept for adoption in adoptions), _ms(row.noticed_at, row.completed_at)
+    return f", {kept} kept; settled in {_ms(row.created_at, row.completed_at)} ms, {since_notice} ms after the notice"
 
 
 def _bars(row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[Bar]:

@@ -72,9 +72,9 @@ def test_who_did_what_when() -> None:
 def test_a_generation_that_is_not_settled() -> None:
     row = GENERATION._replace(completed_at=None, traceparent=None, members=[2], created_at=at(0))
     lines = list(waterfall("orders", row, []))
-    assert lines[1] == "21 partitions moved, 0 kept; not settled yet"
+    assert lines[1] == "21 partitions moved; not settled yet"
     overtaken = list(waterfall("orders", row, [], overtaken=True))
-    assert overtaken[1] == "21 partitions moved, 0 kept; overtaken by the next"
+    assert overtaken[1] == "21 partitions moved; overtaken by the next"
     assert "trace" not in lines[2]
     assert lines[-1] == "worker 2    has not acknowledged"
 
