@@ -383,7 +383,10 @@ def test_every_coordinating_trace_is_kept_and_spans_are_counted_before_any_is_dr
     config = _yaml(OTEL / "collector.yaml")
     sampling = config["processors"]["tail_sampling"]
     policies = {policy["type"]: policy[policy["type"]] for policy in sampling["policies"]}
-    assert set(policies) == {"boolean_attribute", "status_code", "latency", "probabilistic"}
+    assert set(policies) == {"boolean_attribute", "status_code", "latency", "and", "probabilistic"}
+    waited, _ = policies["and"]["and_sub_policy"]
+    (age,) = re.findall(r'attributes\["(.+?)"\]', *waited["ottl_condition"]["span"])
+    assert any(age in span.attributes for span in SPANS)
     assert policies["boolean_attribute"] == {"key": COORDINATION, "value": True}
     assert any(COORDINATION in span.attributes for span in SPANS)
     assert policies["status_code"] == {"status_codes": ["ERROR"]}
@@ -474,3 +477,11 @@ def test_promtool_reads_the_page_of_metrics() -> None:
 def test_every_alert_is_tested() -> None:
     tested = (OTEL / "alerts_test.yml").read_text(encoding="utf-8")
     assert [rule["alert"] for rule in _rules() if f'"{rule["alert"]}"' not in tested] == []
+
+
+def test_ci_refuses_a_stage_that_there_is_not_before_it_installs_anything() -> None:
+    words = [str(ROOT / ".ci/run"), "hosts", "nowhere"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)  # noqa: S603
+    assert (done.returncode, done.stdout) == (2, "")
+    (stages,) = re.findall("^STAGES := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert done.stderr.endswith(f" of the stages {stages}\n")
