@@ -1,11 +1,16 @@
-"""Create what the measurements write to and fill the log: python -m bench.fill URL EVENTS [--skewed] [--raw]."""
+"""Create what the measurements write to and fill the log: python -m bench.fill URL EVENTS [--skewed] [--raw] [--bulk]."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS public.bench_checkpoint (id integer PRIMARY KEY, position bigint NOT NULL)
@@ -32,6 +37,50 @@ FROM (SELECT n, floor(5000 * power(random(), 6))::integer AS key FROM generate_s
 ORDER BY k.n
 """
 """The sixth power: a tenth of the keys have two thirds of the events."""
+CONSTRAINTS = """
+SELECT conname AS name, format('ALTER TABLE reactive_orch.events ADD CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)) AS made
+FROM pg_constraint WHERE conrelid = 'reactive_orch.events'::regclass AND contype IN ('p', 'u')
+"""
+INDEXES = """
+SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS made FROM pg_index i
+WHERE i.indrelid = 'reactive_orch.events'::regclass AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid)
+"""
+WRITERS = 2
+
+
+async def fill_in_bulk(url: str, events: int) -> None:
+    """Append as an import of many does: without indexes, which are made afterwards, and without the bell."""
+    connection = await asyncpg.connect(url, server_settings={"maintenance_work_mem": "1GB"})
+    try:
+        await connection.execute(TABLES)
+        async with _without_indexes(connection):
+            steps = iter(range(0, events, STEP))
+            await asyncio.gather(*(_write(url, steps, events) for _ in range(WRITERS)))
+        await connection.execute("VACUUM ANALYZE reactive_orch.events")
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def _without_indexes(connection: Any) -> AsyncIterator[None]:
+    constraints, indexes = await connection.fetch(CONSTRAINTS), await connection.fetch(INDEXES)
+    for row in constraints:
+        await connection.execute(f"ALTER TABLE reactive_orch.events DROP CONSTRAINT {row['name']}")
+    for row in indexes:
+        await connection.execute(f"DROP INDEX {row['name']}")
+    yield
+    for row in (*constraints, *indexes):
+        await connection.execute(row["made"])
+
+
+async def _write(url: str, steps: Any, events: int) -> None:
+    settings = {"session_replication_role": "replica", "synchronous_commit": "off"}
+    connection = await asyncpg.connect(url, server_settings=settings)
+    try:
+        for done in steps:
+            await connection.execute(INSERT, done, min(STEP, events - done))
+    finally:
+        await connection.close()
 
 
 async def fill(url: str, events: int, *, skewed: bool = False, raw: bool = False) -> None:
@@ -54,4 +103,7 @@ async def fill(url: str, events: int, *, skewed: bool = False, raw: bool = False
 
 
 if __name__ == "__main__":
-    asyncio.run(fill(sys.argv[1], int(sys.argv[2]), skewed="--skewed" in sys.argv, raw="--raw" in sys.argv))
+    if "--bulk" in sys.argv:
+        asyncio.run(fill_in_bulk(sys.argv[1], int(sys.argv[2])))
+    else:
+        asyncio.run(fill(sys.argv[1], int(sys.argv[2]), skewed="--skewed" in sys.argv, raw="--raw" in sys.argv))
