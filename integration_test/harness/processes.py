@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urljoin
 
 import aiohttp
 
@@ -203,10 +204,14 @@ class WorkerProcess(Process):
         """Return the body of /healthz, whatever its status."""
         return (await self._get(timeout_s))[1]
 
-    async def _get(self, timeout_s: float = TIMEOUT_S) -> tuple[int, dict[str, Any]]:
+    async def probe(self, page: str) -> int:
+        """Return the status of `livez` or `readyz`."""
+        return (await self._get(page=page))[0]
+
+    async def _get(self, timeout_s: float = TIMEOUT_S, page: str = "healthz") -> tuple[int, dict[str, Any]]:
         assert self.health_url is not None, f"worker {self.name} has not said where its health is"
         timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with self._http.get(self.health_url, timeout=timeout) as response:
+        async with self._http.get(urljoin(self.health_url, page), timeout=timeout) as response:
             return response.status, await response.json()
 
     async def member(self) -> int:

@@ -107,6 +107,14 @@ def _rules() -> list[dict[str, Any]]:
     return [rule for group in _yaml(OTEL / "alerts.yml")["groups"] for rule in group["rules"]]
 
 
+def test_the_page_has_the_settings_of_haproxy_that_are_run() -> None:
+    run = (ROOT / "integration_test/environments/cluster/haproxy.cfg").read_text(encoding="utf-8")
+    page = (ROOT / "docs/failover.md").read_text(encoding="utf-8")
+    settings = [line for line in run.partition("defaults\n")[2].splitlines() if line.strip() and "$" not in line]
+    assert len(settings) > 8
+    assert [line for line in settings if f"    {line}\n" not in page] == []
+
+
 def test_metrics_of_an_expression_are_found() -> None:
     expression = 'sum by (le, q) (rate(a_total{x="b{c}", y=~"$d"}[5m] offset 1m)) > 0.05 * max(e) and on (job) f'
     assert _metrics_asked(expression) == ({"le", "q", "job"}, {"a_total": {"x", "y"}, "e": set(), "f": set()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration_test.environments.cluster.figures import PROPERTY, table
-from integration_test.environments.cluster.patroni import PatroniCluster
+from integration_test.environments.cluster.patroni import PatroniCluster, versions
 from integration_test.harness.report import machine, put_section
 
 if TYPE_CHECKING:
@@ -35,4 +35,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.write_line(table(rows))
     if report := config.getoption("--report", default=None):
-        put_section(report, "failover", f"{table(rows)}\n\n{machine()}, PostgreSQL {_version(config)}.")
+        put_section(report, "failover", f"{table(rows)}\n\n{machine()}, PostgreSQL {_version(config)}, {versions()}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,12 @@ class Node:
         _send(number, *self._patroni(), *self._postgres())
         _send(number, *self._postgres())  # and what the postmaster has started meanwhile
 
+    def stop_sending(self) -> None:
+        """Let the standby get nothing more, and notice nothing."""
+        for pid in self._postgres():
+            if b"walsender" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                _send(signal.SIGSTOP, pid)
+
     def kill_postmaster(self) -> None:
         """Kill PostgreSQL: its other processes end by themselves when they see it."""
         _send(signal.SIGKILL, *self._postgres()[:1])
@@ -72,6 +79,13 @@ class Node:
         while self.postmaster is not None and time.monotonic() < deadline:
             time.sleep(0.05)
         self.kill_postmaster()
+        self._free_memory()
+
+    def _free_memory(self) -> None:
+        """Free the shared memory of a postmaster that was killed, as the next one on its data would."""
+        with contextlib.suppress(OSError, IndexError):
+            key_and_id = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[6].split()
+            subprocess.run([_found("ipcrm"), "-m", key_and_id[1]], check=False, capture_output=True)
 
     def _patroni(self) -> list[int]:
         return [self.process.pid] if self.process is not None and self.process.poll() is None else []
@@ -261,9 +275,22 @@ def _dcs() -> str:
     Before 3.0.3 a primary that has been frozen takes the lead back, by version 3 of etcd's interface, whoever has it:
     https://github.com/patroni/patroni/pull/2689.
     """
-    said = subprocess.run([_found("patroni"), "--version"], check=True, capture_output=True, text=True).stdout
-    version = tuple(int(number) for number in said.split()[1].split("."))
+    version = tuple(int(number) for number in version_of("patroni", "--version").split("."))
     return "etcd3" if version >= (3, 0, 3) else "etcd"
+
+
+def versions() -> str:
+    """Return what is run."""
+    named = {"Patroni": ("patroni", "--version"), "etcd": ("etcd", "--version"), "HAProxy": ("haproxy", "-v")}
+    return ", ".join(f"{name} {version_of(*command)}" for name, command in named.items())
+
+
+def version_of(program: str, option: str) -> str:
+    """Return the version that a program says that it is, without its distribution's part."""
+    said = subprocess.run([_found(program), option], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\d+(\.\d+)+", said)
+    assert found is not None, said
+    return found[0]
 
 
 def _found(program: str) -> str:

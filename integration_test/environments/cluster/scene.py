@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,24 @@ class Scene:
                 ours = [name for name in self.workers if name.startswith(way)]
                 await wait_all_handle(connection, ours, replica_set=way, timeout_s=PATIENCE_S)
 
+    async def nobody_is_ready(self) -> None:
+        """Wait until each worker says that it is not, and check that nobody is to start it again for that."""
+        for worker in list(self.workers.values()):
+            await wait_until(functools.partial(_is_not_ready, worker), what=f"{worker.name} is not ready")
+            assert await worker.probe("livez") == 200, worker.name
+
+    async def acknowledged(self, more: int) -> None:
+        """Wait until so many more events have been acknowledged than now."""
+
+        def known() -> int:
+            return sum(len(application.acknowledged) for application in self.applications)
+
+        async def enough() -> bool:
+            return known() >= target
+
+        target = known() + more
+        await wait_until(enough, what=f"{more} more events are acknowledged")
+
     async def goes_on_after(self, before: str) -> Figures:
         """Wait until each worker handles what was written by another server than before; return how that went."""
         expected = {f"{way}-{name}" for way in WAYS for name in (*WORKERS, NEW)}
@@ -127,6 +146,10 @@ class Scene:
             await assert_in_order(connection)
             log = {row["event_id"] for row in await connection.fetch("SELECT event_id FROM reactive_orch.events")}
         return sum(len(application.acknowledged - log) for application in self.applications)
+
+
+async def _is_not_ready(worker: WorkerProcess) -> bool:
+    return await worker.probe("readyz") == 503
 
 
 _SILENCE = """
