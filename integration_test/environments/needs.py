@@ -37,7 +37,8 @@ def missing(stage: str) -> str | None:
 
 
 def _lacks(stage: str) -> dict[str, str]:
-    return {program: package for program, package in PROGRAMS[stage].items() if not shutil.which(program)}
+    folders = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # Debian gives that to root alone
+    return {name: package for name, package in PROGRAMS[stage].items() if not shutil.which(name, path=folders)}
 
 
 def required() -> set[str]:
