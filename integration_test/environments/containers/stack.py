@@ -2,6 +2,7 @@
 
 The file is taken as it stands. Laid over it are names and ports of a run's own, the image that was built before, and
 what stands in for official images where no registry is in reach. What there is no stand-in for is left out.
+(podman-compose 1.6 would not do: on podman 4.3 it starts `migrate` before PostgreSQL is healthy.)
 """
 
 from __future__ import annotations
