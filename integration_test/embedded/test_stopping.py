@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import pwd
+import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +24,6 @@ from reactive_orch.embedded import server as embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -93,6 +96,35 @@ async def test_one_that_is_stopped_while_a_command_connects_is_started_again(
     embedded.stop()
     async with of_command(url) as connection:
         assert await connection.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+async def test_a_user_that_another_first_start_makes_meanwhile_is_taken(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two that make it at once give it two ids in turn, and the data of one belong to nobody."""
+    name, useradd = f"reactive_orch_{os.getpid()}", shutil.which("useradd")
+    (tmp_path / "useradd").write_text(f"#!/bin/sh\ntouch {tmp_path}/called; exec {useradd} $*\n")
+    (tmp_path / "useradd").chmod(0o755)
+    monkeypatch.setattr(embedded, "SYSTEM_USER", name)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    other = os.open("/etc", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    starting = asyncio.create_task(asyncio.to_thread(embedded.start, place / "postgres"))
+
+    async def it_waits() -> bool:
+        return re.search(rf"-> FLOCK .* {os.getpid()} ", Path("/proc/locks").read_text()) is not None
+
+    try:
+        await wait_until(it_waits)
+        subprocess.run([str(useradd), "--system", name], check=True)
+        os.close(other)
+        await starting
+        assert (place / "postgres").stat().st_uid == pwd.getpwnam(name).pw_uid
+        assert not (tmp_path / "called").exists()
+    finally:
+        embedded.stop(place / "postgres")
+        subprocess.run(["userdel", name], check=False, capture_output=True)  # noqa: S607
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")

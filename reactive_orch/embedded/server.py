@@ -364,12 +364,24 @@ def _system_user() -> pwd.struct_passwd:
     if (known := _known_user()) is not None:
         return known
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
-    with contextlib.suppress(OSError):
-        subprocess.run(command, check=False, capture_output=True)
+    with contextlib.suppress(OSError), _alone_in(Path("/etc")):
+        if _known_user() is None:
+            subprocess.run(command, check=False, capture_output=True)
     if (made := _known_user()) is None:
         msg = f"embedded PostgreSQL: root needs a system user for it: run useradd --system {SYSTEM_USER}"
         raise ConfigError(msg)
     return made
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep others of this package out of the block: of two `useradd` at once, one gives the other's user a new id."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _reason(log: Path, known: int) -> str | None:
