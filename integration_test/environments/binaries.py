@@ -60,8 +60,11 @@ class Binary:
         with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
             copy = Path(folder) / self.name
             shutil.copytree(_SOURCES / self.name, copy)
+            variables = {**os.environ, "TMPDIR": folder}  # the builder leaves a folder behind
             for command in self.commands:
-                done = subprocess.run(command, cwd=copy, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                done = subprocess.run(
+                    command, cwd=copy, env=variables, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+                )
                 if done.returncode:
                     msg = f"{' '.join(command)} failed:\n{done.stderr.decode()[-4000:]}"
                     raise RuntimeError(msg)
