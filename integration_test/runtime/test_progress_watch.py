@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from dataclasses import replace
@@ -15,6 +14,7 @@ from integration_test.harness.connections import connected, prepared
 from integration_test.harness.health import ILL, WELL, running, says
 from integration_test.harness.load import append_events, gate_closed
 from integration_test.harness.projections import handled, handled_at_gate
+from integration_test.harness.roles import END_POOLED, role
 from integration_test.harness.telemetry_projections import betraying
 from integration_test.harness.waiting import wait_until
 from reactive_orch import NewEvent, append
@@ -30,8 +30,6 @@ from reactive_orch.telemetry.metric_names import INTERRUPTIONS
 from reactive_orch.telemetry.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from integration_test.harness.connections import Connection
     from reactive_orch import Node, Worker
 
@@ -43,31 +41,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "STALLED_TOO_LONG_S", 3.5)
 
 
-@contextlib.asynccontextmanager
-async def role(connection: Connection, database: str, settings: str) -> AsyncIterator[tuple[str, str]]:
-    """Create a role that may do what a worker does; yields its name and its URL for this database."""
-    name = f"worker_{database.rpartition('/')[2]}"
-    await connection.execute(f"""
-        CREATE ROLE {name} LOGIN {settings};
-        GRANT USAGE ON SCHEMA reactive_orch, public TO {name};
-        GRANT ALL ON ALL TABLES IN SCHEMA reactive_orch, public TO {name};
-        GRANT ALL ON ALL SEQUENCES IN SCHEMA reactive_orch TO {name};
-        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA reactive_orch TO {name};
-    """)
-    try:
-        yield name, database.replace("//postgres@", f"//{name}@")
-    finally:
-        await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
 def passed_over(place: str, error_type: str) -> float:
     return REGISTRY.sums[INTERRUPTIONS].get((place, error_type), 0)
-
-
-_END_POOLED = """
-SELECT pg_terminate_backend(a.pid, 10000) FROM pg_stat_activity a
-WHERE a.usename = $1 AND split_part(a.application_name, ':', 2) IN ('work', 'coordination')
-"""
 
 
 async def handled_all(connection: Connection, number: int) -> Any:
@@ -80,7 +55,7 @@ async def test_a_role_whose_connections_are_used_up(database: str, caplog: pytes
         async with running(url, handled) as (_, worker):
             await wait_until(says(worker, WELL))
             await connection.execute(f"ALTER ROLE {name} CONNECTION LIMIT 2")
-            await connection.execute(_END_POOLED, name)
+            await connection.execute(END_POOLED, name)
             await append_events(connection, 100, keys=100)
             await wait_until(says(worker, WELL, "no progress on projection handled"), what="it is degraded")
             await wait_until(says(worker, ILL, "no progress on projection handled"), what="it needs somebody")
