@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(900)
 
 MB = 1e6
+THEIRS = readme.the("FROM reactive_orch:")
 OWN_MAX = 90 * MB
 """What it adds to the image of Python."""
 NOT_NEEDED = ("pip", "cc", "gcc", "c++", "ld", "make", "git", "curl", "wget", "psql")
@@ -91,8 +92,7 @@ async def test_it_is_ready_within_seconds(stack: Stack, say: list[str]) -> None:
 def test_an_image_from_it_has_packages_of_its_own(ours: str, tmp_path: Path) -> None:
     """As the README says how."""
     (tmp_path / "shop").mkdir()
-    lines = readme.the("FROM reactive_orch:")
-    (tmp_path / "Dockerfile").write_text(re.sub(r"FROM \S+", f"FROM {ours}", lines))
+    (tmp_path / "Dockerfile").write_text(re.sub(r"FROM \S+", f"FROM {ours}", THEIRS))
     theirs = f"{ours}-theirs"
     podman("build", "--network=host", "--format=docker", "--layers=false", f"--tag={theirs}", str(tmp_path))
     try:

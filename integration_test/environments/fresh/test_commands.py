@@ -26,6 +26,7 @@ HOUR_S = 3600
 USERS_MATTER = "embedded or test_readme or test_deployment or test_single_worker_processes_events"
 PASSED = r"\d+ passed.* in "
 CTRL_C = "\x03"
+MAKE_RUN, APPEND, STOP = (readme.the(words) for words in ("make run\n", '"total": 120}', "stop-embedded\n"))
 
 
 @pytest.mark.timeout(2 * HOUR_S)
@@ -50,14 +51,13 @@ def _pid(machine: Machine, worker: int) -> int:
 
 @pytest.mark.timeout(HOUR_S)
 async def test_try_it_is_as_the_readme_tells_it(machine: Machine) -> None:
-    make_run = readme.the("make run\n")
-    async with _terminal(machine, make_run) as first, contextlib.AsyncExitStack() as later:
+    async with _terminal(machine, MAKE_RUN) as first, contextlib.AsyncExitStack() as later:
         await first.shows(r"generation 1 of demo \(join of 1\), 1 members: worker 1 took 64", HOUR_S / 6)
-        second = await later.enter_async_context(_terminal(machine, make_run))
+        second = await later.enter_async_context(_terminal(machine, MAKE_RUN))
         for each in (first, second):
             await each.shows(r"generation 2 of demo \(join of 2\), 2 members: .* holds 32")
 
-        status = machine.run("cd reactive_orch\n" + readme.the("--aggregate-id 4711"))
+        status = machine.run("cd reactive_orch\n" + APPEND)
         assert "event_counts" in status
 
         async def one_has_it() -> bool:
@@ -73,10 +73,10 @@ async def test_try_it_is_as_the_readme_tells_it(machine: Machine) -> None:
         machine.run(f"kill -9 {frozen}")
         await first.shows(r"generation 5 of demo \(death of 3\).* holds 64")
 
-        third = await later.enter_async_context(_terminal(machine, make_run))
+        third = await later.enter_async_context(_terminal(machine, MAKE_RUN))
         await third.shows(r"generation 6 of demo \(join of 4\)")
         first.type(CTRL_C)
         await third.shows(r"generation 7 of demo \(leave of 1\).* holds 64")
         third.type(CTRL_C)
         await third.ended()
-    assert ".local/share/reactive_orch" in machine.run("cd reactive_orch\n" + readme.the("stop-embedded"))
+    assert ".local/share/reactive_orch" in machine.run("cd reactive_orch\n" + STOP)
