@@ -83,6 +83,13 @@ def _app(pages: Pages) -> web.Application:
     return app
 
 
+def _why(error: OSError) -> str:
+    """Return what hinders it. asyncio's own words repeat the address; of an unknown name there is no number."""
+    # Since Python 3.13 there is none either of an address that is not this machine's.
+    number = errno.EADDRNOTAVAIL if error.errno is None else error.errno
+    return os.strerror(number) if number > 0 else str(error.strerror)
+
+
 async def _bind(runner: web.AppRunner, host: str, port: int | None) -> int:
     candidates = [port] if port is not None else range(PORT_DEFAULT, PORT_DEFAULT + PORTS_TRIED)
     for candidate in candidates:
@@ -91,9 +98,7 @@ async def _bind(runner: web.AppRunner, host: str, port: int | None) -> int:
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue
-            # asyncio's own words repeat the address; of a name that is not known there is no number.
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
-            msg = f"--http {_shown(host)}:{candidate} cannot be served: {why}"
+            msg = f"--http {_shown(host)}:{candidate} cannot be served: {_why(error)}"
             raise ConfigError(msg) from error
         return int(runner.addresses[0][1])
     msg = f"no free port from {PORT_DEFAULT} to {PORT_DEFAULT + PORTS_TRIED - 1} on {host}: give one with --http"
