@@ -93,7 +93,7 @@ test-jaeger: ## the collector, Jaeger and Prometheus with otel/'s configurations
 # Most of it is waiting for an outage to end: three networks at a time.
 test-hosts: SIDE_BY_SIDE := --numprocesses 3 --dist worksteal
 $(STAGES:%=test-%): test-%: install
-	$(BIN)/pytest $(SIDE_BY_SIDE) integration_test/environments/$* $(ARGS)
+	$(BIN)/pytest -m 'not thorough' $(SIDE_BY_SIDE) integration_test/environments/$* $(ARGS)
 
 SECONDS ?= 60
 MINUTES ?= 30
