@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from integration_test.harness.connections import connected, prepared
 from integration_test.harness.load import Load
 from integration_test.harness.processes import ROOT, WorkerProcess
 from integration_test.harness.statements import refused
+from integration_test.harness.waiting import wait_until
 from reactive_orch.postgres.migrations import NEWEST
 
 
@@ -67,6 +69,10 @@ async def test_a_schema_is_migrated_under_running_workers_and_both_releases_shar
     async def done(release: Release, *command: str) -> str:
         return (await run(*command, cwd=release.cwd, DATABASE_URL=url, **release.variables)).done()
 
+    async def tells_both(release: Release) -> bool:
+        said = json.loads(await done(release, "status", "--json"))
+        return len({told["version"] for told in said["replica_sets"][0]["workers"]} - {None}) == 2
+
     await done(previous, "migrate")
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(prepared(url))
@@ -82,8 +88,7 @@ async def test_a_schema_is_migrated_under_running_workers_and_both_releases_shar
         new, newer = [await stack.enter_async_context(worker(name)) for name in ("new", "newer")]
         await wait_all_handle(connection, ["old", "older", "new", "newer"])
         for release in (THIS, previous):
-            said = json.loads(await done(release, "status", "--json"))
-            assert len({told["version"] for told in said["replica_sets"][0]["workers"]}) == 2
+            await wait_until(partial(tells_both, release), what="status has the versions, which heartbeats bring")
 
         await older.end()
         await old.stop()

@@ -23,14 +23,18 @@ EXIT_CODES = """exit codes:
 class Parser(argparse.ArgumentParser):
     """A parser of the program or of one of its commands."""
 
-    def __init__(self, *, prog: str, description: str = "", epilog: str = EXIT_CODES) -> None:
-        """No option may be shortened: one that is added later would change what a script means."""
+    def __init__(self, *, prog: str, description: str = "", epilog: str = EXIT_CODES, **others: Any) -> None:
+        """No option may be shortened: one that is added later would change what a script means.
+
+        `others`: what argparse gives the parser of a command besides; since Python 3.14, whether it has colours.
+        """
         super().__init__(
             prog=prog,
             description=description,
             epilog=epilog,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            **others,
         )
         self.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
 
