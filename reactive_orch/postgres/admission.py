@@ -27,7 +27,7 @@ class Admission:
         """Begin with the first incarnation, without connections."""
         self.incarnation = Incarnation(0)
         self.on_lost: list[Callable[[], None]] = []
-        self.absence = Absence()
+        self._absence = Absence()
         self._server: Server | None = None
         """Where this incarnation's connections lead. Before the first one: where those of the last incarnation led."""
         self._proven: Incarnation | None = None
@@ -39,6 +39,14 @@ class Admission:
         self.incarnation = Incarnation(self.incarnation + 1)
         for forget in self.on_lost:
             forget()
+
+    def back(self) -> None:
+        """Note that the database is back after a loss: nobody needs to wait any more."""
+        self._absence.over()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next attempt to get in: so long, or until the database is back."""
+        await self._absence.pause(seconds)
 
     def admit(self, connection: BatchConnection, begun: Incarnation) -> None:
         """Let a new connection be one of its incarnation, once it has proven to lead where the others lead.

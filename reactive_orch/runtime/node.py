@@ -271,7 +271,7 @@ class Node:
             # ConfigError: a half-restored database, perhaps; if it stays, the follower says so and stops the process.
             with passing_over(self.watchers.emit, "membership", Unavailable, Superseded, ConfigError):
                 await self.session.reopen()
-                self.database.admission.absence.over()
+                self.database.admission.back()
                 return
 
 

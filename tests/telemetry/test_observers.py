@@ -309,6 +309,17 @@ def test_no_viewer_takes_what_follows_for_clocks_that_disagree(finished: Callabl
     assert all(span.end_time - span.start_time >= 1000 for span in below), "a microsecond, the least that it stores"
 
 
+@pytest.mark.parametrize(("age_s", "began_s"), [(0.25, 1.75), (60.0, 1.0), (-1.0, 2.0)])
+def test_nobody_adopts_a_generation_before_there_was_one(
+    finished: Callable[[], tuple[Any, ...]], age_s: float, began_s: float
+) -> None:
+    """A look lasts from 1 s to 2 s; where it was under way when the generation was written, the rest of it counts."""
+    looked = replace(STEPS, snapshot=replace(SNAPSHOT, age_s=age_s))
+    telling([by_type(Spans().handles)])(ADOPTED._replace(steps=looked))
+    began = {span.name: span.start_time / 1e9 for span in finished() if span.name in {"adopt set", "observe"}}
+    assert began == {"adopt set": began_s, "observe": began_s}
+
+
 def test_a_generation_that_others_were_quicker_to_write_sends_nothing(finished: Callable[[], tuple[Any, ...]]) -> None:
     spans = Spans()
     traceparent = spans.generation(TURN, SNAPSHOT, DEATH)

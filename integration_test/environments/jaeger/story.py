@@ -70,8 +70,9 @@ class Story:
         await self._exit.aclose()
 
     async def _happen(self) -> None:
-        for name in "ab":
-            await self._start(name)
+        await self._start("a")
+        await wait_until(self._is_scraped, what="Prometheus has seen the first generation")
+        await self._start("b")
         await self._start("c", more=["handled_too"])  # which nobody runs when it is dead
         await wait_all_handle(self.connection, "abc", replica_set=SHOP)
         await self.workers["b"].stop()
@@ -97,6 +98,10 @@ class Story:
         await self._settled()
         self.stack.prometheus.scrapes(self.workers.values())
         return worker
+
+    async def _is_scraped(self) -> bool:
+        found = await get(f"{self.stack.prometheus.url}/api/v1/query", query="reactive_orch_generation")
+        return bool(found["data"]["result"])
 
     async def _settled(self) -> None:
         """Wait until all that live are members, and know it."""

@@ -34,9 +34,7 @@ async def test_each_generation_is_one_trace_that_names_its_reason(story: Story) 
         assert root.get("rebalance.reason") == row["reason"], trace
         assert root.get("rebalance.subject") == ",".join(map(str, row["subjects"])), trace
         assert not trace.orphans, trace
-        # Who was looking already when the generation was announced begins before it, and Jaeger takes that for skew.
-        early = [span for span in trace.named("adopt ") if span.start_us < announced.start_us]
-        assert early or not warnings(trace), f"{warnings(trace)}\n{trace}"
+        assert not warnings(trace), f"{warnings(trace)}\n{trace}"
         assert {span.get("generation") for span in trace.spans} == {row["number"]}, trace
         assert {span.service for span in trace.spans} == {SERVICE}, trace
 

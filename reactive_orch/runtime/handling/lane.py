@@ -142,7 +142,7 @@ class Lane:
         except Unavailable as error:
             self._scope.interruptions.note("lane", error)
             self.invalidate()  # first: the runner deals nothing before all its lanes have forgotten
-            await self._scope.database.admission.absence.pause(self._pauses.after_s(error))
+            await self._scope.database.admission.pause(self._pauses.after_s(error))
         except HandlerFailed as error:
             self.land()
             if not is_of_code_alone(error):

@@ -167,7 +167,7 @@ class Runner:
                 backoff.reset()
             except (Unavailable, Superseded) as error:
                 self._scope.interruptions.note("share", error)
-                await self._scope.database.admission.absence.pause(backoff.next_s())
+                await self._scope.database.admission.pause(backoff.next_s())
                 continue
             except Refused:
                 self.standing.refused = True

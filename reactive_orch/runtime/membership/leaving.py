@@ -68,7 +68,7 @@ class Departures:
             await self._left_over.wait()
             backoff = Backoff(0.05, 5.0)
             while self._due:
-                await self._database.admission.absence.pause(backoff.next_s())
+                await self._database.admission.pause(backoff.next_s())
                 for member, replica_set in list(self._due.items()):
                     with self._passing_over(replica_set):  # each by itself: a replica set may be locked by somebody
                         await self._see_off(member)

@@ -225,7 +225,7 @@ async def _refused(
                 await checkpoints.demand_complete(connection, replica_set, wanted - refused)
         except (Unavailable, Superseded) as error:
             interruptions.note("register", error)
-            await node.database.admission.absence.pause(backoff.next_s())
+            await node.database.admission.pause(backoff.next_s())
         else:
             interruptions.over()
             return refused

@@ -101,7 +101,7 @@ class Membership:
                 self._interruptions.note("turn", error)
                 self._enter_unavailable(error)
                 # Not on the wake-up: the loss of this very turn's connection has set it, so there would be no pause.
-                await self._shutdown.pause(pauses.after_s(error), self._node.database.admission.absence.pause)
+                await self._shutdown.pause(pauses.after_s(error), self._node.database.admission.pause)
                 source = "reconnect"
                 continue
             source = "own"

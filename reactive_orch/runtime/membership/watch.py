@@ -57,7 +57,7 @@ class Watch:
                 connection = await database.connect("watch")
             except Unavailable as error:
                 self._emit(Interrupted("watch", error, self._replica_set))
-                await database.admission.absence.pause(backoff.next_s())
+                await database.admission.pause(backoff.next_s())
                 continue
             try:
                 await self._watch(connection, backoff)
@@ -65,7 +65,7 @@ class Watch:
                 self._emit(Interrupted("watch", error, self._replica_set))
                 database.give_up(connection, error)
                 self._emit(ConnectionLost("watch"))
-                await database.admission.absence.pause(backoff.next_s())
+                await database.admission.pause(backoff.next_s())
             finally:
                 database.put_away(connection)
 

@@ -111,7 +111,7 @@ class LogFollower:
                 connection = await self.database.connect(TAIL)
             except Unavailable as error:
                 self.interruptions.note(TAIL, error)
-                await self.database.admission.absence.pause(backoff.next_s())
+                await self.database.admission.pause(backoff.next_s())
                 continue
             try:
                 await self._follow_while_open(connection, backoff)
@@ -119,7 +119,7 @@ class LogFollower:
                 self.interruptions.note(TAIL, error)
                 self.database.give_up(connection, error)
                 self._emit(ConnectionLost(TAIL))
-                await self.database.admission.absence.pause(backoff.next_s())
+                await self.database.admission.pause(backoff.next_s())
             finally:
                 connection.terminate()
                 self._hold.forget()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactive_orch.telemetry import span_names as s
 from reactive_orch.telemetry.spans import tracer
-from reactive_orch.telemetry.spans.rebalance import SQL, attributes, nanoseconds, remember
+from reactive_orch.telemetry.spans.rebalance import SQL, attributes, looked_ns, nanoseconds, remember
 from reactive_orch.telemetry.spans.tracer import SpanData
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Adoptions:
             SpanData(
                 kind=s.ADOPT,
                 name=f"adopt {turn.replica_set}",
-                start_ns=turn.noticed_ns,
+                start_ns=looked_ns(turn, snapshot),
                 end_ns=report.ended_ns,
                 attributes={**common, **moves},
                 parent=snapshot.traceparent,
@@ -102,7 +102,7 @@ class Adoptions:
             SpanData(
                 kind=s.EXPELLED,
                 name=f"expelled {turn.replica_set}",
-                start_ns=turn.noticed_ns,
+                start_ns=looked_ns(turn, snapshot),
                 end_ns=time.time_ns(),
                 attributes=attributes(turn, snapshot.generation),
                 parent=snapshot.traceparent if turn.member in snapshot.subjects else None,
@@ -119,7 +119,7 @@ class Adoptions:
 def _steps(report: AdoptionEnded) -> Iterator[tuple[SpanKind, int, int, dict[str, Any]]]:
     steps, facts = report.steps, report.facts
     turn = steps.turn
-    yield s.OBSERVE, turn.noticed_ns, turn.observed_ns, SQL
+    yield s.OBSERVE, looked_ns(turn, steps.snapshot), turn.observed_ns, SQL
     if facts.gave and steps.finished_ns:
         revoked = {
             "reactive_orch.partitions.revoked": facts.gave,

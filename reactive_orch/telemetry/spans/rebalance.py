@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reactive_orch.model import Turn
+    from reactive_orch.model import Snapshot, Turn
 
 SQL = {"db.system.name": "postgresql"}
 
@@ -45,6 +45,15 @@ def attributes(turn: Turn, generation: int) -> dict[str, Any]:
         "reactive_orch.member.id": turn.member,
         "reactive_orch.coordination": True,
     }
+
+
+def looked_ns(turn: Turn, snapshot: Snapshot) -> int:
+    """Return when a look became one at this generation, in ns since 1970.
+
+    Who was looking already when the generation was written has begun before there was one. Viewers would take that for
+    clocks that disagree.
+    """
+    return max(turn.noticed_ns, turn.observed_ns - int(max(snapshot.age_s, 0.0) * 1e9))
 
 
 def nanoseconds(moment: datetime) -> int:
