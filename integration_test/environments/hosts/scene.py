@@ -87,6 +87,12 @@ class Scene:
         """Wait until each worker has handled events from now on."""
         await wait_all_handle(self.connection, self.hosts)
 
+    async def healed(self, began: Any) -> Figures:
+        """Wait until each worker has handled events again, now that the failure is over, and measure."""
+        ended = await self.clock()
+        await self.all_handle()
+        return await self.figures(began, ended)
+
     async def figures(self, began: Any, ended: Any = None) -> Figures:
         """End the load, check that each event was handled once and in order, and measure."""
         await self.load.stop()

@@ -60,9 +60,7 @@ async def test_who_is_cut_off_is_replaced_and_comes_back(three_workers: ThreeWor
         with scene.cut_off(*cut.rules):
             await scene.taken_over(began)
             await asyncio.sleep(until - time.monotonic())
-        ended = await scene.clock()
-        await scene.all_handle()
-        figures = await scene.figures(began, ended)
+        figures = await scene.healed(began)
     note(cut.what, figures)
     assert 0 < (figures.taken_over_s or 0) < TAKEN_OVER_S
     assert figures.others_waited_s < OTHERS_WAIT_S
@@ -74,9 +72,7 @@ async def test_who_is_cut_off_for_a_moment_stays(three_workers: ThreeWorkers, no
         began = await scene.clock()
         with scene.cut_off(*SILENCE):
             await asyncio.sleep(5)
-        ended = await scene.clock()
-        await scene.all_handle()
-        figures = await scene.figures(began, ended)
+        figures = await scene.healed(began)
     note("nothing passes for 5 s", figures)
     assert figures.generations == 0
     assert figures.others_waited_s < OTHERS_WAIT_S
@@ -107,9 +103,7 @@ async def test_a_batch_in_hand_of_who_is_cut_off_is_rolled_back_and_handled_by_o
             await scene.taken_over(began)
             holds.unlink()
             await asyncio.sleep(until - time.monotonic())
-        ended = await scene.clock()
-        await scene.all_handle()
-        figures = await scene.figures(began, ended)
+        figures = await scene.healed(began)
     note("nothing passes for 20 s, from the middle of a batch on", figures)
     assert 0 < (figures.taken_over_s or 0) < TAKEN_OVER_S
     assert figures.others_waited_s < OTHERS_WAIT_S
@@ -158,9 +152,7 @@ async def test_a_network_that_loses_or_delays_costs_time_and_nothing_else(
         scene.wire.send(signal.SIGUSR1)
         await asyncio.sleep(20)
         scene.wire.send(signal.SIGUSR2)
-        ended = await scene.clock()
-        await scene.all_handle()
-        figures = await scene.figures(began, ended)
+        figures = await scene.healed(began)
     note(what, figures)
     assert figures.waited_s < 20 + BACK_S
     assert figures.others_waited_s < OTHERS_WAIT_S
@@ -188,9 +180,7 @@ async def test_while_nobody_reaches_the_database_nobody_is_removed(three_workers
         began = await scene.clock()
         with scene.cut_off(*SILENCE, host=scene.server.host):
             await asyncio.sleep(20)
-        ended = await scene.clock()
-        await scene.all_handle()
-        figures = await scene.figures(began, ended)
+        figures = await scene.healed(began)
     note("nothing passes from or to the database, for 20 s", figures)
     assert figures.generations == 0
     assert figures.others_waited_s < 20 + BACK_S
