@@ -22,6 +22,7 @@ from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.terminals import ENTERED, LEFT, SHOW_CURSOR, Terminal
 from integration_test.harness.waiting import wait_until
 from reactive_orch.commands import watch
+from reactive_orch.looking import eyes as looking_eyes
 from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
 
 if TYPE_CHECKING:
@@ -243,11 +244,11 @@ class Seen:
 async def test_a_change_brings_a_look_many_bring_few_and_appends_none(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY_S", 1000.0)
+    monkeypatch.setattr(looking_eyes, "LOOK_EVERY_S", 1000.0)
     monkeypatch.setattr(watch, "LOOK_GAP_S", 0.3)
     async with WorkerProcess(database, "first", "shop") as worker:
         await worker.ready()
-    eyes, seen = watch.Eyes(database, "shop"), Seen()
+    eyes, seen = watch.eyes_on(database, "shop"), Seen()
 
     async def looked() -> bool:
         return len(seen.began) > 1
@@ -271,10 +272,10 @@ async def test_a_change_brings_a_look_many_bring_few_and_appends_none(
 
 
 async def test_a_look_that_takes_long_is_seldom(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    eyes = watch.Eyes(database, None)
-    await eyes.look()
-    monkeypatch.setattr(watch, "COST_MAX", 1e-6)
+    monkeypatch.setattr(looking_eyes, "COST_MAX", 1e-6)
     monkeypatch.setattr(watch, "LOOK_GAP_S", 0.1)
+    eyes = watch.eyes_on(database, None)
+    await eyes.look()
     with anyio.move_on_after(1) as scope:
         await eyes.rest()
     assert scope.cancelled_caught, "it rests for a million times as long as it has looked"

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reactive_orch.commands.database import started_again
-from reactive_orch.commands.locks import explained
 from reactive_orch.errors import ReactiveOrchError, Unavailable
+from reactive_orch.looking.locks import explained
 from reactive_orch.postgres.database import COORDINATION_SETTINGS, LENT_SETTINGS, STATEMENT_TIMEOUT_S, Database
 
 if TYPE_CHECKING:

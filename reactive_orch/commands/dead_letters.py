@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, get_args
 
 from reactive_orch import dead_letters
 from reactive_orch.commands.command import Command, connected, operator
-from reactive_orch.commands.dead_letters_shown import Shown, as_json, error_of, named, whole, whole_as_json
+from reactive_orch.commands.dead_letters_shown import whole
 from reactive_orch.commands.problems import same_address
 from reactive_orch.commands.terminal import LEVELS, Styled, confirm, count, cut, show_table, shown_time
+from reactive_orch.core.letters import Shown, as_json, error_of, named, whole_as_json
 from reactive_orch.core.remedies import psql
 from reactive_orch.errors import ConfigError, ReactiveOrchError
 from reactive_orch.model.keys import KeyRequest

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reactive_orch.commands.terminal import LEVELS, Styled, printable, shown_time
+from reactive_orch.commands.terminal import LEVELS, Styled, shown_time
 from reactive_orch.core.overview_json import begun
 from reactive_orch.core.remedies import PSQL
+from reactive_orch.model.names import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from reactive_orch.commands.terminal import printable
 from reactive_orch.core.rate import LEAST_PER_S, Rate
+from reactive_orch.model.names import printable
 from reactive_orch.process.streams import say
 
 if TYPE_CHECKING:

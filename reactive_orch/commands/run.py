@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
 
+    from reactive_orch.http.page import StatusPage
     from reactive_orch.model.reports import Observer
 
 _logger = logging.getLogger("reactive_orch")
@@ -85,6 +86,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")
     parser.add_argument(
         "--metrics", action=argparse.BooleanOptionalAction, default=True, help="serve /metrics beside health"
+    )
+    parser.add_argument("--page", action=argparse.BooleanOptionalAction, default=True, help="serve the page for people")
+    parser.add_argument(
+        "--page-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="by this name, too, the page may be asked for, as behind a proxy; repeatable",
+    )
+    parser.add_argument("--page-payloads", action="store_true", help="the page shows payloads of failing events")
+    parser.add_argument(
+        "--trace-url",
+        type=trace_url,
+        metavar="URL",
+        help="where traces are shown, with {trace_id} in it, for links of the page",
     )
     parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
     parser.add_argument(
@@ -155,12 +171,14 @@ async def _serve(options: argparse.Namespace, environment: Mapping[str, str], st
     from reactive_orch.http.server import Pages, serving
 
     metrics = partial(prometheus.page, REGISTRY) if options.metrics else None
-    pages = Pages(health=lambda: health(node, worker), metrics=metrics)
+    pages = Pages(health=lambda: health(node, worker), metrics=metrics, status=_page(options, url, host, worker))
     with exporting(environment):
         async with serving(pages, host, port) as base, node:
             if not options.projection:
                 await _demand_demo_alone(url, options.replica_set, {each.name for each in projections})
             _say_hello(url, embedded=embedded, worker=worker, projections=projections, base=base)
+            if options.page:
+                _logger.info("page %s/", base)
             stop.act = partial(_stop, worker, config.grace_s)
             # When it ends unasked: handlers that do not heed their cancellation must not hold up what comes after.
             node.departures.left = partial(last_resort.end_after, 0.0, explain)
@@ -212,6 +230,29 @@ def http_address(text: str | None) -> tuple[str, int | None]:
         msg = f"--http {text!r}: give HOST:PORT, for instance 0.0.0.0:8080"
         raise ConfigError(msg)
     return host.strip("[]"), int(port)
+
+
+def _page(options: argparse.Namespace, url: str, host: str, worker: Worker) -> StatusPage | None:
+    if not options.page:
+        return None
+    from reactive_orch.http.page import PageOptions, StatusPage
+
+    return StatusPage(
+        url=url,
+        replica_set=worker.replica_set,
+        served_by=lambda: worker.member,
+        options=PageOptions(
+            hosts=(host, *options.page_host), trace_url=options.trace_url, payloads=options.page_payloads
+        ),
+    )
+
+
+def trace_url(text: str) -> str:
+    """Return where traces are shown. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"https?://\S+", text) or "{trace_id}" not in text:
+        msg = f"{text!r}: give a URL with {{trace_id}} in it, for instance http://localhost:16686/trace/{{trace_id}}"
+        raise argparse.ArgumentTypeError(msg)
+    return text
 
 
 def _say_hello(url: str, *, embedded: bool, worker: Worker, projections: Sequence[Projection], base: str) -> None:

@@ -26,11 +26,6 @@ UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 """Of times, and how many seconds each has."""
 
 
-def printable(text: str) -> str:
-    """Return a text that holds values of events as a terminal may get it: what would steer it is escaped."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
 class Styled(str):
     """A line or a cell, and how a terminal shows it, in Rich's words."""
 

@@ -1,12 +1,7 @@
-"""`watch`: what `status` tells, live. On a terminal a picture that is drawn anew, elsewhere a line for each change.
-
-It looks when a replica set has changed, as workers do, and every two seconds: how far workers are they say with their
-heartbeats. So it need not hear of appends: it never arms the bell, and writers ring no more often than without it.
-"""
+"""`watch`: what `status` tells, live. On a terminal a picture that is drawn anew, elsewhere a line for each change."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -18,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from reactive_orch.commands.command import Command, connected, monitors
-from reactive_orch.commands.locks import explained
 from reactive_orch.commands.problems import one_line
 from reactive_orch.commands.terminal import shown_time
 from reactive_orch.config import shown as without_password
@@ -28,11 +22,9 @@ from reactive_orch.core.news import news, summary
 from reactive_orch.core.overview import overview
 from reactive_orch.core.problems import problems
 from reactive_orch.errors import Locked, ReactiveOrchError, Unavailable
-from reactive_orch.postgres import membership, migrations
+from reactive_orch.looking.eyes import Eyes, Sight
 from reactive_orch.postgres import overview as looking
-from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
-from reactive_orch.postgres.faults import took_too_long, translated
-from reactive_orch.postgres.projections import demand_replica_set
+from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.process import last_resort
 from reactive_orch.process.abandonable import abandonable
 from reactive_orch.process.streams import is_closed_at_the_other_end
@@ -49,14 +41,8 @@ if TYPE_CHECKING:
     from reactive_orch.model.overview import Overview
     from reactive_orch.postgres.connection import AnyConnection
 
-LOOK_EVERY_S = 2.0
-"""Also without a notification."""
 LOOK_GAP_S = 1.0
 """From one look to the next, however much is notified."""
-COST_MAX = 0.05
-"""Of the time, for looks: where one takes long, the next one comes later."""
-LOOK_AT_LEAST_EVERY_S = 30.0
-"""However long one takes."""
 SUMMARY_EVERY_S = 10.0
 REBALANCES = 5
 """So many generations are shown."""
@@ -77,7 +63,7 @@ class _View(Protocol):
 async def _watch(options: argparse.Namespace, url: str) -> None:
     from reactive_orch.commands.watch_terminal import Terminal, is_terminal
 
-    eyes = Eyes(url, options.replica_set)
+    eyes = eyes_on(url, options.replica_set)
     try:
         first = await eyes.look()
         if is_terminal():
@@ -88,69 +74,18 @@ async def _watch(options: argparse.Namespace, url: str) -> None:
         await eyes.close()
 
 
-class Eyes:
-    """A connection that is made anew when it is lost, and what was notified on it."""
+def eyes_on(url: str, replica_set: str | None) -> Eyes[Overview]:
+    """Return eyes on one replica set, or on all."""
 
-    def __init__(self, url: str, replica_set: str | None) -> None:
-        """Look at one replica set, or at all."""
-        self._url, self._replica_set = url, replica_set
-        self._stack = contextlib.AsyncExitStack()
-        self._found = False
-        """It has connected once, and there was such a replica set."""
-        self._connection: AnyConnection | None = None
-        self._notified = anyio.Event()
-        self._began_s = self._took_s = 0.0
+    async def see(connection: AnyConnection) -> Overview:
+        return overview(await looking.look(connection, replica_set, back=REBALANCES - 1))
 
-    async def look(self) -> Overview:
-        """Look once. Raises ReactiveOrchError: the next look connects anew."""
-        self._notified, self._began_s, self._took_s = anyio.Event(), time.monotonic(), 0.0
-        try:
-            with translated():
-                connection = self._connection or await self._connect()
-                begun_s = time.monotonic()
-                seen = await looking.look(connection, self._replica_set, back=REBALANCES - 1)
-                self._took_s = time.monotonic() - begun_s
-        except ReactiveOrchError as error:
-            told = await explained(self._connection, error) if self._connection else error
-            await self.close()
-            raise told  # noqa: B904 - it may be the same, and has its cause
-        except BaseException:
-            await self.close()
-            raise
-        return overview(seen)
-
-    async def _connect(self) -> AnyConnection:
-        connection = self._connection = await self._stack.enter_async_context(
-            connected(self._url, first=not self._found)
-        )
-        await migrations.check(connection)
-        if self._replica_set is not None and not self._found:
-            demand_replica_set(self._replica_set, await membership.replica_sets(connection))
-        self._found = True
-        connection.add_termination_listener(lambda _: self._notified.set())
-        await connection.add_listener(GENERATIONS_CHANNEL, lambda *told: self._heed(str(told[-1])))
-        return connection
-
-    def _heed(self, replica_set: str) -> None:
-        if self._replica_set in {None, replica_set}:
-            self._notified.set()
-
-    async def rest(self) -> None:
-        """Wait until it is time for the next look."""
-        cost_s = min(self._took_s / COST_MAX, LOOK_AT_LEAST_EVERY_S)
-        with anyio.move_on_after(max(LOOK_EVERY_S, cost_s)):
-            await self._notified.wait()
-        await anyio.sleep(max(self._began_s + max(LOOK_GAP_S, cost_s) - time.monotonic(), 0.0))
-
-    async def close(self) -> None:
-        """End the connection, without a word to the server: that may be away."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
-        await self._stack.aclose()
+    return Eyes(
+        Sight(connect=lambda first: connected(url, first=first), see=see, replica_set=replica_set, gap_s=LOOK_GAP_S)
+    )
 
 
-async def look_on(eyes: Eyes, first: Overview, view: _View) -> None:
+async def look_on(eyes: Eyes[Overview], first: Overview, view: _View) -> None:
     """Tell a view of what was seen first, and then of each look, for ever."""
     await view.show(first)
     while True:
@@ -185,7 +120,7 @@ async def _until_asked(scope: anyio.CancelScope, *, task_status: TaskStatus[None
             scope.cancel()
 
 
-async def _in_lines(eyes: Eyes, first: Overview) -> None:
+async def _in_lines(eyes: Eyes[Overview], first: Overview) -> None:
     async with anyio.create_task_group() as tasks:
         await tasks.start(_until_asked, tasks.cancel_scope)  # before anything is seen to which one could answer
         await look_on(eyes, first, _Lines())
@@ -228,7 +163,7 @@ async def _write(lines: Iterable[str]) -> None:
         raise BrokenPipeError
 
 
-async def _on_screen(eyes: Eyes, first: Overview, terminal: Terminal, where: str) -> None:
+async def _on_screen(eyes: Eyes[Overview], first: Overview, terminal: Terminal, where: str) -> None:
     screen = _Screen(terminal, where)
     try:
         async with anyio.create_task_group() as tasks:

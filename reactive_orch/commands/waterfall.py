@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from reactive_orch.commands.terminal import HEADING, LEVELS, Styled, shown_time
 from reactive_orch.core.news import OVERTAKEN
+from reactive_orch.core.page.rebalances import Bar, bars_of
 from reactive_orch.model.membership import why
-from reactive_orch.telemetry.spans.tracer import trace_id
+from reactive_orch.model.traces import trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from reactive_orch.postgres.membership import AdoptionRow, GenerationRow
+    from reactive_orch.model.membership import AdoptionRow, GenerationRow
 
 WIDTH = 40
-
-
-class Bar(NamedTuple):
-    """A phase on one worker."""
-
-    member: int
-    phase: str
-    start: datetime
-    end: datetime
-    note: str
 
 
 def waterfall(
@@ -41,7 +32,7 @@ def waterfall(
     if (trace := trace_id(row.traceparent)) is not None:
         yield f"trace {trace}"
     yield ""
-    bars = list(_bars(row, adoptions))
+    bars = list(bars_of(row, adoptions))
     first, last = row.noticed_at, max(bar.end for bar in bars)
     yield f"{'':24}0 ms{_ms(first, last) + ' ms':>{WIDTH - 4}}"
     for before, bar in zip((None, *bars), bars, strict=False):
@@ -57,18 +48,6 @@ def _end(row: GenerationRow, adoptions: Sequence[AdoptionRow], *, overtaken: boo
         return f"; {OVERTAKEN if overtaken else 'not settled yet'}"
     kept, since_notice = sum(adoption.kept for adoption in adoptions), _ms(row.noticed_at, row.completed_at)
     return f", {kept} kept; settled in {_ms(row.created_at, row.completed_at)} ms, {since_notice} ms after the notice"
-
-
-def _bars(row: GenerationRow, adoptions: Sequence[AdoptionRow]) -> Iterator[Bar]:
-    yield Bar(row.initiator, "decide", row.noticed_at, row.created_at, f"told by {row.wake_source}")
-    for a in adoptions:
-        yield Bar(a.member, "notice", row.created_at, a.noticed_at, f"told by {a.wake_source}")
-        if a.finished_at is not None:
-            yield Bar(a.member, "finish", a.noticed_at, a.finished_at, f"gave {a.gave}")
-        if a.loaded_at is not None:
-            yield Bar(a.member, "load", a.noticed_at, a.loaded_at, f"took {a.took}")
-        ready = max(moment for moment in (a.noticed_at, a.finished_at, a.loaded_at) if moment is not None)
-        yield Bar(a.member, "acknowledge", ready, a.acknowledged_at, f"kept {a.kept}")
 
 
 def _drawn(bar: Bar, first: datetime, last: datetime) -> str:

@@ -61,11 +61,12 @@ def _log(each: LogOverview) -> dict[str, Any]:
         "partitions": each.seen.partitions,
         "events_per_s": each.events_per_s,
         "deletable_to": each.needed_after,
-        "held_by": [_holder(holder) for holder in each.seen.holders],
+        "held_by": [holder_as_json(holder) for holder in each.seen.holders],
     }
 
 
-def _holder(holder: Holder) -> dict[str, Any]:
+def holder_as_json(holder: Holder) -> dict[str, Any]:
+    """Return who holds a log as it is to be written as JSON."""
     return {
         "pid": holder.pid,
         "prepared": holder.prepared,
@@ -95,14 +96,20 @@ def _generation(seen: GenerationSeen) -> dict[str, Any]:
     }
 
 
-def _worker(each: WorkerOverview) -> dict[str, Any]:
-    host, _, rest = each.seen.name.partition(":")
+def named_process(name: str) -> tuple[str, int | None]:
+    """Return the host and the process id of which a process's name consists; None where it has none."""
+    host, _, rest = name.partition(":")
     pid = rest.partition(":")[0]
+    return host, int(pid) if pid.isdecimal() else None
+
+
+def _worker(each: WorkerOverview) -> dict[str, Any]:
+    host, pid = named_process(each.seen.name)
     return {
         "id": each.seen.id,
         "name": each.seen.name,
         "host": host,
-        "pid": int(pid) if pid.isdecimal() else None,
+        "pid": pid,
         "state": each.state,
         "connected": each.seen.connected,
         "heartbeat_age_s": round(each.seen.heartbeat_age_s, 3),

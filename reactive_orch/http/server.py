@@ -1,9 +1,11 @@
-"""Health and metrics over HTTP, answered from memory: no request touches the database.
+"""Health and metrics over HTTP, answered from memory: no such request touches the database. And the page, which looks.
 
 /livez     200 unless only a restart would help; the database and the lag do not count
 /readyz    200 while the worker takes part: it serves, stands by, or rebalances within its time
 /healthz   200 while nothing needs a person; `core.health` has the table
 /metrics   200, as text or as OpenMetrics
+
+`http.page` has the rest.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from reactive_orch.telemetry import prometheus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from anyio.abc import TaskGroup
+
     from reactive_orch.core.health import Health
+    from reactive_orch.http.page import StatusPage
 
 PORT_DEFAULT = 8080
 PORTS_TRIED = 100
@@ -38,6 +43,8 @@ class Pages:
     """The health, which says whether a page answers 200 or 503; and the JSON object that all three show."""
     metrics: Callable[[str], tuple[bytes, str]] | None
     """The page and its content type, for what a request accepts. None: there is no such page."""
+    status: StatusPage | None = None
+    """The one for people. None: there is none."""
 
 
 @contextlib.asynccontextmanager
@@ -46,21 +53,24 @@ async def serving(pages: Pages, host: str, port: int | None) -> AsyncIterator[st
 
     Raises ConfigError when the address cannot be used.
     """
-    runner = web.AppRunner(_app(pages), handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    try:
-        bound = await _bind(runner, host, port)
-        yield f"http://{_shown(host)}:{bound}"
-    finally:
-        with anyio.move_on_after(2 * SHUTDOWN_TIMEOUT_S, shield=True):
-            await runner.cleanup()
+    async with anyio.create_task_group() as tasks:
+        app = _app(pages, tasks)
+        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        await runner.setup()
+        try:
+            bound = await _bind(runner, host, port)
+            yield f"http://{_shown(host)}:{bound}"
+        finally:
+            tasks.cancel_scope.cancel()
+            with anyio.move_on_after(2 * SHUTDOWN_TIMEOUT_S, shield=True):
+                await runner.cleanup()
 
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _app(pages: Pages) -> web.Application:
+def _app(pages: Pages, tasks: TaskGroup) -> web.Application:
     def page(passes: Callable[[Health], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def show(_request: web.Request) -> web.Response:
             judged, body = pages.health()
@@ -80,6 +90,8 @@ def _app(pages: Pages) -> web.Application:
     app.router.add_get("/healthz", page(lambda judged: judged.well))
     if pages.metrics is not None:
         app.router.add_get("/metrics", metrics)
+    if pages.status is not None:
+        pages.status.add_to(app, tasks)
     return app
 
 

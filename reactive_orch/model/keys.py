@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from reactive_orch.incarnation import Incarnation
@@ -122,6 +123,9 @@ class WantedKeys(NamedTuple):
     aggregate_id: str | None = None
     aggregate_type: str | None = None
     bounded_context: str | None = None
+    log: LogName | None = None
+    most: int | None = None
+    """So many at most, those that have begun to fail first; else all."""
 
 
 class FailingKey(NamedTuple):
@@ -151,6 +155,26 @@ class FailingKey(NamedTuple):
     """How many wait."""
     first_position: Position
     """Where the first of them is."""
+
+
+class Cause(NamedTuple):
+    """What keys of one projection have failed with, at one line."""
+
+    projection: str
+    log: LogName
+    error_type: str
+    message: str
+    """Of the key that has failed last, as its traceback."""
+    traceback: str
+    first_at: datetime
+    last_at: datetime
+    attempts: int
+    """The most of any key."""
+    keys: int
+    parked_keys: int
+    events: int
+    """How many wait."""
+    partitions: Sequence[Partition]
 
 
 class WaitingEvent(NamedTuple):

@@ -240,3 +240,33 @@ class AdoptionSteps:
 def seconds(start_ns: int, end_ns: int) -> float:
     """Return a duration; the wall clock may have been set back."""
     return max(end_ns - start_ns, 0) / 1_000_000_000
+
+
+class GenerationRow(NamedTuple):
+    """One row of `generations`: why it was made, who its members are, when it was complete."""
+
+    number: int
+    reason: str
+    subjects: list[int]
+    members: list[int]
+    moved: int
+    traceparent: str | None
+    initiator: int
+    wake_source: str
+    noticed_at: datetime
+    created_at: datetime
+    completed_at: datetime | None
+
+
+class AdoptionRow(NamedTuple):
+    """How a member adopted a generation: when it noticed, had finished what it gave, loaded what it took."""
+
+    member: int
+    wake_source: str
+    noticed_at: datetime
+    finished_at: datetime | None
+    loaded_at: datetime | None
+    acknowledged_at: datetime
+    gave: int
+    took: int
+    kept: int

@@ -16,3 +16,8 @@ def check_name(what: str, name: object) -> None:
     if not name.isprintable() or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
         msg = f"{what} name {name!r}: give 1 to {NAME_BYTES_MAX} bytes of printable characters"
         raise ConfigError(msg)
+
+
+def printable(text: str) -> str:
+    """Return a text that holds values of events as a terminal may get it: what would steer that is escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

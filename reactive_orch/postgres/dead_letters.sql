@@ -181,8 +181,8 @@ WHERE k.asked_by IS NULL;
 UPDATE reactive_orch.failing_keys k SET failed_last_at = clock_timestamp() WHERE k.id = $1::bigint;
 
 -- name: listed
--- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, each of them NULL for all. The keys as
--- bytes: a database in SQL_ASCII has some that are no text.
+-- The failing keys of replica set $1: of projection $2, id $3, type $4, context $5, log $6, each of them NULL for all; at most $7 of
+-- them, or all if that is NULL. The keys as bytes: a database in SQL_ASCII has some that are no text.
 SELECT k.id, k.projection, k.log, k.partition, convert_to(k.bounded_context, e.name), convert_to(k.aggregate_type, e.name),
        convert_to(k.aggregate_id, e.name), k.state, k.request,
        k.attempts, k.error_type, k.sqlstate, k.message, k.traceback, k.worker, k.failed_first_at, k.failed_last_at,
@@ -193,8 +193,8 @@ CROSS JOIN LATERAL (SELECT count(*)::integer AS events, min(d.position) AS first
                     FROM reactive_orch.dead_letters d WHERE d.key = k.id) l
 WHERE k.replica_set = $1::text AND ($2::text IS NULL OR k.projection = $2::text)
   AND ($3::text IS NULL OR k.aggregate_id = $3::text) AND ($4::text IS NULL OR k.aggregate_type = $4::text)
-  AND ($5::text IS NULL OR k.bounded_context = $5::text)
-ORDER BY k.projection, k.log, k.id;
+  AND ($5::text IS NULL OR k.bounded_context = $5::text) AND ($6::text IS NULL OR k.log = $6::text)
+ORDER BY k.projection, k.log, k.id LIMIT $7::integer;
 
 -- name: first_events
 -- Of the events at positions $3 of logs $2, the first of keys $1 each: what a monitor may read. The type as bytes, as above; the

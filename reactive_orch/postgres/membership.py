@@ -7,7 +7,7 @@ generation it was computed from (protocol 5.3).
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from reactive_orch.model import (
     Subscription,
     Written,
 )
-from reactive_orch.model.membership import Resting
+from reactive_orch.model.membership import AdoptionRow, GenerationRow, Resting
 from reactive_orch.postgres.checkpoints import columns, filter_text
 from reactive_orch.postgres.connection import marks_of
 from reactive_orch.postgres.faults import translated
@@ -39,36 +39,6 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import AnyConnection
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
-
-
-class GenerationRow(NamedTuple):
-    """One row of `generations`: why it was made, who its members are, when it was complete."""
-
-    number: int
-    reason: str
-    subjects: list[int]
-    members: list[int]
-    moved: int
-    traceparent: str | None
-    initiator: int
-    wake_source: str
-    noticed_at: datetime
-    created_at: datetime
-    completed_at: datetime | None
-
-
-class AdoptionRow(NamedTuple):
-    """How a member adopted a generation: when it noticed, had finished what it gave, loaded what it took."""
-
-    member: int
-    wake_source: str
-    noticed_at: datetime
-    finished_at: datetime | None
-    loaded_at: datetime | None
-    acknowledged_at: datetime
-    gave: int
-    took: int
-    kept: int
 
 
 async def register(

@@ -53,7 +53,7 @@ class Accounts:
             return ProjectionAccount(each.held, each.behind, each.lag_s, rate.seen(each.events_handled, now_s))
 
         return Account(
-            version=_version(),
+            version=version(),
             uptime_s=now_s - self._began_s,
             state=worker.state.value,
             logs=logs,
@@ -63,7 +63,8 @@ class Accounts:
 
 
 @cache
-def _version() -> str:
+def version() -> str:
+    """Return this package's version."""
     from importlib import metadata  # 10 ms that a start need not wait for
 
     try:

@@ -41,8 +41,8 @@ from reactive_orch.model.reports import (
     TookPartAgain,
     Unreachable,
 )
+from reactive_orch.model.traces import trace_id
 from reactive_orch.telemetry.by_type import Handles, on
-from reactive_orch.telemetry.spans.tracer import trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

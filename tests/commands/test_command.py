@@ -9,7 +9,7 @@ import re
 import pytest
 
 from reactive_orch.commands.command import operator
-from reactive_orch.commands.terminal import printable
+from reactive_orch.model.names import printable
 
 
 @pytest.mark.parametrize("error", [KeyError, OSError])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from reactive_orch.commands.waterfall import WIDTH, waterfall
-from reactive_orch.postgres.membership import AdoptionRow, GenerationRow
+from reactive_orch.model.membership import AdoptionRow, GenerationRow
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_orch.errors import ConfigError, HandlerFailed, Superseded, Unavailable, kind_of
-from reactive_orch.model import OWN_LOG, Change, Event, MemberId, Reason, Snapshot, Subscription, Turn
+from reactive_orch.model import OWN_LOG, Change, Event, MemberId, Reason, Snapshot, Subscription, Turn, traces
 from reactive_orch.model.membership import RestingState
 from reactive_orch.model.reports import BatchEnded, Subject, Untraced
 from reactive_orch.postgres import membership
@@ -224,12 +224,12 @@ def test_counting_twice_is_no_new_series() -> None:
     [None, "", "nonsense", TRACEPARENT + "-more", TRACEPARENT.upper(), TRACEPARENT.replace("00-", "01-", 1), "0" * 55],
 )
 def test_a_malformed_traceparent_is_none(text: str | None) -> None:
-    assert tracer.trace_id(text) is None
+    assert traces.trace_id(text) is None
     assert tracer.span_context(text) is None
 
 
 def test_a_traceparent_survives() -> None:
-    assert tracer.trace_id(TRACEPARENT) == "0af7651916cd43dd8448eb211c80319c"
+    assert traces.trace_id(TRACEPARENT) == "0af7651916cd43dd8448eb211c80319c"
     context = tracer.span_context(TRACEPARENT)
     assert context is not None
     assert (f"{context.span_id:016x}", context.is_remote) == ("b7ad6b7169203331", True)
@@ -267,7 +267,7 @@ async def test_without_a_tracer_a_generation_has_a_traceparent_too(monkeypatch: 
     given = []
 
     async def overtaken(_connection: object, _turn: Turn, _new: Change, traceparent: str) -> None:
-        given.append(tracer.trace_id(traceparent))
+        given.append(traces.trace_id(traceparent))
 
     monkeypatch.setattr(membership, "change", overtaken)
     snapshot = Snapshot(generation=1, members=(), owners={})

@@ -11,12 +11,12 @@ Exceptions are never recorded: their texts hold values. `error.type` names them.
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reactive_orch.model.traces import TRACEPARENT
 from reactive_orch.telemetry.metric_names import SCOPE
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_MS = 2000
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NOTHING = contextlib.nullcontext()
 _known: list[Tracer] = []
 _flushing: list[threading.Thread] = []
@@ -86,18 +85,12 @@ def _empty_context() -> Iterator[None]:
 
 def is_traceparent(text: str) -> bool:
     """Tell whether this has the form of a W3C traceparent."""
-    return _TRACEPARENT.fullmatch(text) is not None
-
-
-def trace_id(traceparent: str | None) -> str | None:
-    """Return the trace's id; None when there is none or it is malformed."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    return match[1] if match else None
+    return TRACEPARENT.fullmatch(text) is not None
 
 
 def span_context(traceparent: str | None) -> SpanContext | None:
     """Return a traceparent as OpenTelemetry has it; None when it is malformed or all zeros."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
+    match = TRACEPARENT.fullmatch(traceparent or "")
     if match is None:
         return None
     from opentelemetry.trace import SpanContext, TraceFlags

@@ -1,4 +1,4 @@
-"""Who has locked what a command could not read."""
+"""Who has locked what could not be read."""
 
 from __future__ import annotations
 
