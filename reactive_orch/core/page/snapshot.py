@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SLOTS = 84
 """So many workers are told apart by colour and pattern."""
-FAR_BEHIND = 0.05
-"""Of the log: a projection that has so much before it is catching up, and its progress is shown."""
+FAR_BEHIND, FAR_EVENTS = 0.05, 10_000
+"""Of the log, and in events: a projection that has so much before it is catching up, and its progress is shown."""
 
 
 class Sighted(NamedTuple):
@@ -66,7 +66,9 @@ def snapshot(replica_set: str, sighted: Sighted, problems: Sequence[Problem]) ->
             key_of(each.seen.subscription): _projection(each, of, logs.get(each.seen.subscription.log), sighted)
             for each in of.projections
         },
-        "generations": [rebalance(*each, overtaken=each[0].number < newest) for each in sighted.rebalances],
+        "generations": {
+            str(each[0].number): rebalance(*each, overtaken=each[0].number < newest) for each in sighted.rebalances
+        },
         "failures": [cause_as_json(replica_set, each) for each in sighted.causes],
         "more_failures": sighted.more_causes,
     }
@@ -84,7 +86,7 @@ def nothing_seen(replica_set: str, at: str) -> dict[str, Any]:
         "logs": {},
         "workers": {},
         "projections": {},
-        "generations": [],
+        "generations": {},
         "incidents": [],
         "failures": [],
         "more_failures": 0,
@@ -210,7 +212,7 @@ def _done(each: ProjectionOverview, settled: Position | None) -> float | None:
     seen, end = each.seen, each.seen.replays_to or settled
     if not seen.saved or not end:
         return None
-    if seen.replays_to is None and (each.lag_events or 0) < max(FAR_BEHIND * end, len(seen.saved)):
+    if seen.replays_to is None and (each.lag_events or 0) < max(FAR_BEHIND * end, FAR_EVENTS):
         return None
     return round(min(sum(min(saved, end) for saved in seen.saved) / (end * len(seen.saved)), 1.0), 4)
 

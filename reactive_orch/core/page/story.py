@@ -58,7 +58,7 @@ class Story:
 
     def _with_moves(self, key: str, projection: Mapping[str, Any], page: Page) -> Mapping[str, Any]:
         before = self._before["projections"].get(key) if self._before else None
-        owners, number = projection["owners"], page["generations"][-1]["number"] if page["generations"] else 0
+        owners, number = projection["owners"], max(map(int, page["generations"]), default=0)
         if before is None or len(before["owners"]) != len(owners):
             return {**projection, "moved": [0] * len(owners)}
         moved = [

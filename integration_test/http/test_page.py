@@ -1,0 +1,216 @@
+"""What a worker's page is fed with, by real workers; the page itself is looked at in a browser elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import aiohttp
+import anyio
+import pytest
+
+from integration_test.harness.command_line import run
+from integration_test.harness.connections import as_role, connected, prepared
+from integration_test.harness.load import append_events
+from integration_test.harness.processes import WorkerProcess
+from integration_test.harness.projections import POISON
+from integration_test.harness.viewers import watching
+from integration_test.harness.waiting import wait_until
+from reactive_orch.http import feed
+from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
+from reactive_orch.postgres.grants import grants
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from integration_test.harness.cluster import Cluster
+    from integration_test.harness.connections import Connection
+
+VIEWERS = 50
+PAGES_CONNECTIONS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ ':page:'
+"""
+
+
+async def got(worker: WorkerProcess, path: str, **headers: str) -> tuple[int, str, Any]:
+    """Return an answer's status, text and headers."""
+    assert worker.health_url is not None
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(urljoin(worker.health_url, path), headers=headers) as response,
+    ):
+        return response.status, await response.text(), response.headers
+
+
+def owners(page: dict[str, Any]) -> set[int]:
+    return set(page["projections"]["handled@1"]["owners"])
+
+
+async def test_a_kill_moves_the_map_within_a_second(database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a:
+        await a.ready()
+        async with WorkerProcess(database, "b") as b, watching(a) as (viewer,):
+            await b.ready()
+            await viewer.shows(lambda page: owners(page) == {1, 2})
+            mine = await b.member()
+            b.send(signal.SIGKILL)
+            await b.wait()
+            killed = time.monotonic()
+            await viewer.shows(lambda page: mine not in owners(page))
+            assert time.monotonic() - killed < 1.0
+            await viewer.shows(lambda page: page["workers"][str(mine)]["state"] == "dead")
+            number = max(map(int, viewer.page["generations"]))
+            assert viewer.page["generations"][str(number)]["reason"] == "death"
+            moved = viewer.page["projections"]["handled@1"]["moved"]
+            assert moved.count(number) == 32, "those of the dead one, and no others"
+            await viewer.shows(lambda page: str(mine) not in page["workers"])
+            assert viewer.snapshots == 1, "all else were patches"
+
+
+async def test_fifty_viewers_cost_the_database_no_more_than_one_and_none_costs_nothing(database: str) -> None:
+    async def looked_on(connection: Connection, count: int) -> bool:
+        return bool(await connection.fetchval(PAGES_CONNECTIONS) == count)
+
+    async with prepared(database) as connection, WorkerProcess(database, "a") as a:
+        await a.ready()
+        assert await looked_on(connection, 0)
+        async with watching(a, viewers=VIEWERS) as viewers:
+            for each in viewers:
+                await each.shows(owners)
+            assert await looked_on(connection, 1)
+            before = viewers[0].patches
+            await append_events(connection, 10)
+            for each in viewers:
+                await each.shows(lambda page: page["logs"]["events"]["settled"] == 10)
+            assert {each.page["at"] for each in viewers} == {viewers[0].page["at"]}, "all are told of the same look"
+            assert viewers[0].patches > before
+        await wait_until(lambda: looked_on(connection, 0), what="nobody looks any more")
+
+
+async def test_the_database_away_and_back(cluster: Cluster, database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a:
+        await a.ready()
+        async with watching(a) as (viewer,):
+            await viewer.shows(owners)
+            await asyncio.to_thread(cluster.stop, "immediate")
+            await viewer.shows(lambda page: page["database"]["state"] == "away")
+            assert owners(viewer.page) == {1}, "as it was"
+            await asyncio.to_thread(cluster.start)
+            await viewer.shows(lambda page: page["database"]["state"] == "connected")
+            await viewer.shows(lambda page: page["workers"]["1"]["state"] == "serving")
+            assert viewer.snapshots == 1
+
+
+async def test_what_fails_is_shown_with_its_line_and_its_payload_only_if_asked_for(database: str) -> None:
+    options = ("--retries", "0")
+    async with prepared(database) as connection:
+        async with WorkerProcess(database, "a", projections=["poisoned"], options=options) as a:
+            await a.ready()
+            await append_events(connection, 1, event_type=POISON)
+            async with watching(a) as (viewer,):
+                await viewer.shows(lambda page: page["failures"])
+                (cause,) = viewer.page["failures"]
+                assert cause["keys"] == cause["parked_keys"] == 1
+                assert cause["at_line"].rpartition(":")[0].endswith("projections.py")
+                assert sum(viewer.page["projections"]["poisoned@1"]["parked"].values()) == 1
+                assert cause["commands"]["show"].endswith("dead-letters show --replica-set test --projection poisoned")
+            _, text, _ = await got(a, "/dead-letters?projection=poisoned")
+            (key,) = json.loads(text)["keys"]
+            assert key["state"] == "parked"
+            assert key["event"]["type"] == POISON
+            assert "payload" not in key["event"]
+            assert (await run(*key["commands"]["retry"].split()[3:], DATABASE_URL=database)).code == 0
+            await a.stop()
+        async with WorkerProcess(database, "b", projections=["poisoned"], options=(*options, "--page-payloads")) as b:
+            await b.ready()
+            _, text, _ = await got(b, "/dead-letters")
+            assert "payload" in json.loads(text)["keys"][0]["event"]
+
+
+async def test_status_is_what_the_command_says(database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a:
+        await a.ready()
+        status, text, _ = await got(a, "/status")
+        said = json.loads((await run("status", "--json", DATABASE_URL=database)).done())
+        assert status == 200
+        told = json.loads(text)
+        assert told.keys() == said.keys()
+        assert told["replica_sets"][0]["projections"][0].keys() == said["replica_sets"][0]["projections"][0].keys()
+        assert told["replica_sets"][0]["workers"][0]["id"] == said["replica_sets"][0]["workers"][0]["id"]
+
+
+async def test_other_replica_sets_can_be_chosen(database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a, WorkerProcess(database, "b", "other") as b:
+        await a.ready()
+        await b.ready()
+        async with watching(a, "?replica_set=other") as (viewer,):
+            await viewer.shows(lambda page: page["replica_sets"] == ["other", "test"])
+            assert viewer.page["workers"].keys() == {str(await b.member())}
+        assert (await got(a, "/events?replica_set=nobody"))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "/status", "/dead-letters", "/static/js/main.js"])
+async def test_who_was_led_here_by_another_site_gets_nothing(database: str, path: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a", options=("--page-host", "orders.example")) as a:
+        await a.ready()
+        assert a.health_url is not None
+        here = a.health_url.split("/")[2]
+        for headers in ({"Host": "rebound.example"}, {"Host": here, "Origin": "http://rebound.example"}):
+            status, text, _ = await got(a, path, **headers)
+            assert status == 403
+            assert "error" in json.loads(text)
+        for headers in ({"Host": "orders.example"}, {"Host": here, "Origin": f"http://{here}"}):
+            if path != "/events":
+                status, _, answered = await got(a, path, **headers)
+                assert status == 200
+                assert "frame-ancestors 'none'" in answered["Content-Security-Policy"]
+                assert answered["X-Content-Type-Options"] == "nosniff"
+                assert answered["Referrer-Policy"] == "no-referrer"
+
+
+async def test_there_need_not_be_a_page(database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a", options=("--no-page",)) as a:
+        await a.ready()
+        assert [(await got(a, path))[0] for path in ("/", "/events", "/status", "/dead-letters")] == [404] * 4
+        assert not [line for line in a.log if "page http" in line]
+
+
+async def test_a_workers_role_may_look(database: str) -> None:
+    async with prepared(database) as connection:
+        name = f"looks_{database.rpartition('/')[2]}"
+        await connection.execute(f"CREATE ROLE {name} LOGIN; GRANT ALL ON handled TO {name}; {grants(name, 'worker')}")
+        try:
+            async with WorkerProcess(as_role(name, database), "a") as a:
+                await a.ready()
+                async with watching(a) as (viewer,):
+                    await viewer.shows(lambda page: page["database"]["reason"] or owners(page))
+                    assert viewer.page["database"]["state"] == "connected", viewer.page["database"]
+                assert (await got(a, "/status"))[0] == 200
+                assert (await got(a, "/dead-letters"))[0] == 200
+        finally:
+            await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def test_a_viewer_that_takes_nothing_is_cut_and_the_others_go_on(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "BACKLOG", 2)
+    cut, told = asyncio.Event(), 0
+
+    def connect(_: bool) -> AbstractAsyncContextManager[Connection]:  # noqa: FBT001 - as eyes call it
+        return connected(database)
+
+    async with prepared(database) as connection, WorkerProcess(database, "a") as a, anyio.create_task_group() as tasks:
+        await a.ready()
+        one = feed.Feed(connect, "test", dict)
+        async with one.watched(tasks, asyncio.Event().set) as quick, one.watched(tasks, cut.set):
+            while not cut.is_set():
+                await connection.execute("SELECT pg_notify($1, 'test')", GENERATIONS_CHANNEL)
+                await quick.receive()
+                told += 1
+            assert told == 3, "a snapshot and a patch waited for it; the next patch was too many"
+            await quick.receive()
