@@ -71,7 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "how long one call of a handler may take",
         ),
         ("--retries", whole_number, DEFAULTS.retries, "N", "of a failing event"),
-        ("--connections", whole_number, DEFAULTS.connections_max, "N", "all that the process may have open"),
+        (
+            "--connections",
+            whole_number,
+            DEFAULTS.connections_max,
+            "N",
+            "all that the process may have open, but for the page's",
+        ),
     ):
         parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
     parser.add_argument(
@@ -83,6 +89,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
     parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
+    _add_arguments_of_http(parser)
+    parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
+    parser.add_argument(
+        "--log-format", choices=FORMATS, default="auto", help="auto: text on a terminal, JSON elsewhere"
+    )
+    parser.add_argument(
+        "--log-tracebacks",
+        action=argparse.BooleanOptionalAction,
+        help="of an event's first failure, with the values that they quote (default: on a terminal)",
+    )
+
+
+def _add_arguments_of_http(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--http", metavar="HOST:PORT", help="for health; default 127.0.0.1:8080 or the next free port")
     parser.add_argument(
         "--metrics", action=argparse.BooleanOptionalAction, default=True, help="serve /metrics beside health"
@@ -101,15 +120,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=trace_url,
         metavar="URL",
         help="where traces are shown, with {trace_id} in it, for links of the page",
-    )
-    parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
-    parser.add_argument(
-        "--log-format", choices=FORMATS, default="auto", help="auto: text on a terminal, JSON elsewhere"
-    )
-    parser.add_argument(
-        "--log-tracebacks",
-        action=argparse.BooleanOptionalAction,
-        help="of an event's first failure, with the values that they quote (default: on a terminal)",
     )
 
 
