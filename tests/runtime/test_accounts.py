@@ -27,9 +27,9 @@ STATUS = Status(listening_s=1.0, queue_usage=0.0, logs=(), pools={}, workers=(WO
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    vars(accounts)["_version"].cache_clear()
+    accounts.version.cache_clear()
     yield
-    vars(accounts)["_version"].cache_clear()
+    accounts.version.cache_clear()
 
 
 def told(positions: list[int | None], clock: pytest.MonkeyPatch) -> Account:
