@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 STAGES := fresh containers hosts cluster jaeger
 
-.PHONY: help install lock run check test test-all test-unit test-integration test-debug $(STAGES:%=test-%) chaos mutants soak bench bench-peers plots fmt clean
+.PHONY: help install lock run check test test-all test-unit test-integration test-debug $(STAGES:%=test-%) chaos mutants soak bench bench-peers plots vendor fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ bench-peers: install ## measure the same work on pgqueuer, procrastinate, events
 plots: install ## measure, and draw the README's pictures into docs/; one of them: make plots ARGS='--only latency'
 	$(UV) pip install --system-certs --quiet --editable '.[bench]'
 	$(BIN)/python -m bench.plots $(ARGS)
+
+vendor: install ## fetch the libraries of the status page from npm anew, in the versions of their vendor.json; needs npm
+	$(BIN)/python -m tests.http.renew_vendor
 
 fmt: install ## format, and fix what can be fixed
 	$(BIN)/ruff format .
