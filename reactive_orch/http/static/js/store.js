@@ -36,6 +36,9 @@ export function remember(history, { at, workers, projections }) {
   };
 }
 
+/** Generations come by number, so that a patch names only the new one; they are shown in their order. */
+const inOrder = (snapshot) => ({ ...snapshot, generations: Object.values(snapshot.generations) });
+
 /** Keeps what came last and what is shown: the same, unless the viewer has paused. Calls `changed` when either differs. */
 export function createStore(connect, changed) {
   const store = { latest: null, shown: null, paused: false, link: { state: "connecting", since: Date.now() }, heard: 0, looked: 0 };
@@ -43,12 +46,12 @@ export function createStore(connect, changed) {
     store.heard = Date.now();
     if (next.at !== store.latest?.at) store.looked = store.heard;
     store.latest = { ...next, history: remember(next.history, next) };
-    if (!store.paused) store.shown = store.latest;
+    if (!store.paused) store.shown = inOrder(store.latest);
     changed();
   };
   store.pause = (paused) => {
     store.paused = paused;
-    if (!paused) store.shown = store.latest;
+    if (!paused) store.shown = inOrder(store.latest);
     changed();
   };
   connect({

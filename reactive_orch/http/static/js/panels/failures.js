@@ -46,7 +46,7 @@ function letters(s, f, { keys, more, at, failed }) {
   if (failed) return html`<p class="empty" role="alert">The keys could not be read: ${failed}</p>`;
   if (!keys) return html`<p class="empty">Reading the keys …</p>`;
   if (!keys.length) return html`<p class="empty">No key of ${f.projection} fails any more.</p>`;
-  return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${more ? `, and ${compact(more)} more of this projection` : ""}</p>
+  return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${more ? ", and more of this projection" : ""}</p>
     <div class="tall letters" tabindex="0" role="region" aria-label="Keys that fail with ${f.error}">${keys.map((key) => letter(s, key))}</div>`;
 }
 
@@ -63,7 +63,7 @@ function letter(s, k) {
 }
 
 function pairs(s, { event, since, last, worker, first_position: position }) {
-  const of = event ? [["event", event.event_type], ["position", event.position], ["event id", event.event_id], ["version", event.version],
+  const of = event ? [["event", event.type], ["position", event.position], ["event id", event.id], ["version", event.version],
     ["appended", event.created_at]] : [["position", position]];
   return [...of, ["first failed", since], ["last failed", last], ["on worker", worker]].filter(([, value]) => value != null);
 }
