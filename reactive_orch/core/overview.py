@@ -96,6 +96,7 @@ def _projection(seen: ProjectionSeen, workers: Sequence[WorkerSeen], log: LogOve
     told = {worker.id: worker for worker in workers if _tells(worker) and _knows(worker, seen)}
     settled = log.settled if log is not None else None
     lag_events, lag_s = _lag(seen, told, settled)
+    told_lag_events, told_lag_s = _lag(seen, told, settled, as_told=True)
     events_per_s = sum(_of(worker, seen).events_per_s for worker in told.values())
     served = seen.served and any(map(partial(runs, seen), workers))
     return ProjectionOverview(
@@ -105,6 +106,8 @@ def _projection(seen: ProjectionSeen, workers: Sequence[WorkerSeen], log: LogOve
         lag_events=lag_events,
         lag_most=max(log.seen.head - min(seen.saved, default=0), 0) if log is not None else None,
         lag_s=lag_s,
+        told_lag_events=told_lag_events,
+        told_lag_s=told_lag_s,
         events_per_s=events_per_s,
         eta_s=None
         if seen.rest is not None
@@ -140,12 +143,13 @@ def _knows(worker: WorkerSeen, seen: ProjectionSeen) -> bool:
 
 
 def _lag(
-    seen: ProjectionSeen, told: Mapping[MemberId, WorkerSeen], settled: Position | None
+    seen: ProjectionSeen, told: Mapping[MemberId, WorkerSeen], settled: Position | None, *, as_told: bool = False
 ) -> tuple[int | None, float | None]:
     """Return the events that are still to come, and the age of the oldest. Each partition counts once, by its owner.
 
-    Workers tell of those that they have, as they were at their heartbeat: what was settled since may wait as well. Of
-    the others it is known up to where they have been saved.
+    Workers tell of those that they have, as they were at their heartbeat: what was settled since may wait as well, and
+    what waited then may wait still; unless it is to be `as_told`. Of the others it is known up to where they have been
+    saved.
     """
     owners = seen.owners or [NOBODY] * len(seen.saved)
     silent = [saved for owner, saved in zip(owners, seen.saved, strict=False) if owner not in told]
@@ -157,10 +161,10 @@ def _lag(
     behind, ages = float(untold), [seen.oldest_s] if untold else []
     for id_, worker in told.items():
         account = _of(worker, seen)
-        since = _settled_since(worker, seen, settled)
+        since = 0 if as_told else _settled_since(worker, seen, settled)
         behind += (account.behind / account.held + since) * owners.count(id_)
         if account.behind or since:
-            ages.append(account.lag_s + worker.heartbeat_age_s)
+            ages.append(account.lag_s + (0 if as_told else worker.heartbeat_age_s))
     events = -int(-behind // max(len(seen.saved), 1))
     return (events, max(ages, default=0.0)) if events else (0, 0.0)
 

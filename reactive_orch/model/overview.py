@@ -194,6 +194,10 @@ class ProjectionOverview:
     """So many positions are behind the slowest partition, settled or not; None where the log is not known."""
     lag_s: float | None
     """The age of the oldest event that is still to come; None where it is not known whether that is settled."""
+    told_lag_events: int | None
+    """The same as workers told it with their last heartbeats. What has been settled since may be handled by now, or not:
+    who asks whether all is done counts it, who looks at a curve does not."""
+    told_lag_s: float | None
     events_per_s: float
     eta_s: float | None
     """When it will have caught up, at this rate; 0 if it has, None if that is not to be said."""

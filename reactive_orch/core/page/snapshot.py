@@ -15,6 +15,7 @@ from reactive_orch.model.problems import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from reactive_orch.model import Holder, MemberId, Partition, Position, Subscription
     from reactive_orch.model.keys import Cause
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SLOTS = 84
 """So many workers are told apart by colour and pattern."""
+HOLDS_AFTER_S = 1.0
+"""A transaction that is open for less is a writer at work, as there always are some."""
 FAR_BEHIND, FAR_EVENTS = 0.05, 10_000
 """Of the log, and in events: a projection that has so much before it is catching up, and its progress is shown."""
 
@@ -59,7 +62,7 @@ def snapshot(replica_set: str, sighted: Sighted, problems: Sequence[Problem]) ->
         "replica_sets": list(sighted.replica_sets),
         "commands": _commands(replica_set),
         "database": {"state": "connected", "since": None, "reason": None},
-        "problems": [problem_as_json(each, partial(since, at)) for each in problems],
+        "problems": [_problem(each, at) for each in problems],
         "logs": {name: _log(each) for name, each in logs.items()},
         "workers": _workers(of, overview),
         "projections": {
@@ -110,6 +113,11 @@ def _commands(replica_set: str) -> Mapping[str, str]:
     }
 
 
+def _problem(each: Problem, at: datetime) -> Mapping[str, Any]:
+    """Return a problem in words that leave out whose it is: the page has its replica set above all."""
+    return {**problem_as_json(each, partial(since, at)), "text": each.words}
+
+
 def _log(each: LogOverview) -> Mapping[str, Any]:
     return {
         "name": each.seen.name,
@@ -118,7 +126,7 @@ def _log(each: LogOverview) -> Mapping[str, Any]:
         "settled": each.settled,
         "appended_per_s": each.events_per_s,
         "refusal": each.seen.refusal,
-        "held_by": [_holder(holder) for holder in each.seen.holders],
+        "held_by": [_holder(holder) for holder in each.seen.holders if holder.age_s >= HOLDS_AFTER_S],
     }
 
 
@@ -190,8 +198,8 @@ def _projection(
         "since": None if rest is None else begun(rest.since, 0).isoformat(),
         "reason": None if rest is None else rest.reason or None,
         "by": None if rest is None else rest.by or None,
-        "lag_events": each.lag_events,
-        "lag_s": None if each.lag_s is None else round(each.lag_s, 3),
+        "lag_events": each.told_lag_events,
+        "lag_s": None if each.told_lag_s is None else round(each.told_lag_s, 3),
         "per_s": round(each.events_per_s, 1),
         "eta_s": None if each.eta_s is None else round(each.eta_s, 1),
         "done": _done(each, settled),

@@ -145,3 +145,22 @@ def test_workers_are_told_apart() -> None:
 )
 def test_the_line_of_a_failure_is_the_users(traceback: str, line: str | None) -> None:
     assert line_of(traceback) == line
+
+
+def test_the_lag_is_as_workers_told_it() -> None:
+    """Else it would go up and down with the age of their heartbeats, although all is handled at once."""
+    since = replace(LOG, head=5_000)
+    told_of = totals(log=since)
+    assert (told_of["lag_events"], told_of["lag_s"]) == (50, 4.0)
+    assert totals(None, log=since)["lag_events"] == 4_075, "of those who say nothing it is known where they saved"
+
+
+def test_a_writer_at_work_is_nobody_to_be_ended() -> None:
+    working, forgotten = replace(HOLDER, age_s=0.5), replace(HOLDER, age_s=1.5)
+    log = told(seen(log=replace(LOG, holders=(forgotten, working))))["logs"]["events"]
+    assert [each["age_s"] for each in log["held_by"]] == [1.5]
+
+
+def test_problems_do_not_repeat_whose_page_it_is() -> None:
+    (problem,) = told(seen(projection=replace(PROJECTION, rest=rest("paused"))))["problems"]
+    assert problem["text"] == "projection totals is paused"
