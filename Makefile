@@ -114,7 +114,7 @@ bench: install ## measure, into bench/RESULTS.md; one of them: make bench ARGS='
 bench-peers: install ## measure the same work on pgqueuer, procrastinate, eventsourcing, into bench/RESULTS.md
 	$(BIN)/python -m bench.peers $(ARGS)
 
-plots: install ## measure, and draw the README's pictures into docs/; one of them: make plots ARGS='--only latency'
+plots: install ## measure, and draw the pictures of docs/performance.md; one of them: make plots ARGS='--only latency'
 	$(UV) pip install --system-certs --quiet --editable '.[bench]'
 	$(BIN)/python -m bench.plots $(ARGS)
 

@@ -28,6 +28,7 @@ include_patterns = [
 exclude_patterns = [".*", "build", "dist"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
 
+suppress_warnings = ["misc.highlighting_failure"]  # "…" in a block stands for what is the reader's own
 nitpick_ignore_regex = [("py:class", ".*")]  # annotations name types that are no part of what is offered
 default_role = "code"  # docstrings are plain text with `names`
 
