@@ -97,7 +97,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ("--batch", whole_number, DEFAULTS.batch_events, "EVENTS", "events per transaction, at most"),
         ("--heartbeat", seconds, DEFAULTS.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
         ("--stale-after", seconds, DEFAULTS.stale_after_s, "SECONDS", silence),
-        ("--handler-timeout", seconds, DEFAULTS.handler_timeout_s, "SECONDS", f"of one call; {_before('timeout')}"),
+        (
+            "--handler-timeout",
+            seconds,
+            DEFAULTS.handler_timeout_s,
+            "SECONDS",
+            f"of one call of a handler; {_before('timeout')}",
+        ),
         ("--retries", whole_number, DEFAULTS.retries, "N", f"of a failing event; {_before('retries')}"),
         ("--connections", whole_number, DEFAULTS.connections_max, "N", "all that the process may have open, 6 or more"),
     ):
