@@ -43,3 +43,5 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_extra_path = ["_site"]
 html_copy_source = False
+html_show_copyright = False
+smartquotes = False  # quotes and dashes are as they were typed: some are to be typed again

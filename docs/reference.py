@@ -98,7 +98,7 @@ def _demand_every_command(*_: object) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
-    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}  # else the help is as wide as whoever builds has a terminal
+    os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}  # else the help is as wide as whoever builds has a terminal
     for name, directive in {"help": _Help, "fields": _Fields, "docstring": _Docstring, "offered": _Offered}.items():
         app.add_directive(name, directive)
     app.connect("autodoc-process-docstring", _leave_out_aliases)
