@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 STAGES := fresh containers hosts cluster jaeger
 
-.PHONY: help install lock run check test test-all test-unit test-integration test-debug $(STAGES:%=test-%) chaos mutants soak bench bench-peers plots vendor fmt clean
+.PHONY: help install lock run check test test-all test-unit test-integration test-debug $(STAGES:%=test-%) chaos mutants soak bench bench-peers plots docs vendor screenshots fmt clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,12 +55,13 @@ run: install ## start a worker on the embedded PostgreSQL; run it again elsewher
 JOBS ?= 6
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
-check: install ## everything that needs no database: format, lint, types, imports, unit tests
+check: install ## everything that needs no database: format, lint, types, imports, the site, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	$(MAKE) docs
 	$(PYTEST) tests
 
 test: install ## unit and integration tests, on PostgreSQL 18 and what is found besides; five to twelve minutes on two cores, by their speed
@@ -113,12 +114,18 @@ bench: install ## measure, into bench/RESULTS.md; one of them: make bench ARGS='
 bench-peers: install ## measure the same work on pgqueuer, procrastinate, eventsourcing, into bench/RESULTS.md
 	$(BIN)/python -m bench.peers $(ARGS)
 
-plots: install ## measure, and draw the README's pictures into docs/; one of them: make plots ARGS='--only latency'
+plots: install ## measure, and draw the pictures of docs/performance.md; one of them: make plots ARGS='--only latency'
 	$(UV) pip install --system-certs --quiet --editable '.[bench]'
 	$(BIN)/python -m bench.plots $(ARGS)
 
 vendor: install ## fetch the libraries of the status page from npm anew, in the versions of their vendor.json; needs npm
 	$(BIN)/python -m tests.http.renew_vendor
+
+screenshots: install ## take the README's pictures of the page anew, of real workers; three minutes
+	$(BIN)/python -m integration_test.http.pictures docs/pictures
+
+docs: install ## build the site into build/docs; a link that leads nowhere is an error
+	$(BIN)/sphinx-build --quiet --fresh-env --nitpicky --fail-on-warning --keep-going --conf-dir docs . build/docs
 
 fmt: install ## format, and fix what can be fixed
 	$(BIN)/ruff format .

@@ -29,7 +29,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.plots", description="Measure and draw the README's pictures."
+        prog="python -m bench.plots", description="Measure and draw the pictures of docs/performance.md."
     )
     parser.add_argument("--only", action="append", choices=PICTURES, help="one picture; may be repeated")
     parser.add_argument("--pg", default="15", choices=["15", "18"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from integration_test.harness.command_line import run
-from integration_test.harness.readme import the
+from integration_test.harness.pages import the
 
 CASES = [
     (("sta",), {"status"}),
@@ -68,9 +68,9 @@ async def test_fish(tmp_path: Path) -> None:
     assert any("after the last retry" in line for line in asked("fish", FISH, file, "reactive-orch", "--on-e"))
 
 
-async def test_the_readme_puts_it_where_there_was_nothing(tmp_path: Path) -> None:
+async def test_the_page_puts_it_where_there_was_nothing(tmp_path: Path) -> None:
     """A home without any of the folders."""
-    block = the("reactive-orch completion bash")
+    block = the("reactive-orch completion bash", "docs/reference/commands.md")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["/bin/sh", "-ec", block], check=False, env={"HOME": str(tmp_path), "PATH": path}, capture_output=True
@@ -82,7 +82,7 @@ async def test_the_readme_puts_it_where_there_was_nothing(tmp_path: Path) -> Non
 
 
 async def test_zsh_knows_it(tmp_path: Path) -> None:
-    """As the README says: in a file of its name, in a folder where zsh looks for functions."""
+    """As the page of commands says: in a file of its name, in a folder where zsh looks for functions."""
     (await script("zsh", tmp_path)).rename(tmp_path / "_reactive-orch")
     assert asked("zsh", ZSH, tmp_path) == ["_reactive-orch: function"]
     asked("zsh", 'zsh -n "$1"', tmp_path / "_reactive-orch")

@@ -115,7 +115,7 @@ BEGIN
 END
 $$;
 """
-"""What asyncpg itself calls on a handler's connection, to learn of types: the README says what to do about it."""
+"""What asyncpg itself calls on a handler's connection, to learn of types: docs/operations.md says what helps."""
 
 
 async def _hostile_calls(connection: Connection) -> int:

@@ -51,7 +51,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMPLETION = Command(
-    f"print what completes {PROGRAM} in a shell; the README says where it goes",
+    f"print what completes {PROGRAM} in a shell; docs/reference/commands.md says where it goes",
     _arguments,
     _completion,
     needs_database=False,

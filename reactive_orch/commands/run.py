@@ -51,7 +51,9 @@ _logger = logging.getLogger("reactive_orch")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a worker's options."""
-    parser.add_argument("--replica-set", required=True, metavar="NAME", help="the workers of one name share the log")
+    parser.add_argument(
+        "--replica-set", required=True, metavar="NAME", help="the workers of one name share the log; 1 to 63 bytes"
+    )
     parser.add_argument(
         "--projection",
         action="append",
@@ -59,36 +61,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE[:ATTR]",
         help="what to run; a module means all its projections; repeatable (default, where nothing else is run: a demo)",
     )
-    for option, kind, default, unit, meaning in (
-        ("--batch", whole_number, DEFAULTS.batch_events, "EVENTS", "events per transaction, at most"),
-        ("--heartbeat", seconds, DEFAULTS.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
-        ("--stale-after", seconds, DEFAULTS.stale_after_s, "SECONDS", "without a heartbeat for so long it is removed"),
-        (
-            "--handler-timeout",
-            seconds,
-            DEFAULTS.handler_timeout_s,
-            "SECONDS",
-            "how long one call of a handler may take",
-        ),
-        ("--retries", whole_number, DEFAULTS.retries, "N", "of a failing event"),
-        (
-            "--connections",
-            whole_number,
-            DEFAULTS.connections_max,
-            "N",
-            "all that the process may have open, but for the page's",
-        ),
-    ):
-        parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
+    _add_limits(parser)
     parser.add_argument(
         "--on-error",
         choices=get_args(OnError),
         default=DEFAULTS.on_error,
         help="after the last retry: the event's key waits for somebody and all others go on, or the projection rests "
-        f"on all workers (default: {DEFAULTS.on_error})",
+        f"on all workers; {_before('on_error')} (default: {DEFAULTS.on_error})",
     )
-    parser.add_argument("--until-idle", action="store_true", help="handle what is settled now, then leave and exit")
-    parser.add_argument("--migrate", action="store_true", help="apply missing schema steps first")
+    parser.add_argument(
+        "--until-idle",
+        action="store_true",
+        help="handle what is settled now, leave, exit: 0, also if keys are parked; 2 if a projection was refused",
+    )
+    parser.add_argument(
+        "--migrate", action="store_true", help="apply missing schema steps first, as the embedded server always does"
+    )
     _add_arguments_of_http(parser)
     parser.add_argument("--trace-events", action="store_true", help="a span for each event, besides those for batches")
     parser.add_argument(
@@ -121,6 +109,35 @@ def _add_arguments_of_http(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="where traces are shown, with {trace_id} in it, for links of the page",
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    silence = "silent for so long it is removed by the others; three heartbeats or more"
+    for option, kind, default, unit, meaning in (
+        ("--batch", whole_number, DEFAULTS.batch_events, "EVENTS", "events per transaction, at most"),
+        ("--heartbeat", seconds, DEFAULTS.heartbeat_s, "SECONDS", "how often a worker says that it lives"),
+        ("--stale-after", seconds, DEFAULTS.stale_after_s, "SECONDS", silence),
+        (
+            "--handler-timeout",
+            seconds,
+            DEFAULTS.handler_timeout_s,
+            "SECONDS",
+            f"of one call of a handler; {_before('timeout')}",
+        ),
+        ("--retries", whole_number, DEFAULTS.retries, "N", f"of a failing event; {_before('retries')}"),
+        (
+            "--connections",
+            whole_number,
+            DEFAULTS.connections_max,
+            "N",
+            "all that the process may have open, 6 or more, but for the page's",
+        ),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar=unit, help=f"{meaning} (default: {default:g})")
+
+
+def _before(option: str) -> str:
+    return f"a projection's {option}= comes before it"
 
 
 async def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

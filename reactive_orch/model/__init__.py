@@ -1,6 +1,6 @@
 """The vocabulary: events, projections, members, generations. Values only, no I/O.
 
-Terms are those of the README and of every log line: a *replica set* is the group of *workers* that divide the
+Terms are those of the documentation and of every log line: a *replica set* is the group of *workers* that divide the
 logs among themselves; a worker that has joined is a *member*; each change of members or assignment makes a
 *generation*; a log is divided into *partitions*; a *projection* has one *checkpoint* for each partition of its log.
 """

@@ -433,10 +433,10 @@ def test_a_traceback_stands_below_its_line_in_text_and_is_a_field_in_json() -> N
     assert json.loads(Json().format(record))["traceback"] == "Traceback:\n  line\nKeyError: 'x'\n"
 
 
-def test_the_readme_names_the_event_of_every_line() -> None:
+def test_the_page_names_the_event_of_every_line() -> None:
     said = r'"event": "(\w+)"|(?:fields|_told)\("(\w+)"(?:, "(\w+)")?'
     code = "".join(path.read_text() for path in (ROOT / "reactive_orch").rglob("*.py"))
-    words = (ROOT / "README.md").read_text().partition("Events are ")[2].partition(". When")[0]
+    words = (ROOT / "docs/seeing.md").read_text().partition("Events are ")[2].partition(". When")[0]
     events = {event or second or first for event, first, second in re.findall(said, code)}
     of_problems = {"problem", "solved"}.union(*lines._TOLD.values()) - {""}  # noqa: SLF001 - it is the table of them
     assert set(re.findall(r"`(\w+)`", words)) == events | of_problems | set(get_args(RestingState))

@@ -55,7 +55,7 @@ def ours(base: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stack(ours: str, say: list[str]) -> Iterator[Stack]:
-    """All services of docker-compose.yml, as the README starts them."""
+    """All services of docker-compose.yml, as docs/docker.md starts them."""
     with Stack(ours) as started:
         say.append(f"stand-ins: {', '.join(started.laid.stand_ins) or 'none'}")
         say.append(f"left out: {', '.join(started.laid.left_out) or 'none'}")

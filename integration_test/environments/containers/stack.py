@@ -253,7 +253,7 @@ async def wait_healthy(*containers: str) -> None:
 
 @contextlib.contextmanager
 def run_beside(stack: Stack, *options: str) -> Iterator[str]:
-    """Run one more worker from the image by hand, as the README does, with all rights taken; yield its name."""
+    """Run one more worker from the image by hand, as docs/docker.md does, with all rights taken; yield its name."""
     beside = inspected(stack.name("worker"))
     login = [f"--env={each}" for each in beside["Config"]["Env"] if each.startswith("POSTGRES_")]
     without_rights = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")

@@ -13,7 +13,7 @@ import pytest
 from integration_test.environments.containers.pages import becomes, handles_more, page
 from integration_test.environments.containers.stack import PATIENCE_S, run_beside
 from integration_test.environments.podman import Failed, podman
-from integration_test.harness import readme
+from integration_test.harness import pages
 from integration_test.harness.processes import ROOT
 from integration_test.harness.waiting import wait_until
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(900)
 
 MB = 1e6
-THEIRS = readme.the("FROM reactive_orch:")
+THEIRS = pages.the("FROM reactive_orch:", "docs/docker.md")
 OWN_MAX = 90 * MB
 """What it adds to the image of Python."""
 NOT_NEEDED = ("pip", "cc", "gcc", "c++", "ld", "make", "git", "curl", "wget", "psql")
@@ -90,7 +90,7 @@ async def test_it_is_ready_within_seconds(stack: Stack, say: list[str]) -> None:
 
 
 def test_an_image_from_it_has_packages_of_its_own(ours: str, tmp_path: Path) -> None:
-    """As the README says how."""
+    """As docs/docker.md says how."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "Dockerfile").write_text(re.sub(r"FROM \S+", f"FROM {ours}", THEIRS))
     theirs = f"{ours}-theirs"

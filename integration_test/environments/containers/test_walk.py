@@ -1,4 +1,4 @@
-"""The README's "Run it with Docker", walked: what is started, and what happens to workers in containers.
+"""docs/docker.md, walked: what is started, and what happens to workers in containers.
 
 One stack serves all tests. Each leaves three healthy workers, and has every event handled once and in order.
 """

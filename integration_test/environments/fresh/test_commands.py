@@ -1,4 +1,4 @@
-"""What the README says to one who has just cloned it, on bare machines: Python with venv, make, git, nothing else.
+"""What docs/quickstart.md says to one who has just cloned it, on machines with Python, venv, make, git and no more.
 
 `make check` and `make test` take a quarter of an hour on two cores, so three of the six machines run them as a whole:
 each system, each kind of user. The other three run what depends on the user. With `make test-fresh ARGS=--full-matrix`
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration_test.environments.podman import CONF
-from integration_test.harness import readme
+from integration_test.harness import pages
 from integration_test.harness.terminals import Terminal
 from integration_test.harness.waiting import wait_until
 
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from integration_test.environments.podman import Machine
 
 HOUR_S = 3600
-USERS_MATTER = "embedded or test_readme or test_deployment or test_single_worker_processes_events"
+USERS_MATTER = "embedded or test_pages or test_deployment or test_single_worker_processes_events"
 PASSED = r"\d+ passed.* in "
 CTRL_C = "\x03"
-MAKE_RUN, APPEND, STOP = (readme.the(words) for words in ("make run\n", '"total": 120}', "stop-embedded\n"))
+PAGE = "docs/quickstart.md"
+MAKE_RUN = pages.the("make run\n", PAGE)
+APPEND = pages.the('"total": 120}', PAGE)
+STOP = pages.the("stop-embedded\n", PAGE)
 
 
 @pytest.mark.timeout(2 * HOUR_S)
@@ -50,7 +53,7 @@ def _pid(machine: Machine, worker: int) -> int:
 
 
 @pytest.mark.timeout(HOUR_S)
-async def test_try_it_is_as_the_readme_tells_it(machine: Machine) -> None:
+async def test_the_first_five_minutes_are_as_the_page_tells_them(machine: Machine) -> None:
     async with _terminal(machine, MAKE_RUN) as first, contextlib.AsyncExitStack() as later:
         await first.shows(r"generation 1 of demo \(join of 1\), 1 members: worker 1 took 64", HOUR_S / 6)
         second = await later.enter_async_context(_terminal(machine, MAKE_RUN))

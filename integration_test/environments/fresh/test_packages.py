@@ -1,4 +1,4 @@
-"""The package as its users install it, each way that the README names and from the sdist, into a clean environment."""
+"""The package as its users install it, as docs/projections.md says and from the sdist, in a clean environment."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration_test.environments.podman import Failed
-from integration_test.harness import readme
+from integration_test.harness import pages
 from integration_test.harness.processes import ROOT
 
 if TYPE_CHECKING:
     from integration_test.environments.podman import Machine
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-BARE, FROM_GIT, FROM_WHEEL = readme.the("pip install ./reactive_orch").splitlines()
+BARE, FROM_GIT, FROM_WHEEL = pages.the("pip install ./reactive_orch", "docs/projections.md").splitlines()
 SERVED = "git daemon --detach --export-all --base-path=$HOME\n"
 WITH_SERVER = {
     "git": SERVED + FROM_GIT.replace("git+https://…/reactive_orch.git", "git+git://127.0.0.1/reactive_orch"),
