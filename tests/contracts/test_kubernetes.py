@@ -33,12 +33,12 @@ from reactive_orch.postgres.migrations import PARTITIONS_DEFAULT
 from reactive_orch.process.explaining import EXIT_CONFIG
 from reactive_orch.process.last_resort import LAST_WORDS_S, LEFT_BEHIND_S
 from reactive_orch.runtime.progress_watch import LOOK_OVERDUE_S
-from tests.contracts.test_deployment import ROOT
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "kubernetes"
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 VERSIONS = ["1.31", kubernetes_validate.latest_version()]
