@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -m venv .venv
 	@echo ".venv: uv, the quick installer, by pip"
 	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)"
-	@echo ".venv: the $$(grep -c == requirements-dev.txt) packages of requirements-dev.txt (some 100 MB the first time), by uv"
+	@echo ".venv: the $$(grep -c == requirements-dev.txt) packages of requirements-dev.txt (some 120 MB the first time), by uv"
 	@$(UV) pip sync --quiet --system-certs --require-hashes requirements-dev.txt \
 	    || { echo ".venv: uv could not; by pip"; $(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.txt; }
 	@$(UV) pip install --quiet --offline --no-deps --no-build-isolation --editable .

@@ -9,7 +9,14 @@ from tests import effort  # noqa: F401 - it registers the profiles
 settings.load_profile("repeatable")
 
 
-def pytest_report_header() -> str:
-    """Say in the first lines whether the rules of otel/ are checked."""
-    found = shutil.which("promtool")
-    return f"promtool: {found or 'not found (Debian: prometheus), so the tests that ask it are skipped'}"
+PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus", "kubectl": "kubernetes-client"}
+"""Programs that check otel/ and examples/kubernetes, and Debian's packages of them."""
+
+
+def pytest_report_header() -> list[str]:
+    """Say in the first lines which of these are there."""
+    return [f"{name}: {shutil.which(name) or _missing(package)}" for name, package in PACKAGES.items()]
+
+
+def _missing(package: str) -> str:
+    return f"not found (Debian: {package}), so the tests that ask it are skipped"

@@ -38,6 +38,19 @@ async def append_events(connection: Connection, count: int, *, keys: int = 50, e
         await append(connection, events)
 
 
+async def append_until_deadlock(connection: Connection) -> None:
+    """Let handlers of `sharing` on several workers write shared rows in any order, until they meet; they may have."""
+
+    async def have_deadlocked() -> bool:
+        await append_events(connection, 100, keys=100)
+        return bool(await connection.fetchval(_DEADLOCKED))
+
+    await wait_until(have_deadlocked, timeout_s=120, what="handlers have deadlocked")
+
+
+_DEADLOCKED = "SELECT bool_or(p.serial_until > '-infinity') FROM reactive_orch.projections p"
+
+
 def _event(aggregate_type: str, key: str, event_type: str, event_id: UUID | None = None, tag: str = "") -> NewEvent:
     return NewEvent(
         aggregate_type=aggregate_type,

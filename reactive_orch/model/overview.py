@@ -196,7 +196,7 @@ class ProjectionOverview:
     """The age of the oldest event that is still to come; None where it is not known whether that is settled."""
     told_lag_events: int | None
     """The same as workers told it with their last heartbeats. What has been settled since may be handled by now, or not:
-    who asks whether all is done counts it, who looks at a curve does not."""
+    who asks whether all is done counts it; a curve does not."""
     told_lag_s: float | None
     events_per_s: float
     eta_s: float | None

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
+from jsonschema.exceptions import best_match
 
 from reactive_orch import cli
 from reactive_orch.address import database_url_of_parts
@@ -94,13 +96,15 @@ def _queries() -> Iterator[tuple[str, str]]:
             if target["datasource"]["type"] == "prometheus":
                 yield f"panel {panel['title']}", target["expr"]
     for annotation in dashboard["annotations"]["list"]:
-        yield f"annotation {annotation['name']}", annotation["expr"]
+        yield f"annotation {annotation['name']}", annotation["target"]["expr"]
     for variable in dashboard["templating"]["list"]:
-        asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"])
+        asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])
         assert asked is not None
         yield f"variable {variable['name']}", f"sum by ({asked[2]}) ({asked[1]})"
     for rule in _rules():
         yield f"alert {rule['alert']}", rule["expr"]
+    for trigger in _yaml(ROOT / "examples" / "kubernetes" / "scaling.yaml")["spec"]["triggers"]:
+        yield "autoscaling", trigger["metadata"]["query"]
 
 
 def _rules() -> list[dict[str, Any]]:
@@ -208,6 +212,38 @@ def test_the_dashboard_shows_every_metric_that_tells_of_trouble() -> None:
 @pytest.mark.parametrize("path", YAML, ids=lambda path: str(path.relative_to(ROOT)))
 def test_yaml_parses(path: Path) -> None:
     assert _yaml(path)
+
+
+def _schema(name: str) -> Any:
+    return json.loads((Path(__file__).parent / "schemas" / name).read_text(encoding="utf-8"))
+
+
+DASHBOARDS = Draft7Validator(_schema("grafana.json"))
+"""The schema of the Grafana that docker-compose.yml starts; `schemas/grafana.ts` says what it is made of."""
+
+
+def test_the_dashboard_is_what_grafana_takes() -> None:
+    assert best_match(DASHBOARDS.iter_errors(json.loads(DASHBOARD.read_text(encoding="utf-8")))) is None
+    version = _schema("package.json")["dependencies"]["@grafana/schema"]
+    assert _services()["grafana"]["image"] == f"grafana/grafana:{version}"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"type": "timeseries"', '"type": "timeserie"'),
+        ('"lineWidth": ', '"lineWidht": '),
+        ('"colorMode": "value"', '"colorMode": "valeu"'),
+        ('"unit": "none"', '"unit": 3'),
+        ('"expr": ', '"expression": '),
+        ('"gridPos": ', '"position": '),
+        ('"schemaVersion": ', '"schema": '),
+    ],
+)
+def test_grafana_would_not_take_a_slip(right: str, wrong: str) -> None:
+    text = DASHBOARD.read_text(encoding="utf-8")
+    assert right in text
+    assert not DASHBOARDS.is_valid(json.loads(text.replace(right, wrong, 1)))
 
 
 def test_the_dashboard_is_laid_out_without_overlaps() -> None:

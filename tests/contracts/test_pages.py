@@ -19,6 +19,10 @@ NOT_RUN = {
     ("docs/docker.md", "--scale worker=5"): "needs containers: `make test-containers` does the same by its programs",
     ("docs/docker.md", "docker build --tag"): "needs containers: `make test-containers` builds and runs the image",
     ("docs/hosts.md", "tcp_keepalives_idle = 5"): "of a whole server: `make test-hosts` starts one with these",
+    ("docs/kubernetes.md", "docker push"): "needs a registry: `make test-containers` builds and runs the image",
+    ("docs/kubernetes.md", "secrets.yaml"): "needs a cluster: test_kubernetes.py holds it against the code",
+    ("docs/kubernetes.md", "job/migrate"): "needs a cluster, too",
+    ("docs/kubernetes.md", "doctor --replica-set"): "needs a cluster, too",
     ("docs/operations.md", "--to keep"): "needs a worker that is refused: test_changed_filters.py has some",
     (
         "docs/operations.md",

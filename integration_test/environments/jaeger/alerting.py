@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import yaml
 
-from integration_test.environments.jaeger.asking import get
+from integration_test.environments.jaeger.asking import drawn, get
 from integration_test.environments.jaeger.stack import OTEL, Addresses, Prometheus
 from integration_test.harness.connections import prepared
 from integration_test.harness.processes import WorkerProcess
@@ -84,6 +84,10 @@ class Scene:
         """Return what a query has now."""
         found = await get(f"{self._prometheus.url}/api/v1/query", query=query)
         return [float(each["value"][1]) for each in found["data"]["result"]]
+
+    async def draws(self, query: str) -> bool:
+        """Return whether a panel with this query has something to show."""
+        return bool(await drawn(self._prometheus.url, query))
 
     async def fires(self, alert: str, timeout_s: float = 90) -> dict[str, str]:
         """Wait until the alert fires, and return its annotations."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -23,6 +24,18 @@ async def get(url: str, **parameters: Any) -> Any:
         text = await response.text()
         assert response.status == 200, f"{response.url}: {response.status} {text}"
         return json.loads(text)
+
+
+LOOKS_BACK_S = 600
+
+
+async def drawn(prometheus: str, query: str) -> list[float]:
+    """Return all that a panel with this query has to draw of the last ten minutes; `prometheus`: its address."""
+    now = time.time()
+    when = {"start": now - LOOKS_BACK_S, "end": now, "step": 5}
+    found = await get(f"{prometheus}/api/v1/query_range", query=query, **when)
+    values = (float(value) for curve in found["data"]["result"] for _, value in curve["values"])
+    return [value for value in values if math.isfinite(value)]
 
 
 class Reference(NamedTuple):

@@ -20,7 +20,7 @@ from integration_test.harness.arena import WORKER
 from integration_test.harness.checkers import SETTLED, generations, wait_all_handle, wait_settled
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import prepared
-from integration_test.harness.load import Load, append_events
+from integration_test.harness.load import Load, append_events, append_until_deadlock
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import POISON
 from integration_test.harness.waiting import wait_until
@@ -82,7 +82,7 @@ class Story:
         await self._start("e")
         await self._freeze("d")
         await self._let_die_who_decides()
-        await self._deadlock()
+        await append_until_deadlock(self.connection)
         await self._fail()
         await self._pause()
         await wait_until(self._is_told, timeout_s=60, what="the end of each generation is in Jaeger")
@@ -171,15 +171,6 @@ class Story:
                 return False
         return True
 
-    async def _deadlock(self) -> None:
-        """Let handlers write shared rows in any order, until they meet; they may have by now."""
-
-        async def have_deadlocked() -> bool:
-            await append_events(self.connection, 100, keys=100)
-            return bool(await self.connection.fetchval(_DEADLOCKED))
-
-        await wait_until(have_deadlocked, timeout_s=120, what="handlers have deadlocked")
-
     async def _pause(self) -> None:
         words = ("pause", "--replica-set", SHOP, "--projection", "handled", "--database-url", self.url)
         (await run(*words)).done()
@@ -206,8 +197,6 @@ def trace_of(row: asyncpg.Record) -> str:
     """Return the trace id of a generation."""
     return str(row["traceparent"].split("-")[1])
 
-
-_DEADLOCKED = "SELECT bool_or(p.serial_until > '-infinity') FROM reactive_orch.projections p"
 
 _ACKNOWLEDGED = """
 SELECT a.generation, array_agg(a.member ORDER BY a.member) AS members FROM reactive_orch.adoptions a

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from integration_test.environments.jaeger.asking import get
-from integration_test.environments.jaeger.stack import OTEL
+from integration_test.environments.jaeger.asking import LOOKS_BACK_S, drawn, get
+from integration_test.harness.dashboard import GRAFANA, QUERIES, TARGETS, filled
 from integration_test.harness.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -19,32 +17,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-GRAFANA = OTEL / "grafana"
-DASHBOARD = json.loads((GRAFANA / "dashboards" / "reactive_orch.json").read_text(encoding="utf-8"))
-TARGETS = [(panel["title"], each) for panel in DASHBOARD["panels"] for each in panel.get("targets", ())]
-QUERIES = [
-    *((title, each["expr"]) for title, each in TARGETS if "expr" in each),
-    *((each["name"], each["expr"]) for each in DASHBOARD["annotations"]["list"]),
-]
-VARIABLES = {"$replica_set": ".*", "$__rate_interval": "20s"}
-"""As Grafana fills them in: all replica sets, and four times as long as it takes Prometheus to come again."""
-
-_BACK_S = 600
-
-
-def filled(expression: str) -> str:
-    for name, value in VARIABLES.items():
-        expression = expression.replace(name, value)
-    return expression
+RATES_OVER = "20s"
+"""As Grafana fills it in: four times as long as it takes Prometheus to come again."""
 
 
 @pytest.mark.parametrize(("title", "expression"), QUERIES, ids=[f"{n} {title}" for n, (title, _) in enumerate(QUERIES)])
 async def test_a_panel_has_something_to_show(story: Story, title: str, expression: str) -> None:
-    now = time.time()
-    when = {"start": now - _BACK_S, "end": now, "step": 5}
-    found = await get(f"{story.stack.prometheus.url}/api/v1/query_range", query=filled(expression), **when)
-    values = [float(value) for curve in found["data"]["result"] for _, value in curve["values"]]
-    assert any(math.isfinite(value) for value in values), title
+    assert await drawn(story.stack.prometheus.url, filled(expression, RATES_OVER)), title
 
 
 async def test_the_list_of_rebalances_is_what_jaeger_finds(story: Story) -> None:
@@ -68,8 +47,10 @@ async def test_a_point_of_a_rebalance_leads_to_its_trace(story: Story) -> None:
 
 async def exemplars(story: Story, expression: str) -> list[dict[str, str]]:
     """Return the labels of the exemplars that Prometheus has of a panel's query."""
-    when = {"start": time.time() - _BACK_S, "end": time.time()}
-    found = await get(f"{story.stack.prometheus.url}/api/v1/query_exemplars", query=filled(expression), **when)
+    when = {"start": time.time() - LOOKS_BACK_S, "end": time.time()}
+    found = await get(
+        f"{story.stack.prometheus.url}/api/v1/query_exemplars", query=filled(expression, RATES_OVER), **when
+    )
     labels = [each["labels"] for series in found["data"] for each in series["exemplars"]]
     assert labels, expression
     return labels
