@@ -195,8 +195,8 @@ class ProjectionOverview:
     lag_s: float | None
     """The age of the oldest event that is still to come; None where it is not known whether that is settled."""
     told_lag_events: int | None
-    """The same as workers told it with their last heartbeats. What has been settled since may be handled by now, or not:
-    who asks whether all is done counts it; a curve does not."""
+    """The same as workers told it with their last heartbeats. What has been settled since may be handled by now, or
+    not: who asks whether all is done counts it; a curve does not."""
     told_lag_s: float | None
     events_per_s: float
     eta_s: float | None

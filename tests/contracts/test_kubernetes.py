@@ -228,8 +228,8 @@ def test_each_has_an_address_of_its_own_role() -> None:
 
 
 def _routes() -> set[str]:
-    pages = Pages(health=NotImplemented, metrics=NotImplemented)
-    return {route.resource.canonical for route in _app(pages).router.routes() if route.resource is not None}
+    app = _app(Pages(health=NotImplemented, metrics=NotImplemented), NotImplemented)
+    return {route.resource.canonical for route in app.router.routes() if route.resource is not None}
 
 
 def test_probes_ask_the_right_pages_at_the_right_port() -> None:
@@ -320,8 +320,8 @@ def test_as_many_as_are_of_use_and_the_database_has_connections_for() -> None:
 
 
 def test_commands_of_the_page_are_what_kubectl_and_the_command_take() -> None:
-    blocks = re.findall(r"^ {4}(.*(?:\\\n.*)*)", PAGE, re.MULTILINE)
-    commands = [shlex.split(block.replace("\\\n", " "), comments=True) for block in blocks]
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
     ours = [words[words.index("reactive_orch") + 1 :] for words in commands if "reactive_orch" in words]
     assert len(ours) >= 2
     for words in ours:
