@@ -38,6 +38,7 @@ NAMES = [
     "pure_core",
     "many",
     "tables",
+    "viewers",
     "day",
     "large",
 ]

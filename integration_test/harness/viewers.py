@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from integration_test.harness.processes import WorkerProcess
-
 
 class Viewer:
     """What one viewer has got."""
@@ -76,16 +74,14 @@ async def viewing(
 
 
 @contextlib.asynccontextmanager
-async def watching(worker: WorkerProcess, query: str = "", viewers: int = 1) -> AsyncIterator[list[Viewer]]:
-    """Follow the events of a worker's page, as so many viewers."""
-    assert worker.health_url is not None
+async def watching(base: str | None, query: str = "", viewers: int = 1) -> AsyncIterator[list[Viewer]]:
+    """Follow the events of a worker's page, as so many viewers. `base`: any page of the worker's."""
+    assert base is not None, "it has not said where its pages are"
     connector = aiohttp.TCPConnector(limit=0)
     async with (
         aiohttp.ClientSession(connector=connector, read_bufsize=2**24) as session,
         anyio.create_task_group() as tasks,
         contextlib.AsyncExitStack() as stack,
     ):
-        yield [
-            await stack.enter_async_context(viewing(worker.health_url, tasks, session, query)) for _ in range(viewers)
-        ]
+        yield [await stack.enter_async_context(viewing(base, tasks, session, query)) for _ in range(viewers)]
         tasks.cancel_scope.cancel()

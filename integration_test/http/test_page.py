@@ -53,7 +53,7 @@ def owners(page: dict[str, Any]) -> set[int]:
 async def test_a_kill_moves_what_the_dead_had_and_nothing_else(database: str) -> None:
     async with prepared(database), WorkerProcess(database, "a") as a:
         await a.ready()
-        async with WorkerProcess(database, "b") as b, watching(a) as (viewer,):
+        async with WorkerProcess(database, "b") as b, watching(a.health_url) as (viewer,):
             await b.ready()
             await viewer.shows(lambda page: owners(page) == {1, 2})
             mine = await b.member()
@@ -108,7 +108,7 @@ async def test_fifty_viewers_cost_the_database_no_more_than_one_and_none_costs_n
     async with prepared(database) as connection, WorkerProcess(database, "a") as a:
         await a.ready()
         assert await looked_on(connection, 0)
-        async with watching(a, viewers=VIEWERS) as viewers:
+        async with watching(a.health_url, viewers=VIEWERS) as viewers:
             for each in viewers:
                 await each.shows(owners)
             assert await looked_on(connection, 1)
@@ -124,7 +124,7 @@ async def test_fifty_viewers_cost_the_database_no_more_than_one_and_none_costs_n
 async def test_the_database_away_and_back(cluster: Cluster, database: str) -> None:
     async with prepared(database), WorkerProcess(database, "a") as a:
         await a.ready()
-        async with watching(a) as (viewer,):
+        async with watching(a.health_url) as (viewer,):
             await viewer.shows(owners)
             await asyncio.to_thread(cluster.stop, "immediate")
             await viewer.shows(lambda page: page["database"]["state"] == "away")
@@ -141,7 +141,7 @@ async def test_what_fails_is_shown_with_its_line_and_its_payload_only_if_asked_f
         async with WorkerProcess(database, "a", projections=["poisoned"], options=options) as a:
             await a.ready()
             await append_events(connection, 1, event_type=POISON)
-            async with watching(a) as (viewer,):
+            async with watching(a.health_url) as (viewer,):
                 await viewer.shows(lambda page: page["failures"])
                 (cause,) = viewer.page["failures"]
                 assert cause["keys"] == cause["parked_keys"] == 1
@@ -177,7 +177,7 @@ async def test_other_replica_sets_can_be_chosen(database: str) -> None:
     async with prepared(database), WorkerProcess(database, "a") as a, WorkerProcess(database, "b", "other") as b:
         await a.ready()
         await b.ready()
-        async with watching(a, "?replica_set=other") as (viewer,):
+        async with watching(a.health_url, "?replica_set=other") as (viewer,):
             await viewer.shows(lambda page: page["replica_sets"] == ["other", "test"])
             assert viewer.page["workers"].keys() == {str(await b.member())}
         assert (await got(a, "/events?replica_set=nobody"))[0] == 404
@@ -216,7 +216,7 @@ async def test_a_workers_role_may_look(database: str) -> None:
         try:
             async with WorkerProcess(as_role(name, database), "a") as a:
                 await a.ready()
-                async with watching(a) as (viewer,):
+                async with watching(a.health_url) as (viewer,):
                     await viewer.shows(lambda page: page["database"]["reason"] or owners(page))
                     assert viewer.page["database"]["state"] == "connected", viewer.page["database"]
                 assert (await got(a, "/status"))[0] == 200
