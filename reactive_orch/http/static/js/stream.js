@@ -2,7 +2,7 @@
 
 const SILENCE_MS = 30_000, AGAIN_MS = 2_000;
 
-/** EventSource tries again by itself, but not after an answer that is an error, nor where nothing tells it of a break. */
+/** EventSource tries again by itself, but not after an answer that is an error, nor if nothing tells it of a break. */
 export function connect({ snapshot, patch, link }) {
   const address = `events${location.search}`;
   let source, watchdog;
