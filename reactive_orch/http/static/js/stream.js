@@ -17,9 +17,14 @@ export function connect({ snapshot, patch, link }) {
     source.addEventListener("snapshot", hear(snapshot));
     source.addEventListener("patch", hear(patch));
     source.addEventListener("error", () => {
-      if (source.readyState !== EventSource.CLOSED) return link("lost");
-      watch(AGAIN_MS);
-      return refusal(address).then((text) => link(text ? "refused" : "lost", text), () => link("lost"));
+      if (source.readyState !== EventSource.CLOSED) {
+        link("lost");
+        return;
+      }
+      refusal(address).catch(() => null).then((text) => {
+        link(text ? "refused" : "lost", text);
+        watch(text ? SILENCE_MS : AGAIN_MS);
+      });
     });
     watch(SILENCE_MS);
   };
