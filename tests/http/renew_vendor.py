@@ -1,6 +1,6 @@
 """Fetch the browser libraries that the status page is served with from npm anew: `make vendor`.
 
-Each folder of `vendor/` has a manifest, `vendor.json`: write another version there, and run this. Files stay as published.
+Each folder of `vendor/` has a manifest, `vendor.json`: write another version there, and run this.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ export function swatch(worker) {
 export const heading = (id, text, aside = nothing) =>
   html`<div class="head"><h2 id="${id}-title" title=${text}>${text}</h2><div class="aside">${aside}</div></div>`;
 
+export const columns = (names) => html`<tr>${names.map((name) => html`<th scope="col">${name}</th>`)}</tr>`;
+
 /** The name of a projection, and its version where there can be several. */
 export const named = (p) => (p.version > 1 ? `${p.name} v${p.version}` : p.name);
 

@@ -1,5 +1,5 @@
-// Wires the stream to the store and the store to the panels. A panel is a pure function: (snapshot, view, act, status) →
-// template.
+// Wires the stream to the store and the store to the panels. A panel is a pure function of the snapshot, what the viewer
+// has chosen (view), what can be chosen (act) and how the page itself is (status); it returns a template.
 
 import { mark, render, say } from "./dom.js";
 import { behind } from "./panels/behind.js";
@@ -18,17 +18,18 @@ const panels = { map, time, waterfall, workers, log, failures, behind };
 const root = (id) => document.getElementById(id);
 
 /** What the viewer has chosen; nothing of it is known to the server. The address keeps what is worth sharing. */
+const kept = new URLSearchParams(location.hash.slice(1));
 const view = {
-  width: 0, chart: 0, cell: null, worker: null, cursor: null, generation: null, problems: false, table: false, letters: null,
-  ...Object.fromEntries(["cell", "generation"].map((name) => [name, new URLSearchParams(location.hash.slice(1)).get(name)])),
+  width: 0, chart: 0, cell: kept.get("cell"), generation: kept.get("generation"),
+  over: null, worker: null, cursor: null, problems: false, table: false, letters: null,
 };
 
 const act = {
   choose(change) {
     Object.assign(view, change);
     chosen = true;
-    const kept = Object.entries({ generation: view.generation, cell: view.cell }).filter(([, value]) => value);
-    const hash = kept.length ? `#${new URLSearchParams(kept)}` : "";
+    const worth = Object.entries({ generation: view.generation, cell: view.cell }).filter(([, value]) => value);
+    const hash = worth.length ? `#${new URLSearchParams(worth)}` : "";
     if (hash !== location.hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
     schedule();
   },
@@ -65,7 +66,7 @@ function paint() {
   mark(document.body, "shows", visibleNow(shown, status));
 }
 
-/** What is painted, and how old it is. The database's clock goes on from its last look, unless the viewer has paused. */
+/** What is painted, and how old it is. The database's clock goes on from its last look, unless the viewer paused. */
 function present() {
   const { shown, latest, link, paused, heard, looked } = store;
   const age_s = (Date.now() - heard) / 1000;

@@ -1,8 +1,8 @@
-// One plain object, `snapshot`, replaced by its successor with every patch. Nobody else keeps state about the replica set.
+// One plain object, `snapshot`, replaced by its successor with every patch. Nobody else keeps state of the replica set.
 
 const HISTORY = 180, PATCHES_S = 5;
 
-/** JSON merge patch (RFC 7396): objects merge, null deletes, all else replaces. What is not named is shared, not copied. */
+/** JSON merge patch (RFC 7396): objects merge, null deletes, all else replaces. What it does not name is shared. */
 export function merge(target, patch) {
   if (!isObject(patch)) return patch;
   const past = isObject(target) ? target : {};
@@ -39,9 +39,10 @@ export function remember(history, { at, workers, projections }) {
 /** Generations come by number, so that a patch names only the new one; they are shown in their order. */
 const inOrder = (snapshot) => ({ ...snapshot, generations: Object.values(snapshot.generations) });
 
-/** Keeps what came last and what is shown: the same, unless the viewer has paused. Calls `changed` when either differs. */
+/** Keeps what came last and what is shown: the same, unless the viewer has paused. Calls `changed` at each change. */
 export function createStore(connect, changed) {
-  const store = { latest: null, shown: null, paused: false, link: { state: "connecting", since: Date.now() }, heard: 0, looked: 0 };
+  const link = { state: "connecting", since: Date.now() };
+  const store = { latest: null, shown: null, paused: false, link, heard: 0, looked: 0 };
   const put = (next) => {
     store.heard = Date.now();
     if (next.at !== store.latest?.at) store.looked = store.heard;

@@ -2,7 +2,7 @@
 
 const SILENCE_MS = 30_000, AGAIN_MS = 2_000;
 
-/** EventSource tries again by itself, but not after an answer that is an error, nor where nothing tells it of a break. */
+/** EventSource tries again by itself, but not after an answer that is an error, nor if nothing tells it of a break. */
 export function connect({ snapshot, patch, link }) {
   const address = `events${location.search}`;
   let source, watchdog;
@@ -17,9 +17,14 @@ export function connect({ snapshot, patch, link }) {
     source.addEventListener("snapshot", hear(snapshot));
     source.addEventListener("patch", hear(patch));
     source.addEventListener("error", () => {
-      if (source.readyState !== EventSource.CLOSED) return link("lost");
-      watch(AGAIN_MS);
-      return refusal(address).then((text) => link(text ? "refused" : "lost", text), () => link("lost"));
+      if (source.readyState !== EventSource.CLOSED) {
+        link("lost");
+        return;
+      }
+      refusal(address).catch(() => null).then((text) => {
+        link(text ? "refused" : "lost", text);
+        watch(text ? SILENCE_MS : AGAIN_MS);
+      });
     });
     watch(SILENCE_MS);
   };

@@ -15,8 +15,9 @@ export function bar(s, _view, act, status) {
       <h1 title=${s?.replica_set ?? nothing}>${s?.replica_set ?? "reactive_orch"}</h1>
       ${s ? html`<span class="quiet">${number ? `generation ${number}` : "no generation yet"}</span>` : nothing}</div>
     <div class="controls">
-      <span class="link" data-state=${status.paused ? "paused" : status.link.state}
-        title=${s?.served_by ? `from worker ${s.served_by}, reactive_orch ${s.version}` : nothing}>${words(s, status)}</span>
+      <span class="link" data-state=${stateOf(status)}
+        title=${s?.served_by ? `from worker ${s.served_by}, reactive_orch ${s.version}` : nothing}>
+        ${words(s, status)}</span>
       <button type="button" aria-pressed=${status.paused} ?disabled=${!s} @click=${act.pause}>
         ${status.paused ? "Resume" : "Pause"}</button>
       <button type="button" aria-label="Theme: ${theme}" @click=${act.theme}>
@@ -27,6 +28,8 @@ export function bar(s, _view, act, status) {
 const sets = (s) => html`<nav aria-label="Replica sets">${s.replica_sets.map((name) => html`
   <a href="?${new URLSearchParams({ replica_set: name })}" title=${name}
     aria-current=${name === s.replica_set ? "page" : nothing}>${name}</a>`)}</nav>`;
+
+const stateOf = ({ paused, link, away }) => (paused ? "paused" : link.state === "live" && away ? "away" : link.state);
 
 function words(s, { link, paused, age_s, missed_s, away }) {
   if (!s) return link.state === "connecting" ? "connecting" : "not connected";

@@ -1,6 +1,6 @@
 // Worst first: where to look when something is slow. What catches up is behind by nature, and in the map.
 
-import { heading, html, named, swatch } from "../dom.js";
+import { columns, heading, html, named, swatch } from "../dom.js";
 import { compact, plural } from "../format.js";
 
 const ROWS = 6, WORTH = 5;
@@ -17,11 +17,12 @@ export function behind(s, _view, _act, { away }) {
 function calm(all, away) {
   if (away) return "Not known while the database is away.";
   if (!all.length) return "There are no partitions to compare yet.";
-  return all.some((one) => one.events != null) ? "Nothing waits: every partition is at the settled end of its log." : "Not known yet.";
+  if (all.every((one) => one.events == null)) return "Not known yet.";
+  return "Nothing waits: every partition is at the settled end of its log.";
 }
 
 const table = (s, worst) => html`<table class="rows">
-  <thead class="unseen"><tr>${["projection", "partition", "worker", "events"].map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+  <thead class="unseen">${columns(["projection", "partition", "worker", "events"])}</thead>
   <tbody>${worst.map(({ p, i, events }) => html`<tr>
     <th scope="row" class="cut" title=${p.name}>${named(p)}</th><td class="quiet">${i}</td>
     <td>${swatch(s.workers[p.owners[i]])}${p.owners[i] || "nobody"}</td>

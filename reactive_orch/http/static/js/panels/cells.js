@@ -65,5 +65,7 @@ function fullness(events, whole) {
   return events < 4 ? 1 : 1 - Math.min(0.92, Math.log10(events) / 2.4);
 }
 
-export const how = (events, keys) =>
-  `${events == null ? "nobody knows how far" : plural(events, "event")} behind${keys ? `, ${plural(keys, "key")} parked` : ""}`;
+export function how(events, keys) {
+  const far = events == null ? "nobody knows how far" : plural(events, "event");
+  return `${far} behind${keys ? `, ${plural(keys, "key")} parked` : ""}`;
+}

@@ -16,14 +16,17 @@ const commands = ({ commands: known }, verbs) => verbs.map((verb) => (known?.[ve
 const idOf = (f) => JSON.stringify([f.projection, f.version, f.log, f.error, f.message, f.at_line]);
 
 function cause(s, f, view, act) {
-  const open = view.letters?.of === idOf(f), where = few(f.partitions, 8);
+  const open = view.letters?.of === idOf(f), partitions = f.partitions.length === 1 ? "partition" : "partitions";
+  const toggle = () => (open ? act.choose({ letters: null }) : look(s, f, act));
   return html`<article class="cause">
-    <p class="error" title="${f.error}: ${f.message ?? ""}"><b>${f.error}</b>${f.at_line ? html` at <code>${f.at_line}</code>` : nothing}${f.message ? `: ${f.message}` : ""}</p>
-    <p class="quiet"><b>${named({ name: f.projection, version: f.version })}</b>, ${f.partitions.length === 1 ? "partition" : "partitions"} ${where}:
-      ${plural(f.keys, "key")}, ${f.parked_keys ? `${compact(f.parked_keys)} parked` : "none parked"}, ${plural(f.events, "event waits", "events wait")};
-      ${plural(f.attempts, "attempt")}, first ${ago(f.first_at, s.at)}, last ${ago(f.last_at, s.at)}</p>
-    <div class="first"><button type="button" aria-expanded=${open}
-      @click=${() => (open ? act.choose({ letters: null }) : look(s, f, act))}>${open ? "Close" : `Look into ${plural(f.keys, "key")}`}</button>
+    <p class="error" title="${f.error}: ${f.message ?? ""}"><b>${f.error}</b>
+      ${f.at_line ? html`at <code>${f.at_line}</code>` : nothing} ${f.message ?? nothing}</p>
+    <p class="quiet"><b>${named({ name: f.projection, version: f.version })}</b>, ${partitions} ${few(f.partitions, 8)}:
+      ${plural(f.keys, "key")}, ${f.parked_keys ? compact(f.parked_keys) : "none"} parked;
+      ${plural(f.events, "event waits", "events wait")}; ${plural(f.attempts, "attempt")},
+      first ${ago(f.first_at, s.at)}, last ${ago(f.last_at, s.at)}</p>
+    <div class="first"><button type="button" aria-expanded=${open} @click=${toggle}>
+        ${open ? "Close" : `Look into ${plural(f.keys, "key")}`}</button>
       ${commands(f, open ? ["show", "retry", "discard"] : ["show"])}</div>
     ${open ? letters(s, f, view.letters) : nothing}</article>`;
 }
@@ -46,24 +49,45 @@ function letters(s, f, { keys, more, at, failed }) {
   if (failed) return html`<p class="empty" role="alert">The keys could not be read: ${failed}</p>`;
   if (!keys) return html`<p class="empty">Reading the keys …</p>`;
   if (!keys.length) return html`<p class="empty">No key of ${f.projection} fails any more.</p>`;
+<<<<<<< HEAD
   return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${more ? ", and more of this projection" : ""}</p>
     <div class="tall letters" tabindex="0" role="region" aria-label="Keys that fail with ${f.error}">${keys.map((key) => letter(s, key))}</div>`;
+=======
+  const others = more ? `, and ${compact(more)} more of this projection` : "";
+  return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${others}</p>
+    <div class="tall letters" tabindex="0" role="region" aria-label="Keys that fail with ${f.error}">
+      ${keys.map((key) => letter(s, key))}</div>`;
+>>>>>>> web
 }
 
 function letter(s, k) {
-  const whose = [k.context, k.type].filter(Boolean).join(" ");
-  return html`<details class="letter"><summary><b title=${k.key}>${k.key}</b>
-      <span class="quiet">${whose ? `${whose}, ` : ""}partition ${k.partition}, ${k.state}${k.request ? `, ${k.request} asked for` : ""},
-      ${plural(k.events, "event")}, ${plural(k.attempts, "attempt")}, ${ago(k.last, s.at)}</span></summary>
+  const facts = [
+    [k.context, k.type].filter(Boolean).join(" "), `partition ${k.partition}`, k.state,
+    k.request && `${k.request} asked for`, plural(k.events, "event"), plural(k.attempts, "attempt"), ago(k.last, s.at),
+  ];
+  return html`<details class="letter">
+    <summary><b title=${k.key}>${k.key}</b> <span class="quiet">${facts.filter(Boolean).join(", ")}</span></summary>
     <p>${k.error}</p>
-    ${k.traceback ? html`<pre tabindex="0" role="region" aria-label="Traceback of ${k.key}">${k.traceback}</pre>` : nothing}
+    ${block("Traceback", k, k.traceback)}
     <dl class="pairs">${pairs(s, k).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    ${k.event?.payload ? html`<pre tabindex="0" role="region" aria-label="Payload of ${k.key}">${k.event.payload}</pre>` : nothing}
+    ${block("Payload", k, k.event?.payload)}
     <div class="verbs">${commands(k, ["show", "retry", "skip", "discard"])}</div></details>`;
 }
 
+const block = (what, k, text) =>
+  text ? html`<pre tabindex="0" role="region" aria-label="${what} of ${k.key}">${text}</pre>` : nothing;
+
 function pairs(s, { event, since, last, worker, first_position: position }) {
+<<<<<<< HEAD
   const of = event ? [["event", event.type], ["position", event.position], ["event id", event.id], ["version", event.version],
     ["appended", event.created_at]] : [["position", position]];
   return [...of, ["first failed", since], ["last failed", last], ["on worker", worker]].filter(([, value]) => value != null);
+=======
+  const all = [
+    ["event", event?.event_type], ["position", event?.position ?? position], ["event id", event?.event_id],
+    ["version", event?.version], ["appended", event?.created_at],
+    ["first failed", since], ["last failed", last], ["on worker", worker],
+  ];
+  return all.filter(([, value]) => value != null);
+>>>>>>> web
 }

@@ -1,11 +1,11 @@
 // The partitions, by projection (rows) and worker (columns). The facts of each projection stand at the end of its row.
 
-import { heading, html, look, nothing, repeat, svg, swatch, vars } from "../dom.js";
+import { columns, heading, html, look, nothing, repeat, svg, swatch, vars } from "../dom.js";
 import { compact, count, duration, lasting, plural, ranges, since } from "../format.js";
 import { cells, how } from "./cells.js";
 import { arrange } from "./places.js";
 
-const FACTS = ["behind", "events", "events/s", "time left", "failing"];
+const FACTS = ["behind", "events", "events/s", "time left", "failing keys"];
 const DENSE = 600, FLOOD = 300, MANY = 12, FRESH_S = 6, SPARK = 40;
 const STATES = { running: "live", unserved: "run by no worker" };
 
@@ -17,16 +17,17 @@ export function map(s, view, act, status) {
   }
   const plan = arrange(rows, Object.values(s.workers).map((w) => w.id), view.width || 800);
   const chosen = split(view.cell, rows) ?? { p: rows[0], i: 0 };
-  const pick = ({ target }) => {
+  const pick = (as) => ({ target }) => {
     const cell = target.closest(".cell");
-    if (cell) act.choose({ cell: `${cell.parentElement.dataset.key}/${cell.dataset.cell}` });
+    if (cell) act.choose({ [as]: `${cell.parentElement.dataset.key}/${cell.dataset.cell}` });
   };
   const last = s.generations.at(-1), dense = rows.length * rows[0].owners.length > DENSE;
   return html`
     ${heading("map", "Partitions", detail(s, rows, view))}
     <div class="map" ?data-many=${rows.length > MANY} ?data-dense=${dense} ?data-flood=${last?.moved > FLOOD}
       ?data-lit=${view.worker !== null} ${vars({ "--column": `${plan.column.toFixed(1)}px` })}
-      @focusin=${pick} @pointerover=${pick} @keydown=${walk}>
+      @focusin=${pick("cell")} @pointerover=${pick("over")} @pointerleave=${() => act.choose({ over: null })}
+      @keydown=${(event) => (event.key === "Escape" ? act.choose({ cell: null }) : walk(event))}>
       ${titles(s, plan, act)}
       ${repeat(rows, (p) => p.key, (p, i) => projection(s, p, plan, i, chosen, view, status))}
     </div>
@@ -43,22 +44,24 @@ const byName = (a, b) => a.name.localeCompare(b.name) || a.version - b.version |
 /** The row and the partition of a cell; null if there is none, or no more. */
 function split(cell, rows) {
   const at = cell?.lastIndexOf("/"), p = rows.find(({ key }) => key === cell?.slice(0, at));
-  return p ? { p, i: Number(cell.slice(at + 1)) } : null;
+  const i = Number(cell?.slice(at + 1));
+  return p && i in p.owners ? { p, i } : null;
 }
 
 const titles = (s, plan, act) => html`<div class="projection titles" aria-hidden="true"><span></span>
   <div class="chips">${plan.columns ? repeat(plan.columns, (id) => id, (id) => chip(s.workers[id], id, plan, act))
-    : html`<span class="quiet">by worker, in order: each has its colour and pattern</span>`}</div>
+    : html`<span class="quiet">by worker, each in its colours</span>`}</div>
   <div class="facts">${FACTS.map((name) => html`<span>${name}</span>`)}</div></div>`;
 
 function chip(worker, id, plan, act) {
   const narrow = plan.column < 70, skipped = plan.column < 20 && plan.columns.indexOf(id) % 5;
   const name = skipped ? nothing : worker ? `${plan.column > 110 ? "worker " : ""}${id}` : "nobody";
   const much = worker?.state === "dead" ? "dead" : worker?.partitions;
-  return html`<span class="chip" data-state=${worker?.state ?? "none"} ?data-bare=${narrow} data-colour=${look(worker).colour}
-    title=${worker ? `worker ${id}, ${worker.name}` : "owned by nobody"} ${vars({ "--x": `${plan.left(id)}px` })}
+  return html`<span class="chip" data-state=${worker?.state ?? "none"} data-colour=${look(worker).colour}
+    ?data-bare=${narrow} title=${worker ? `worker ${id}, ${worker.name}` : "owned by nobody"}
+    ${vars({ "--x": `${plan.left(id)}px` })}
     @pointerenter=${() => act.choose({ worker: id })} @pointerleave=${() => act.choose({ worker: null })}>
-    ${narrow ? nothing : swatch(worker)}<b>${name}</b>${narrow ? nothing : html`<span class="quiet">${much}</span>`}</span>`;
+    ${narrow ? nothing : swatch(worker)}<b>${name}</b>${narrow ? nothing : html` <small>${much}</small>`}</span>`;
 }
 
 function projection(s, p, plan, index, chosen, view, status) {
@@ -78,7 +81,7 @@ function projection(s, p, plan, index, chosen, view, status) {
         ${vars(plan.sizes[index])} ${cells(row)}></div>
       <div class="facts">
         <span data-label="behind"><b>${duration(lag_s)}</b></span>
-        <span data-label="events" title="${count(lag_events)} events behind what is settled">${compact(lag_events)}</span>
+        <span data-label="events" title="${count(lag_events)} behind what is settled">${compact(lag_events)}</span>
         <span data-label="events/s">${spark(s.history.handled[p.key] ?? [])}${compact(per_s)}</span>
         <span data-label="time left">${duration(eta_s)}</span>
         ${failing(p)}
@@ -88,9 +91,10 @@ function projection(s, p, plan, index, chosen, view, status) {
 
 /** How a projection is, in a word, since when, and why; the whole of it in a title. */
 function condition(s, p, away) {
-  const several = p.version > 1 || Object.values(s.projections).some((o) => o.name === p.name && o.version !== p.version);
+  const several = p.version > 1 || Object.values(s.projections).filter((o) => o.name === p.name).length > 1;
   const catching = p.done != null && p.state === "running";
-  const word = away ? "no database" : catching ? `catching up, ${Math.floor(p.done * 100)} %` : STATES[p.state] ?? p.state;
+  const own = catching ? `catching up, ${Math.floor(p.done * 100)} %` : STATES[p.state] ?? p.state;
+  const word = away ? "no database" : own;
   const lasts = p.state === "running" || !p.since ? null : `for ${lasting(p.since, s.at)}`;
   const why = [p.by && `by ${p.by}`, p.reason, p.one_at_a_time && "one batch at a time"].filter(Boolean).join(": ");
   const text = `${several ? `v${p.version}, ` : ""}${word}`, state = away ? "away" : catching ? "catching" : p.state;
@@ -99,9 +103,10 @@ function condition(s, p, away) {
 }
 
 function failing({ parked_keys: parked = 0, failing_keys: keys = 0, parked_events: events, last_error: error }) {
-  const text = keys || parked ? plural(Math.max(keys, parked), "key") : "–";
-  const title = `${plural(keys, "key")} failing; ${parked} of them parked, with ${plural(events ?? 0, "event")}${error ? `: ${error}` : ""}`;
-  return html`<span data-label="failing" data-level=${keys || parked ? "warn" : "ok"} title=${title}>${text}</span>`;
+  const text = keys || parked ? compact(Math.max(keys, parked)) : "–";
+  const title = `${plural(keys, "failing key")}, ${parked} of them parked with ${plural(events ?? 0, "event")}`;
+  return html`<span data-label="failing keys" data-level=${keys || parked ? "warn" : "ok"}
+    title=${error ? `${title}: ${error}` : title}>${text}</span>`;
 }
 
 function spark(history) {
@@ -113,14 +118,15 @@ function spark(history) {
 
 /** One line, always there: what the pointer or the focus is on, else how to read the map. */
 function detail(s, rows, view) {
-  const { p, i } = split(view.cell, rows) ?? {};
+  const { p, i } = split(view.over ?? view.cell, rows) ?? {};
   if (!p) {
     return html`<span class="legend"><i class="swatch"></i>nothing waits <i class="swatch low"></i>behind
       <i class="swatch" data-parked></i>keys parked</span>`;
   }
   const worker = s.workers[p.owners[i]], moved = p.moved[i] ? `, since generation ${p.moved[i]}` : "";
+  const who = worker ? `worker ${worker.id} (${worker.host})` : "nobody";
   return html`<span class="legend"><b>${p.name} ${i}</b>
-    ${swatch(worker)}${worker ? `worker ${worker.id} (${worker.host})` : "nobody"}${moved}: ${how(p.behind[i], p.parked?.[i])}</span>`;
+    ${swatch(worker)}${who}${moved}: ${how(p.behind[i], p.parked?.[i])}</span>`;
 }
 
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -143,18 +149,19 @@ function walk(event) {
 
 /** The same for those who cannot see the map; made only while it is open. */
 function alternative(s, rows, view, act) {
-  const columns = ["projection", "state", ...FACTS, "partitions, by worker"];
-  return html`<details class="alternative" @toggle=${({ target }) => act.choose({ table: target.open })}><summary>As a table</summary>
-    ${view.table ? html`<div class="scroll tall" tabindex="0" role="region" aria-label="Partitions as a table"><table class="rows">
-      <thead><tr>${columns.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+  const toggle = ({ target }) => act.choose({ table: target.open });
+  return html`<details class="alternative" @toggle=${toggle}><summary>As a table</summary>${view.table ? html`
+    <div class="scroll tall" tabindex="0" role="region" aria-label="Partitions as a table"><table class="rows">
+      <thead>${columns(["projection", "state", ...FACTS, "partitions, by worker"])}</thead>
       <tbody>${repeat(rows, (p) => p.key, (p) => line(s, p))}</tbody></table></div>` : nothing}</details>`;
 }
 
 function line(s, p) {
   const held = new Map();
   p.owners.forEach((owner, i) => held.set(owner, [...(held.get(owner) ?? []), i]));
-  const whose = [...held].map(([id, partitions]) => `${s.workers[id] ? `worker ${id}` : "nobody"}: ${ranges(partitions)}`);
+  const who = (id) => (s.workers[id] ? `worker ${id}` : "nobody");
+  const whose = [...held].map(([id, partitions]) => `${who(id)}: ${ranges(partitions)}`);
   return html`<tr><th scope="row">${p.name} v${p.version}</th><td>${p.state}${p.reason ? `: ${p.reason}` : ""}</td>
-    <td>${duration(p.lag_s)}</td><td>${count(p.lag_events)}</td><td>${compact(p.per_s)}</td><td>${duration(p.eta_s)}</td>
-    <td>${count(p.failing_keys)}</td><td>${whose.join("; ")}</td></tr>`;
+    <td>${duration(p.lag_s)}</td><td>${count(p.lag_events)}</td><td>${compact(p.per_s)}</td>
+    <td>${duration(p.eta_s)}</td><td>${count(p.failing_keys)}</td><td>${whose.join("; ")}</td></tr>`;
 }

@@ -28,7 +28,8 @@ function plan(owned, ids, width) {
   const gap = Math.min(GAP_MAX, Math.max(GAP_MIN, (width / number) * GAP_SHARE));
   const column = (width - gap * (number - 1)) / number;
   const apart = shares.map((share) => (share.size === 1 && share.has(nobody) ? null : inColumns(share, width, column)));
-  const fits = column >= SMALL.usual && apart.every((grid) => !grid || grid.height <= Math.max(TALLEST_PX, 1.5 * grid.usual));
+  const low = (grid) => !grid || grid.height <= Math.max(TALLEST_PX, 1.5 * grid.usual);
+  const fits = column >= SMALL.usual && apart.every(low);
   const grids = shares.map((share, i) => (fits && apart[i] ? apart[i] : inOne(share, width)));
   const left = (at) => at * (column + gap);
   const places = new Map(owned.map((owners, i) => [owners, placed(owners, columnOf, grids[i], left, shares[i])]));
@@ -36,8 +37,8 @@ function plan(owned, ids, width) {
 }
 
 /**
- * How many lines there are depends on the width alone, so that no rebalance moves what is below; only a row whose shares
- * are far from equal, as of a projection that one worker has for itself, is higher, or its cells smaller.
+ * How many lines there are depends on the width alone, so that no rebalance moves what is below; only a row whose
+ * shares are far from equal, as of a projection that one worker has for itself, is higher, or its cells smaller.
  */
 function inColumns(share, width, column) {
   const most = Math.max(...share.values()), all = total(share);
@@ -45,7 +46,8 @@ function inColumns(share, width, column) {
     const usual = Math.ceil((all * SPARE) / Math.floor(width / size.usual));
     const lines = Math.max(usual, Math.ceil(most / Math.max(1, Math.floor(column / size.least))));
     const across = Math.ceil(most / lines);
-    return { size, lines, across, usual: usual * size.line, height: lines * size.line, pitch: Math.min(size.most, column / across) };
+    const pitch = Math.min(size.most, column / across);
+    return { size, lines, across, pitch, usual: usual * size.line, height: lines * size.line };
   };
   const large = grid(LARGE);
   return all > MANY || large.height > large.usual ? grid(SMALL) : large;

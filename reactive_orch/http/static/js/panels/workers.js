@@ -1,18 +1,19 @@
-// Who takes part, and how each of them is. On a phone each row is a card, so roles are written out: CSS would take them.
+// Who takes part, and how each of them is. On a phone each row is a card, so roles are written: CSS would take them.
 
 import { copyable, heading, html, nothing, repeat, swatch, vars } from "../dom.js";
-import { compact, duration, ms, plural, since } from "../format.js";
+import { compact, duration, ms, since } from "../format.js";
 
+const legend = html`<i class="share" data-of="busy"></i>busy <i class="share" data-of="waiting"></i>waiting`;
 const GRAVE = { dead: 0, silent: 1, stale: 1, unavailable: 2 };
 
-/** name, whether numbers, and what a row shows; `asked` says of which columns somebody knows something. */
+/** `cell` is what a row shows; a column is left out if `asked` finds nothing in it. */
 const COLUMNS = [
   { name: "state", cell: (w) => html`<span class="state" data-state=${w.state}>${w.state}</span>` },
   { name: "heartbeat", number: true, cell: (w, s) => duration(since(w.heartbeat_at, s.at)) },
   { name: "partitions", number: true, cell: (w) => compact(w.partitions) },
   { name: "events/s", number: true, cell: (w, _s, away) => compact(away ? null : w.per_s) },
-  { name: "share of time", asked: (all) => all.some((w) => w.busy != null), cell: shares },
-  { name: "host, pid", cell: (w) => html`<span class="cut" title=${w.name}>${w.host} <span class="quiet">${w.pid}</span></span>` },
+  { name: "share of time", title: legend, asked: (all) => all.some((w) => w.busy != null), cell: shares },
+  { name: "host, pid", cell: (w) => html`<span class="cut" title=${w.name}>${w.host} <small>${w.pid}</small></span>` },
   { name: "version", asked: (all) => new Set(all.map((w) => w.version)).size > 1, cell: (w) => w.version ?? "–" },
   { name: "up", number: true, cell: (w, s) => (w.started_at ? duration(Math.floor(since(w.started_at, s.at))) : "–") },
   { name: "loop late", number: true, asked: (all) => all.some((w) => w.loop_ms != null), cell: (w) => ms(w.loop_ms) },
@@ -22,7 +23,7 @@ export function workers(s, _view, act, { away }) {
   const all = Object.values(s.workers);
   if (!all.length) {
     return html`${heading("workers", "Workers")}
-      <p class="empty">Nobody is here. What was appended waits in the log, and is handled when the first worker starts.</p>
+      <p class="empty">Nobody is here. What is appended waits in the log, and is handled when a worker starts.</p>
       ${s.commands.start ? copyable(s.commands.start) : nothing}`;
   }
   const columns = COLUMNS.filter(({ asked }) => !asked || asked(all));
@@ -30,24 +31,26 @@ export function workers(s, _view, act, { away }) {
     ${heading("workers", "Workers", html`<span class="quiet">${tally(all)}</span>`)}
     <div class="tall" tabindex="0" role="region" aria-label="All workers"><table class="rows cards" role="table">
       <thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">worker</th>${columns.map((c) => html`
-        <th scope="col" role="columnheader" class=${c.number ? "number" : ""}>${c.name === "share of time" ? legend : c.name}</th>`)}</tr></thead>
-      <tbody role="rowgroup">${repeat(all, (w) => w.id, (w) => html`<tr role="row" data-state=${w.state}
-        @pointerenter=${() => act.choose({ worker: w.id })} @pointerleave=${() => act.choose({ worker: null })}>
-        <th scope="row" role="rowheader">${swatch(w)}${w.id}</th>${columns.map((c) => html`
-        <td role="cell" data-label=${c.name} class=${c.number ? "number" : ""}>${c.cell(w, s, away)}</td>`)}</tr>`)}</tbody></table></div>`;
+        <th scope="col" role="columnheader" class=${c.number ? "number" : ""}>${c.title ?? c.name}</th>`)}</tr></thead>
+      <tbody role="rowgroup">${repeat(all, (w) => w.id, (w) => row(s, w, columns, act, away))}</tbody></table></div>`;
 }
+
+const row = (s, w, columns, act, away) => html`<tr role="row" data-state=${w.state}
+  @pointerenter=${() => act.choose({ worker: w.id })} @pointerleave=${() => act.choose({ worker: null })}>
+  <th scope="row" role="rowheader">${swatch(w)}${w.id}</th>${columns.map((c) => html`
+  <td role="cell" data-label=${c.name} class=${c.number ? "number" : ""}>${c.cell(w, s, away)}</td>`)}</tr>`;
 
 /** 47 serving, 1 dead: so that what scrolls hides nobody. */
 function tally(all) {
   const by = Map.groupBy(all, (w) => w.state);
-  return [...by].sort(([a], [b]) => (GRAVE[a] ?? 9) - (GRAVE[b] ?? 9)).map(([state, those]) => `${those.length} ${state}`).join(", ");
+  const sorted = [...by].sort(([a], [b]) => (GRAVE[a] ?? 9) - (GRAVE[b] ?? 9));
+  return sorted.map(([state, those]) => `${those.length} ${state}`).join(", ");
 }
-
-const legend = html`<i class="share" data-of="busy"></i>busy <i class="share" data-of="waiting"></i>waiting`;
 
 function shares(w) {
   if (w.busy == null) return "–";
   const { busy, waiting = 0 } = w;
-  return html`<span class="bar" role="img" aria-label="${Math.round(busy * 100)} % busy, ${Math.round(waiting * 100)} % waiting"
+  const text = `${Math.round(busy * 100)} % busy, ${Math.round(waiting * 100)} % waiting`;
+  return html`<span class="bar" role="img" aria-label=${text}
     ${vars({ "--busy": busy.toFixed(3), "--waiting": waiting.toFixed(3) })}></span>`;
 }
