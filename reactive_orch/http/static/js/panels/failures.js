@@ -49,15 +49,10 @@ function letters(s, f, { keys, more, at, failed }) {
   if (failed) return html`<p class="empty" role="alert">The keys could not be read: ${failed}</p>`;
   if (!keys) return html`<p class="empty">Reading the keys …</p>`;
   if (!keys.length) return html`<p class="empty">No key of ${f.projection} fails any more.</p>`;
-<<<<<<< HEAD
-  return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${more ? ", and more of this projection" : ""}</p>
-    <div class="tall letters" tabindex="0" role="region" aria-label="Keys that fail with ${f.error}">${keys.map((key) => letter(s, key))}</div>`;
-=======
-  const others = more ? `, and ${compact(more)} more of this projection` : "";
+  const others = more ? ", and more of this projection" : "";
   return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${others}</p>
     <div class="tall letters" tabindex="0" role="region" aria-label="Keys that fail with ${f.error}">
       ${keys.map((key) => letter(s, key))}</div>`;
->>>>>>> web
 }
 
 function letter(s, k) {
@@ -78,16 +73,10 @@ const block = (what, k, text) =>
   text ? html`<pre tabindex="0" role="region" aria-label="${what} of ${k.key}">${text}</pre>` : nothing;
 
 function pairs(s, { event, since, last, worker, first_position: position }) {
-<<<<<<< HEAD
-  const of = event ? [["event", event.type], ["position", event.position], ["event id", event.id], ["version", event.version],
-    ["appended", event.created_at]] : [["position", position]];
-  return [...of, ["first failed", since], ["last failed", last], ["on worker", worker]].filter(([, value]) => value != null);
-=======
   const all = [
-    ["event", event?.event_type], ["position", event?.position ?? position], ["event id", event?.event_id],
+    ["event", event?.type], ["position", event?.position ?? position], ["event id", event?.id],
     ["version", event?.version], ["appended", event?.created_at],
     ["first failed", since], ["last failed", last], ["on worker", worker],
   ];
   return all.filter(([, value]) => value != null);
->>>>>>> web
 }
