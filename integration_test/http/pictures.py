@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 MODULE = "integration_test.http.shop"
 SHOWN = {"width": 1280, "height": 1130}
-MOVING = {"width": 1000, "height": 420}
+MOVING = {"width": 1200, "height": 460}
 WARM_UP_S = 100.0
 """So that the plots have something to show."""
-FRAME_S, FRAMES_S = 0.1, 3.5
+SLOWED = 10
+"""So many times slower cells glide while pictures are taken of it: each takes longer than a frame lasts."""
+FRAME_S, FRAMES_S = 0.06, 1.2
 GENTLY_S = 0.1
 
 
@@ -72,11 +74,16 @@ async def _picture(chromium: Browser, url: str, path: Path, **options: object) -
         drawn.convert("RGB").quantize(256).save(path, optimize=True)
 
 
+async def _frame(page: Page) -> Image.Image:
+    return Image.open(io.BytesIO(await page.screenshot())).convert("RGB")
+
+
 async def _frames(page: Page) -> list[Image.Image]:
-    frames, end = [], time.monotonic() + FRAMES_S
+    """Return pictures of what happens next, each FRAME_S after the other if nothing had been slowed."""
+    frames, end = [], time.monotonic() + SLOWED * FRAMES_S
     while time.monotonic() < end:
-        due = time.monotonic() + FRAME_S
-        frames.append(Image.open(io.BytesIO(await page.screenshot())).convert("RGB"))
+        due = time.monotonic() + SLOWED * FRAME_S
+        frames.append(await _frame(page))
         await anyio.sleep(max(due - time.monotonic(), 0))
     return frames
 
@@ -85,10 +92,14 @@ async def _kill(chromium: Browser, url: str, victim: WorkerProcess, path: Path) 
     async with opened(chromium, url, viewport=MOVING, color_scheme="light") as page:
         await page.locator("#map .cell").first.wait_for()
         await anyio.sleep(1)
-        before = Image.open(io.BytesIO(await page.screenshot())).convert("RGB")
+        before = await _frame(page)
+        devtools = await page.context.new_cdp_session(page)
+        await devtools.send("Animation.enable")
+        await devtools.send("Animation.setPlaybackRate", {"playbackRate": 1 / SLOWED})
         victim.send(signal.SIGKILL)
+        await page.locator("#map .cell[data-moved]").first.wait_for()
         frames = [before, *await _frames(page)]
-    durations = [1200, *[int(FRAME_S * 1000)] * (len(frames) - 2), 3000]
+    durations = [1500, *[int(FRAME_S * 1000)] * (len(frames) - 2), 3000]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, method=6, quality=70)
 
 

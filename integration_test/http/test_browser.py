@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import expect
 
 from integration_test.harness.browser import PHONE, WIDE, browser, needs_browser, opened, violations
+from integration_test.harness.checkers import wait_settled
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import prepared
 from integration_test.harness.load import append_events
@@ -60,15 +61,16 @@ async def test_three_workers_a_kill_and_a_join(database: str) -> None:
     ):
         for each in (a, b, c):
             await each.ready()
-        gone = await c.member()
+        await wait_settled(connection, members=3)
+        gone, had = await c.member(), (await c.health())["partitions"]["handled"]
         async with opened(chromium, page_of(a)) as page:
-            await expect(cells(page, f"worker {gone}")).to_have_count(21, timeout=PATIENCE_MS)
+            await expect(cells(page, f"worker {gone}")).to_have_count(had, timeout=PATIENCE_MS)
             await verdict(page, "All is well")
             first = await cells(page, f"worker {gone}").first.get_attribute("data-cell")
             cell = page.locator(f'#map .cell[data-cell="{first}"]')
             before = await place(cell)
             c.send(signal.SIGKILL)
-            await expect(page.locator("#map .cell[data-moved]")).to_have_count(21, timeout=PATIENCE_MS)
+            await expect(page.locator("#map .cell[data-moved]")).to_have_count(had, timeout=PATIENCE_MS)
             await expect(cells(page, f"worker {gone}")).to_have_count(0, timeout=PATIENCE_MS)
 
             async def glided() -> bool:
@@ -78,7 +80,9 @@ async def test_three_workers_a_kill_and_a_join(database: str) -> None:
             await expect(page.locator("#waterfall")).to_contain_text(f"death of {gone}", timeout=PATIENCE_MS)
             async with WorkerProcess(database, "d") as d:
                 await d.ready()
-                await expect(cells(page, f"worker {await d.member()}")).to_have_count(21, timeout=PATIENCE_MS)
+                await wait_settled(connection, members=3)
+                took = (await d.health())["partitions"]["handled"]
+                await expect(cells(page, f"worker {await d.member()}")).to_have_count(took, timeout=PATIENCE_MS)
             await append_events(connection, 50)
             await expect(page.locator("#log")).to_contain_text("50", timeout=PATIENCE_MS)
 
