@@ -15,6 +15,7 @@ import { createStore } from "./store.js";
 import { connect } from "./stream.js";
 
 const panels = { map, time, waterfall, workers, log, failures, behind };
+const PATIENCE_MS = 1500;
 const root = (id) => document.getElementById(id);
 
 /** What the viewer has chosen; nothing of it is known to the server. The address keeps what is worth sharing. */
@@ -76,9 +77,9 @@ function present() {
   return { shown, status: { link, paused, age_s, now, missed_s, away, latest, stale: away || link.state !== "live" } };
 }
 
-/** Panels are seen once their widths are known, so that nothing moves while the page loads. */
+/** All is seen once its width is known, so that nothing moves while the page loads; that it takes long is seen, too. */
 function visibleNow(shown, { link }) {
-  if (!shown) return link.state === "connecting" ? "nothing" : "verdict";
+  if (!shown) return link.state === "connecting" && Date.now() - link.since < PATIENCE_MS ? "nothing" : "verdict";
   return view.chart ? "all" : "nothing";
 }
 

@@ -45,7 +45,8 @@ function phases(s, g) {
 
 function row(s, p, first, x) {
   return html`<tr ?data-first=${first}>
-    <th scope="row"><span class=${first ? "" : "unseen"}><span class="word">worker </span>${p.worker}</span></th><td>${p.phase}</td>
+    <th scope="row"><span class=${first ? "" : "unseen"}><span class="word">worker </span>${p.worker}</span></th>
+    <td>${p.phase}</td>
     <td class="track"><i class="phase" data-phase=${p.phase} data-colour=${look(workerOf(s, p.worker)).colour}
       ${vars({ "--from": x(p.from), "--to": x(p.to) })}></i></td>
     <td class="number">${ms(p.to - p.from)}</td><td class="quiet note" title=${p.note}>${p.note}</td></tr>`;

@@ -3,16 +3,17 @@
 import { copyable, heading, html, nothing, repeat, swatch, vars } from "../dom.js";
 import { compact, duration, ms, since } from "../format.js";
 
-const legend = html`<i class="share" data-of="busy"></i>busy <i class="share" data-of="waiting"></i>waiting`;
+const legend = html`<span class="legend">
+  <i class="share" data-of="busy"></i>busy <i class="share" data-of="waiting"></i>waiting</span>`;
 const GRAVE = { dead: 0, silent: 1, stale: 1, unavailable: 2 };
 
 /** `cell` is what a row shows; a column is left out if `asked` finds nothing in it. */
 const COLUMNS = [
   { name: "state", cell: (w) => html`<span class="state" data-state=${w.state}>${w.state}</span>` },
   { name: "heartbeat", number: true, cell: (w, s) => duration(since(w.heartbeat_at, s.at)) },
-  { name: "partitions", number: true, cell: (w) => compact(w.partitions) },
+  { name: "holds", number: true, cell: (w) => compact(w.partitions) },
   { name: "events/s", number: true, cell: (w, _s, away) => compact(away ? null : w.per_s) },
-  { name: "share of time", title: legend, asked: (all) => all.some((w) => w.busy != null), cell: shares },
+  { name: "time", asked: (all) => all.some((w) => w.busy != null), cell: shares },
   { name: "host, pid", cell: (w) => html`<span class="cut" title=${w.name}>${w.host} <small>${w.pid}</small></span>` },
   { name: "version", asked: (all) => new Set(all.map((w) => w.version)).size > 1, cell: (w) => w.version ?? "–" },
   { name: "up", number: true, cell: (w, s) => (w.started_at ? duration(Math.floor(since(w.started_at, s.at))) : "–") },
@@ -28,10 +29,11 @@ export function workers(s, _view, act, { away }) {
   }
   const columns = COLUMNS.filter(({ asked }) => !asked || asked(all));
   return html`
-    ${heading("workers", "Workers", html`<span class="quiet">${tally(all)}</span>`)}
+    ${heading("workers", "Workers", html`<span class="quiet">${tally(all)}</span>
+      ${columns.some((c) => c.name === "time") ? legend : nothing}`)}
     <div class="tall" tabindex="0" role="region" aria-label="All workers"><table class="rows cards" role="table">
       <thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">worker</th>${columns.map((c) => html`
-        <th scope="col" role="columnheader" class=${c.number ? "number" : ""}>${c.title ?? c.name}</th>`)}</tr></thead>
+        <th scope="col" role="columnheader" class=${c.number ? "number" : ""}>${c.name}</th>`)}</tr></thead>
       <tbody role="rowgroup">${repeat(all, (w) => w.id, (w) => row(s, w, columns, act, away))}</tbody></table></div>`;
 }
 
