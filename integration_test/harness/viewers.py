@@ -25,9 +25,16 @@ class Viewer:
         """Nothing yet."""
         self.page: dict[str, Any] = {}
         self.snapshots = self.patches = 0
+        self.dismissed = False
+        """The worker has ended what it told, in good order."""
 
     async def follow(self, response: aiohttp.ClientResponse) -> None:
         """Take all that comes."""
+        with contextlib.suppress(aiohttp.ClientError):  # killed
+            await self._follow(response)
+            self.dismissed = True
+
+    async def _follow(self, response: aiohttp.ClientResponse) -> None:
         event = ""
         async for line in response.content:
             name, _, value = line.decode().rstrip("\n").partition(": ")

@@ -225,6 +225,20 @@ async def test_a_workers_role_may_look(database: str) -> None:
             await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+async def test_a_worker_that_leaves_dismisses_its_viewers(database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a:
+        await a.ready()
+        async with watching(a.health_url, viewers=3) as viewers:
+            for each in viewers:
+                await each.shows(owners)
+            await a.stop()
+
+            async def dismissed() -> bool:
+                return all(each.dismissed for each in viewers)
+
+            await wait_until(dismissed)
+
+
 async def test_a_viewer_that_takes_nothing_is_cut_and_the_others_go_on(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

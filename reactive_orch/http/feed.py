@@ -99,6 +99,8 @@ class Feed:
                 await self._eyes.rest()
         finally:
             self._looking, self._page = False, None
+            for viewer in self._viewers:  # the worker ends
+                viewer.messages.close()
             with anyio.CancelScope(shield=True):
                 await self._eyes.close()
 

@@ -95,7 +95,7 @@ class StatusPage:
         feed = await self._feed(request.query.get("replica_set", self.replica_set))
         headers = HEADERS | {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
-        with anyio.CancelScope() as scope, contextlib.suppress(ConnectionError):
+        with anyio.CancelScope() as scope, contextlib.suppress(ConnectionError, anyio.EndOfStream):
             async with feed.watched(tasks, scope.cancel) as messages:
                 await response.prepare(request)
                 await response.write(b"retry: 1000\n\n")
@@ -104,8 +104,8 @@ class StatusPage:
                     with anyio.move_on_after(STILL_HERE_S):
                         message = await messages.receive()
                     await response.write(message)
-        if request.transport is not None:
-            request.transport.abort()  # a viewer that does not take what it is sent cannot be told either
+        if scope.cancelled_caught and request.transport is not None:
+            request.transport.abort()  # it does not take what it is sent: nor would it take the end
         return response
 
     async def _feed(self, replica_set: str) -> Feed:
