@@ -52,6 +52,8 @@ class Account:
     projections: Mapping[Subscription, ProjectionAccount]
     standstills: Mapping[Subscription, float] = field(default_factory=dict)
     """For how long settled events of some of its partitions have waited without progress, in seconds; else none."""
+    busy: float | None = None
+    """For what share of the time, of late, its lanes have had batches in hand: those of its busiest projection."""
 
 
 def account_text(account: Account) -> str:
@@ -66,6 +68,7 @@ def account_text(account: Account) -> str:
                 [*of, each.held, each.behind, round(each.lag_s, 3), round(each.events_per_s, 1)]
                 for of, each in account.projections.items()
             ],
+            "busy": None if account.busy is None else round(account.busy, 3),
             "standstills": [[*of, round(seconds, 1)] for of, seconds in account.standstills.items()],
         },
         ensure_ascii=False,
@@ -86,6 +89,7 @@ def account_of(text: str | None) -> Account | None:
             Subscription(*row[:2]): ProjectionAccount(*row[2 : 2 + _OF_PROJECTION]) for row in told["projections"]
         },
         standstills={Subscription(*row[:2]): row[2] for row in told.get("standstills", ())},  # not in release 0.1.0
+        busy=told.get("busy"),  # nor is this
     )
 
 

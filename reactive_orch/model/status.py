@@ -28,6 +28,10 @@ class ProjectionStatus:
     """How old the oldest event is that is not handled yet, in seconds; 0 at the settled end."""
     events_handled: int
     """In batches committed since the worker began."""
+    busy_s: float
+    """For how many seconds its lanes have had batches in hand since the worker began, summed over them."""
+    lanes: int
+    """How many of its lanes have partitions now."""
     standstill_s: float
     """For how long settled events have waited without any progress, in seconds."""
     failing_keys: int

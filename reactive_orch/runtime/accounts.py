@@ -25,9 +25,10 @@ class Accounts:
         self._status = status
         self._began_s = time.monotonic()
         self._log_rates: defaultdict[LogName, Rate] = defaultdict(Rate)
-        self._rates: defaultdict[MemberId | None, defaultdict[Subscription, Rate]] = defaultdict(
+        self._rates: defaultdict[MemberId | None, defaultdict[tuple[str, Subscription], Rate]] = defaultdict(
             partial(defaultdict, Rate)
         )
+        """By member, and by what is counted of which projection."""
 
     def of(self, members: Collection[MemberId]) -> dict[MemberId, str]:
         """Return member → what it says of itself, of those whose worker is there."""
@@ -47,12 +48,22 @@ class Accounts:
         # While it is unknown how far the log goes it is not at 0: what is known next would be a leap.
         return rate.per_s if log.settled is None else rate.seen(log.settled, now_s)
 
+    def _busy(self, worker: WorkerStatus, now_s: float) -> float:
+        """Return the share of the time in which the lanes of its busiest projection have had something in hand."""
+        rates = self._rates[worker.member]
+        shares = [
+            rates["busy", each.subscription].seen(int(1000 * each.busy_s), now_s) / 1000 / max(each.lanes, 1)
+            for each in worker.projections
+        ]
+        return min(max(shares, default=0.0), 1.0)
+
     def _account(self, worker: WorkerStatus, logs: Mapping[LogName, LogAccount], now_s: float) -> Account:
         def told(each: ProjectionStatus) -> ProjectionAccount:
-            rate = self._rates[worker.member][each.subscription]
+            rate = self._rates[worker.member]["events", each.subscription]
             return ProjectionAccount(each.held, each.behind, each.lag_s, rate.seen(each.events_handled, now_s))
 
         return Account(
+            busy=self._busy(worker, now_s),
             version=version(),
             uptime_s=now_s - self._began_s,
             state=worker.state.value,

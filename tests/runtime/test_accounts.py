@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reactive_orch.model import OWN_LOG, MemberId, WorkerState
+from reactive_orch.model import OWN_LOG, MemberId, Subscription, WorkerState
 from reactive_orch.model.account import account_of
-from reactive_orch.model.status import LogStatus, Status, WorkerStatus
+from reactive_orch.model.status import LogStatus, ProjectionStatus, Status, WorkerStatus
 from reactive_orch.runtime import accounts
 from reactive_orch.runtime.accounts import Accounts
 
@@ -73,3 +73,35 @@ def test_what_is_not_installed_has_no_version_and_a_heartbeat(
 
 def test_nobody_speaks_for_a_member_that_is_none() -> None:
     assert Accounts(lambda: STATUS).of({MemberId(2)}) == {}
+
+
+def test_a_worker_is_as_busy_as_the_lanes_of_its_busiest_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(first_s: float, second_s: float) -> Status:
+        projections = tuple(
+            ProjectionStatus(
+                subscription=Subscription(name, OWN_LOG),
+                lag=0,
+                held=1,
+                behind=0,
+                lag_s=0.0,
+                events_handled=0,
+                busy_s=busy_s,
+                lanes=lanes,
+                standstill_s=0.0,
+                failing_keys=0,
+                one_at_a_time=False,
+                owned=1,
+                awaited=0,
+                leaving=0,
+            )
+            for name, busy_s, lanes in (("one", first_s, 4), ("other", second_s, 1))
+        )
+        return replace(STATUS, workers=(replace(WORKER, projections=projections),))
+
+    seen = [status(0, 0), status(2.0, 0.25)]
+    made = Accounts(lambda: seen.pop(0))
+    for second in range(2):
+        monkeypatch.setattr(time, "monotonic", lambda second=second: 100.0 + second)
+        account = account_of(made.of({ME})[ME])
+    assert account is not None
+    assert account.busy == 0.5

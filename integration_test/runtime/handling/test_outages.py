@@ -294,10 +294,12 @@ async def test_what_fails_while_it_is_being_suspended_is_tried_again_and_not_par
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, suspended, rests = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    of_event: set[int] = set()
     pause_s = trials.Trials.pause_s
 
     async def noted(self: trials.Trials, resting: Resting) -> float:
-        rests.set()
+        if of_event & self._progress.partitions:  # the lane that has failed, no other one
+            rests.set()
         return await pause_s(self, resting)
 
     monkeypatch.setattr(trials.Trials, "pause_s", noted)
@@ -306,6 +308,7 @@ async def test_what_fails_while_it_is_being_suspended_is_tried_again_and_not_par
     async def mailing(event: Event, tx: Connection) -> None:
         await record(tx, "handled", event)
         if not in_hand.is_set():
+            of_event.add(event.partition)
             in_hand.set()
             await suspended.wait()
             raise ConnectionRefusedError

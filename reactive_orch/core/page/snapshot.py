@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reactive_orch.model import Holder, MemberId, Partition, Position, Subscription
+    from reactive_orch.model.account import Account
     from reactive_orch.model.keys import Cause
     from reactive_orch.model.membership import AdoptionRow, GenerationRow
     from reactive_orch.model.overview import (
@@ -150,7 +151,7 @@ def _workers(of: ReplicaSetOverview, overview: Overview) -> Mapping[str, Any]:
 
 
 def _worker(each: WorkerOverview, slot: int, overview: Overview) -> Mapping[str, Any]:
-    seen, at = each.seen, overview.at
+    seen, at, account = each.seen, overview.at, _account(each.seen)
     host, pid = named_process(seen.name)
     return {
         "id": seen.id,
@@ -162,11 +163,9 @@ def _worker(each: WorkerOverview, slot: int, overview: Overview) -> Mapping[str,
         "state": _state(each),
         "started_at": None if each.uptime_s is None else since(at, each.uptime_s),
         "heartbeat_at": since(at, seen.heartbeat_age_s),
-        "per_s": _per_s(seen),
+        "per_s": None if account is None else _per_s(account),
         "partitions": each.partitions,
-        "busy": None,
-        "waiting": None,
-        "loop_ms": None,
+        "busy": None if account is None else account.busy,
     }
 
 
@@ -178,10 +177,13 @@ def _state(each: WorkerOverview) -> str:
     return "silent" if is_silent(each.seen) else each.state
 
 
-def _per_s(seen: WorkerSeen) -> float | None:
-    if seen.account is None or is_silent(seen):
-        return None
-    return round(sum(each.events_per_s for each in seen.account.projections.values()), 1)
+def _account(seen: WorkerSeen) -> Account | None:
+    """Return what a worker says of itself, unless that is old."""
+    return None if is_silent(seen) or not seen.connected else seen.account
+
+
+def _per_s(account: Account) -> float:
+    return round(sum(each.events_per_s for each in account.projections.values()), 1)
 
 
 def _projection(
@@ -243,7 +245,6 @@ def _behind(
 
 
 def _is_at_the_end(worker: WorkerSeen | None, each: ProjectionOverview) -> bool:
-    if worker is None or worker.account is None or is_silent(worker):
-        return False
-    account = worker.account.projections.get(each.seen.subscription)
-    return account is not None and account.held > 0 and account.behind == 0
+    account = None if worker is None else _account(worker)
+    told = None if account is None else account.projections.get(each.seen.subscription)
+    return told is not None and told.held > 0 and told.behind == 0

@@ -17,6 +17,7 @@ from reactive_orch.postgres.connection import drop
 from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.runtime.handling.calls import Calls
 from reactive_orch.runtime.handling.markers import Markers
+from reactive_orch.runtime.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +74,8 @@ class InHand:
         self.markers = Markers(scope)
         self._calls = Calls(scope, self.markers)
         self.events_handled = 0
+        self.busy = Stopwatch()
+        """For how long it has had checkpoints in hand."""
         self.oldest_at = time.time()
         """When the oldest event that is not handled yet was appended, or later if none waits; in seconds since 1970."""
         self._tx: AnyConnection | None = None
@@ -93,7 +96,8 @@ class InHand:
         """Have these checkpoints in hand while the block moves them."""
         self.partitions = frozenset(swap.partition for swap in swaps)
         try:
-            yield
+            with self.busy.running():
+                yield
         finally:
             self.partitions = frozenset()
 

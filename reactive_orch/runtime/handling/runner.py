@@ -108,6 +108,8 @@ class Runner:
             behind=self.lanes.behind(settled),
             lag_s=lag_s,
             events_handled=self.lanes.events_handled,
+            busy_s=sum(lane.in_hand.busy.seconds for lane in self.lanes),
+            lanes=sum(1 for lane in self.lanes if lane.progress.partitions),
             standstill_s=standstill_s,
             failing_keys=self.lanes.failing,
             one_at_a_time=self.serial.on,

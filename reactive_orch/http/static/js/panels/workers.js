@@ -1,10 +1,8 @@
 // Who takes part, and how each of them is. On a phone each row is a card, so roles are written: CSS would take them.
 
 import { copyable, heading, html, nothing, repeat, swatch, vars } from "../dom.js";
-import { compact, duration, ms, since } from "../format.js";
+import { compact, duration, since } from "../format.js";
 
-const legend = html`<span class="legend">
-  <i class="share" data-of="busy"></i>busy <i class="share" data-of="waiting"></i>waiting</span>`;
 const GRAVE = { dead: 0, silent: 1, stale: 1, unavailable: 2 };
 
 /** `cell` is what a row shows; a column is left out if `asked` finds nothing in it. */
@@ -13,11 +11,10 @@ const COLUMNS = [
   { name: "heartbeat", number: true, cell: (w, s) => duration(since(w.heartbeat_at, s.at)) },
   { name: "holds", number: true, cell: (w) => compact(w.partitions) },
   { name: "events/s", number: true, cell: (w, _s, away) => compact(away ? null : w.per_s) },
-  { name: "time", asked: (all) => all.some((w) => w.busy != null), cell: shares },
+  { name: "busy", asked: (all) => all.some((w) => w.busy != null), cell: shares },
   { name: "host, pid", cell: (w) => html`<span class="cut" title=${w.name}>${w.host} <small>${w.pid}</small></span>` },
   { name: "version", asked: (all) => new Set(all.map((w) => w.version)).size > 1, cell: (w) => w.version ?? "–" },
   { name: "up", number: true, cell: (w, s) => (w.started_at ? duration(Math.floor(since(w.started_at, s.at))) : "–") },
-  { name: "loop late", number: true, asked: (all) => all.some((w) => w.loop_ms != null), cell: (w) => ms(w.loop_ms) },
 ];
 
 export function workers(s, _view, act, { away }) {
@@ -29,8 +26,7 @@ export function workers(s, _view, act, { away }) {
   }
   const columns = COLUMNS.filter(({ asked }) => !asked || asked(all));
   return html`
-    ${heading("workers", "Workers", html`<span class="quiet">${tally(all)}</span>
-      ${columns.some((c) => c.name === "time") ? legend : nothing}`)}
+    ${heading("workers", "Workers", html`<span class="quiet">${tally(all)}</span>`)}
     <div class="tall" tabindex="0" role="region" aria-label="All workers"><table class="rows cards" role="table">
       <thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">worker</th>${columns.map((c) => html`
         <th scope="col" role="columnheader" class=${c.number ? "number" : ""}>${c.name}</th>`)}</tr></thead>
@@ -49,10 +45,9 @@ function tally(all) {
   return sorted.map(([state, those]) => `${those.length} ${state}`).join(", ");
 }
 
-function shares(w) {
-  if (w.busy == null) return "–";
-  const { busy, waiting = 0 } = w;
-  const text = `${Math.round(busy * 100)} % busy, ${Math.round(waiting * 100)} % waiting`;
-  return html`<span class="bar" role="img" aria-label=${text}
-    ${vars({ "--busy": busy.toFixed(3), "--waiting": waiting.toFixed(3) })}></span>`;
+function shares({ busy }) {
+  if (busy == null) return "–";
+  const text = `${Math.round(busy * 100)} %`;
+  return html`<span class="bar" role="img" title="of the time its busiest projection has batches in hand: ${text}"
+    aria-label=${text} ${vars({ "--busy": busy.toFixed(3) })}></span>`;
 }
