@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MODULE = "integration_test.http.shop"
 SHOWN = {"width": 1280, "height": 1130}
-MOVING = {"width": 1200, "height": 460}
+MOVING = {"width": 1200, "height": 430}
 WARM_UP_S = 100.0
 """So that the plots have something to show."""
 SLOWED = 10
@@ -104,7 +104,7 @@ async def _kill(chromium: Browser, url: str, victim: WorkerProcess, path: Path) 
 
 
 async def pictures(into: Path) -> None:
-    """Make them all."""
+    """Make them all: first of what goes well, then with an event that fails."""
     with Cluster("18") as cluster, migrated(cluster, "shop") as url:
         async with (
             connected(url) as connection,
@@ -117,16 +117,17 @@ async def pictures(into: Path) -> None:
             base = first.health_url.replace("healthz", "")
             async with opened(chromium, base):  # somebody has to look, else nothing is remembered
                 await anyio.sleep(WARM_UP_S / 2)
-                second.send(signal.SIGKILL)
+                await _kill(chromium, base, third, into / "kill.webp")
                 async with _workers(url, "d"):
-                    async with connected(url) as other:
+                    await anyio.sleep(WARM_UP_S / 4)
+                    second.send(signal.SIGKILL)
+                    async with _workers(url, "e"), connected(url) as other:
                         await append(other, [_order("4711", b"{}")])
-                    await anyio.sleep(WARM_UP_S / 2)
-                    for scheme in ("light", "dark"):
-                        path = into / f"page-{scheme}.png"
-                        await _picture(chromium, base, path, viewport=SHOWN, color_scheme=scheme)
-                    await _picture(chromium, base, into / "page-phone.png", viewport=PHONE, color_scheme="light")
-                    await _kill(chromium, base, third, into / "kill.webp")
+                        await anyio.sleep(WARM_UP_S / 4)
+                        for scheme in ("light", "dark"):
+                            path = into / f"page-{scheme}.png"
+                            await _picture(chromium, base, path, viewport=SHOWN, color_scheme=scheme)
+                        await _picture(chromium, base, into / "page-phone.png", viewport=PHONE, color_scheme="light")
             tasks.cancel_scope.cancel()
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from reactive_orch.model.keys import Cause
 
 _FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
-_INSTALLED = re.compile(r"/(site|dist)-packages/|/lib/python3[^/]*/|^<frozen ")
+_OWN = re.compile(r"/(?!.*/(site|dist)-packages/|.*/lib/python3)")
+"""The path of a file that is not installed. Compiled modules, and what Python has frozen, have no path."""
 
 
 def line_of(traceback: str) -> str | None:
@@ -22,7 +23,7 @@ def line_of(traceback: str) -> str | None:
     Own is what is not installed; where all is, it is the first line.
     """
     frames: list[tuple[str, str]] = _FRAME.findall(traceback)
-    own = [frame for frame in frames if not _INSTALLED.search(frame[0])] or frames[:1]
+    own = [frame for frame in frames if _OWN.match(frame[0])] or frames[:1]
     return ":".join(own[-1]) if own else None
 
 

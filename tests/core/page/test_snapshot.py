@@ -140,6 +140,10 @@ def test_workers_are_told_apart() -> None:
     [
         ('  File "/app/a.py", line 1, in f\n    g()\n  File "/v/site-packages/lib/b.py", line 2, in g', "/app/a.py:1"),
         ('  File "/v/lib/python3.11/json/decoder.py", line 9, in d', "/v/lib/python3.11/json/decoder.py:9"),
+        (
+            '  File "/app/a.py", line 8, in f\n  File "asyncpg/protocol/prepared_stmt.pyx", line 204, in g',
+            "/app/a.py:8",
+        ),
         ("MemoryError", None),
     ],
 )

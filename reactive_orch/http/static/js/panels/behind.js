@@ -18,11 +18,11 @@ function calm(all, away) {
   if (away) return "Not known while the database is away.";
   if (!all.length) return "There are no partitions to compare yet.";
   if (all.every((one) => one.events == null)) return "Not known yet.";
-  return "Nothing waits: every partition is at the settled end of its log.";
+  return "Nothing settled waits: every partition is at the settled end of its log.";
 }
 
 const table = (s, worst) => html`<table class="rows">
-  <thead class="unseen">${columns(["projection", "partition", "worker", "events"])}</thead>
+  <thead class="unseen">${columns(["projection", "partition", "worker", "waiting"])}</thead>
   <tbody>${worst.map(({ p, i, events }) => html`<tr>
     <th scope="row" class="cut" title=${p.name}>${named(p)}</th><td class="quiet">${i}</td>
     <td>${swatch(s.workers[p.owners[i]])}${p.owners[i] || "nobody"}</td>

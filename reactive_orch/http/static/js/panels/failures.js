@@ -27,7 +27,7 @@ function cause(s, f, view, act) {
       first ${ago(f.first_at, s.at)}, last ${ago(f.last_at, s.at)}</p>
     <div class="first"><button type="button" aria-expanded=${open} @click=${toggle}>
         ${open ? "Close" : `Look into ${plural(f.keys, "key")}`}</button>
-      ${commands(f, open ? ["show", "retry", "discard"] : ["show"])}</div>
+      ${commands(f, open ? [] : ["show"])}</div>
     ${open ? letters(s, f, view.letters) : nothing}</article>`;
 }
 
@@ -52,7 +52,9 @@ function letters(s, f, { keys, more, at, failed }) {
   const others = more ? ", and more of this projection" : "";
   return html`<p class="quiet">As of ${time(at)}: ${plural(keys.length, "key")}${others}</p>
     <div class="tall letters" tabindex="0" role="region" aria-label="Keys that fail with ${f.error}">
-      ${keys.map((key) => letter(s, key))}</div>`;
+      ${keys.map((key) => letter(s, key))}</div>
+    <p class="quiet">All failing keys of ${f.projection}, whatever they fail with:</p>
+    <div class="verbs">${commands(f, ["retry", "discard"])}</div>`;
 }
 
 function letter(s, k) {
@@ -63,10 +65,10 @@ function letter(s, k) {
   return html`<details class="letter">
     <summary><b title=${k.key}>${k.key}</b> <span class="quiet">${facts.filter(Boolean).join(", ")}</span></summary>
     <p>${k.error}</p>
+    <div class="verbs">${commands(k, ["retry", "skip", "discard", "show"])}</div>
     ${block("Traceback", k, k.traceback)}
     <dl class="pairs">${pairs(s, k).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    ${block("Payload", k, k.event?.payload)}
-    <div class="verbs">${commands(k, ["show", "retry", "skip", "discard"])}</div></details>`;
+    ${block("Payload", k, k.event?.payload)}</details>`;
 }
 
 const block = (what, k, text) =>

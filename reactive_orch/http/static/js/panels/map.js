@@ -5,7 +5,7 @@ import { compact, count, duration, lasting, plural, ranges, since } from "../for
 import { cells, how } from "./cells.js";
 import { arrange } from "./places.js";
 
-const FACTS = ["behind", "events", "events/s", "time left", "failing keys"];
+const FACTS = ["behind", "waiting", "events/s", "time left", "failing keys"];
 const DENSE = 600, FLOOD = 300, MANY = 12, FRESH_S = 6, SPARK = 40;
 const STATES = { running: "live", unserved: "run by no worker" };
 
@@ -81,7 +81,7 @@ function projection(s, p, plan, index, chosen, view, status) {
         ${vars(plan.sizes[index])} ${cells(row)}></div>
       <div class="facts">
         <span data-label="behind"><b>${duration(lag_s)}</b></span>
-        <span data-label="events" title="${count(lag_events)} behind what is settled">${compact(lag_events)}</span>
+        <span data-label="waiting" title="${count(lag_events)} behind what is settled">${compact(lag_events)}</span>
         <span data-label="events/s">${spark(s.history.handled[p.key] ?? [])}${compact(per_s)}</span>
         <span data-label="time left">${duration(eta_s)}</span>
         ${failing(p)}

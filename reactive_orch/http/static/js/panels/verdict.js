@@ -45,9 +45,9 @@ export function verdict(s, view, act, status) {
       <div class="help">
         ${help ? html`<p class="quiet" title=${typeof help === "string" ? help : nothing}>${help}</p>` : nothing}
         ${command ? copyable(command) : nothing}
-        ${all.length ? more(all, view, act) : nothing}</div>
+        ${all.length > 1 ? more(all, view, act) : nothing}</div>
       ${s ? figures(s, status.away) : nothing}
-      <ol class="problems" id="problems" ?hidden=${!view.problems || !all.length}>
+      <ol class="problems" id="problems" ?hidden=${!view.problems || all.length < 2}>
         ${view.problems ? all.map((p) => problem(p, status)) : nothing}</ol>
     </div>`;
 }
