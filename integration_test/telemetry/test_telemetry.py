@@ -442,7 +442,7 @@ async def test_each_change_is_a_line_and_nothing_else(database: str) -> None:
             await a.stop()
         records = [json.loads(line) for line in a.log]
         hello = [record["message"].split()[0] for record in records if "event" not in record]
-    assert hello == ["database", "replica", "page"]
+        assert hello == ["database", "replica", "page"]
         changes = [record for record in records if record.get("event") in {"adopted", "expelled", "left"}]
         assert [record["generation"] for record in changes] == [1, 2, 3, 4, 5, 6]
         expected = ["adopted", "adopted", "expelled", "adopted", "adopted", "left"]
