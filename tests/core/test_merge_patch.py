@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from integration_test.harness.viewers import merged
 from reactive_orch.core.merge_patch import merge_patch
 
 LEAVES = st.integers() | st.text() | st.lists(st.integers() | st.none()) | st.booleans()
@@ -14,19 +15,6 @@ OBJECTS = st.recursive(
     st.dictionaries(st.sampled_from("abc"), LEAVES),
     lambda inner: st.dictionaries(st.sampled_from("abc"), LEAVES | inner),
 )
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """Return what a patch makes of a value, as RFC 7396 says it."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 @given(OBJECTS, OBJECTS)
