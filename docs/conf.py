@@ -27,7 +27,7 @@ include_patterns = [
     "otel/METRICS.md",
 ]
 exclude_patterns = [".*", "build", "dist"]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "pictures", "reference"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "dark_pictures", "reference"]
 
 suppress_warnings = ["misc.highlighting_failure"]  # "…" in a block stands for what is the reader's own
 nitpick_ignore_regex = [("py:class", ".*")]  # annotations name types that are no part of what is offered
