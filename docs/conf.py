@@ -18,7 +18,8 @@ release = _PROJECT["version"]
 
 root_doc = "docs/index"
 include_patterns = [
-    "*.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "bench/RESULTS.md",
     "docs/**.md",
     "examples/README.md",
@@ -26,7 +27,7 @@ include_patterns = [
     "otel/METRICS.md",
 ]
 exclude_patterns = [".*", "build", "dist"]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "dark_pictures", "reference"]
 
 suppress_warnings = ["misc.highlighting_failure"]  # "…" in a block stands for what is the reader's own
 nitpick_ignore_regex = [("py:class", ".*")]  # annotations name types that are no part of what is offered
@@ -42,6 +43,10 @@ autodoc_typehints_format = "short"
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_extra_path = ["_site"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_search_scorer = str(FOLDER / "_static/scorer.js")
+html_favicon = "../reactive_orch/http/static/icon.svg"
 html_copy_source = False
 html_show_copyright = False
 smartquotes = False  # quotes and dashes are as they were typed: some are to be typed again

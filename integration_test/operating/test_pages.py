@@ -81,10 +81,12 @@ async def test_shell_blocks_are_what_a_shell_and_the_command_take() -> None:
 
 
 def test_the_readme_has_the_commands_of_the_first_five_minutes() -> None:
-    first = {line for each in pages.blocks(QUICKSTART) for line in each.commands.replace("\\\n", " ").splitlines()}
-    assert the("make run\n") in {f"{line}\n" for line in first}
-    append = the("OrderPlaced --aggregate-type Order").strip()
-    assert any(re.sub(" +", " ", line).startswith(append) for line in first)
+    first = {line for each in pages.blocks(QUICKSTART) for line in _lines(each.commands)}
+    assert {*_lines(the("make run\n")), *_lines(the("OrderPlaced --aggregate-type Order"))} <= first
+
+
+def _lines(commands: str) -> list[str]:
+    return re.sub(r"( |\\\n)+", " ", commands).splitlines()
 
 
 async def _run(folder: Path, url: str, *arguments: str) -> str:
@@ -122,9 +124,8 @@ async def test_python_blocks_do_their_work(database: str, project: Path) -> None
     await connection.execute("CREATE TABLE orders (id text, status text); INSERT INTO orders VALUES ('4713')")
     await connection.execute(the("VALUES ('Order', '4712'", APPENDING))
     await _run(project, database, "pay.py")
-    worker = ("-m", "reactive_orch", "--replica-set", "shop", "--http", "127.0.0.1:0", "--until-idle")
-    modules = ("--projection", "shop.projections", "--projection", "mails", "--projection", "orders")
-    await _run(project, database, *worker, *modules)
+    worker = the("--projection shop.projections", PROJECTIONS).rstrip() + UNTIL_IDLE
+    await _shell(project, database, f"{worker} --projection mails --projection orders")
     orders = await connection.fetch("SELECT order_id, status FROM order_status ORDER BY 1")
     assert [tuple(row) for row in orders] == [("4712", "OrderPlaced"), ("4713", "OrderPaid")]
     assert await connection.fetchval("SELECT total FROM balances") == 80
