@@ -17,3 +17,9 @@ TEXT = "<script>alert(2)</script> \u202etxet"
 async def hostile(event: Event, tx: asyncpg.Connection[asyncpg.Record]) -> None:  # noqa: ARG001 - as handlers are called
     """Fail with markup."""
     raise ValueError(TEXT)
+
+
+@projection("mistyped")
+async def mistyped(event: Event, tx: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Give the driver what it does not take."""
+    await tx.execute("SELECT $1::integer", event.aggregate_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -19,7 +20,8 @@ from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.projections import POISON
 from integration_test.harness.viewers import merged, watching
 from integration_test.harness.waiting import wait_until
-from reactive_orch.http import feed
+from integration_test.http import hostile
+from reactive_orch.http import feed, page
 from reactive_orch.looking import eyes
 from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
 from reactive_orch.postgres.grants import grants
@@ -223,6 +225,59 @@ async def test_a_workers_role_may_look(database: str) -> None:
                 assert (await got(a, "/dead-letters"))[0] == 200
         finally:
             await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def test_an_error_of_the_driver_is_at_the_users_line(database: str) -> None:
+    module = f"{hostile.__name__}:mistyped"
+    async with prepared(database) as connection, WorkerProcess(database, "a", projections=[module]) as a:
+        await a.ready()
+        await append_events(connection, 1)
+        async with watching(a.health_url) as (viewer,):
+            await viewer.shows(lambda page: page["failures"])
+            (cause,) = viewer.page["failures"]
+            assert cause["error"] == "DataError"
+            assert cause["at_line"].rpartition(":")[0] == str(Path(hostile.__file__))
+
+
+async def test_many_that_ask_share_a_few_connections(database: str) -> None:
+    async with prepared(database) as connection, WorkerProcess(database, "a") as a:
+        await a.ready()
+        paths = ["/status", "/events?replica_set=nobody", "/dead-letters", "/dead-letters?replica_set=nobody"] * 25
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, await connection.fetchval(PAGES_CONNECTIONS))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            answers = await asyncio.gather(*(got(a, path) for path in paths))
+            tasks.cancel_scope.cancel()
+        assert {status for status, _, _ in answers} <= {200, 404, 503}
+        assert [
+            status for path, (status, _, _) in zip(paths, answers, strict=True) if "nobody" in path and status == 200
+        ] == []
+        assert 1 <= most <= page.CONNECTIONS_MOST
+
+
+@pytest.mark.parametrize("path", ["/dead-letters?projection=%00", "/events?replica_set=a%00b"])
+async def test_what_no_text_of_the_database_has_is_refused(database: str, path: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a:
+        await a.ready()
+        assert (await got(a, path))[0] == 400
+
+
+async def test_a_lock_is_called_one_and_the_page_comes_back(database: str) -> None:
+    async with prepared(database), WorkerProcess(database, "a") as a:
+        await a.ready()
+        async with watching(a.health_url) as (viewer,):
+            await viewer.shows(owners)
+            async with connected(database) as other, other.transaction():
+                await other.execute("LOCK TABLE reactive_orch.projections")
+                await viewer.shows(lambda page: page["database"]["headline"] == "The page waits for a lock")
+                assert "projections" in viewer.page["database"]["reason"]
+            await viewer.shows(lambda page: page["database"]["state"] == "connected")
 
 
 async def test_a_worker_that_leaves_dismisses_its_viewers(database: str) -> None:

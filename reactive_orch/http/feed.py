@@ -19,7 +19,7 @@ from reactive_orch.core.overview import overview
 from reactive_orch.core.page.snapshot import Sighted, nothing_seen, snapshot
 from reactive_orch.core.page.story import Story
 from reactive_orch.core.problems import problems
-from reactive_orch.errors import ConfigError, ReactiveOrchError
+from reactive_orch.errors import ConfigError, Locked, ReactiveOrchError, Unavailable
 from reactive_orch.looking.eyes import Eyes, Sight
 from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres import page as rows
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 GAP_S = 0.2
 """From one look to the next: a rebalance is on the page within a second, and all that it notifies costs a few looks."""
+REST_MOST_S = 5.0
+"""Where looks take long, the page is no older than this and one of them."""
 REBALANCES = 20
 BACKLOG = 16
 """So many messages wait for a viewer, at most: half a minute's."""
@@ -59,8 +61,11 @@ class Feed:
         """Look at nothing yet. `own` tells what the process adds: who it is, and its options."""
         self.replica_set = replica_set
         self._own = own
-        self._eyes = Eyes(Sight(connect=connect, see=self._see, replica_set=replica_set, gap_s=GAP_S))
+        self._eyes = Eyes(
+            Sight(connect=connect, see=self._see, replica_set=replica_set, gap_s=GAP_S, rest_most_s=REST_MOST_S)
+        )
         self._viewers: set[_Viewer] = set()
+        self._resting: anyio.CancelScope | None = None
         self._looking = False
         self._known = Known()
         self._story = Story()
@@ -84,25 +89,35 @@ class Feed:
             with send, receive:
                 yield receive
         finally:
-            self._viewers.discard(viewer)
+            self._discard(viewer)
 
     async def _look_on(self) -> None:
         try:
             while self._viewers:
-                try:
-                    seen = await self._eyes.look()
-                    self._show(seen)
-                except ReactiveOrchError as error:
-                    self._miss(str(error))
-                except Exception as error:  # noqa: BLE001 - whatever it is, the page must not end its worker
-                    self._miss(f"{type(error).__name__}: {error}")
-                await self._eyes.rest()
+                with contextlib.suppress(Exception):  # whatever it is, the page must not end its worker
+                    await self._look_once()
+                with anyio.CancelScope() as self._resting:
+                    await self._eyes.rest()
         finally:
             self._looking, self._page = False, None
             for viewer in self._viewers:  # the worker ends
                 viewer.messages.close()
             with anyio.CancelScope(shield=True):
                 await self._eyes.close()
+
+    async def _look_once(self) -> None:
+        try:
+            self._show(await self._eyes.look())
+        except ReactiveOrchError as error:
+            self._miss(_headline(error), str(error))
+        except Exception as error:
+            self._miss("The page has failed", f"{type(error).__name__}: {error}")
+            raise
+
+    def _discard(self, viewer: _Viewer) -> None:
+        self._viewers.discard(viewer)
+        if not self._viewers and self._resting is not None:
+            self._resting.cancel()  # nobody looks any more
 
     async def _see(self, connection: AnyConnection) -> Sighted:
         seen = await looking.look(connection, self.replica_set)
@@ -115,11 +130,11 @@ class Feed:
         page = snapshot(self.replica_set, seen, problems(seen.overview))
         self._tell(self._story.told(page | dict(self._own()), seen.overview.at.timestamp()))
 
-    def _miss(self, why: str) -> None:
+    def _miss(self, headline: str, why: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         before = self._page or nothing_seen(self.replica_set, now) | dict(self._own())
         since = before["database"]["since"] or now
-        self._tell(before | {"database": {"state": "away", "since": since, "reason": why}})
+        self._tell(before | {"database": {"state": "away", "since": since, "headline": headline, "reason": why}})
 
     def _tell(self, page: Page) -> None:
         patch = _message("patch", merge_patch(self._page or {}, page))
@@ -138,7 +153,7 @@ class Feed:
         try:
             viewer.messages.send_nowait(message)
         except anyio.WouldBlock:
-            self._viewers.discard(viewer)
+            self._discard(viewer)
             viewer.cut()
 
 
@@ -176,6 +191,14 @@ class Known:
             causes, more = await rows.causes(connection, replica_set)
             parked = await rows.parked(connection, replica_set)
             self._failing, self._failures = failing, {"causes": causes, "more_causes": more, "parked": parked}
+
+
+def _headline(error: ReactiveOrchError) -> str:
+    if isinstance(error, Locked):
+        return "The page waits for a lock"
+    if isinstance(error, Unavailable):
+        return "The database cannot be reached"
+    return "Nothing can be seen of the replica set"
 
 
 def _message(event: str, data: Mapping[str, Any]) -> bytes:

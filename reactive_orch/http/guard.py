@@ -37,6 +37,8 @@ def guarded(handler: Handler, names: Collection[str]) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         if (why := refusal(request.headers.get("Host", ""), request.headers.get("Origin"), names)) is not None:
             return web.json_response({"error": why}, status=403, headers=HEADERS)
+        if "\0" in request.path_qs or any("\0" in value for value in request.query.values()):
+            return web.json_response({"error": "no text here has a zero byte"}, status=400, headers=HEADERS)
         return await handler(request)
 
     return answer
@@ -45,16 +47,19 @@ def guarded(handler: Handler, names: Collection[str]) -> Handler:
 def refusal(host: str, origin: str | None, names: Collection[str]) -> str | None:
     """Return why a request is refused; None if it is not. `host` and `origin` are its headers."""
     name = _name(host)
-    if not (_is_address(name) or name in {"localhost", socket.gethostname().lower(), *names}):
+    if not name:
+        return "the request does not say by which name it asks"
+    ours = {"localhost", socket.gethostname().lower(), *map(_name, names)}
+    if not (_is_address(name) or name in ours or name.endswith(".localhost")):
         return f"this page is not served as {name!r}: start the worker with --page-host {name}, if that is right"
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
         return "another site may not read this"
     return None
 
 
 def _name(host: str) -> str:
     try:
-        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+        return (urlsplit(f"//{host}").hostname or "").lower().removesuffix(".")
     except ValueError:  # brackets that do not match
         return host
 

@@ -42,10 +42,14 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "static"
 STILL_HERE_S = 10.0
-"""A comment is sent after so long without a message: whoever is between learns that the connection lives."""
+"""A beat is sent after so long without a message: the viewer, and whoever is between, learns that the worker lives."""
 KEYS_MOST = 100
 STATUS_FOR_S = 1.0
-"""An answer of /status is given again for so long, however many ask."""
+"""An answer of /status is given again for so long, however many ask; so are the names of the replica sets."""
+CONNECTIONS_MOST = 4
+"""Of the page: one to answer what is asked for, and one for each replica set that somebody watches."""
+TURN_S = 5.0
+"""For so long a request waits until those before it have been answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,9 @@ class StatusPage:
     options: PageOptions
     feeds: dict[str, Feed] = field(default_factory=dict)
     _status: tuple[float, Mapping[str, Any]] | None = None
+    _names: tuple[float, Sequence[str]] = (0.0, ())
     _asking: anyio.Lock = field(default_factory=anyio.Lock)
+    _connections: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(CONNECTIONS_MOST))
 
     def add_to(self, app: web.Application, tasks: TaskGroup) -> None:
         """Serve it."""
@@ -84,7 +90,7 @@ class StatusPage:
             ("/status", self._show_status),
             ("/dead-letters", self._dead_letters),
         ):
-            app.router.add_get(path, guarded(_explained(handler), hosts))
+            app.router.add_get(path, guarded(_explained(handler), hosts), allow_head=path != "/events")
         for file in (each for each in STATIC.rglob("*.*") if each.suffix in _TYPES):
             app.router.add_get(f"/static/{file.relative_to(STATIC).as_posix()}", guarded(partial(_file, file), hosts))
 
@@ -100,7 +106,7 @@ class StatusPage:
                 await response.prepare(request)
                 await response.write(b"retry: 1000\n\n")
                 while True:
-                    message = b": still here\n\n"
+                    message = b"event: beat\ndata:\n\n"
                     with anyio.move_on_after(STILL_HERE_S):
                         message = await messages.receive()
                     await response.write(message)
@@ -110,12 +116,34 @@ class StatusPage:
 
     async def _feed(self, replica_set: str) -> Feed:
         """Return the feed of a replica set. Raises ConfigError if there is none of that name."""
-        if replica_set != self.replica_set and replica_set not in self.feeds:
-            async with self._connected() as connection:
-                if replica_set not in await rows.replica_sets(connection):
-                    msg = f"there is no replica set {replica_set!r}"
-                    raise ConfigError(msg)
+        await self._demand(replica_set)
         return self.feeds.setdefault(replica_set, Feed(self._connected, replica_set, self._own))
+
+    async def _demand(self, replica_set: str) -> None:
+        """Raise ConfigError for another replica set than this worker's, if there is none of that name."""
+        if replica_set == self.replica_set:
+            return
+        async with self._turn():
+            if time.monotonic() - self._names[0] > STATUS_FOR_S:
+                async with self._connected() as connection:
+                    self._names = time.monotonic(), await rows.replica_sets(connection)
+        if replica_set not in self._names[1]:
+            msg = f"there is no replica set {replica_set!r}"
+            raise ConfigError(msg)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for one's turn: what is asked for is looked up one after the other. Raises Unavailable."""
+        try:
+            with anyio.fail_after(TURN_S):
+                await self._asking.acquire()
+        except TimeoutError:
+            msg = "others have asked before, and the database has not answered them yet"
+            raise Unavailable(msg) from None
+        try:
+            yield
+        finally:
+            self._asking.release()
 
     def _own(self) -> Mapping[str, Any]:
         return {
@@ -128,15 +156,24 @@ class StatusPage:
     @contextlib.asynccontextmanager
     async def _connected(self, _first: bool = True) -> AsyncIterator[AnyConnection]:  # noqa: FBT001, FBT002 - as eyes call it
         """Connect for the page alone: what it asks for must hold up no worker."""
-        database = Database(self.url, label="page", connections_max=1, handler_timeout_s=60.0)
-        connection = await database.connect("page")
         try:
-            yield connection
+            self._connections.acquire_nowait()
+        except anyio.WouldBlock:
+            msg = f"the page has {CONNECTIONS_MOST} connections already: others watch other replica sets"
+            raise Unavailable(msg) from None
+        try:
+            database = Database(self.url, label="page", connections_max=1, handler_timeout_s=60.0)
+            connection = await database.connect("page")
+            try:
+                yield connection
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await connection.close(timeout=2)
         finally:
-            await connection.close(timeout=2)
+            self._connections.release()
 
     async def _show_status(self, _request: web.Request) -> web.Response:
-        async with self._asking:
+        async with self._turn():
             if self._status is None or time.monotonic() - self._status[0] > STATUS_FOR_S:
                 self._status = time.monotonic(), await self._looked()
         return web.json_response(self._status[1], headers=HEADERS)
@@ -156,7 +193,8 @@ class StatusPage:
             log=asked.get("log"),
             most=KEYS_MOST + 1,
         )
-        async with self._asking, self._connected() as connection:
+        await self._demand(wanted.replica_set)
+        async with self._turn(), self._connected() as connection:
             keys = await dead_letters.listed(connection, wanted)
             shown = await self._letters(connection, wanted.replica_set, keys[:KEYS_MOST])
         return web.json_response({"keys": shown, "more": len(keys) > KEYS_MOST}, headers=HEADERS)

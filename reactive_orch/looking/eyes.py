@@ -47,6 +47,8 @@ class Sight(Generic[_Seen]):
     """The one whose changes matter; None for all."""
     gap_s: float = 1.0
     """From one look to the next, however much is notified."""
+    rest_most_s: float = LOOK_AT_LEAST_EVERY_S
+    """However long one takes: it may have waited for a lock."""
 
 
 class Eyes(Generic[_Seen]):
@@ -68,9 +70,7 @@ class Eyes(Generic[_Seen]):
         try:
             with translated():
                 connection = self._connection or await self._connect()
-                begun_s = time.monotonic()
-                seen = await self._sight.see(connection)
-                self._took_s = time.monotonic() - begun_s
+                seen = await self._timed(connection)
         except ReactiveOrchError as error:
             told = await explained(self._connection, error) if self._connection else error
             await self.close()
@@ -79,6 +79,13 @@ class Eyes(Generic[_Seen]):
             await self.close()
             raise
         return seen
+
+    async def _timed(self, connection: AnyConnection) -> _Seen:
+        begun_s = time.monotonic()
+        try:
+            return await self._sight.see(connection)
+        finally:  # also of one that fails: it has cost as much
+            self._took_s = time.monotonic() - begun_s
 
     async def _connect(self) -> AnyConnection:
         sight = self._sight
@@ -97,7 +104,7 @@ class Eyes(Generic[_Seen]):
 
     async def rest(self) -> None:
         """Wait until it is time for the next look."""
-        cost_s = min(self._took_s / COST_MAX, LOOK_AT_LEAST_EVERY_S)
+        cost_s = min(self._took_s / COST_MAX, self._sight.rest_most_s)
         with anyio.move_on_after(max(LOOK_EVERY_S, cost_s)):
             await self._notified.wait()
         await anyio.sleep(max(self._began_s + max(self._sight.gap_s, cost_s) - time.monotonic(), 0.0))

@@ -164,8 +164,9 @@ class Cause(NamedTuple):
     log: LogName
     error_type: str
     message: str
-    """Of the key that has failed last, as its traceback."""
-    traceback: str
+    """The beginning of what the key has said that has failed last."""
+    line: str | None
+    """The innermost line of a traceback that is of no installed file, as `file:line`; else of any file."""
     first_at: datetime
     last_at: datetime
     attempts: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
-CAUSES_MOST = 20
+CAUSES_MOST, KEYS_MOST = 20, 1_000
+_OURS = re.escape(f"{Path(__file__).parents[1]}/")
+_OWN_LINE = rf'.*(File "(?!{_OURS})/(?:(?!/(?:site|dist)-packages/|/lib/python3)[^"])*", line [0-9]+)'
+"""A line of a traceback that is of a user's own file: it has a path, and is neither ours nor installed."""
 
 
 async def replica_sets(connection: AnyConnection) -> list[str]:
@@ -61,8 +65,8 @@ async def failing(connection: AnyConnection, replica_set: str) -> int:
 
 
 async def causes(connection: AnyConnection, replica_set: str) -> tuple[list[Cause], int]:
-    """Return what keys fail with, the gravest first, and how many causes more there are."""
+    """Return what the last thousand keys have failed with, the gravest first, and how many causes more there are."""
     with translated():
-        rows = await connection.fetch(_SQL.causes, replica_set, CAUSES_MOST)
+        rows = await connection.fetch(_SQL.causes, replica_set, CAUSES_MOST, KEYS_MOST, _OWN_LINE)
     found = [Cause(*row[:-1]) for row in rows]
     return found, rows[0][-1] - len(rows) if rows else 0

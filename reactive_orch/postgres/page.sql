@@ -17,17 +17,21 @@ FROM reactive_orch.failing_keys k WHERE k.replica_set = $1::text AND k.state = '
 GROUP BY k.projection, k.log, k.partition;
 
 -- name: causes
--- The failing keys of replica set $1 by what they have failed with, at which innermost line of what is not installed: at most $2 causes,
--- those with most keys first, each with what its last key has said; and how many causes there are in all.
+-- The last $3 failing keys of replica set $1 by what they have failed with, at which innermost line that matches $4, or else of all: at
+-- most $2 causes, those with most keys first, each with what its last key has said; and how many causes there are in all. The line stands
+-- at a traceback's end: that is all that is looked at of it, as it may be long.
 SELECT k.projection, k.log, k.error_type, (array_agg(k.message ORDER BY k.failed_last_at DESC))[1],
-       (array_agg(k.traceback ORDER BY k.failed_last_at DESC))[1], min(k.failed_first_at), max(k.failed_last_at), max(k.attempts),
+       regexp_replace(k.line, '^File "(.*)", line ([0-9]+)$', '\1:\2'), min(k.failed_first_at), max(k.failed_last_at), max(k.attempts),
        count(*), count(*) FILTER (WHERE k.state = 'parked'), sum(k.events)::bigint, array_agg(DISTINCT k.partition ORDER BY k.partition),
        count(*) OVER () AS causes
-FROM (SELECT f.projection, f.log, f.error_type, f.message, f.traceback, f.failed_first_at, f.failed_last_at, f.attempts, f.state,
-             f.partition, coalesce(substring(f.traceback FROM '.*(File "/(?:(?!/(?:site|dist)-packages/|/lib/python3)[^"])*", line [0-9]+)'),
-                                   substring(f.traceback FROM '.*(File "[^"]*", line [0-9]+)')) AS line,
+FROM (SELECT f.projection, f.log, f.error_type, f.message, f.failed_first_at, f.failed_last_at, f.attempts, f.state, f.partition,
+             coalesce(substring(f.traceback FROM $4::text),
+                      substring(f.traceback FROM '.*(File "[^"]*", line [0-9]+)')) AS line,
              (SELECT count(*) FROM reactive_orch.dead_letters d WHERE d.key = f.id) AS events
-      FROM reactive_orch.failing_keys f WHERE f.replica_set = $1::text) k
+      FROM (SELECT l.id, l.projection, l.log, l.error_type, left(l.message, 500) AS message, right(l.traceback, 4000) AS traceback,
+                   l.failed_first_at, l.failed_last_at, l.attempts, l.state, l.partition
+            FROM reactive_orch.failing_keys l WHERE l.replica_set = $1::text
+            ORDER BY l.failed_last_at DESC LIMIT $3::integer) f) k
 GROUP BY k.projection, k.log, k.error_type, k.line
 ORDER BY count(*) FILTER (WHERE k.state = 'parked') DESC, count(*) DESC, max(k.failed_last_at) DESC LIMIT $2::integer;
 

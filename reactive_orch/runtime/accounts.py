@@ -76,9 +76,9 @@ class Accounts:
 @cache
 def version() -> str:
     """Return this package's version."""
-    from importlib import metadata  # 10 ms that a start need not wait for
-
     try:
+        from importlib import metadata  # 10 ms that a start need not wait for
+
         return metadata.version("reactive_orch")
-    except (metadata.PackageNotFoundError, OSError):  # run from its sources, or no file to be had: a heartbeat goes on
+    except (ImportError, OSError):  # run from its sources, or no file to be had: a heartbeat goes on
         return "unknown"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from reactive_orch.core.remedies import ours
@@ -11,20 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reactive_orch.model.keys import Cause
-
-_FRAME = re.compile(r'^  File "(.+)", line (\d+)', re.MULTILINE)
-_OWN = re.compile(r"/(?!.*/(site|dist)-packages/|.*/lib/python3)")
-"""The path of a file that is not installed. Compiled modules, and what Python has frozen, have no path."""
-
-
-def line_of(traceback: str) -> str | None:
-    """Return the innermost line of the user's own code in a traceback, as `file:line`; None without any line.
-
-    Own is what is not installed; where all is, it is the first line.
-    """
-    frames: list[tuple[str, str]] = _FRAME.findall(traceback)
-    own = [frame for frame in frames if _OWN.match(frame[0])] or frames[:1]
-    return ":".join(own[-1]) if own else None
 
 
 def cause_as_json(replica_set: str, each: Cause) -> Mapping[str, Any]:
@@ -36,7 +21,7 @@ def cause_as_json(replica_set: str, each: Cause) -> Mapping[str, Any]:
         "log": each.log,
         "error": each.error_type,
         "message": " ".join(each.message.split()),
-        "at_line": line_of(each.traceback),
+        "at_line": each.line,
         "first_at": each.first_at.isoformat(),
         "last_at": each.last_at.isoformat(),
         "attempts": each.attempts,

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 HISTORY_S = 180
 """So many seconds of rates and lags are kept, a column each."""
+KNOWN_S = 5
+"""What a look shows is taken for so many seconds before it; of a longer silence nothing else is known."""
 GONE_S = 6.0
 """For so long a worker that has gone is shown."""
 INCIDENTS_MOST = 40
@@ -93,7 +95,9 @@ class Story:
 def grown(past: _Series, present: Mapping[str, float | None], columns: int) -> _Series:
     """Return each series with so many columns more, of the present value. One of which nothing is known is left out."""
     unknown: list[float | None] = [None] * HISTORY_S
+    known = min(columns, KNOWN_S)
     series = {
-        key: [*past.get(key, unknown)[columns:], *[present.get(key)] * columns] for key in past.keys() | present.keys()
+        key: [*past.get(key, unknown)[columns:], *[None] * (columns - known), *[present.get(key)] * known]
+        for key in past.keys() | present.keys()
     }
     return {key: values for key, values in series.items() if any(value is not None for value in values)}

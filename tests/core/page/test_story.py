@@ -72,3 +72,8 @@ def test_what_is_not_known_any_more_is_forgotten() -> None:
     past: dict[str, list[float | None]] = {"a": [1.0] * HISTORY_S}
     assert grown(past, {}, HISTORY_S - 1)["a"] == [1.0] + [None] * (HISTORY_S - 1)
     assert grown(past, {}, HISTORY_S) == {}
+
+
+def test_of_a_long_silence_only_the_end_is_known() -> None:
+    past: dict[str, list[float | None]] = {"a": [1.0] * HISTORY_S}
+    assert grown(past, {"a": 2.0}, 20)["a"][-21:] == [1.0, *[None] * 15, *[2.0] * 5]

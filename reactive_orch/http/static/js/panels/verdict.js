@@ -23,8 +23,7 @@ function problems(s, { link, paused, away, latest }) {
   const worse = paused && latest.problems.find(news);
   if (worse) add(`Since the pause: ${worse.text}`, { who: "resume to see it", since: worse.since });
   if (away) {
-    const who = `${s.database.reason ? `${s.database.reason}; ` : ""}workers wait and try again, nothing is lost`;
-    add("The database cannot be reached", { since: s.database.since, who });
+    add(s.database.headline ?? "The database cannot be reached", { since: s.database.since, who: s.database.reason });
   }
   return [...own, ...(s?.problems ?? [])];
 }
