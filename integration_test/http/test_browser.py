@@ -129,7 +129,7 @@ async def test_a_failing_key_a_pause_and_the_database_away(database: str, cluste
 
 
 async def test_what_would_be_markup_is_text(database: str) -> None:
-    hostile = "integration_test.http.hostile"
+    hostile = "integration_test.http.hostile:hostile"
     async with (
         prepared(database) as connection,
         WorkerProcess(database, "a", replica_set="a<b>&'\"", projections=[hostile], options=("--retries", "0")) as a,

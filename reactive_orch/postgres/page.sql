@@ -30,8 +30,9 @@ FROM (SELECT f.projection, f.log, f.error_type, f.message, f.failed_first_at, f.
              (SELECT count(*) FROM reactive_orch.dead_letters d WHERE d.key = f.id) AS events
       FROM (SELECT l.id, l.projection, l.log, l.error_type, left(l.message, 500) AS message, right(l.traceback, 4000) AS traceback,
                    l.failed_first_at, l.failed_last_at, l.attempts, l.state, l.partition
-            FROM reactive_orch.failing_keys l WHERE l.replica_set = $1::text
-            ORDER BY l.failed_last_at DESC LIMIT $3::integer) f) k
+            FROM (SELECT n.id FROM reactive_orch.failing_keys n WHERE n.replica_set = $1::text
+                  ORDER BY n.failed_last_at DESC LIMIT $3::integer) newest  -- first: each text is read from its own place
+            JOIN reactive_orch.failing_keys l ON l.id = newest.id) f) k
 GROUP BY k.projection, k.log, k.error_type, k.line
 ORDER BY count(*) FILTER (WHERE k.state = 'parked') DESC, count(*) DESC, max(k.failed_last_at) DESC LIMIT $2::integer;
 
