@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -27,6 +28,7 @@ from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
 from reactive_orch.postgres.grants import grants
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from integration_test.harness.cluster import Cluster
@@ -100,6 +102,28 @@ async def test_a_rebalance_is_shown_when_it_happens_not_by_the_clock(
                 await until({1, 2})
                 b.send(signal.SIGKILL)
                 await until({1})
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_comes_as_the_last_one_leaves_is_told_at_once(database: str) -> None:
+    leaving = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def slow_to_leave(_: bool) -> AsyncIterator[Connection]:  # noqa: FBT001 - as eyes call it
+        async with connected(database) as connection:
+            yield connection
+        leaving.set()
+        await anyio.sleep(0.1)
+
+    async with prepared(database), WorkerProcess(database, "a") as a, anyio.create_task_group() as tasks:
+        await a.ready()
+        one = feed.Feed(slow_to_leave, "test", dict)
+        for _ in range(2):
+            async with one.watched(tasks, asyncio.Event().set) as messages:
+                for _ in range(2):
+                    assert b'"away"' not in await messages.receive()
+            await leaving.wait()
+            leaving.clear()
         tasks.cancel_scope.cancel()
 
 

@@ -94,16 +94,22 @@ class Feed:
     async def _look_on(self) -> None:
         try:
             while self._viewers:
-                with contextlib.suppress(Exception):  # whatever it is, the page must not end its worker
-                    await self._look_once()
-                with anyio.CancelScope() as self._resting:
-                    await self._eyes.rest()
+                await self._look_while_watched()
+                self._page = None
+                await self._eyes.close()  # meanwhile somebody may have come, as after a reload
         finally:
             self._looking, self._page = False, None
             for viewer in self._viewers:  # the worker ends
                 viewer.messages.close()
             with anyio.CancelScope(shield=True):
                 await self._eyes.close()
+
+    async def _look_while_watched(self) -> None:
+        while self._viewers:
+            with contextlib.suppress(Exception):  # whatever it is, the page must not end its worker
+                await self._look_once()
+            with anyio.CancelScope() as self._resting:
+                await self._eyes.rest()
 
     async def _look_once(self) -> None:
         try:
