@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from integration_test.harness.checkers import checked
+from integration_test.harness.checkers import checked, wait_settled
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import event, serving
@@ -71,7 +71,7 @@ async def test_after_a_deadlock_batches_go_one_at_a_time_and_each_event_is_count
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "reactive_orch")
-    dice = random.Random(1)
+    dice, filled = random.Random(1), 0
     async with prepared(database) as connection:
         await connection.execute(SHARED)
         async with (
@@ -79,9 +79,12 @@ async def test_after_a_deadlock_batches_go_one_at_a_time_and_each_event_is_count
             serving(database, counting(dice)),
             serving(database, counting(dice)),
         ):
-            await fill(connection, 600)
-            await checked(connection)
-        assert await connection.fetchval("SELECT sum(events) FROM public.shared") == 2 * 600
+            await wait_settled(connection, members=3)
+            while not await connection.fetchval("SELECT serial_s > 0 FROM reactive_orch.projections"):
+                await fill(connection, 600)
+                filled += 600
+                await checked(connection)
+        assert await connection.fetchval("SELECT sum(events) FROM public.shared") == 2 * filled
         last_s = await connection.fetchval("SELECT serial_s FROM reactive_orch.projections")
         said = [r for r in caplog.records if getattr(r, "event", "") == "serialized"]
         assert 10 * 2 ** (len(said) - 1) == last_s, "one line a spell"
