@@ -27,19 +27,20 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
     dead_letters failing keys, for any connection
+    looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
                  membership (turns, adoptions, the session), handling (runners, lanes, batches,
                  failing keys) and reading (the follower of the log, windows)
-    http         health and metrics
+    http         health, metrics, and the page for people
     process      how a process speaks and ends
     commands     a module each; run is the worker. cli chooses one, and is the only reader of the environment
 
 What happens leaves the runtime as a report (`model.reports`), told to observers; how it stands, as a status
 (`model.status`), for whoever asks. Telemetry makes both into what can be seen. With each heartbeat a worker's status
 goes into its member's row as its account (`model.account`); of all accounts, and what else the tables say,
-`core.overview` and `core.problems` make what the commands `status` and `watch` show, and `core.findings`, of the server
-and the schema too, what `doctor` says. What can be wrong has its words once, in `model.problems`. Nothing works by any
-of it.
+`core.overview` and `core.problems` make what the commands `status` and `watch` show, `core.page` what the page does,
+and `core.findings`, of the server and the schema too, what `doctor` says. What can be wrong has its words once, in
+`model.problems`. Nothing works by any of it.
 
 Each module's docstring says what it guarantees.
 """
