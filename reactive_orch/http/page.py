@@ -83,16 +83,16 @@ class StatusPage:
 
     def add_to(self, app: web.Application, tasks: TaskGroup) -> None:
         """Serve it."""
-        hosts = [each.lower() for each in self.options.hosts]
         for path, handler in (
             ("/", self._page),
             ("/events", partial(self._events, tasks)),
             ("/status", self._show_status),
             ("/dead-letters", self._dead_letters),
         ):
-            app.router.add_get(path, guarded(_explained(handler), hosts), allow_head=path != "/events")
+            app.router.add_get(path, guarded(_explained(handler), self.options.hosts), allow_head=path != "/events")
         for file in (each for each in STATIC.rglob("*.*") if each.suffix in _TYPES):
-            app.router.add_get(f"/static/{file.relative_to(STATIC).as_posix()}", guarded(partial(_file, file), hosts))
+            path = f"/static/{file.relative_to(STATIC).as_posix()}"
+            app.router.add_get(path, guarded(partial(_file, file), self.options.hosts))
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         return await _file(STATIC / "index.html", request)
