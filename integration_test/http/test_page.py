@@ -16,14 +16,16 @@ import pytest
 
 from integration_test.harness.command_line import run
 from integration_test.harness.connections import as_role, connected, prepared
+from integration_test.harness.in_process import run_until_idle
 from integration_test.harness.load import append_events
 from integration_test.harness.processes import WorkerProcess
-from integration_test.harness.projections import POISON
+from integration_test.harness.projections import POISON, recorder
 from integration_test.harness.viewers import merged, watching
 from integration_test.harness.waiting import wait_until
 from integration_test.http import hostile
 from reactive_orch.http import feed, page
 from reactive_orch.looking import eyes
+from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres.channels import GENERATIONS_CHANNEL
 from reactive_orch.postgres.grants import grants
 
@@ -125,6 +127,24 @@ async def test_who_comes_as_the_last_one_leaves_is_told_at_once(database: str) -
             await leaving.wait()
             leaving.clear()
         tasks.cancel_scope.cancel()
+
+
+async def test_a_replica_set_that_begins_anew_has_its_own_generations(database: str) -> None:
+    async with prepared(database) as connection:
+        known = feed.Known()
+
+        async def shown() -> list[tuple[int, str | None]]:
+            found = await known.sighted(connection, "test", await looking.look(connection, "test"))
+            return [(row.number, row.traceparent) for row, _ in found.rebalances]
+
+        for _ in range(2):
+            await run_until_idle(database, recorder("handled"))
+        before = await shown()
+        await connection.execute("SELECT reactive_orch.remove_replica_set('test')")
+        await run_until_idle(database, recorder("handled"))
+        after = await shown()
+        assert 0 < len(after) < len(before)
+        assert not {*after} & {*before}, "as they are now, not as those of the same numbers were"
 
 
 async def test_fifty_viewers_cost_the_database_no_more_than_one_and_none_costs_nothing(database: str) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from reactive_orch.core.page.story import Page
     from reactive_orch.model.membership import AdoptionRow, GenerationRow
-    from reactive_orch.model.overview import Seen
+    from reactive_orch.model.overview import GenerationSeen, Seen
     from reactive_orch.postgres.connection import AnyConnection
 
     Connect = Callable[[bool], AbstractAsyncContextManager[AnyConnection]]
@@ -174,7 +174,7 @@ class Known:
 
     async def sighted(self, connection: AnyConnection, replica_set: str, seen: Seen) -> Sighted:
         """Return what a look has shown, and what there is besides for the page."""
-        await self._read_rebalances(connection, replica_set)
+        await self._read_rebalances(connection, replica_set, seen.generations[replica_set])
         await self._read_failures(connection, replica_set)
         return Sighted(
             overview=overview(seen),
@@ -183,8 +183,10 @@ class Known:
             **self._failures,
         )
 
-    async def _read_rebalances(self, connection: AnyConnection, replica_set: str) -> None:
+    async def _read_rebalances(self, connection: AnyConnection, replica_set: str, now: GenerationSeen | None) -> None:
         newest = max(self._rebalances, default=0)
+        if now is None or now.number < newest:  # removed and begun anew, or a server that has lost the last ones
+            self._rebalances, newest = {}, 0
         settled = newest and self._rebalances[newest][0].completed_at is not None
         for each in await rows.rebalances(connection, replica_set, newest + 1 if settled else newest):
             self._rebalances[each[0].number] = each
