@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = [
     "latency",
+    "read_back",
     "catchup",
     "hot_path",
     "shared",

@@ -20,12 +20,13 @@ from integration_test.harness.connections import connected, prepared
 from integration_test.harness.processes import WorkerProcess
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Conflict, Expected, NewEvent, append, read_stream
-from reactive_orch.postgres import log
+from reactive_orch.postgres.steps import perform
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from integration_test.harness.connections import Connection
+    from reactive_orch.postgres.steps import Rows, Statement, Steps
 
 APPENDERS = 8
 
@@ -162,7 +163,9 @@ async def test_what_is_no_version_is_refused(connection: Connection, expected: A
 
 async def test_a_pool_is_no_connection(database: str) -> None:
     async with asyncpg.create_pool(database, min_size=0) as pool:
-        with pytest.raises(TypeError, match="takes a connection, not a pool"):
+        with pytest.raises(
+            TypeError, match=r"append takes a connection of .*, not asyncpg.Pool: take a connection from the pool first"
+        ):
             await append(cast("Connection", pool), [order(1)])
 
 
@@ -251,14 +254,16 @@ async def test_an_exact_version_still_holds_when_it_is_written(
     database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await append(connection, [order()])
-    check = log.base_of
 
-    async def check_and_let_another_in(*arguments: Any) -> int | None:
-        base = await check(*arguments)
-        await connection.execute(f"{_INSERT} ('Order', '1', 2, 'Paid')")
-        return base
+    async def let_another_in(steps: Steps[Any], ask: Callable[[Statement], Awaitable[Rows]]) -> Any:
+        async def ask_late(statement: Statement) -> Rows:
+            if "INSERT" in statement.sql:
+                await connection.execute(f"{_INSERT} ('Order', '1', 2, 'Paid')")
+            return await ask(statement)
 
-    monkeypatch.setattr(log, "base_of", check_and_let_another_in)
+        return await perform(steps, ask_late)
+
+    monkeypatch.setattr("reactive_orch.appending.perform", let_another_in)
     async with connected(database) as own:
         with pytest.raises(Conflict, match="another writer appended to default/Order/1 at the same time"):
             await append(own, [order(1, "Late")], 1)

@@ -14,7 +14,8 @@ from integration_test.harness.command_line import FAILED, UNREACHABLE, run
 from integration_test.harness.connections import connected, prepared
 from integration_test.harness.waiting import wait_until
 from reactive_orch import Conflict, Expected, NewEvent, append
-from reactive_orch.postgres import log, many
+from reactive_orch.postgres import appending as log
+from reactive_orch.postgres import many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -26,6 +26,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     postgres     performs in SQL, decides nothing           } these three
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
+    awaiting     handled: wait until what was appended is, for any connection
     dead_letters failing keys, for any connection
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
@@ -52,10 +53,12 @@ from importlib import import_module
 TYPE_CHECKING = False  # as type checkers know it; `typing` takes as long to import as all else here
 if TYPE_CHECKING:
     from reactive_orch.appending import append
+    from reactive_orch.awaiting import handled
     from reactive_orch.config import Config
     from reactive_orch.errors import (
         ConfigError,
         Conflict,
+        NotHandled,
         ProjectionFailed,
         ReactiveOrchError,
         Standby,
@@ -77,6 +80,7 @@ __all__ = [
     "Filter",
     "NewEvent",
     "Node",
+    "NotHandled",
     "Projection",
     "ProjectionFailed",
     "ReactiveOrchError",
@@ -86,15 +90,17 @@ __all__ = [
     "UnsafeLog",
     "Worker",
     "append",
+    "handled",
     "projection",
     "read_stream",
 ]
 
 _WHERE = {
     "appending": ("append",),
+    "awaiting": ("handled",),
     "config": ("Config",),
     "errors": (
-        *("ConfigError", "Conflict", "ProjectionFailed", "ReactiveOrchError"),
+        *("ConfigError", "Conflict", "NotHandled", "ProjectionFailed", "ReactiveOrchError"),
         *("Standby", "Superseded", "Unavailable", "UnsafeLog"),
     ),
     "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),

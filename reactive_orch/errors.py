@@ -162,6 +162,18 @@ class Conflict(ReactiveOrchError):
     """An append expected another version of the aggregate's stream: read it again and decide anew."""
 
 
+class NotHandled(ReactiveOrchError):
+    """A position was not handled within the time that somebody waits for it. What it is will be handled later, or not.
+
+    `reason` says why, without values: how far the projection is, that it rests, that the event's key fails.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        """Keep why."""
+        super().__init__(f"{what}: {reason}")
+        self.reason = reason
+
+
 def text_of(error: BaseException) -> str:
     """Return an error's text. A user's own class may fail at that: then what Python shows of it in a traceback."""
     try:

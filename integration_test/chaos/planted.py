@@ -22,6 +22,7 @@ from reactive_orch.core.suspicion import Suspects
 from reactive_orch.errors import Superseded
 from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
 from reactive_orch.model.keys import Key
+from reactive_orch.postgres import appending as pg_appending
 from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.admission import Admission
 from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
@@ -184,7 +185,7 @@ def put_off_appends_survive_their_savepoint() -> None:
 
     async def write(connection: Any) -> None:
         for columns, expected in connection.marks.take_put_off():
-            await log.append_columns(connection, columns, expected)
+            await pg_appending.append_columns(connection, columns, expected)
 
     _put(appending, "put_off", keep)
     _put(put_off, "write", write)

@@ -23,7 +23,7 @@ from integration_test.harness.projections import variables
 from integration_test.harness.terminals import on_a_terminal
 from integration_test.harness.waiting import TIMEOUT_S, wait_until
 from reactive_orch import NewEvent, append
-from reactive_orch.postgres import log
+from reactive_orch.postgres.appending import asker, turn
 from reactive_orch.postgres.grants import grants
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ async def test_all_is_sent_before_it_writes_to_the_log(database: str) -> None:
 async def test_it_says_for_whose_append_it_waits(database: str) -> None:
     async with prepared(database) as connection:
         async with connected(database) as other, other.transaction():
-            await log.take_turns(other, [("default", "Order", "key-0")])
+            await asker(other)(turn([("default", "Order", "key-0")]))
             async with appending(database, lines(2_500, keys=1), TALKATIVE) as process:
                 said, pid = await first_line(process), other.get_server_pid()
                 assert re.match(rf"reactive_orch: append: waiting: 0:00:\d\d so far, for pid {pid} of postgres", said)

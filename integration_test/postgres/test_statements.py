@@ -247,8 +247,8 @@ ROWS_MAX: dict[tuple[str, tuple[object, ...]], int] = {
     ("windows.next_position", (OWN_LOG, MIDDLE, ROWS)): 2,
     ("windows.read_large", (OWN_LOG, LARGE, 8_000_000)): 101,
     ("log.read_stream", (OWN_LOG, *STREAM, 90)): 10,
-    ("log.stream_version", STREAM): 100,  # without statistics PostgreSQL 15 counts through the stream
-    ("log.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', "{NULL,NULL}", None)): 2,
+    ("appending.stream_version", STREAM): 100,  # without statistics PostgreSQL 15 counts through the stream
+    ("appending.append", (*TWO, *["{NULL,NULL}"] * 3, '{"{}","{}"}', "{NULL,NULL}", None)): 2,
     ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)): 2 * PARTITIONS,
     ("checkpoints.load_free", ("r7", "p", OWN_LOG, ALL, "{}")): PARTITIONS,
     ("doctor.log_end", (OWN_LOG,)): 1,

@@ -16,13 +16,13 @@ from uuid import UUID
 from reactive_orch.errors import ConfigError
 from reactive_orch.json_text import JsonText
 from reactive_orch.model import NewEvent
-from reactive_orch.postgres import log
+from reactive_orch.postgres import appending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 BAD_LINES_SHOWN_MAX = 20
-LINE_BYTES_MAX = log.PAYLOAD_BYTES_MAX
+LINE_BYTES_MAX = appending.PAYLOAD_BYTES_MAX
 """Of which nearly all may be payload."""
 EVENT_VERSION_MAX = 2**31 - 1
 CONVERTED_DIGITS_MAX = 4300

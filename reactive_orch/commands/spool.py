@@ -7,7 +7,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.postgres import log
+from reactive_orch.postgres import appending
 from reactive_orch.postgres.many import Part
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Spool:
         """Begin with nothing."""
         self.count = 0
         self._file = tempfile.SpooledTemporaryFile(2 * PART_BYTES)  # noqa: SIM115 - kept until `close`
-        self._streams: set[log.Stream] = set()
+        self._streams: set[appending.Stream] = set()
         self._parts = self._kept = 0
         self._lines: list[int] = []
         self._events: list[NewEvent] = []
@@ -35,7 +35,7 @@ class Spool:
 
     def add(self, line: int, event: NewEvent) -> None:
         """Keep an event. Raises ConfigError when there is no room for it."""
-        if len(self._streams) <= log.TURNS_MAX:
+        if len(self._streams) <= appending.TURNS_MAX:
             self._streams.add((event.bounded_context, event.aggregate_type, event.aggregate_id))
         self.count += 1
         self._lines.append(line)
@@ -48,7 +48,7 @@ class Spool:
         """End a part. Raises ConfigError when there is no room for it."""
         if not self._lines:
             return
-        part = self._lines, log.columns_of(self._events)
+        part = self._lines, appending.columns_of(self._events)
         self._lines, self._events, self._bytes = [], [], 0
         try:
             pickle.dump(part, self._file)
@@ -61,7 +61,7 @@ class Spool:
         self._parts, self._kept = self._parts + 1, self._file.tell()
 
     @property
-    def streams(self) -> Sequence[log.Stream]:
+    def streams(self) -> Sequence[appending.Stream]:
         """As `Many` says."""
         return sorted(self._streams)
 

@@ -1,6 +1,10 @@
-"""What is notified: that somebody has appended, while the bell is armed; and which replica set has changed."""
+"""What is notified: that somebody has appended, while the bell is armed; which replica set has changed; who waits."""
 
 EVENTS_CHANNEL = "reactive_orch_events"
 """Without a payload."""
 GENERATIONS_CHANNEL = "reactive_orch_generations"
 """The payload is the name of a replica set: it has another generation, or a projection of it another state."""
+AWAITED_CHANNEL = "reactive_orch_awaited"
+"""The payload says that a session waits until positions are handled (`core.awaiters`)."""
+HANDLED_CHANNELS = "reactive_orch_handled_"
+"""Before the number of such a session: look."""

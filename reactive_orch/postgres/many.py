@@ -17,8 +17,9 @@ import asyncpg
 
 from reactive_orch.errors import ConfigError, Conflict
 from reactive_orch.model import Expected
-from reactive_orch.postgres import log
+from reactive_orch.postgres import appending
 from reactive_orch.postgres.statements import load_statements
+from reactive_orch.postgres.steps import perform
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ class Part(NamedTuple):
     """Some of the events, and the lines where they were found."""
 
     lines: Sequence[int]
-    columns: log.Columns
+    columns: appending.Columns
 
     def cut(self, first: int, last: int) -> Part:
         """Return some of them."""
@@ -53,8 +54,8 @@ class Many(Protocol):
     count: int
 
     @property
-    def streams(self) -> Sequence[log.Stream]:
-        """Their aggregates, in order; of more than `log.TURNS_MAX` any one more than that."""
+    def streams(self) -> Sequence[appending.Stream]:
+        """Their aggregates, in order; of more than `appending.TURNS_MAX` any one more than that."""
         ...
 
     @property
@@ -94,7 +95,7 @@ async def append(connection: AnyConnection, many: Many, expected: int | Expected
     """Append events, all or none, each numbered after the last of its aggregate.
 
     It waits for others who are appending to the same aggregates, as long as that takes. Raises Conflict, ValueError as
-    `log.append_columns` does, ConfigError naming the line that the database does not take; asyncpg's errors pass.
+    `appending.append_steps` does, ConfigError naming the line that the database does not take; asyncpg's errors pass.
     """
     if not many.count:
         return
@@ -117,13 +118,13 @@ async def append(connection: AnyConnection, many: Many, expected: int | Expected
 async def _number(connection: AnyConnection, expected: int | Expected, tell: Tell) -> None:
     tell("numbering", None)
     await connection.execute(_SQL.forget_numbers)
-    await connection.execute(_SQL.number, log.expected_base(expected))
+    await connection.execute(_SQL.number, appending.expected_base(expected))
 
 
 async def _conflict(connection: AnyConnection, many: Many, *, staged: bool) -> Conflict:
     """Return what to say of others who come between again and again, or where one version was expected."""
-    found = [tuple(row) for row in await connection.fetch(_SQL.moved, log.NAMED_MAX)] if staged else []
-    who = f"another writer appended to {log.names(found or many.streams)} at the same time"
+    found = [tuple(row) for row in await connection.fetch(_SQL.moved, appending.NAMED_MAX)] if staged else []
+    who = f"another writer appended to {appending.names(found or many.streams)} at the same time"
     return Conflict(f"nothing was appended; {who}")
 
 
@@ -138,12 +139,12 @@ async def _write(connection: AnyConnection, many: Many, tell: Tell, begin: Calla
 
 
 @contextlib.asynccontextmanager
-async def _turn(connection: AnyConnection, streams: Sequence[log.Stream], tell: Tell) -> AsyncIterator[None]:
+async def _turn(connection: AnyConnection, streams: Sequence[appending.Stream], tell: Tell) -> AsyncIterator[None]:
     """Begin a transaction when nobody else appends to these aggregates; commit it at the end."""
     while True:
         async with connection.transaction():
             try:
-                await log.take_turns(connection, streams)
+                await appending.asker(connection)(appending.turn(streams))
             except asyncpg.LockNotAvailableError:
                 continue
             yield
@@ -174,14 +175,15 @@ async def _writer(  # noqa: PLR0913 - bound where it is called
 
     `last`: what has to be numbered again is numbered now, while others wait: or they might always be first.
     """
-    base = await log.base_of(connection, many.streams, expected)
+    ask = appending.asker(connection)
+    base = await perform(appending.base_steps(many.streams, expected), ask)
 
     async def write(part: Part, done: int) -> None:
         with _noticing_others():
-            await log.write(connection, part.columns, None if base is None else base + done)
+            await perform(appending.write_steps(part.columns, None if base is None else base + done), ask)
 
     async def write_staged(part: Part, _done: int) -> None:
-        with _noticing_others(), log.in_conflict(lambda: many.streams):
+        with _noticing_others(), appending.in_conflict(lambda: many.streams):
             await connection.execute(_SQL.write, part.lines[0], part.lines[-1])
 
     if staged:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from reactive_orch.postgres import log
+from reactive_orch.postgres import appending
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ class PutOff(NamedTuple):
 
     number: int
     """As the database has counted it. One that was cancelled while it was counted is missing here."""
-    columns: log.Columns
+    columns: appending.Columns
     expected: int | Expected
 
 
-async def put_off(connection: AnyConnection, columns: log.Columns, expected: int | Expected) -> bool:
+async def put_off(connection: AnyConnection, columns: appending.Columns, expected: int | Expected) -> bool:
     """Keep an append for the end of the batch that this connection is in; False if it is in none."""
     marks = getattr(connection, "marks", None)
     if marks is None or marks.put_off is None:
@@ -47,4 +47,4 @@ async def write(connection: AnyConnection) -> None:
         kept: int = await connection.fetchval(_SQL.kept)
         for each in put_off:
             if each.number <= kept:
-                await log.append_columns(connection, each.columns, each.expected)
+                await appending.append_columns(connection, each.columns, each.expected)

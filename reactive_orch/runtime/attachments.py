@@ -14,6 +14,7 @@ from reactive_orch.runtime.membership.leaving import LEAVE_TIMEOUT_S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reactive_orch.model.awaiter import Awaiter
     from reactive_orch.model.problems import Problem
     from reactive_orch.model.status import WorkerStatus
 
@@ -36,6 +37,10 @@ class Attached(Protocol):
 
     def wake(self, source: str) -> None:
         """Make it look; `source` says what told, for people to see."""
+        ...
+
+    def awaited(self, awaiter: Awaiter) -> None:
+        """Make it answer somebody who waits, when it has got that far."""
         ...
 
     def watch_progress(self) -> list[Problem]:

@@ -16,6 +16,7 @@ import anyio
 
 from reactive_orch.address import database_url
 from reactive_orch.config import Config
+from reactive_orch.core.awaiters import awaiter_of
 from reactive_orch.core.connections import kept_warm, needed
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model.reports import (
@@ -104,6 +105,7 @@ class Node:
             events=self._ring,
             generation=self._generation,
             attention=self._attention,
+            awaited=self._awaited,
             emit=emit,
             look=self._look,
         )
@@ -143,6 +145,12 @@ class Node:
 
     def _attention(self, replica_set: str) -> None:
         self._wake(replica_set, "heartbeat")
+
+    def _awaited(self, told: str) -> None:
+        if (awaiter := awaiter_of(told)) is not None:
+            for worker in self._workers:
+                if worker.replica_set == awaiter.replica_set:
+                    worker.awaited(awaiter)
 
     def _wake(self, replica_set: str, source: str) -> bool:
         concerned = [worker for worker in self._workers if worker.replica_set == replica_set]

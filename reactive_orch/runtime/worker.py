@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from reactive_orch.core.health import Facts
+    from reactive_orch.model.awaiter import Awaiter
     from reactive_orch.model.problems import Problem
 
 
@@ -149,6 +150,12 @@ class Worker:
         """Look: anything may have changed; `source` says what told, for people to see."""
         self._membership.wakeup.set(source)
         self._runners.wake()
+
+    def awaited(self, awaiter: Awaiter) -> None:
+        """Answer somebody who waits for one of its projections, when it has got that far."""
+        runner = self._runners.by_subscription.get(awaiter.subscription)
+        if runner is not None:
+            runner.lanes.awaited(awaiter)
 
     def facts(self) -> Facts:
         """Return what health is judged by."""

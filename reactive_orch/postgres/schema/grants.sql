@@ -32,8 +32,10 @@ GRANT EXECUTE ON FUNCTION reactive_orch.suspend_projection, reactive_orch.retry_
 GRANT USAGE ON SCHEMA reactive_orch TO :role;
 -- By columns: who could write global_position could put an event where the readers have been already.
 GRANT INSERT (bounded_context, aggregate_type, aggregate_id, aggregate_version, event_id, event_type, event_version, payload, trace_id, correlation_id, causation_id, metadata, partition_key) ON reactive_orch.events TO :role;
--- For append(), which looks up an aggregate's version; INSERT and COPY do without.
-GRANT SELECT (bounded_context, aggregate_type, aggregate_id, aggregate_version) ON reactive_orch.events TO :role;
+-- For append(), which looks up an aggregate's version, and returns positions; INSERT and COPY do without.
+GRANT SELECT (global_position, bounded_context, aggregate_type, aggregate_id, aggregate_version) ON reactive_orch.events TO :role;
+-- For handled(), which waits until what was appended is handled.
+GRANT EXECUTE ON FUNCTION reactive_orch.await_handled, reactive_orch.why_unhandled TO :role;
 -- For the command `append`.
 GRANT SELECT ON reactive_orch.schema_steps TO :role;
 -- To read what was appended, by read_stream(), which append() does not need:

@@ -23,6 +23,7 @@ from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.faults import is_of_code_alone
 from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
+from reactive_orch.runtime.handling.answers import Answers
 from reactive_orch.runtime.handling.aside import Aside, demand_room
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
@@ -59,6 +60,7 @@ class Lane:
         self.progress = Progress(scope.config.batch_events, scope.follower.log.partitions, scope.database.incarnation)
         self.wakeup = Wakeup()
         self.in_hand = InHand(scope)
+        self.answers = Answers(scope, self.progress, self.wakeup)
         self._leaving: set[Partition] = set()
         """Partitions of the batch in hand that are to be let go when it ends."""
         self._failures = Failures(scope)
@@ -160,7 +162,10 @@ class Lane:
         if not self.remembers:
             self.invalidate()
         if self._save_is_due():
-            await self._save()
+            self._saved_at = time.monotonic()
+            await self._save(self.progress.partitions)
+        if self.answers:
+            await self.answers.give(self._save)
         if (resting := self._scope.resting()) is not None:
             # What has failed in an outage, and were set aside after it, might be parked after all: it is tried again.
             self._failures.alone = None
@@ -210,7 +215,11 @@ class Lane:
 
     def _goes_on(self) -> bool:
         # The coming window already got its connection, so nobody goes without one if this is kept.
-        return self.windows.coming and not self._save_is_due() and not self.aside.due and not self._scope.serial.on
+        return (
+            self.windows.coming
+            and not self._save_is_due()
+            and not (self.aside.due or self.answers or self._scope.serial.on)
+        )
 
     def plan(self, fetched: Fetched) -> Batch:
         """Return what is to be handled at once of a window that was read."""
@@ -266,9 +275,8 @@ class Lane:
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._saved_at >= SAVE_EVERY_S
 
-    async def _save(self) -> None:
-        self._saved_at = time.monotonic()
-        swaps, incarnation = self.progress.unsaved(self.progress.partitions), self.progress.incarnation
+    async def _save(self, partitions: Collection[Partition]) -> None:
+        swaps, incarnation = self.progress.unsaved(partitions), self.progress.incarnation
         with self.in_hand.moving(swaps):
             await self._scope.save(swaps, incarnation)
             if incarnation == self.progress.incarnation:

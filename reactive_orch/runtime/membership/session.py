@@ -1,8 +1,9 @@
 """The membership connection: one per process, outside the pools, with nothing slow on it (protocol 5.1, 5.8, 6.4).
 
-It LISTENs on both channels, holds the session advisory lock of every member of this process ("I live"), and sends the
-heartbeats, which also prove that the connection is alive. When it is lost it is made again, with backoff: LISTEN first,
-then the locks under the same ids, then everybody is told to look, since whatever was notified meanwhile is gone.
+It LISTENs on the channels of all workers, holds the session advisory lock of every member of this process ("I live"),
+and sends the heartbeats, which also prove that the connection is alive. When it is lost it is made again, with backoff:
+LISTEN first, then the locks under the same ids, then everybody is told to look, since whatever was notified meanwhile
+is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import anyio
 from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.model.reports import HeartbeatSent
 from reactive_orch.postgres import membership
-from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
+from reactive_orch.postgres.channels import AWAITED_CHANNEL, EVENTS_CHANNEL, GENERATIONS_CHANNEL
 from reactive_orch.postgres.faults import is_stale, translated
 from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.membership.trust import Trust
@@ -46,6 +47,8 @@ class Listeners:
     """A replica set has a new generation, or a projection was rewound, says a notification."""
     attention: Callable[[str], None]
     """The same, or somebody to admit or to remove, says a heartbeat."""
+    awaited: Callable[[str], None]
+    """Somebody waits until positions are handled, says a notification."""
     emit: Emit
     """How each heartbeat went is told here."""
     look: Callable[[], None]
@@ -94,6 +97,7 @@ class Session:
                 connection.add_termination_listener(lambda _: lost.set())
                 await connection.add_listener(EVENTS_CHANNEL, lambda *_: self._listeners.events())
                 await connection.add_listener(GENERATIONS_CHANNEL, lambda *args: self._listeners.generation(args[3]))
+                await connection.add_listener(AWAITED_CHANNEL, lambda *args: self._listeners.awaited(args[3]))
             if self.members:
                 # Resuming makes a member look alive, and is a short word. Where a heartbeat, a long one, does not get
                 # through, as packets of its size are lost, it would be resumed for ever, and never be replaced.
