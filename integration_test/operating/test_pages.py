@@ -52,7 +52,7 @@ ORDER = (
 
 async def test_python_blocks_have_all_that_they_need() -> None:
     found = [each for each in pages.blocks() if each.language == "python"]
-    assert len(found) == 9
+    assert len(found) == 11
     for each in found:
         ruff = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F", "-"),
@@ -110,6 +110,8 @@ def project(tmp_path: Path) -> Path:
         "mails.py": the('@projection("mails", timeout=5', PROJECTIONS),
         "orders.py": the('@projection("order_status"', README).replace('"order_status"', '"orders"'),
         "pay.py": the('asyncio.run(pay("4713"))', APPENDING),
+        "basket.py": the("INSERT INTO baskets", APPENDING),
+        "place.py": the("await handled(connection", APPENDING),
         "workers.py": the("anyio.run(main)", APPLICATION),
         "again.py": the("asyncio.run(retry())", APPLICATION),
     }
@@ -144,6 +146,11 @@ async def test_python_blocks_do_their_work(database: str, project: Path) -> None
 
         await wait_until(handled)
         await process.said("INFO:reactive_orch")
+        assert await _run(project, database, "place.py") == "OrderPlaced\n"
+        await _run(project, database, "basket.py")
+        assert (
+            await connection.fetchval("SELECT count(*) FROM reactive_orch.events WHERE aggregate_type = 'Basket'") == 1
+        )
         process.send(signal.SIGINT)
         assert await process.wait() == 0
         assert "Traceback" not in process.tail()

@@ -155,7 +155,8 @@ class Worker:
         """Answer somebody who waits for one of its projections, when it has got that far."""
         runner = self._runners.by_subscription.get(awaiter.subscription)
         if runner is not None:
-            runner.lanes.awaited(awaiter)
+            for lane in runner.lanes:
+                lane.answers.add(awaiter)
 
     def facts(self) -> Facts:
         """Return what health is judged by."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from reactive_orch.core.pace import Pace
 from reactive_orch.core.progress import Progress
 from reactive_orch.errors import Deadlock, HandlerFailed, ProjectionFailed, Superseded, Unavailable
 from reactive_orch.model.reports import Struck
@@ -66,8 +65,7 @@ class Lane:
         self._failures = Failures(scope)
         self.aside = Aside(scope, self.progress, self.in_hand, self._failures)
         self.trials = Trials(scope, self.progress, self.aside, partial(_try_next, self, scope))
-        self._pace = Pace(scope.config.batch_events)
-        self.windows = LaneWindows(scope, self.progress, self._failures, self._pace, cache)
+        self.windows = LaneWindows(scope, self.progress, self._failures, cache)
         self._pauses = Pauses(contended_most_s=1.0)
         self._saved_at = time.monotonic()
 
@@ -156,9 +154,9 @@ class Lane:
             await self._scope.halt(error, self.progress.incarnation)
 
     async def _step(self, tasks: TaskGroup) -> None:
-        if self._pace.linger_s:
-            await anyio.sleep(self._pace.linger_s)
-            self._pace.linger_s = 0.0
+        if self.windows.pace.linger_s:
+            await anyio.sleep(self.windows.pace.linger_s)
+            self.windows.pace.linger_s = 0.0
         if not self.remembers:
             self.invalidate()
         if self._save_is_due():
@@ -256,8 +254,8 @@ class Lane:
             self._failures.failed(window, batch, error, self.progress.read_to)
             raise
         full = len(batch.events) >= self.windows.limit
-        self._pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
-        self.progress.batch_events = self._pace.events
+        self.windows.pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
+        self.progress.batch_events = self.windows.pace.events
         self._failures.committed()
         self._pauses.reset()
         if self._scope.suspects.concern(done.events):

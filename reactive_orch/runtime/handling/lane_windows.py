@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from reactive_orch.core.pace import Pace
 from reactive_orch.errors import Superseded, Unavailable, Unreadable
 from reactive_orch.model.reports import EventUnreadable, ReadCut
 from reactive_orch.postgres.faults import took_too_long
@@ -15,7 +16,6 @@ from reactive_orch.runtime.reading.prefetch import Prefetcher
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from reactive_orch.core.pace import Pace
     from reactive_orch.core.progress import Progress
     from reactive_orch.model import Window
     from reactive_orch.runtime.handling.failures import Failures
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 class LaneWindows:
     """The windows of one lane, as its progress asks for them."""
 
-    def __init__(self, scope: Scope, progress: Progress, failures: Failures, pace: Pace, cache: WindowCache) -> None:
+    def __init__(self, scope: Scope, progress: Progress, failures: Failures, cache: WindowCache) -> None:
         """Read nothing yet."""
         self._scope = scope
         self._progress = progress
         self._failures = failures
-        self._pace = pace
+        self.pace = Pace(scope.config.batch_events)
+        """How large a batch may be."""
         self._subject, self._emit = scope.subject, scope.watchers.emit
         self._prefetcher = Prefetcher(scope.follower, scope.projection.filter, cache, self._subject, self._emit)
         self._cut_off_again = Backoff(0.001, 1.0)
@@ -44,7 +45,7 @@ class LaneWindows:
     @property
     def limit(self) -> int:
         """How many events the next batch may have."""
-        return self._failures.attempts.limit_of(self._progress.low_water or 0, self._pace.events)
+        return self._failures.attempts.limit_of(self._progress.low_water or 0, self.pace.events)
 
     def window(self) -> Window | None:
         """Return what to read next; None at the settled end of the log, and where that is not known."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position, Swap
-    from reactive_orch.model.awaiter import Awaiter
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
@@ -117,11 +116,6 @@ class Lanes:
         for lane in self._all:
             lane.aside.glance()
             lane.wakeup.set()
-
-    def awaited(self, awaiter: Awaiter) -> None:
-        """Let each lane that has some of its partitions answer when it has read so far."""
-        for lane in self._all:
-            lane.answers.add(awaiter)
 
     def want_opinion(self) -> None:
         """Let the catch-up lane try what another worker would park: that may wait, and fresh events should not."""
