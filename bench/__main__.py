@@ -36,6 +36,7 @@ NAMES = [
     "frontier",
     "plans",
     "pure_core",
+    "typed",
     "many",
     "tables",
     "viewers",
