@@ -12,11 +12,13 @@ import msgspec
 import pydantic
 import pytest
 
+from integration_test.harness.checkers import wait_settled
 from integration_test.harness.command_line import environment
 from integration_test.harness.connections import connected
-from integration_test.harness.in_process import run_until_idle
+from integration_test.harness.in_process import run_until_idle, serving
 from integration_test.harness.pages import the
 from integration_test.harness.processes import ROOT
+from integration_test.harness.waiting import wait_until
 from reactive_orch import ConfigError, Event, EventTypes, NewEvent, append, dead_letters, read_stream
 
 if TYPE_CHECKING:
@@ -60,8 +62,8 @@ def _(payload: dict[str, Any]) -> dict[str, Any]:
     return {"total": 0, **payload}
 
 
-def of_each(name: str = "noting") -> Projection:
-    noting = events.projection(name, retries=0)
+def of_each() -> Projection:
+    noting = events.projection("noting", retries=0)
 
     @noting.on(Placed)
     async def placed(event: Placed, tx: Connection) -> None:
@@ -71,6 +73,21 @@ def of_each(name: str = "noting") -> Projection:
     async def moved(event: Paid | Shipped, tx: Connection, envelope: Event) -> None:
         assert envelope.aggregate_id == event.order_id
         await tx.execute(NOTE, event.order_id, f"{type(event).__name__} {envelope.replayed}")
+
+    return noting
+
+
+def of_old() -> Projection:
+    """Return it as it was before version 3 of Placed."""
+    types = EventTypes()
+    types("Placed", version=2)(Placed)
+    types("Paid")(Paid)
+    types("Shipped")(Shipped)
+    noting = types.projection("noting", retries=0)
+
+    @noting.on(Placed, Paid, Shipped)
+    async def none(_event: Placed | Paid | Shipped, _tx: Connection) -> None:
+        raise AssertionError
 
     return noting
 
@@ -171,6 +188,19 @@ async def test_what_is_not_of_its_class_is_parked_and_says_why(
     told = "".join(record.getMessage() for record in caplog.records)
     assert "Undecodable" in told
     assert "$.total" not in told, "texts of errors stay in the database"
+
+
+async def test_a_newer_version_is_handled_by_whom_it_is_deployed_to(database: str, connection: Connection) -> None:
+    """Half the keys are first tried by a worker that does not know it."""
+    async with serving(database, of_old()), serving(database, of_each()):
+        await wait_settled(connection, members=2)
+        await append(connection, [placed(f"{n:02}", 3, order_id=f"{n:02}", customer="ada", total=n) for n in range(20)])
+
+        async def all_noted() -> bool:
+            return len(await noted(connection)) == 20
+
+        await wait_until(all_noted)
+    assert not await dead_letters.listed(connection, "test")
 
 
 async def test_the_page_appends_handles_and_reads_objects(

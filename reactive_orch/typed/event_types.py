@@ -40,19 +40,23 @@ class Columns(TypedDict, total=False):
 class EventTypes:
     """Event types and their classes: dataclasses, models of pydantic 2, structs of msgspec. An application has its own.
 
-    ```
-    events = EventTypes()
+    For instance::
 
-    @events("OrderPlaced", version=2, aggregate_type="Order", id_from="order_id")
-    @dataclass(frozen=True)
-    class OrderPlaced:
-        order_id: str
-        customer: str
+        events = EventTypes()
 
-    @events.upcast(OrderPlaced, 1)
-    def _(payload: dict[str, Any]) -> dict[str, Any]:
-        return {**payload, "customer": payload["name"]}
-    ```
+        @events("OrderPlaced", version=2, aggregate_type="Order", id_from="order_id")
+        @dataclass(frozen=True)
+        class OrderPlaced:
+            order_id: str
+            customer: str
+
+        @events.upcast(OrderPlaced, from_version=1)
+        def _(payload: dict[str, Any]) -> dict[str, Any]:
+            return {**payload, "customer": payload["name"]}
+
+    Called, it registers a class as that of a type, at a version. `aggregate_type`, and the aggregate id as the attribute
+    `id_from` has it, are what `new` takes where it is not told. That raises ConfigError for a type or a class that is
+    registered, and for what is none of either.
 
     Each type has one class, of its newest version; payloads of older ones are upcast to it. An event of a newer version
     fails in the handler, until code that knows it is deployed.
@@ -65,11 +69,7 @@ class EventTypes:
     def __call__(
         self, event_type: str, *, version: int = 1, aggregate_type: str | None = None, id_from: str | None = None
     ) -> Callable[[type[T]], type[T]]:
-        """Register a class as that of a type, at a version.
-
-        `aggregate_type`, and the aggregate id as the attribute `id_from` has it, are what `new` takes where it is not
-        told. Raises ConfigError for a type or a class that is registered, and for what is none of either.
-        """
+        """Register a class, as the class says."""
         if not isinstance(event_type, str) or not event_type or "\x00" in event_type:
             msg = f'an event class needs the name of its type: write @events("OrderPlaced"), not {event_type!r}'
             raise ConfigError(msg)
@@ -141,7 +141,7 @@ class EventTypes:
 
         Raises TypeError for an object of a class that is not registered, for an aggregate id that is none, and where
         nobody says the aggregate; Undecodable, a ValueError, for one that could not be read again; ValueError or
-        TypeError for what JSON cannot carry.
+        TypeError for what JSON cannot carry; ConfigError as `TypedProjection.on` does of a class.
         """
         of = self._by_class.get(type(event))
         if of is None:
@@ -163,7 +163,10 @@ class EventTypes:
         )
 
     def decode(self, event: Event) -> Any:
-        """Return the object that an event is, as of `read_stream`. Raises Undecodable, also for an unknown type."""
+        """Return the object that an event is, as of `read_stream`.
+
+        Raises Undecodable, also for an unknown type; ConfigError as `TypedProjection.on` does of a class.
+        """
         of = self._by_name.get(event.event_type)
         if of is None:
             msg = f"{event.event_type} version {event.event_version}: no class of this registry is for it"
@@ -173,7 +176,7 @@ class EventTypes:
     def _known(self, cls: type) -> EventType:
         try:
             return self._by_class[cls]
-        except KeyError:
+        except (KeyError, TypeError):  # a list of classes, perhaps
             raise ConfigError(_unknown(cls)) from None
 
     def _demand_new(self, event_type: str, cls: type) -> None:

@@ -132,6 +132,7 @@ wrongly: Any = events
     [
         (_on(), "name the classes that the handler is for"),
         (_on(Stranger), r'Stranger is no class of this registry: write @events\("…"\) above it'),
+        (_on([Placed, Paid]), ".*Paid.* is no class of this registry"),
         (_on(_two), "_two is no class of this registry"),
         (_on(Placed), "Placed has a handler already, so _two has none"),
         (_on(Paid, Paid), "Paid has a handler already, so _two has none"),
