@@ -54,9 +54,9 @@ class EventTypes:
         def _(payload: dict[str, Any]) -> dict[str, Any]:
             return {**payload, "customer": payload["name"]}
 
-    Called, it registers a class as that of a type, at a version. `aggregate_type`, and the aggregate id as the attribute
-    `id_from` has it, are what `new` takes where it is not told. That raises ConfigError for a type or a class that is
-    registered, and for what is none of either.
+    Called, it registers a class as that of a type, at a version. `aggregate_type`, and the aggregate id as the
+    attribute `id_from` has it, are what `new` takes where it is not told. That raises ConfigError for a type or a class
+    that is registered, and for what is none of either.
 
     Each type has one class, of its newest version; payloads of older ones are upcast to it. An event of a newer version
     fails in the handler, until code that knows it is deployed.
