@@ -37,6 +37,7 @@ NAMES = [
     "frontier",
     "plans",
     "pure_core",
+    "typed",
     "many",
     "tables",
     "viewers",

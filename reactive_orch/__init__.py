@@ -27,6 +27,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
     awaiting     handled: wait until what was appended is, for any connection
+    typed        objects of an application's classes instead of events
     dead_letters failing keys, for any connection
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
@@ -64,18 +65,21 @@ if TYPE_CHECKING:
         Standby,
         Superseded,
         Unavailable,
+        Undecodable,
         UnsafeLog,
     )
     from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
     from reactive_orch.postgres.log import read_stream
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
+    from reactive_orch.typed import EventTypes
 
 __all__ = [
     "Config",
     "ConfigError",
     "Conflict",
     "Event",
+    "EventTypes",
     "Expected",
     "Filter",
     "NewEvent",
@@ -87,6 +91,7 @@ __all__ = [
     "Standby",
     "Superseded",
     "Unavailable",
+    "Undecodable",
     "UnsafeLog",
     "Worker",
     "append",
@@ -101,12 +106,13 @@ _WHERE = {
     "config": ("Config",),
     "errors": (
         *("ConfigError", "Conflict", "NotHandled", "ProjectionFailed", "ReactiveOrchError"),
-        *("Standby", "Superseded", "Unavailable", "UnsafeLog"),
+        *("Standby", "Superseded", "Unavailable", "Undecodable", "UnsafeLog"),
     ),
     "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
     "postgres.log": ("read_stream",),
     "runtime.node": ("Node",),
     "runtime.worker": ("Worker",),
+    "typed": ("EventTypes",),
 }
 """Module → its names, imported when asked for: applications that append start sooner without what runs workers, and the
 command line heeds Ctrl-C before it imports anything that takes long."""

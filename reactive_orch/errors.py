@@ -135,6 +135,10 @@ class Refused(ReactiveOrchError):
     """A projection is recorded with another filter; the argument is its name. The worker goes on without it."""
 
 
+class Undecodable(ReactiveOrchError, ValueError):
+    """An event is not what its class says: the text names its type and version, and the fields that are wrong."""
+
+
 class ProjectionFailed(ReactiveOrchError):
     """A handler failed for good (exit code 1).
 

@@ -108,7 +108,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     arguments, and for an option that cannot be, with all that is wrong.
     """
     if callable(name):
-        msg = f'a projection needs a name: write @projection("{_called(name)}")'
+        msg = f'a projection needs a name: write @projection("{called(name)}")'
         raise ConfigError(msg)
     check_name("projection", name)
     only = Filter(
@@ -174,7 +174,7 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
             f"on_error must be {' or '.join(get_args(OnError))}, not {on_error!r}",
         ),
         (
-            made.reset is not None and not (_is_async(made.reset) and _takes(made.reset, 1)),
+            made.reset is not None and not (is_async(made.reset) and takes(made.reset, 1)),
             f"reset must be an async function that takes (tx), not {made.reset!r}",
         ),
         (
@@ -201,25 +201,28 @@ def _is_start(start: object) -> bool:
 
 
 def _check_handler(projection: str, handler: Callable[..., Awaitable[None]], *, batch: bool) -> None:
-    if not _is_async(handler):
-        msg = f"projection {projection!r}: the handler {_called(handler)} is not async; write `async def`"
+    if not is_async(handler):
+        msg = f"projection {projection!r}: the handler {called(handler)} is not async; write `async def`"
         raise ConfigError(msg)
-    if not _takes(handler, 2):
-        called = f"{_called(handler)}{inspect.signature(handler)}"
-        msg = f"projection {projection!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}, not {called}"
+    if not takes(handler, 2):
+        given = f"{called(handler)}{inspect.signature(handler)}"
+        msg = f"projection {projection!r}: the handler takes {'(events, tx)' if batch else '(event, tx)'}, not {given}"
         raise ConfigError(msg)
 
 
-def _called(handler: Callable[..., object]) -> object:
+def called(handler: Callable[..., object]) -> object:
+    """Return what a handler is called where somebody has written it."""
     return getattr(handler, "__qualname__", None) or handler
 
 
-def _is_async(handler: Callable[..., object]) -> bool:
+def is_async(handler: Callable[..., object]) -> bool:
+    """Tell whether a call of it can be awaited."""
     # An object with an async __call__ is as good as a function.
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
-def _takes(handler: Callable[..., object], arguments: int) -> bool:
+def takes(handler: Callable[..., object], arguments: int) -> bool:
+    """Tell whether it can be called with so many arguments."""
     try:
         inspect.signature(handler).bind(*[None] * arguments)
     except TypeError:

@@ -48,6 +48,9 @@ def checked(projections: object) -> tuple[Projection, ...]:
     if others := [repr(each) for each in given if not isinstance(each, Projection)]:
         msg = f"no projection (@projection makes one): {', '.join(others)}"
         raise ConfigError(msg)
+    if deaf := [repr(each.name) for each in given if each.filter.event_types == ()]:
+        msg = f"no event comes to {', '.join(deaf)}: a projection of event classes needs a handler, made by its `on`"
+        raise ConfigError(msg)
     wanted = [projection.subscription for projection in given]
     twice = sorted({each.projection for each in wanted if wanted.count(each) > 1})
     if not wanted:
