@@ -5,17 +5,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import anyio
+
 from reactive_orch.core.awaiters import Awaiters
+from reactive_orch.errors import Superseded, Unavailable
 from reactive_orch.postgres import handled
+from reactive_orch.runtime.interruptions import passing_over
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from reactive_orch.core.progress import Progress
     from reactive_orch.model import Partition
     from reactive_orch.model.awaiter import Awaiter
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.wakeup import Wakeup
+
+ANSWER_MOST_S = 0.5
 
 
 class Answers:
@@ -43,5 +49,14 @@ class Answers:
             wanted = frozenset().union(*(each.wants(progress.partitions) for each in served))
             if progress.unsaved(wanted):
                 await save(wanted)
-            async with self._scope.database.coordination(progress.incarnation) as connection:
+            await self._answer(served)
+
+    async def _answer(self, served: Sequence[Awaiter]) -> None:
+        """Tell them, if that is soon: who is not told looks by himself, and events do not wait for it."""
+        scope = self._scope
+        with (
+            passing_over(scope.watchers.emit, "answer", Unavailable, Superseded, of=scope.subject),
+            anyio.move_on_after(ANSWER_MOST_S),
+        ):
+            async with scope.database.coordination(self._progress.incarnation) as connection:
                 await handled.answer(connection, served)
