@@ -26,6 +26,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     postgres     performs in SQL, decides nothing           } these three
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
+    migrating    the schema, for an application that has no shell
     dead_letters failing keys, for any connection
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnsafeLog,
     )
+    from reactive_orch.migrating import migrate
     from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
     from reactive_orch.postgres.log import read_stream
     from reactive_orch.runtime.node import Node
@@ -86,6 +88,7 @@ __all__ = [
     "UnsafeLog",
     "Worker",
     "append",
+    "migrate",
     "projection",
     "read_stream",
 ]
@@ -97,6 +100,7 @@ _WHERE = {
         *("ConfigError", "Conflict", "ProjectionFailed", "ReactiveOrchError"),
         *("Standby", "Superseded", "Unavailable", "UnsafeLog"),
     ),
+    "migrating": ("migrate",),
     "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
     "postgres.log": ("read_stream",),
     "runtime.node": ("Node",),
