@@ -1,9 +1,9 @@
 """A saga: a room is held while its payment is asked for; then the booking is confirmed, or the room is given back.
 
 What comes next is decided from the booking's whole stream, and appended only if nothing has been added to that since:
-`expected`. If something has, a guest's withdrawal for instance, that is a Conflict at the end of the batch: all that the
-handler has done is rolled back and the event is tried again, with a stream that says more. (So it is when a batch has two
-events of one booking, too: the second would not see what the first has appended.)
+`expected`. If something has, a guest's withdrawal for instance, that is a Conflict at the end of the batch: all that
+the handler has done is rolled back and the event is tried again, with a stream that says more. (So it is when a batch
+has two events of one booking: the second does not see what the first has appended.)
 
     BookingRequested ─▶ PaymentRequested ─▶ PaymentReceived ─▶ BookingConfirmed
            │                   ├──────────▶ PaymentFailed, PaymentOverdue, BookingWithdrawn ─▶ BookingCancelled
@@ -96,10 +96,10 @@ async def payments(event: Event, tx: Connection) -> None:
 
 
 async def tell(connection: Connection, booking: str, event_type: str) -> bool:
-    """Append what comes from outside: BookingWithdrawn, PaymentOverdue. Return False if the booking is over already."""
+    """Append what comes from outside: BookingWithdrawn, PaymentOverdue. Return False if it is over, or was told that."""
     while True:
         stream = await read_stream(connection, "Booking", booking)
-        if OVER & {each.event_type for each in stream}:
+        if {event_type, *OVER} & {each.event_type for each in stream}:
             return False
         try:
             await append(connection, [after(stream[-1], event_type)], expected=stream[-1].aggregate_version)

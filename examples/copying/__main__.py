@@ -14,10 +14,7 @@ from examples.copying.projections import copied, one_by_one
 from reactive_orch import Config, NewEvent, Node, Projection, Worker, append
 
 READINGS, SENSORS = 10_000, 50
-AS_MANY = (
-    "SELECT count(*), sum(readings), "
-    "(SELECT count(*) FROM (SELECT * FROM hours EXCEPT SELECT * FROM hours_one_by_one) AS other) FROM hours"
-)
+OTHERS = "SELECT count(*) FROM (SELECT * FROM hours EXCEPT SELECT * FROM hours_one_by_one) AS others"
 
 
 def reading(number: int) -> NewEvent:
@@ -49,8 +46,7 @@ async def main() -> None:
     await append(connection, list(map(reading, range(READINGS))))
     for projection in (one_by_one, copied):
         await timed(url, projection)
-    hours, readings, others = await connection.fetchrow(AS_MANY)
-    print(f"{hours} rows of {readings} readings, {others} of them other than those made one by one")
+    print(f"{await connection.fetchval(OTHERS)} rows differ")
     await connection.close()
 
 

@@ -22,9 +22,9 @@ class Receiver:
         self._database.execute("CREATE TABLE IF NOT EXISTS deeds (key TEXT PRIMARY KEY, body TEXT)")
 
     @property
-    def deeds(self) -> dict[str, str]:
-        """Key → what was done for it."""
-        return dict(self._database.execute("SELECT key, body FROM deeds").fetchall())
+    def deeds(self) -> list[str]:
+        """The keys, as often as it has acted."""
+        return [key for (key,) in self._database.execute("SELECT key FROM deeds")]
 
     async def take(self, request: web.Request) -> web.Response:
         """Act, unless that was done; key and deed are one transaction. Whoever repeats himself is told: all is well."""

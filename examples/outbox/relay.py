@@ -10,7 +10,7 @@ invoices fail alike the relay rests, and tries one event now and then until the 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reactive_orch import Event, NewEvent, Projection, append, projection
 
@@ -25,17 +25,17 @@ async def issue(connection: asyncpg.Connection[asyncpg.Record], cents: int) -> s
     async with connection.transaction():
         await connection.execute("INSERT INTO invoices VALUES ($1, $2)", invoice, cents)
         payload = {"invoice": invoice, "cents": cents}
-        event = NewEvent(
-            aggregate_type="Invoice", aggregate_id=invoice, event_type="InvoiceIssued", payload=payload
-        )
+        event = NewEvent(aggregate_type="Invoice", aggregate_id=invoice, event_type="InvoiceIssued", payload=payload)
         await append(connection, [event])
     return invoice
 
 
 def relay(http: aiohttp.ClientSession, endpoint: str) -> Projection:
-    """Return what posts the events. Run it with `batch_events=1`: what is posted twice after a kill is then one event
-    of each lane, and not all that a batch had posted before.
-    """  # noqa: D205 - one thought
+    """Return what posts the events.
+
+    To be run with `batch_events=1`: what is posted twice after a kill is then one event of each lane, and not all that
+    a batch had posted before.
+    """
 
     @projection(
         "relay",
@@ -45,7 +45,7 @@ def relay(http: aiohttp.ClientSession, endpoint: str) -> Projection:
         retries=20,  # with pauses of up to 30 s: some minutes
         replay=False,  # a rewind posts nothing again
     )
-    async def post(event: Event, _tx: Any) -> None:
+    async def post(event: Event, _tx: asyncpg.Connection[asyncpg.Record]) -> None:
         headers = {"Idempotency-Key": str(event.event_id), "Content-Type": "application/json"}
         async with http.post(endpoint, data=event.payload, headers=headers) as response:
             response.raise_for_status()

@@ -38,7 +38,7 @@ async def main() -> None:
 
     for visitor, page in await connection.fetch("SELECT visitor, page FROM last_pages ORDER BY 1"):
         print(f"{visitor} is at {page}")
-    print(f"{await connection.fetchval('SELECT count(*) FROM visits')} visits")
+    print(await connection.fetchval("SELECT count(*) FROM visits"), "visits in all")
     await connection.close()
 
 
