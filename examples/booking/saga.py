@@ -96,7 +96,7 @@ async def payments(event: Event, tx: Connection) -> None:
 
 
 async def tell(connection: Connection, booking: str, event_type: str) -> bool:
-    """Append what comes from outside: BookingWithdrawn, PaymentOverdue. Return False if it is over, or was told that."""
+    """Append what comes from outside: BookingWithdrawn, PaymentOverdue. False if it is over, or was told so."""
     while True:
         stream = await read_stream(connection, "Booking", booking)
         if {event_type, *OVER} & {each.event_type for each in stream}:
