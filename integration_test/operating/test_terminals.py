@@ -91,25 +91,23 @@ async def test_a_worker_that_does_its_work_has_not_loaded_what_draws(database: s
 
 
 @pytest.fixture
-def without_cli(tmp_path: Path) -> dict[str, str]:
-    """Variables of a Python on which the extra `cli` is not installed."""
+def without_cli(tmp_path: Path) -> str:
+    """The PYTHONPATH of a Python on which the extra `cli` is not installed."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['rich'] = sys.modules['shtab'] = None\n")
-    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    return f"{tmp_path}{os.pathsep}{ROOT}"
 
 
-async def test_without_the_extra_a_terminal_gets_plain_text(paused: str, without_cli: dict[str, str]) -> None:
+async def test_without_the_extra_a_terminal_gets_plain_text(paused: str, without_cli: str) -> None:
     for words in (("status",), ("replica-sets", "list")):
-        seen = await asyncio.to_thread(lambda words=words: shown(paused, *words, **without_cli))
+        seen = await asyncio.to_thread(lambda words=words: shown(paused, *words, PYTHONPATH=without_cli))
         assert "\x1b" not in seen
         assert NAME in seen
-    complaint = (await run("completion", "bash", **without_cli)).complaint()
+    complaint = (await run("completion", "bash", PYTHONPATH=without_cli)).complaint()
     assert complaint == "completion needs another package: pip install 'reactive_orch[cli]' (shtab is missing)"
 
 
-async def test_without_the_extra_watch_says_what_is_missing_and_goes_on_in_lines(
-    paused: str, without_cli: dict[str, str]
-) -> None:
-    async with Terminal("watch", DATABASE_URL=paused, **without_cli) as terminal:
+async def test_without_the_extra_watch_says_what_is_missing_and_goes_on_in_lines(paused: str, without_cli: str) -> None:
+    async with Terminal("watch", DATABASE_URL=paused, PYTHONPATH=without_cli) as terminal:
         await terminal.shows(r"pip install 'reactive_orch\[cli\]'")
         await terminal.shows(r"event_counts is paused")
         assert "\x1b" not in terminal.written
