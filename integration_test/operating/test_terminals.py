@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,7 +100,7 @@ def without_cli(tmp_path: Path) -> str:
 
 async def test_without_the_extra_a_terminal_gets_plain_text(paused: str, without_cli: str) -> None:
     for words in (("status",), ("replica-sets", "list")):
-        seen = await asyncio.to_thread(lambda words=words: shown(paused, *words, PYTHONPATH=without_cli))
+        seen = await asyncio.to_thread(partial(shown, paused, *words, PYTHONPATH=without_cli))
         assert "\x1b" not in seen
         assert NAME in seen
     complaint = (await run("completion", "bash", PYTHONPATH=without_cli)).complaint()
