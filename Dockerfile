@@ -10,7 +10,7 @@ COPY . .
 # No worker runs the packages' own tests.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/reactive_orch \
-    && pip --python /opt/reactive_orch/bin/python install --no-cache-dir "$(ls /wheels/*.whl)[otlp]" \
+    && pip --python /opt/reactive_orch/bin/python install --no-cache-dir "$(ls /wheels/*.whl)[cli,otlp]" \
     && find /opt/reactive_orch -depth -type d \( -name tests -o -name testdata -o -name _testbase \) -exec rm -r {} +
 
 FROM python:3.13.16-slim-trixie

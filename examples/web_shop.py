@@ -1,6 +1,6 @@
 """A web application whose process handles events, too: when its worker fails for good, the process ends with it.
 
-    DATABASE_URL=postgresql://… PORT=8000 python -m examples.web_shop
+    PORT=8000 python -m examples.web_shop
 
 Worker and server are tasks of one group. A task that nobody waits for would fail in silence, and the pages would go on
 showing what is not brought up to date any more.
@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
+from pathlib import Path
 
 import anyio
 import asyncpg
 from aiohttp import web
 
+from examples.common import prepared, run
 from examples.shop.projections import order_list, orders_per_customer
 from reactive_orch import Config, Node, Worker
 from reactive_orch.http.health import health
-from reactive_orch.process.explaining import explain
 
 
 def application(node: Node, worker: Worker, pool: asyncpg.Pool[asyncpg.Record]) -> web.Application:
@@ -53,8 +53,9 @@ async def serve(app: web.Application, port: int, stop: asyncio.Event) -> None:
         await runner.cleanup()
 
 
-async def main(url: str, port: int) -> None:
+async def main() -> None:
     """Serve pages and handle events until a signal, or until one of both fails."""
+    url = await prepared(Path(__file__).parent / "shop" / "tables.sql")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -65,12 +66,9 @@ async def main(url: str, port: int) -> None:
     ):
         worker = Worker(node, "shop", [orders_per_customer, order_list])
         tasks.start_soon(worker.run)
-        await serve(application(node, worker, pool), port, stop)
+        await serve(application(node, worker, pool), int(os.environ.get("PORT", "8000")), stop)
         worker.stop()
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(os.environ["DATABASE_URL"], int(os.environ.get("PORT", "8000"))))
-    except BaseException as error:  # noqa: BLE001 - the first of them all, in one line, and the exit code of its kind
-        sys.exit(explain(error))
+    run(main)  # the first error of them all in one line, and the exit code of its kind

@@ -28,6 +28,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     appending    append, for any connection
     awaiting     handled: wait until what was appended is, for any connection
     typed        objects of an application's classes instead of events
+    migrating    the schema, for an application that has no shell
     dead_letters failing keys, for any connection
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         Undecodable,
         UnsafeLog,
     )
+    from reactive_orch.migrating import migrate
     from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
     from reactive_orch.postgres.log import read_stream
     from reactive_orch.runtime.node import Node
@@ -96,6 +98,7 @@ __all__ = [
     "Worker",
     "append",
     "handled",
+    "migrate",
     "projection",
     "read_stream",
 ]
@@ -108,6 +111,7 @@ _WHERE = {
         *("ConfigError", "Conflict", "NotHandled", "ProjectionFailed", "ReactiveOrchError"),
         *("Standby", "Superseded", "Unavailable", "Undecodable", "UnsafeLog"),
     ),
+    "migrating": ("migrate",),
     "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
     "postgres.log": ("read_stream",),
     "runtime.node": ("Node",),

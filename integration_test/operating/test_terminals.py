@@ -6,16 +6,21 @@ import asyncio
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration_test.harness.command_line import run, run_worker
 from integration_test.harness.connections import connected
 from integration_test.harness.processes import ROOT
-from integration_test.harness.terminals import on_a_terminal
+from integration_test.harness.terminals import Terminal, on_a_terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONTROL = re.compile(r"\x1b\[[\d;]*m")
 NAME = "[red]shop[/red]"
@@ -84,6 +89,31 @@ async def test_a_worker_that_does_its_work_has_not_loaded_what_draws(database: s
     imported = set(re.findall(r"\| +([\w.]+)$", ended.err, re.MULTILINE))
     assert "reactive_orch.runtime.worker" in imported
     assert not {name for name in imported if name.partition(".")[0] in {"rich", "shtab"}}
+
+
+@pytest.fixture
+def without_cli(tmp_path: Path) -> str:
+    """The PYTHONPATH of a Python on which the extra `cli` is not installed."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['rich'] = sys.modules['shtab'] = None\n")
+    return f"{tmp_path}{os.pathsep}{ROOT}"
+
+
+async def test_without_the_extra_a_terminal_gets_plain_text(paused: str, without_cli: str) -> None:
+    for words in (("status",), ("replica-sets", "list")):
+        seen = await asyncio.to_thread(partial(shown, paused, *words, PYTHONPATH=without_cli))
+        assert "\x1b" not in seen
+        assert NAME in seen
+    complaint = (await run("completion", "bash", PYTHONPATH=without_cli)).complaint()
+    assert complaint == "completion needs another package: pip install 'reactive_orch[cli]' (shtab is missing)"
+
+
+async def test_without_the_extra_watch_says_what_is_missing_and_goes_on_in_lines(paused: str, without_cli: str) -> None:
+    async with Terminal("watch", DATABASE_URL=paused, PYTHONPATH=without_cli) as terminal:
+        await terminal.shows(r"pip install 'reactive_orch\[cli\]'")
+        await terminal.shows(r"event_counts is paused")
+        assert "\x1b" not in terminal.written
+        terminal.send(signal.SIGINT)
+        assert await terminal.ended() == 0
 
 
 async def test_the_same_address_is_asked_for_where_an_option_gave_it(paused: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.commands.command import Command
 from reactive_orch.commands.parser import Parser, add_database
+from reactive_orch.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +20,11 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 async def _completion(options: argparse.Namespace, _url: str) -> None:
-    import shtab
-
+    try:
+        import shtab
+    except ImportError as error:
+        msg = "completion needs another package: pip install 'reactive_orch[cli]' (shtab is missing)"
+        raise ConfigError(msg) from error
     script = shtab.complete(_all_of_it(options.commands), options.shell)
     print(_CHOICES.sub(_undescribed, script) if options.shell == "fish" else script)
 

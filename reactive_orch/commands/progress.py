@@ -1,6 +1,6 @@
 """How far a long command is, on standard error: a bar on a terminal, a line now and then elsewhere.
 
-Nothing at all of what is soon done. Rich is loaded when there is a bar to draw.
+Nothing at all of what is soon done. Rich is loaded when there is a bar to draw; without it there are lines.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from reactive_orch.commands.terminal import can_draw
 from reactive_orch.core.rate import LEAST_PER_S, Rate
 from reactive_orch.model.names import printable
 from reactive_orch.process.streams import say
@@ -164,7 +165,7 @@ def line(doing: str, rest: Sequence[str], share: float | None, width: int) -> Ta
 
 
 def _display() -> _Display:
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not can_draw():
         return _Lines()
     from rich.console import Console
 

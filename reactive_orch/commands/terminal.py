@@ -1,13 +1,15 @@
 """What commands write for people, and what they ask them.
 
 A terminal gets colours, and tables that heed its width, by Rich, which is imported only then. All else, a pipe, a file,
-a dumb terminal, gets plain text, each line whole. Rich gets text, never markup: values of users may look like it.
+a dumb terminal, one without Rich (the extra `cli`), gets plain text, each line whole. Rich gets text, never markup:
+values of users may look like it.
 """
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 from reactive_orch.errors import ConfigError
@@ -75,12 +77,17 @@ def _style(text: str) -> str:
 
 def _console() -> Console | None:
     """Return what draws on the terminal; None where there is none, or one that can show plain text only."""
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or not can_draw():
         return None
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     return None if console.is_dumb_terminal else console
+
+
+def can_draw() -> bool:
+    """Tell whether Rich is installed."""
+    return find_spec("rich") is not None
 
 
 def shown_time(at: datetime) -> str:

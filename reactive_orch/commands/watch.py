@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import anyio
 
 from reactive_orch.commands.command import Command, connected, monitors
 from reactive_orch.commands.problems import one_line
-from reactive_orch.commands.terminal import shown_time
+from reactive_orch.commands.terminal import can_draw, shown_time
 from reactive_orch.config import shown as without_password
 from reactive_orch.core.badges import Badges
 from reactive_orch.core.lags import Lags
@@ -27,7 +28,7 @@ from reactive_orch.postgres import overview as looking
 from reactive_orch.postgres.faults import took_too_long
 from reactive_orch.process import last_resort
 from reactive_orch.process.abandonable import abandonable
-from reactive_orch.process.streams import is_closed_at_the_other_end
+from reactive_orch.process.streams import is_closed_at_the_other_end, say
 
 if TYPE_CHECKING:
     import argparse
@@ -61,17 +62,30 @@ class _View(Protocol):
 
 
 async def _watch(options: argparse.Namespace, url: str) -> None:
-    from reactive_orch.commands.watch_terminal import Terminal, is_terminal
-
+    terminal = _terminal()
     eyes = eyes_on(url, options.replica_set)
     try:
         first = await eyes.look()
-        if is_terminal():
-            await _on_screen(eyes, first, Terminal(), without_password(url))
+        if terminal is not None:
+            await _on_screen(eyes, first, terminal, without_password(url))
         else:
             await _in_lines(eyes, first)
     finally:
         await eyes.close()
+
+
+def _terminal() -> Terminal | None:
+    """Return where the picture is drawn; None where one cannot draw."""
+    if not sys.stdout.isatty():
+        return None
+    if not can_draw():
+        say(
+            "there is no picture without another package (pip install 'reactive_orch[cli]'), but a line for each change"
+        )
+        return None
+    from reactive_orch.commands.watch_terminal import Terminal, is_terminal
+
+    return Terminal() if is_terminal() else None
 
 
 def eyes_on(url: str, replica_set: str | None) -> Eyes[Overview]:

@@ -20,7 +20,8 @@ for _name, _version in re.findall(r"^([\w.-]+)==([^\s;]+)", LOCK, flags=re.MULTI
 
 def wanted() -> list[str]:
     extras = PROJECT["project"]["optional-dependencies"]
-    of_extras = [*extras["embedded"], *extras["otlp"], *extras["dev"]]
+    ours, *others = extras["dev"]
+    of_extras = [*others, *(text for extra in sorted(Requirement(ours).extras) for text in extras[extra])]
     named = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *of_extras]
     return [text for text in named if not text.startswith("reactive_orch[")]
 

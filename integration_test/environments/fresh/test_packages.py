@@ -19,7 +19,7 @@ BARE, FROM_GIT, FROM_WHEEL = pages.the("pip install ./reactive_orch", "docs/proj
 SERVED = "git daemon --detach --export-all --base-path=$HOME\n"
 WITH_SERVER = {
     "git": SERVED + FROM_GIT.replace("git+https://…/reactive_orch.git", "git+git://127.0.0.1/reactive_orch"),
-    "wheel": FROM_WHEEL.replace("[otlp]", "[embedded,otlp]"),
+    "wheel": FROM_WHEEL.replace("[cli,otlp]", "[cli,embedded,otlp]"),
     "sdist": "pip install build && python -m build --sdist --outdir dist ./reactive_orch "
     '&& pip install "$(ls dist/reactive_orch-*.tar.gz)[embedded]"',
 }
