@@ -325,8 +325,8 @@ INTERRUPTIONS = Metric(
     _C,
     "{interruption}",
     ("place", "error.type"),
-    "errors that a loop passed over to try again: lane, read ahead, share (taking and giving partitions), answer (to who "
-    "waits), turn (looks at the replica set), register, warm up, leave, tail (looks at the log), watch, membership",
+    "errors that a loop passed over to try again: lane, read ahead, share (taking and giving partitions), answer (to "
+    "who waits), turn (looks at the replica set), register, warm up, leave, tail (looks at the log), watch, membership",
 )
 HEARTBEAT_DURATION = Metric(
     f"{_RO}heartbeat.duration",
