@@ -203,8 +203,9 @@ def named(error: BaseException) -> str:
 def place_of(error: BaseException) -> str | None:
     """Return the innermost line of a user's own code that an error has come through, as `file:line`; None without one.
 
-    Own is neither this package nor Python nor what is installed; where all is installed it is the first line that is
-    not of this package. Of an error of ours it is that of its cause, of a group that of its first error that has one.
+    Own is neither this package nor Python nor what is installed, nor made by it in memory (`<string>`); where all is
+    installed it is the first line that is not of this package. Of an error of ours it is that of its cause, of a group
+    that of its first error that has one.
     """
     error = _origin(error)
     if isinstance(error, BaseExceptionGroup) and (place := next(filter(None, map(place_of, error.exceptions)), None)):
@@ -214,7 +215,7 @@ def place_of(error: BaseException) -> str | None:
         file = _file_of(trace.tb_frame)
         if not file.startswith(_OURS):
             first = f"{file}:{trace.tb_lineno}" if first is None else first
-            own = own if file.startswith(_installed()) else f"{file}:{trace.tb_lineno}"
+            own = own if file.startswith(("<", *_installed())) else f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return own or first
 
@@ -266,9 +267,9 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE that an error carries; None without one."""
+    """Return the SQLSTATE that an error carries, or the driver's error in one of SQLAlchemy; None without one."""
     try:
-        sqlstate = getattr(error, "sqlstate", None)
+        sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
     except (Exception, SystemExit):  # noqa: BLE001 - a property of a user's own class
         return None
     return sqlstate if isinstance(sqlstate, str) and _SQLSTATE.fullmatch(sqlstate) else None
