@@ -64,11 +64,13 @@ if TYPE_CHECKING:
         UnsafeLog,
     )
     from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
+    from reactive_orch.postgres.blocking import BlockingConnection
     from reactive_orch.postgres.log import read_stream
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
 
 __all__ = [
+    "BlockingConnection",
     "Config",
     "ConfigError",
     "Conflict",
@@ -98,6 +100,7 @@ _WHERE = {
         *("Standby", "Superseded", "Unavailable", "UnsafeLog"),
     ),
     "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
+    "postgres.blocking": ("BlockingConnection",),
     "postgres.log": ("read_stream",),
     "runtime.node": ("Node",),
     "runtime.worker": ("Worker",),

@@ -158,6 +158,14 @@ class Outage(ProjectionFailed):
         self.reason, self.failing_for_s = reason, failing_for_s
 
 
+class CallsHang(ReactiveOrchError):
+    """Calls of a blocking handler were cut off and have not returned from their threads: too many for another one."""
+
+    def __init__(self, calls: int) -> None:
+        """Count them."""
+        super().__init__(f"{calls} calls of this handler that were cut off hang in their threads")
+
+
 class Conflict(ReactiveOrchError):
     """An append expected another version of the aggregate's stream: read it again and decide anew."""
 
@@ -188,13 +196,13 @@ def kind_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and an Unavailable or a
-    Superseded without a cause, are told by their texts, which are ours.
+    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and a CallsHang, an
+    Unavailable or a Superseded without a cause, are told by their texts, which are ours.
     """
     if isinstance(error, (TimedOut, Deadly, TooManyConnections)):
         return str(error)
     error = _origin(error)
-    if isinstance(error, (Unavailable, Superseded)) and str(error):
+    if isinstance(error, (CallsHang, Unavailable, Superseded)) and str(error):
         return str(error)
     sqlstate = sqlstate_of(error)
     return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__
