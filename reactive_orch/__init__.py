@@ -27,6 +27,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     telemetry    watches: spans, metrics, lines             } never meet
     appending    append, for any connection
     dead_letters failing keys, for any connection
+    sqlalchemy   its sessions, in the transaction of a handler
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
                  membership (turns, adoptions, the session), handling (runners, lanes, batches,
