@@ -43,6 +43,7 @@ NAMES = [
     "viewers",
     "day",
     "large",
+    "handlers",
 ]
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal  # noqa: TC003 - looked at when a class is decoded
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pydantic
@@ -140,7 +140,7 @@ async def _jsons(events: Sequence[Event], _tx: Any) -> None:
 
 
 async def _each(of: Projection, events: int) -> float:
-    handler: Callable[[Any, Any], Awaitable[None]] = of.handler
+    handler = cast("Callable[[Any, Any], Awaitable[None]]", of.handler)
     event, began = _event(), time.process_time()
     for _ in range(events):
         await handler(event, None)
@@ -148,7 +148,7 @@ async def _each(of: Projection, events: int) -> float:
 
 
 async def _batches(of: Projection, events: int) -> float:
-    handler: Callable[[Any, Any], Awaitable[None]] = of.handler
+    handler = cast("Callable[[Any, Any], Awaitable[None]]", of.handler)
     batch, began = [_event()] * BATCH, time.process_time()
     for _ in range(events // BATCH):
         await handler(batch, None)

@@ -30,6 +30,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     typed        objects of an application's classes instead of events
     migrating    the schema, for an application that has no shell
     dead_letters failing keys, for any connection
+    sqlalchemy   its sessions, in the transaction of a handler
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
                  membership (turns, adoptions, the session), handling (runners, lanes, batches,
@@ -71,12 +72,14 @@ if TYPE_CHECKING:
     )
     from reactive_orch.migrating import migrate
     from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
+    from reactive_orch.postgres.blocking import BlockingConnection
     from reactive_orch.postgres.log import read_stream
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
     from reactive_orch.typed import EventTypes
 
 __all__ = [
+    "BlockingConnection",
     "Config",
     "ConfigError",
     "Conflict",
@@ -113,6 +116,7 @@ _WHERE = {
     ),
     "migrating": ("migrate",),
     "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
+    "postgres.blocking": ("BlockingConnection",),
     "postgres.log": ("read_stream",),
     "runtime.node": ("Node",),
     "runtime.worker": ("Worker",),

@@ -162,6 +162,14 @@ class Outage(ProjectionFailed):
         self.reason, self.failing_for_s = reason, failing_for_s
 
 
+class CallsHang(ReactiveOrchError):
+    """Calls of a blocking handler were cut off and have not returned from their threads: too many for another one."""
+
+    def __init__(self, calls: int) -> None:
+        """Count them."""
+        super().__init__(f"{calls} calls of this handler that were cut off hang in their threads")
+
+
 class Conflict(ReactiveOrchError):
     """An append expected another version of the aggregate's stream: read it again and decide anew."""
 
@@ -204,13 +212,13 @@ def kind_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what a log line may tell of an error: its type, which says more to people, and its SQLSTATE if it has one.
 
-    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and an Unavailable or a
-    Superseded without a cause, are told by their texts, which are ours.
+    Of an error of ours it is that of its cause. A TimedOut, a Deadly, a TooManyConnections, and a CallsHang, an
+    Unavailable or a Superseded without a cause, are told by their texts, which are ours.
     """
     if isinstance(error, (TimedOut, Deadly, TooManyConnections)):
         return str(error)
     error = _origin(error)
-    if isinstance(error, (Unavailable, Superseded)) and str(error):
+    if isinstance(error, (CallsHang, Unavailable, Superseded)) and str(error):
         return str(error)
     sqlstate = sqlstate_of(error)
     return f"{type(error).__name__} ({sqlstate})" if sqlstate else type(error).__name__
@@ -219,8 +227,9 @@ def named(error: BaseException) -> str:
 def place_of(error: BaseException) -> str | None:
     """Return the innermost line of a user's own code that an error has come through, as `file:line`; None without one.
 
-    Own is neither this package nor Python nor what is installed; where all is installed it is the first line that is
-    not of this package. Of an error of ours it is that of its cause, of a group that of its first error that has one.
+    Own is neither this package nor Python nor what is installed, nor made by it in memory (`<string>`); where all is
+    installed it is the first line that is not of this package. Of an error of ours it is that of its cause, of a group
+    that of its first error that has one.
     """
     error = _origin(error)
     if isinstance(error, BaseExceptionGroup) and (place := next(filter(None, map(place_of, error.exceptions)), None)):
@@ -230,7 +239,7 @@ def place_of(error: BaseException) -> str | None:
         file = _file_of(trace.tb_frame)
         if not file.startswith(_OURS):
             first = f"{file}:{trace.tb_lineno}" if first is None else first
-            own = own if file.startswith(_installed()) else f"{file}:{trace.tb_lineno}"
+            own = own if file.startswith(("<", *_installed())) else f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return own or first
 
@@ -282,9 +291,9 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE that an error carries; None without one."""
+    """Return the SQLSTATE that an error carries, or the driver's error in one of SQLAlchemy; None without one."""
     try:
-        sqlstate = getattr(error, "sqlstate", None)
+        sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
     except (Exception, SystemExit):  # noqa: BLE001 - a property of a user's own class
         return None
     return sqlstate if isinstance(sqlstate, str) and _SQLSTATE.fullmatch(sqlstate) else None

@@ -42,6 +42,14 @@ def test_an_error_is_named_by_its_cause_or_in_our_own_words() -> None:
     assert named(HandlerFailed("value 4711 is wrong")) == "HandlerFailed"
 
 
+def test_an_error_of_sqlalchemy_has_the_sqlstate_of_the_drivers_in_it() -> None:
+    wrapped = Exception("(asyncpg…) of 4711")
+    vars(wrapped)["orig"] = orig = Exception()
+    vars(orig)["sqlstate"] = "23505"
+    assert named(wrapped) == "Exception (23505)"
+    assert kind_of(wrapped) == "23505"
+
+
 def users_own(text: str) -> int:
     return len(json.loads(text))
 
@@ -132,3 +140,9 @@ def test_of_a_long_traceback_the_end_is_kept() -> None:
     trace = traceback_of(KeyError("x" * 1_000_000 + "the end"))
     assert len(trace) == 64_000
     assert trace.rstrip().endswith("the end'")
+
+
+def test_the_place_of_an_error_is_no_code_that_a_library_has_made() -> None:
+    made: dict[str, Callable[[], object]] = {}
+    exec("def fail(): raise KeyError", made)  # noqa: S102 - as SQLAlchemy and dataclasses make some of theirs
+    assert place_of(raised(lambda: raise_by(made["fail"]))) == line_of(raise_by, 1)

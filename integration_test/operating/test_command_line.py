@@ -152,7 +152,10 @@ def modules(tmp_path: Path) -> Path:
         thorough("one:two", "--projection one:two: one has no projection 'two'"),
         thorough("one:other", "--projection one:other: one has no projection 'other'"),
         ("one same", "two projections are named 'one'"),
-        thorough("sync", "projection 'sync': the handler handler is not async; write `async def`"),
+        thorough(
+            "sync",
+            "projection 'sync': the handler handler is not async; write `async def`, or blocking=True",
+        ),
         thorough("nameless", "projection name '': give 1 to 63 bytes"),
         ("lanes", "concurrency must be at least 1, not 0"),
     ],

@@ -134,7 +134,10 @@ MISTAKES = [
         "--projection narrow: projection 'mails': the handler takes (event, tx), not mails(event) at {cwd}/narrow.py:2",
     ),
     Mistake("--replica-set r --projection wide", "the handler takes (events, tx), not mails(e, tx, more) at"),
-    Mistake("--replica-set r --projection plain", "the handler mails is not async; write `async def` at"),
+    Mistake(
+        "--replica-set r --projection plain",
+        "the handler mails is not async; write `async def`, or blocking=True if it is to run in a thread at",
+    ),
     Mistake("--replica-set r --projection option", "unexpected keyword argument 'retry' at {cwd}/option.py:2"),
     Mistake("--replica-set r --projection filter", "event_types must be a list of names, not 'Paid' at {cwd}/filter"),
     Mistake("--replica-set r --projection late", "start must be 'beginning', 'now' or a datetime"),

@@ -40,6 +40,7 @@ PROJECTIONS = "docs/projections.md"
 QUICKSTART = "docs/quickstart.md"
 SEEING = "docs/seeing.md"
 SHARED_ROWS = "docs/shared-rows.md"
+SQLALCHEMY = "docs/sqlalchemy.md"
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
 DOCTOR_MAY_WARN = " || [ $? -eq 1 ]"
@@ -300,6 +301,35 @@ async def test_shared_rows_are_written_sorted(database: str, log: Connection, tm
     await _shell(tmp_path, database, worker + UNTIL_IDLE)
     totals = await log.fetch("SELECT product, events FROM totals ORDER BY 1")
     assert [tuple(row) for row in totals] == [("ink", 1), ("pen", 2)]
+
+
+async def test_sessions_write_and_another_driver_takes_over(database: str, log: Connection, tmp_path: Path) -> None:
+    _write(tmp_path, "shop/read_model.py", the("async with session(tx) as s:", SQLALCHEMY))
+    _write(tmp_path, "shop/invoices.py", the('@projection("invoices"', SQLALCHEMY))
+    _write(tmp_path, "write_invoices.py", the("import psycopg", SQLALCHEMY))
+    await log.execute(the("CREATE TABLE invoices_to_write", SQLALCHEMY))
+    await log.execute("CREATE TABLE orders (id text PRIMARY KEY, status text NOT NULL, changes bigint NOT NULL)")
+    await log.execute(ORDER.replace("4714", "1").replace("OrderShipped", "OrderPlaced"))
+    await log.execute(ORDER.replace("4714", "1").replace("1, 'Ord", "2, 'Ord"))
+    worker = "python -m reactive_orch --replica-set shop --projection shop.read_model --projection shop.invoices"
+    await _shell(tmp_path, database, worker + UNTIL_IDLE)
+    assert [row["status"] for row in await log.fetch("SELECT status FROM orders")] == ["OrderShipped"]
+    assert await log.fetchval("SELECT count(*) FROM reactive_orch.failing_keys") == 0
+    await _run(tmp_path, database, "write_invoices.py")
+    assert await log.fetchval("SELECT count(*) FROM invoices_to_write") == 0
+    assert await log.fetchval("SELECT order_id FROM invoices") == "1"
+
+
+async def test_a_plain_function_reads_a_file(database: str, log: Connection, tmp_path: Path) -> None:
+    _write(tmp_path, "shop/labels.py", the('@projection("labels"', PROJECTIONS))
+    _write(tmp_path, "streets.json", '{"4714": "Elm Street"}')
+    await log.execute("CREATE TABLE labels (order_id text, street text)")
+    await log.execute(ORDER)
+    worker = "python -m reactive_orch --replica-set shop --projection shop.labels"
+    await _shell(tmp_path, database, worker + UNTIL_IDLE)
+    assert await log.fetchval("SELECT street FROM labels") == "Elm Street"
+    found = await log.fetchval("SELECT payload FROM reactive_orch.events WHERE event_type = 'LabelPrinted'")
+    assert found == b"1"
 
 
 async def test_polling_workers_are_replaced_while_they_run(empty_database: str, tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ SEVERAL = {
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         "SELECT FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql",
     ),
+    "take_back": (
+        "ROLLBACK TO SAVEPOINT reactive_orch_sqlalchemy",
+        "RELEASE SAVEPOINT reactive_orch_sqlalchemy",
+    ),
     "own_role": ("RESET SESSION AUTHORIZATION", "RESET ROLE"),
     "seal": (*_SEAL, "RESET ALL", "DISCARD TEMP"),
     "seal_and_go_on": (*_SEAL, "BEGIN", "RESET ALL", "DISCARD TEMP", "COMMIT", "BEGIN READ WRITE"),

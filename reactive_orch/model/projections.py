@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
 BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
+BlockingHandler: TypeAlias = Callable[[Any, Any], None]
+"""A plain function: for an event or many of them, as the others."""
 StartWord: TypeAlias = Literal["beginning", "now"]
 Start: TypeAlias = "StartWord | datetime"
 ResetHook: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -47,7 +49,7 @@ class Projection:
     """A handler and what it is fed. Made by the `projection` decorator; calling it calls the handler."""
 
     name: str
-    handler: EventHandler | BatchHandler
+    handler: EventHandler | BatchHandler | BlockingHandler
     batch: bool = False
     """The handler takes many events at once."""
     filter: Filter = Filter()
@@ -70,14 +72,22 @@ class Projection:
     exclusive: bool = False
     """One worker has all its partitions, and one lane handles them; others take over when that one is gone."""
     log: LogName = OWN_LOG
+    blocking: bool = False
+    """The handler is a plain function: it is called in a thread, with a `BlockingConnection`."""
 
     @property
     def subscription(self) -> Subscription:
         """What is assigned of it, partition by partition."""
         return Subscription(self.name, self.log)
 
-    def __call__(self, events: Any, tx: Any) -> Awaitable[None]:
-        """Call the handler, so that a decorated function can be tested like a plain one."""
+    def __call__(self, events: Any, tx: Any) -> Any:
+        """Call the handler, so that a decorated function can be tested like a plain one.
+
+        A blocking one is called here, in this thread. Raises TypeError if it gets a connection that is to be awaited.
+        """
+        if self.blocking and inspect.iscoroutinefunction(getattr(tx, "execute", None)):
+            msg = f"the handler of {self.name!r} is blocking: it takes a BlockingConnection, none to be awaited"
+            raise TypeError(msg)
         return self.handler(events, tx)
 
 
@@ -96,16 +106,17 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     start: Start = "beginning",
     replay: bool = True,
     exclusive: bool = False,
-) -> Callable[[Callable[..., Awaitable[None]]], Projection]:
-    """Make an async function a projection.
+    blocking: bool = False,
+) -> Callable[[Callable[..., Awaitable[None] | None]], Projection]:
+    """Make an async function a projection; or with `blocking=True` a plain one.
 
     The function gets `(event, tx)`, or with `batch=True` `(events, tx)`, a sequence of events in the order of the log.
     `tx` is an asyncpg connection inside the transaction that also moves the checkpoint. A filter of None lets all
     events pass. The other options are described where `Projection` has them.
 
     Raises ConfigError for a name that is none, empty, longer than 63 bytes or not printable, and for a filter that is
-    no list of names or an empty one; when it gets the function, for one that is not async or cannot be called with two
-    arguments, and for an option that cannot be, with all that is wrong.
+    no list of names or an empty one; when it gets the function, for one that is not async, or is so and `blocking`, or
+    cannot be called with two arguments, and for an option that cannot be, with all that is wrong.
     """
     if callable(name):
         msg = f'a projection needs a name: write @projection("{called(name)}")'
@@ -117,10 +128,11 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
         _names(name, "event_types", event_types),
     )
 
-    def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
-        _check_handler(name, handler, batch=batch)
+    def decorate(handler: Callable[..., Any]) -> Projection:
+        _check_handler(name, handler, batch=batch, blocking=blocking)
         made = Projection(
-            name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay, exclusive
+            *(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay, exclusive),
+            blocking=blocking,
         )
         _check_options(made)
         return made
@@ -200,9 +212,17 @@ def _is_start(start: object) -> bool:
     return start in get_args(StartWord) if isinstance(start, str) else offset is not None and offset() is not None
 
 
-def _check_handler(projection: str, handler: Callable[..., Awaitable[None]], *, batch: bool) -> None:
-    if not is_async(handler):
-        msg = f"projection {projection!r}: the handler {called(handler)} is not async; write `async def`"
+def _check_handler(projection: str, handler: Callable[..., Any], *, batch: bool, blocking: bool) -> None:
+    if is_async(handler) == blocking:
+        is_wrong = (
+            "is async; leave out blocking=True"
+            if blocking
+            else "is not async; write `async def`, or blocking=True if it is to run in a thread"
+        )
+        msg = f"projection {projection!r}: the handler {called(handler)} {is_wrong}"
+        raise ConfigError(msg)
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        msg = f"projection {projection!r}: the handler {called(handler)} has a `yield`: nothing of it would be run"
         raise ConfigError(msg)
     if not takes(handler, 2):
         given = f"{called(handler)}{inspect.signature(handler)}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from reactive_orch.incarnation import NEVER
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
 
-    from asyncpg.pool import PoolConnectionProxy
+    from asyncpg.prepared_stmt import PreparedStatement
 
     from reactive_orch.incarnation import Incarnation, Server
 
@@ -156,6 +157,18 @@ class BatchConnection(_Connection):
 def marks_of(connection: AnyConnection) -> BatchMarks:
     """Return what is kept on one of our connections, borrowed from a pool or not."""
     return cast("BatchConnection", connection).marks
+
+
+async def in_cache(connection: AnyConnection, query: str) -> PreparedStatement[asyncpg.Record]:
+    """Return a statement as `prepare` does, but out of the connection's cache, without a round trip if it is there."""
+    own = cast("Any", connection)
+    statement: PreparedStatement[asyncpg.Record] = await own._prepare(query, use_cache=True)  # noqa: SLF001 - as its `fetch`
+    return statement
+
+
+def is_connection(connection: object) -> bool:
+    """Tell whether this is a connection of asyncpg, borrowed from a pool or not."""
+    return isinstance(connection, (asyncpg.Connection, PoolConnectionProxy))
 
 
 def is_pool(connection: object) -> bool:

@@ -102,8 +102,9 @@ def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
     """Return the kind of an error that a handler has raised to whom this connection was lent, or that ended its batch.
 
     STATEMENT means that the error is the handler's own; else it is LOST, RESOURCES, DEADLOCK or CONFLICT. Of a group of
-    errors it is the first of these that any of them is.
+    errors it is the first of these that any of them is, and of an error of SQLAlchemy that of asyncpg's in it.
     """
+    error = drivers_own(error)
     if is_overdue(error):
         return Kind.STATEMENT
     if is_closed(connection):
@@ -115,6 +116,13 @@ def classify_foreign(error: BaseException, connection: AnyConnection) -> Kind:
         return Kind.STATEMENT
     kind = classify(error)
     return kind if kind in SETBACKS else Kind.STATEMENT
+
+
+def drivers_own(error: BaseException) -> BaseException:
+    """Return the driver's error of which SQLAlchemy has made this one, or the error itself."""
+    wrapped = getattr(error, "orig", None) if isinstance(error, Exception) else None
+    own = wrapped.__cause__ if isinstance(wrapped, BaseException) else None
+    return error if own is None else own
 
 
 def is_overdue(error: BaseException | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from reactive_orch.errors import ConfigError
 from reactive_orch.model import Event, Filter, Holder, NewEvent, Projection, check_name, projection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 async def handle(event: Event, tx: object) -> None:
@@ -69,9 +70,34 @@ def test_whatever_can_be_awaited_is_a_handler(handler: Callable[..., Any]) -> No
     [(print, "print"), (lambda _event, _tx: None, "<lambda>"), (produce, "produce"), (Event, "Event")],
 )
 def test_a_handler_that_is_not_async_is_refused(handler: Callable[..., Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=r"projection 'p': the handler .* is not async; write `async def`") as caught:
+    with pytest.raises(
+        ConfigError, match=r"the handler .* is not async; write `async def`, or blocking=True if"
+    ) as caught:
         projection("p")(handler)
     assert name in str(caught.value)
+
+
+def _blocks(_event: Event, _tx: object) -> None: ...
+
+
+def _yields(_event: Event, tx: object) -> Iterator[object]:
+    yield tx
+
+
+def test_a_plain_function_is_a_handler_that_blocks() -> None:
+    made = projection("p", blocking=True)(_blocks)
+    assert made == Projection("p", _blocks, blocking=True)
+    assert made(None, "whatever the test has") is None
+
+
+def test_a_handler_that_blocks_is_no_async_one_and_cannot_await_a_connection() -> None:
+    with pytest.raises(ConfigError, match=r"projection 'p': the handler handle is async; leave out blocking=True"):
+        projection("p", blocking=True)(handle)
+    with pytest.raises(ConfigError, match=r"the handler _yields has a `yield`: nothing of it would be run"):
+        projection("p", blocking=True)(_yields)  # type: ignore[arg-type]  # the mistake
+    asynchronous = SimpleNamespace(execute=handle)
+    with pytest.raises(TypeError, match=r"of 'p' is blocking: it takes a BlockingConnection"):
+        projection("p", blocking=True)(_blocks)(None, asynchronous)
 
 
 async def _takes_one(_event: Event) -> None: ...

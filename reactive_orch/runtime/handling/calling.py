@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from reactive_orch.errors import HandlerFailed, TimedOut, described
 from reactive_orch.runtime.cancellation import from_outside, innermost, leave_inner, take_back
+from reactive_orch.runtime.handling.threads import InThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Calling:
 
     def __init__(self, projection: Projection, timeout_s: float, around: Callable[[Any], Any] | None = None) -> None:
         """`timeout_s` is that of one call; `around` wraps a handler of single events."""
-        handler: Any = projection.handler
+        handler: Any = InThreads(projection) if projection.blocking else projection.handler
         self._batch = projection.batch
         self._handler = around(handler) if around and not self._batch else handler
         self.timeout_s = timeout_s
