@@ -7,6 +7,7 @@ logs among themselves; a worker that has joined is a *member*; each change of me
 
 from reactive_orch.model.checkpoints import Checkpoint, Swap
 from reactive_orch.model.events import Event, Expected, NewEvent
+from reactive_orch.model.hooks import Hooks
 from reactive_orch.model.log import (
     OWN_LOG,
     FrontierKind,
@@ -37,6 +38,7 @@ from reactive_orch.model.membership import (
     Written,
     seconds,
 )
+from reactive_orch.model.middleware import Handler, Middleware
 from reactive_orch.model.names import NAME_BYTES_MAX, check_name
 from reactive_orch.model.projections import (
     BatchHandler,
@@ -63,13 +65,16 @@ __all__ = [
     "Expected",
     "Filter",
     "FrontierKind",
+    "Handler",
     "Holder",
+    "Hooks",
     "Log",
     "LogName",
     "LogState",
     "Member",
     "MemberId",
     "MemberState",
+    "Middleware",
     "NewEvent",
     "OnError",
     "Owners",

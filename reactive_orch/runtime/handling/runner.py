@@ -124,11 +124,16 @@ class Runner:
             self.assigned, self.row_wait = partitions, (0.0, None)
             self.wakeup.set()
 
+    def settled(self) -> None:
+        """Tell that it holds what the present generation gives it."""
+        self._scope.hooked.settled(self.assigned)
+
     def rest(self, resting: Resting | None) -> None:
         """Let the lanes rest, or run again."""
         if resting != self.resting:
             self.resting = resting
             self._scope.watchers.emit(RestChanged(self._scope.subject, resting))
+            self._scope.hooked.paused(resting)
             self.lanes.wake()
 
     async def _halt(self, error: ProjectionFailed, incarnation: Incarnation) -> None:
@@ -160,6 +165,7 @@ class Runner:
                 await self._keep()
         finally:
             self._await_free(frozenset())
+            self._scope.hooked.end()
 
     async def _keep(self) -> None:
         backoff = Backoff(0.05, 5.0)
