@@ -63,8 +63,20 @@ if TYPE_CHECKING:
         Unavailable,
         UnsafeLog,
     )
-    from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
+    from reactive_orch.model import (
+        Event,
+        Expected,
+        Filter,
+        Handler,
+        Hooks,
+        Middleware,
+        NewEvent,
+        Projection,
+        projection,
+        subject,
+    )
     from reactive_orch.postgres.log import read_stream
+    from reactive_orch.process.running import running
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
 
@@ -75,6 +87,9 @@ __all__ = [
     "Event",
     "Expected",
     "Filter",
+    "Handler",
+    "Hooks",
+    "Middleware",
     "NewEvent",
     "Node",
     "Projection",
@@ -88,6 +103,8 @@ __all__ = [
     "append",
     "projection",
     "read_stream",
+    "running",
+    "subject",
 ]
 
 _WHERE = {
@@ -97,8 +114,12 @@ _WHERE = {
         *("ConfigError", "Conflict", "ProjectionFailed", "ReactiveOrchError"),
         *("Standby", "Superseded", "Unavailable", "UnsafeLog"),
     ),
-    "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
+    "model": (
+        *("Event", "Expected", "Filter", "Handler", "Hooks", "Middleware"),
+        *("NewEvent", "Projection", "projection", "subject"),
+    ),
     "postgres.log": ("read_stream",),
+    "process.running": ("running",),
     "runtime.node": ("Node",),
     "runtime.worker": ("Worker",),
 }

@@ -38,7 +38,7 @@ from reactive_orch.model.membership import (
     Written,
     seconds,
 )
-from reactive_orch.model.middleware import Handler, Middleware
+from reactive_orch.model.middleware import Handler, Middleware, subject
 from reactive_orch.model.names import NAME_BYTES_MAX, check_name
 from reactive_orch.model.projections import (
     BatchHandler,
@@ -94,4 +94,5 @@ __all__ = [
     "check_name",
     "projection",
     "seconds",
+    "subject",
 ]

@@ -34,7 +34,11 @@ class Around(NamedTuple):
 
     def outside(self, inner: Around) -> Around:
         """Return both, these outside."""
-        return Around(*(mine + theirs for mine, theirs in zip(self, inner, strict=True)))
+        return Around(
+            self.middleware + inner.middleware,
+            self.batch_middleware + inner.batch_middleware,
+            self.hooks + inner.hooks,
+        )
 
 
 ALONE = Around()

@@ -70,6 +70,11 @@ class Worker:
         self._has_run = False
 
     @property
+    def node(self) -> Node:
+        """On what it runs."""
+        return self._node
+
+    @property
     def member(self) -> MemberId | None:
         """As whom it has joined; None when it has not, or was removed."""
         return self._membership.member

@@ -63,10 +63,10 @@ class Hooked:
         for each in self._hooks:
             each.paused(self._subject, resting)
 
-    def settled(self, partitions: frozenset[Partition]) -> None:
-        """Tell that these are all that the present generation gives this worker, and that it has them."""
+    def settled(self) -> None:
+        """Tell that this worker has all that the present generation gives it, and no more."""
         for each in self._hooks:
-            each.settled(self._subject, partitions)
+            each.settled(self._subject, frozenset(self._held))
 
     def _tell_took(self, partitions: Collection[Partition]) -> None:
         if partitions:

@@ -124,10 +124,6 @@ class Runner:
             self.assigned, self.row_wait = partitions, (0.0, None)
             self.wakeup.set()
 
-    def settled(self) -> None:
-        """Tell that it holds what the present generation gives it."""
-        self._scope.hooked.settled(self.assigned)
-
     def rest(self, resting: Resting | None) -> None:
         """Let the lanes rest, or run again."""
         if resting != self.resting:

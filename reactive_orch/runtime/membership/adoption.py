@@ -78,7 +78,7 @@ class Adoption:
         self.done = True
         if outcome == "acknowledged":
             for runner in self._runners.by_subscription.values():
-                runner.settled()
+                runner.lanes.hooked.settled()
         if self.resumed:
             return
         steps, acknowledging = self._steps, self._acknowledging
