@@ -52,7 +52,7 @@ ORDER = (
 
 async def test_python_blocks_have_all_that_they_need() -> None:
     found = [each for each in pages.blocks() if each.language == "python"]
-    assert len(found) == 9
+    assert len(found) == 16
     for each in found:
         ruff = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F", "-"),
@@ -110,7 +110,7 @@ def project(tmp_path: Path) -> Path:
         "mails.py": the('@projection("mails", timeout=5', PROJECTIONS),
         "orders.py": the('@projection("order_status"', README).replace('"order_status"', '"orders"'),
         "pay.py": the('asyncio.run(pay("4713"))', APPENDING),
-        "workers.py": the("anyio.run(main)", APPLICATION),
+        "workers.py": the("asyncio.run(main())", APPLICATION),
         "again.py": the("asyncio.run(retry())", APPLICATION),
     }
     for name, text in files.items():
