@@ -7,6 +7,7 @@ logs among themselves; a worker that has joined is a *member*; each change of me
 
 from reactive_orch.model.checkpoints import Checkpoint, Swap
 from reactive_orch.model.events import Event, Expected, NewEvent
+from reactive_orch.model.handlers import BatchHandler, EventHandler, Handler, Middleware
 from reactive_orch.model.hooks import Hooks
 from reactive_orch.model.log import (
     OWN_LOG,
@@ -38,11 +39,9 @@ from reactive_orch.model.membership import (
     Written,
     seconds,
 )
-from reactive_orch.model.middleware import Handler, Middleware, subject
+from reactive_orch.model.middleware import subject
 from reactive_orch.model.names import NAME_BYTES_MAX, check_name
 from reactive_orch.model.projections import (
-    BatchHandler,
-    EventHandler,
     Filter,
     OnError,
     Projection,

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reactive_orch.model.hooks import Hooks
 
 if TYPE_CHECKING:
+    from reactive_orch.model.handlers import Middleware
     from reactive_orch.model.reports import Subject
-
-Handler: TypeAlias = Callable[[Any, Any], Awaitable[None]]
-"""What a middleware is around: called with an event, or with a sequence of them, and the connection `tx`."""
-
-Middleware: TypeAlias = Callable[[Handler], Handler]
-"""Gets a handler and returns the one that is called in its place. Called once for each lane."""
 
 subject: ContextVar[Subject] = ContextVar("reactive_orch.subject")
 """What is being handled here, in handlers and in what is around them: `subject.get().projection`. Elsewhere

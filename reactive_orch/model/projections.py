@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.model.events import Event
 from reactive_orch.model.log import OWN_LOG, LogName, Subscription
-from reactive_orch.model.middleware import ALONE, Around, Middleware, around, wrong_with
+from reactive_orch.model.middleware import ALONE, Around, around, wrong_with
 from reactive_orch.model.names import check_name
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from reactive_orch.model.handlers import BatchHandler, EventHandler, Middleware
     from reactive_orch.model.hooks import Hooks
 
-EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
-BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
 StartWord: TypeAlias = Literal["beginning", "now"]
 Start: TypeAlias = "StartWord | datetime"
 ResetHook: TypeAlias = Callable[[Any], Awaitable[None]]

@@ -187,7 +187,7 @@ class Told(Hooks):
         self.of.append(("parked", (position, type(error.__cause__))))
 
     def paused(self, _subject: Subject, resting: Resting | None) -> None:
-        self.of.append(("paused", resting and resting.reason))
+        self.of.append(("paused", resting and resting.state))
 
     def settled(self, subject: Subject, partitions: frozenset[int]) -> None:
         self.of.append(("settled", (subject.replica_set, len(partitions))))
@@ -219,7 +219,7 @@ async def test_what_happens_is_told_in_its_order(database: str) -> None:
     assert words.index("took") < words.index("settled") < words.index("called") < words.index("parked")
     assert dict(told.of)["settled"] == ("test", 64)
     assert dict(told.of)["parked"] == (1, LookupError)
-    assert dict(told.of)["paused"] == "by hand"
+    assert dict(told.of)["paused"] == "paused"
     called = words.index("called")
     assert told.of[called + 1 : called + 3] == [("lost", {partition}), ("took", {partition})], "it was rolled back"
     in_the_end = [partitions for word, partitions in told.of[called + 3 :] if word == "lost"]
