@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from integration_test.harness.cases import thorough
 from integration_test.harness.in_process import event
 from integration_test.harness.pages import the
 from integration_test.harness.processes import ACCIDENT, ROOT, Process
@@ -222,7 +223,10 @@ def uvloop_folder() -> str:
     return str(target)
 
 
-@pytest.mark.parametrize("words", [uvicorn(), ("-c", "import uvloop; asyncio = uvloop; exec(open('main.py').read())")])
+MAIN_ON_UVLOOP = ("-c", "import uvloop; asyncio = uvloop; exec(open('main.py').read())")
+
+
+@pytest.mark.parametrize("words", [pytest.param(uvicorn(), id="uvicorn"), thorough(MAIN_ON_UVLOOP)])
 async def test_on_uvloop(
     database: str, log: Connection, folder: Path, uvloop_folder: str, words: tuple[str, ...]
 ) -> None:

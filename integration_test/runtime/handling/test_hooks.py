@@ -107,7 +107,7 @@ async def _moved_about(url: str) -> tuple[Totals, Totals]:
     async with connected(url) as connection:
         await connection.execute(TABLES)
         async with at_work(url, caches[0], {0}):
-            for turn in range(4):
+            for turn in range(3):
                 async with at_work(url, caches[1], {0}) as second:
 
                     async def shared(second: Worker = second) -> bool:
@@ -116,7 +116,7 @@ async def _moved_about(url: str) -> tuple[Totals, Totals]:
                     for _ in range(3):
                         await _append(url, keys * 3)
                         events += 3 * KEYS
-                        if turn == 2:
+                        if turn == 1:
                             await connection.execute(KILL)
                     await wait_until(shared)
                     await _append(url, keys * 2)

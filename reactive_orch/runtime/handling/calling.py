@@ -77,6 +77,7 @@ class Calling:
         self._set_by = "--handler-timeout" if projection.timeout is None else "timeout of its projection"
         self._batch_s = 0.0 if self._batch else min(BATCH_S, BATCH_SHARE * timeout_s)
         self._handled = 0
+        self._given: _Given | None = None
 
     def marked(self, *, on: bool) -> Self:
         """Let the next batch be one that is marked, or not."""
@@ -106,7 +107,7 @@ class Calling:
                     raise
                 finally:
                     left_open = leave_inner(scopes, scope)
-                    del self._given
+                    self._given = None  # else it would keep the events until the next batch
         except BaseException as error:  # noqa: BLE001 - of a handler each of them is a failure
             self._raise(error, events, scope, task, cancels)
         await checkpoint_if_cancelled()
@@ -121,6 +122,7 @@ class Calling:
         """Call the handler event by event; return whether no call has left the task or the transaction otherwise."""
         task, given = asyncio.current_task(), self._given
         assert task is not None, "a middleware may have made it"
+        assert given is not None, "a middleware has called it when its batch was over"
         scopes = innermost(task, given.scope)
         handler, in_transaction, cancelling = self._handler, given.tx.is_in_transaction, task.cancelling
         cancels, scope, ends = cancelling(), scopes.cancel_scope, time.monotonic() + self._batch_s
@@ -135,7 +137,7 @@ class Calling:
 
     async def _in_order(self, events: Sequence[Event], tx: Any) -> None:
         """Do the same inside of middleware: whatever that does, it is known afterwards whether a call went wrong."""
-        if events is not self._given.events:
+        if self._given is None or events is not self._given.events:
             raise TypeError(_OTHER_EVENTS)
         self._handled, self._inside = 0, True
         self._inside = not await self._each(events, tx)
