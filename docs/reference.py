@@ -69,7 +69,7 @@ class _Offered(SphinxDirective):
 
 def _kind(offered: object) -> str:
     if not inspect.isclass(offered):
-        return "autofunction"
+        return "autofunction" if inspect.isfunction(offered) else "autodata"
     return "autoexception" if issubclass(offered, BaseException) else "autoclass"
 
 

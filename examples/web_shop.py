@@ -2,8 +2,8 @@
 
     PORT=8000 python -m examples.web_shop
 
-Worker and server are tasks of one group. A task that nobody waits for would fail in silence, and the pages would go on
-showing what is not brought up to date any more.
+The worker runs while the block of `running` does. A signal ends both; so does the worker's failure: the pages would go
+on showing what is not brought up to date any more.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import os
 import signal
 from pathlib import Path
 
-import anyio
 import asyncpg
 from aiohttp import web
 
 from examples.common import prepared, run
 from examples.shop.projections import order_list, orders_per_customer
-from reactive_orch import Config, Node, Worker
-from reactive_orch.http.health import health
+from reactive_orch import Config, Node, Worker, running
+from reactive_orch.http.routes import health_routes
 
 
-def application(node: Node, worker: Worker, pool: asyncpg.Pool[asyncpg.Record]) -> web.Application:
+def application(worker: Worker, pool: asyncpg.Pool[asyncpg.Record]) -> web.Application:
     """Return the pages: a customer's orders, and the health of the worker beside them."""
 
     async def orders(request: web.Request) -> web.Response:
@@ -31,13 +30,9 @@ def application(node: Node, worker: Worker, pool: asyncpg.Pool[asyncpg.Record]) 
         number = await pool.fetchval("SELECT orders FROM orders_per_customer WHERE customer = $1", customer)
         return web.json_response({"customer": customer, "orders": number or 0})
 
-    async def healthz(_request: web.Request) -> web.Response:
-        judged, body = health(node, worker)
-        return web.json_response(body, status=200 if judged.well else 503)
-
     app = web.Application()
     app.router.add_get("/customers/{customer}", orders)
-    app.router.add_get("/healthz", healthz)
+    app.add_routes(health_routes(worker))
     return app
 
 
@@ -54,20 +49,14 @@ async def serve(app: web.Application, port: int, stop: asyncio.Event) -> None:
 
 
 async def main() -> None:
-    """Serve pages and handle events until a signal, or until one of both fails."""
+    """Serve pages and handle events until a signal; a worker that fails for good sends one itself."""
     url = await prepared(Path(__file__).parent / "shop" / "tables.sql")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with (
-        Node(Config(database_url=url)) as node,
-        asyncpg.create_pool(url) as pool,
-        anyio.create_task_group() as tasks,
-    ):
-        worker = Worker(node, "shop", [orders_per_customer, order_list])
-        tasks.start_soon(worker.run)
-        await serve(application(node, worker, pool), int(os.environ.get("PORT", "8000")), stop)
-        worker.stop()
+    worker = Worker(Node(Config(database_url=url)), "shop", [orders_per_customer, order_list])
+    async with asyncpg.create_pool(url) as pool, running(worker):
+        await serve(application(worker, pool), int(os.environ.get("PORT", "8000")), stop)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,21 @@ if TYPE_CHECKING:
         UnsafeLog,
     )
     from reactive_orch.migrating import migrate
-    from reactive_orch.model import Event, Expected, Filter, NewEvent, Projection, projection
+    from reactive_orch.model import (
+        Event,
+        Expected,
+        Filter,
+        Handler,
+        Hooks,
+        Middleware,
+        NewEvent,
+        Projection,
+        projection,
+        subject,
+    )
     from reactive_orch.postgres.blocking import BlockingConnection
     from reactive_orch.postgres.log import read_stream
+    from reactive_orch.process.running import running
     from reactive_orch.runtime.node import Node
     from reactive_orch.runtime.worker import Worker
     from reactive_orch.typed import EventTypes
@@ -87,6 +99,9 @@ __all__ = [
     "EventTypes",
     "Expected",
     "Filter",
+    "Handler",
+    "Hooks",
+    "Middleware",
     "NewEvent",
     "Node",
     "NotHandled",
@@ -104,6 +119,8 @@ __all__ = [
     "migrate",
     "projection",
     "read_stream",
+    "running",
+    "subject",
 ]
 
 _WHERE = {
@@ -115,9 +132,13 @@ _WHERE = {
         *("Standby", "Superseded", "Unavailable", "Undecodable", "UnsafeLog"),
     ),
     "migrating": ("migrate",),
-    "model": ("Event", "Expected", "Filter", "NewEvent", "Projection", "projection"),
+    "model": (
+        *("Event", "Expected", "Filter", "Handler", "Hooks", "Middleware"),
+        *("NewEvent", "Projection", "projection", "subject"),
+    ),
     "postgres.blocking": ("BlockingConnection",),
     "postgres.log": ("read_stream",),
+    "process.running": ("running",),
     "runtime.node": ("Node",),
     "runtime.worker": ("Worker",),
     "typed": ("EventTypes",),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from reactive_orch.model import Expected, NewEvent
 from reactive_orch.model.reports import Appended
 from reactive_orch.postgres.appending import append_steps, columns_of, with_log
+from reactive_orch.postgres.blocking import BlockingConnection
 from reactive_orch.postgres.put_off import put_off
 from reactive_orch.postgres.steps import perform, perform_now
-from reactive_orch.postgres.toolkits import toolkit_of
+from reactive_orch.postgres.toolkits import SyncToolkit, toolkit_of
 from reactive_orch.telemetry.observers import default_observers, telling
 from reactive_orch.telemetry.spans.tracer import current_traceparent
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Position
     from reactive_orch.postgres.appending import Columns
     from reactive_orch.postgres.connection import AnyConnection
-    from reactive_orch.postgres.toolkits import AsyncToolkit, AsyncTransactional, SyncToolkit, Transactional
+    from reactive_orch.postgres.toolkits import AsyncToolkit, AsyncTransactional, Transactional
 
 
 _emit = telling(default_observers())
@@ -35,11 +36,13 @@ def append(
 
 
 @overload
-def append(connection: Transactional, events: Sequence[NewEvent], expected: int | Expected = ...) -> list[Position]: ...
+def append(
+    connection: Transactional | BlockingConnection, events: Sequence[NewEvent], expected: int | Expected = ...
+) -> list[Position]: ...
 
 
 def append(
-    connection: AnyConnection | AsyncTransactional | Transactional,
+    connection: AnyConnection | AsyncTransactional | Transactional | BlockingConnection,
     events: Sequence[NewEvent],
     expected: int | Expected = Expected.ANY,
 ) -> Coroutine[Any, Any, list[Position]] | list[Position]:
@@ -68,9 +71,13 @@ def append(
     raises passes as it is. A Conflict may leave the caller's transaction unusable, as any failed statement does.
     """
     _demand_types(events, expected)
+    if isinstance(connection, BlockingConnection):
+        return connection.run(append, events, expected)
     toolkit = toolkit_of(connection)
     columns = columns_of(_traced(events))
-    return _append(toolkit, columns, expected) if toolkit.awaited else _append_now(toolkit, columns, expected)
+    if isinstance(toolkit, SyncToolkit):
+        return _append_now(toolkit, columns, expected)
+    return _append(toolkit, columns, expected)
 
 
 async def _append(toolkit: AsyncToolkit, columns: Columns, expected: int | Expected) -> list[Position]:

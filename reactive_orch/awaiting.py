@@ -13,7 +13,7 @@ from reactive_orch.model import OWN_LOG, Subscription, check_name
 from reactive_orch.model.awaiter import Wanted
 from reactive_orch.model.projections import is_number, is_whole
 from reactive_orch.postgres.handled import first_unhandled, listening, standing
-from reactive_orch.postgres.toolkits import toolkit_of
+from reactive_orch.postgres.toolkits import SyncToolkit, toolkit_of
 
 if TYPE_CHECKING:
     from reactive_orch.model import Position
@@ -77,7 +77,7 @@ async def _given_up(connection: AnyConnection, wanted: Wanted, position: Positio
 async def _own(connection: AnyConnection | AsyncTransactional) -> AnyConnection:
     """Return the connection of asyncpg's. Raises TypeError and ValueError."""
     toolkit = toolkit_of(connection, "handled")
-    own = await toolkit.in_asyncpg() if toolkit.awaited else None
+    own = None if isinstance(toolkit, SyncToolkit) else await toolkit.in_asyncpg()
     if own is None:
         msg = "handled takes a connection of asyncpg, or of SQLAlchemy on asyncpg: others do not hear while they wait"
         raise TypeError(msg)

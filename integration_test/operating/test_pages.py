@@ -113,7 +113,7 @@ def project(tmp_path: Path) -> Path:
         "pay.py": the('asyncio.run(pay("4713"))', APPENDING),
         "basket.py": the("INSERT INTO baskets", APPENDING),
         "place.py": the("await handled(connection", APPENDING),
-        "workers.py": the("anyio.run(main)", APPLICATION),
+        "workers.py": the("asyncio.run(main())", APPLICATION),
         "again.py": the("asyncio.run(retry())", APPLICATION),
     }
     for name, text in files.items():

@@ -53,7 +53,8 @@ async def test_it_serves_what_it_has_handled_and_ends_cleanly(database: str) -> 
 
         await wait_until(counted)
         status, health = await page(base, "healthz")
-        assert (status, health["health"], health["problems"]) == (200, "ok", [])
+        (of_worker,) = health["workers"]
+        assert (status, health["health"], of_worker["problems"]) == (200, "ok", [])
         os.kill(process.pid, signal.SIGTERM)
         assert await process.wait() == 0
     await connection.close()
@@ -68,7 +69,7 @@ async def test_a_worker_that_cannot_go_on_ends_it(database: str) -> None:
         base = (await process.said(r"http://\S+"))[0]
 
         async def well() -> bool:
-            return bool((await page(base, "healthz"))[1]["status"] == "serving")
+            return bool((await page(base, "healthz"))[1]["workers"][0]["status"] == "serving")
 
         await wait_until(well)
     await connection.execute("DELETE FROM reactive_orch.checkpoints WHERE projection = 'order_list'")

@@ -12,7 +12,7 @@ from reactive_orch.core.overview_json import problem_as_json, since
 from reactive_orch.model import OWN_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from reactive_orch.model import Subscription
     from reactive_orch.runtime.node import Node
@@ -39,6 +39,19 @@ def health(node: Node, worker: Worker) -> tuple[Health, Mapping[str, Any]]:
         "settled_position": own.settled if own else None,
         "frontier_held_s": round(facts.frontier_held_s, 3),
     }
+
+
+def health_of_all(workers: Sequence[Worker]) -> tuple[Health, Mapping[str, Any]]:
+    """Return the health of these workers together, and a JSON object that has one for each."""
+    each = [health(worker.node, worker) for worker in workers]
+    judged = [health for health, _ in each]
+    of_all = Health(
+        live=all(one.live for one in judged),
+        ready=all(one.ready for one in judged),
+        well=all(one.well for one in judged),
+        problems=tuple(problem for one in judged for problem in one.problems),
+    )
+    return of_all, {"health": of_all.word, "workers": [body for _, body in each]}
 
 
 def _by_projection(numbers: Mapping[Subscription, int]) -> Mapping[str, int]:

@@ -14,20 +14,21 @@ import contextlib
 import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 from aiohttp import web
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.telemetry import prometheus
+from reactive_orch.http.answers import answers
+from reactive_orch.http.routes import routes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator
 
     from anyio.abc import TaskGroup
 
-    from reactive_orch.core.health import Health
+    from reactive_orch.http.answers import Judge, Measure
     from reactive_orch.http.page import StatusPage
 
 PORT_DEFAULT = 8080
@@ -39,10 +40,9 @@ SHUTDOWN_TIMEOUT_S = 1.0
 class Pages:
     """What the pages say, from memory."""
 
-    health: Callable[[], tuple[Health, Mapping[str, Any]]]
-    """The health, which says whether a page answers 200 or 503; and the JSON object that all three show."""
-    metrics: Callable[[str], tuple[bytes, str]] | None
-    """The page and its content type, for what a request accepts. None: there is no such page."""
+    health: Judge
+    metrics: Measure | None
+    """None: there is no such page."""
     status: StatusPage | None = None
     """The one for people. None: there is none."""
 
@@ -71,25 +71,8 @@ def _shown(host: str) -> str:
 
 
 def _app(pages: Pages, tasks: TaskGroup) -> web.Application:
-    def page(passes: Callable[[Health], bool]) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def show(_request: web.Request) -> web.Response:
-            judged, body = pages.health()
-            return web.json_response(body, status=200 if passes(judged) else 503)
-
-        return show
-
-    async def metrics(request: web.Request) -> web.Response:
-        assert pages.metrics is not None
-        await anyio.to_thread.run_sync(prometheus.load)
-        body, content_type = pages.metrics(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
     app = web.Application()
-    app.router.add_get("/livez", page(lambda judged: judged.live))
-    app.router.add_get("/readyz", page(lambda judged: judged.ready))
-    app.router.add_get("/healthz", page(lambda judged: judged.well))
-    if pages.metrics is not None:
-        app.router.add_get("/metrics", metrics)
+    app.add_routes(routes(answers(pages.health, pages.metrics)))
     if pages.status is not None:
         pages.status.add_to(app, tasks)
     return app

@@ -7,6 +7,8 @@ logs among themselves; a worker that has joined is a *member*; each change of me
 
 from reactive_orch.model.checkpoints import Checkpoint, Swap
 from reactive_orch.model.events import Event, Expected, NewEvent
+from reactive_orch.model.handlers import BatchHandler, EventHandler, Handler, Middleware
+from reactive_orch.model.hooks import Hooks
 from reactive_orch.model.log import (
     OWN_LOG,
     FrontierKind,
@@ -37,10 +39,9 @@ from reactive_orch.model.membership import (
     Written,
     seconds,
 )
+from reactive_orch.model.middleware import subject
 from reactive_orch.model.names import NAME_BYTES_MAX, check_name
 from reactive_orch.model.projections import (
-    BatchHandler,
-    EventHandler,
     Filter,
     OnError,
     Projection,
@@ -63,13 +64,16 @@ __all__ = [
     "Expected",
     "Filter",
     "FrontierKind",
+    "Handler",
     "Holder",
+    "Hooks",
     "Log",
     "LogName",
     "LogState",
     "Member",
     "MemberId",
     "MemberState",
+    "Middleware",
     "NewEvent",
     "OnError",
     "Owners",
@@ -89,4 +93,5 @@ __all__ = [
     "check_name",
     "projection",
     "seconds",
+    "subject",
 ]

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.model.events import Event
 from reactive_orch.model.log import OWN_LOG, LogName, Subscription
+from reactive_orch.model.middleware import ALONE, Around, around, wrong_with
 from reactive_orch.model.names import check_name
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-EventHandler: TypeAlias = Callable[[Event, Any], Awaitable[None]]
-BatchHandler: TypeAlias = Callable[[Sequence[Event], Any], Awaitable[None]]
-BlockingHandler: TypeAlias = Callable[[Any, Any], None]
-"""A plain function: for an event or many of them, as the others."""
+    from reactive_orch.model.handlers import BatchHandler, BlockingHandler, EventHandler, Middleware
+    from reactive_orch.model.hooks import Hooks
+
 StartWord: TypeAlias = Literal["beginning", "now"]
 Start: TypeAlias = "StartWord | datetime"
 ResetHook: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -74,6 +73,9 @@ class Projection:
     log: LogName = OWN_LOG
     blocking: bool = False
     """The handler is a plain function: it is called in a thread, with a `BlockingConnection`."""
+    around: Around = ALONE
+    """Middleware around its handler and its batches, the outermost first; and the hooks that are told of its
+    partitions."""
 
     @property
     def subscription(self) -> Subscription:
@@ -107,12 +109,16 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     replay: bool = True,
     exclusive: bool = False,
     blocking: bool = False,
+    middleware: Sequence[Middleware] = (),
+    batch_middleware: Sequence[Middleware] = (),
+    hooks: Sequence[Hooks] = (),
 ) -> Callable[[Callable[..., Awaitable[None] | None]], Projection]:
     """Make an async function a projection; or with `blocking=True` a plain one.
 
     The function gets `(event, tx)`, or with `batch=True` `(events, tx)`, a sequence of events in the order of the log.
     `tx` is an asyncpg connection inside the transaction that also moves the checkpoint. A filter of None lets all
-    events pass. The other options are described where `Projection` has them.
+    events pass. `middleware` stands around each call of the function, `batch_middleware` around all calls of a batch,
+    the outermost first; `hooks` are told of its partitions. The others are described where `Projection` has them.
 
     Raises ConfigError for a name that is none, empty, longer than 63 bytes or not printable, and for a filter that is
     no list of names or an empty one; when it gets the function, for one that is not async, or is so and `blocking`, or
@@ -133,6 +139,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
         made = Projection(
             *(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay, exclusive),
             blocking=blocking,
+            around=around(middleware, batch_middleware, hooks),
         )
         _check_options(made)
         return made
@@ -155,7 +162,7 @@ def _is_name(name: object) -> bool:
 
 def _check_options(made: Projection) -> None:
     """Raise ConfigError with everything that is wrong with a projection's options."""
-    complaints = [text for broken, text in _rules(made) if broken]
+    complaints = [text for broken, text in _rules(made) if broken] + wrong_with(made.around)
     if complaints:
         msg = f"projection {made.name!r}: {'; '.join(complaints)}"
         raise ConfigError(msg)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from reactive_orch.model.events import Event
+    from reactive_orch.model.handlers import EventHandler
     from reactive_orch.model.log import Holder, LogName, Partition, Position, Subscription, Window
     from reactive_orch.model.membership import (
         Acknowledged,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         Written,
     )
     from reactive_orch.model.problems import Problem
-    from reactive_orch.model.projections import EventHandler
     from reactive_orch.model.status import Status
 
 

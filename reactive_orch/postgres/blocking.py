@@ -99,7 +99,7 @@ class BlockingConnection:
     def run(self, function: Callable[Concatenate[Any, _P], Awaitable[_T]], *args: _P.args, **named: _P.kwargs) -> _T:
         """Run an async function on the event loop, and return what it returns.
 
-        Its first argument is the asyncpg connection, then come the others: `tx.run(append, [NewEvent(…)])`.
+        Its first argument is the asyncpg connection, then come the others: `tx.run(read_stream, "Order", "4711")`.
         """
         return self._ask(partial(_awaited, function, self._tx, *args, **named))
 

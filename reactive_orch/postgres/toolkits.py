@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
-from reactive_orch.postgres.appending import asker
 from reactive_orch.postgres.connection import is_closed
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class AsyncTransactional(Protocol):
 
     def commit(self) -> Coroutine[Any, Any, None]:
         """Commit."""
+        ...
 
 
 class Transactional(Protocol):
@@ -42,36 +43,32 @@ class Transactional(Protocol):
         """Commit."""
 
 
-class AsyncToolkit(Protocol):
+class AsyncToolkit(ABC):
     """A connection whose calls are awaited."""
 
-    awaited: ClassVar[Literal[True]]
-
-    def ask(self, statement: Statement) -> Awaitable[Rows]:
+    @abstractmethod
+    async def ask(self, statement: Statement) -> Rows:
         """Send a statement, return its rows."""
-        ...
 
+    @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[object]:
         """Be in a transaction: the caller's, or one of our own where there is none."""
-        ...
 
+    @abstractmethod
     async def in_asyncpg(self) -> AnyConnection | None:
         """Return the connection of asyncpg's below it: that may be one of ours, in a batch; None if it is another's."""
-        ...
 
 
-class SyncToolkit(Protocol):
+class SyncToolkit(ABC):
     """A connection whose calls are not."""
 
-    awaited: ClassVar[Literal[False]]
-
+    @abstractmethod
     def ask(self, statement: Statement) -> Rows:
         """Send a statement, return its rows."""
-        ...
 
+    @abstractmethod
     def transaction(self) -> AbstractContextManager[object]:
         """Be in a transaction: the caller's, or one of our own where there is none."""
-        ...
 
 
 def toolkit_of(connection: Any, taker: str = "append") -> AsyncToolkit | SyncToolkit:
@@ -121,12 +118,12 @@ def _is_gone(connection: Any) -> bool:
     return getattr(connection, "closed", False) is True
 
 
-class _Asyncpg:
-    awaited: ClassVar[Literal[True]] = True
-
+class _Asyncpg(AsyncToolkit):
     def __init__(self, connection: AnyConnection) -> None:
         self._connection = connection
-        self.ask = asker(connection)
+
+    async def ask(self, statement: Statement) -> Rows:
+        return await self._connection.fetch(statement.sql, *statement.arguments)
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         open_one = self._connection.is_in_transaction()
@@ -136,39 +133,37 @@ class _Asyncpg:
         return self._connection
 
 
-class _Psycopg:
+class _Psycopg(SyncToolkit):
     """Its `$1` is understood by cursors of our own, whatever cursors and rows the application has chosen."""
-
-    awaited: ClassVar[Literal[False]] = False
 
     def __init__(self, connection: Any) -> None:
         import psycopg
         from psycopg.rows import tuple_row
 
         self._connection = connection
-        self._cursor = partial(psycopg.RawCursor, connection, row_factory=tuple_row)
+        self._cursor: Any = partial(psycopg.RawCursor, connection, row_factory=tuple_row)
 
     def ask(self, statement: Statement) -> Rows:
         with self._cursor() as cursor:
-            return cursor.execute(statement.sql, statement.arguments).fetchall()
+            rows: Rows = cursor.execute(statement.sql, statement.arguments).fetchall()
+        return rows
 
     def transaction(self) -> AbstractContextManager[object]:
         return self._connection.transaction() if _commits_each(self._connection) else contextlib.nullcontext()
 
 
-class _AsyncPsycopg:
-    awaited: ClassVar[Literal[True]] = True
-
+class _AsyncPsycopg(AsyncToolkit):
     def __init__(self, connection: Any) -> None:
         import psycopg
         from psycopg.rows import tuple_row
 
         self._connection = connection
-        self._cursor = partial(psycopg.AsyncRawCursor, connection, row_factory=tuple_row)
+        self._cursor: Any = partial(psycopg.AsyncRawCursor, connection, row_factory=tuple_row)
 
     async def ask(self, statement: Statement) -> Rows:
         async with self._cursor() as cursor:
-            return await (await cursor.execute(statement.sql, statement.arguments)).fetchall()
+            rows: Rows = await (await cursor.execute(statement.sql, statement.arguments)).fetchall()
+        return rows
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
         return self._connection.transaction() if _commits_each(self._connection) else contextlib.nullcontext()
@@ -183,10 +178,8 @@ def _commits_each(connection: Any) -> bool:
     return idle and bool(connection.autocommit)
 
 
-class _Sqlalchemy:
+class _Sqlalchemy(SyncToolkit):
     """It begins a transaction with the first statement; the application commits it."""
-
-    awaited: ClassVar[Literal[False]] = False
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         """`connect` returns the connection, of a session the one that it is using."""
@@ -202,9 +195,7 @@ class _Sqlalchemy:
         return contextlib.nullcontext()
 
 
-class _AsyncSqlalchemy:
-    awaited: ClassVar[Literal[True]] = True
-
+class _AsyncSqlalchemy(AsyncToolkit):
     def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
         self._connect = connect
 

@@ -32,7 +32,7 @@ def explain(error: BaseException, gives_rights: Callable[[], str] | None = None)
 
     `gives_rights` tells what gives its role the rights that it needs.
     """
-    error = _telling(error)
+    error = telling(error)
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else EXIT_FAILED
@@ -66,11 +66,11 @@ def _unavailable(error: Unavailable) -> str:
     )
 
 
-def _telling(error: BaseException) -> BaseException:
+def telling(error: BaseException) -> BaseException:
     """Return the one error to show out of a group of them: ours before others, the first before the rest."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    leaves = [_telling(inner) for inner in error.exceptions]
+    leaves = [telling(inner) for inner in error.exceptions]
     return next((leaf for leaf in leaves if isinstance(leaf, ReactiveOrchError)), leaves[0])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio._backends import _asyncio as _backend
 
-from reactive_orch.errors import ReactiveOrchError
+from reactive_orch.errors import ConfigError, ReactiveOrchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 
 ALL_CANCELLED = "something has cancelled tasks that are not its own: does a handler cancel all tasks?"
+
+
+def demand_asyncio() -> None:
+    """Raise ConfigError where another library than asyncio runs this coroutine: asyncpg knows none."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        msg = "reactive_orch runs on asyncio, or on uvloop, and not on trio: start it by asyncio.run or anyio.run"
+        raise ConfigError(msg) from None
 
 
 def innermost(task: asyncio.Task[Any], scope: anyio.CancelScope) -> Any:

@@ -37,7 +37,7 @@ from reactive_orch.runtime import status
 from reactive_orch.runtime.accounts import Accounts
 from reactive_orch.runtime.attachments import Attachments
 from reactive_orch.runtime.backoff import Backoff
-from reactive_orch.runtime.cancellation import lasting_group
+from reactive_orch.runtime.cancellation import demand_asyncio, lasting_group
 from reactive_orch.runtime.handling.row_wait import RowWait
 from reactive_orch.runtime.interruptions import passing_over
 from reactive_orch.runtime.membership.leaving import Departures
@@ -125,6 +125,11 @@ class Node:
         """The name of this process, drawn anew at every entry."""
         return self.database.label
 
+    @property
+    def entered(self) -> bool:
+        """Whether it is connected and follows its logs: its block is entered and has not been left."""
+        return self._stack is not None
+
     def status(self) -> Status:
         """Return how this process and its workers stand; from memory, in any thread.
 
@@ -182,6 +187,7 @@ class Node:
 
     async def __aenter__(self) -> Self:
         """Connect, check schema and log, start following both."""
+        demand_asyncio()
         if self._stack is not None:
             msg = "this node has been entered already: leave it first, or make another one"
             raise ConfigError(msg)

@@ -10,10 +10,12 @@ from reactive_orch.core.health import own_problems
 from reactive_orch.core.life import Happened, shown
 from reactive_orch.errors import ConfigError
 from reactive_orch.model import MemberId, Partition, Projection, Snapshot, Subscription, WorkerState, check_name
+from reactive_orch.model.middleware import around, wrong_with
 from reactive_orch.model.reports import Subject
 from reactive_orch.model.status import WorkerStatus
 from reactive_orch.runtime import status
 from reactive_orch.runtime.cancellation import lasting_group
+from reactive_orch.runtime.handling.hooked import Hooked
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.scope import Scope
@@ -30,31 +32,48 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from reactive_orch.core.health import Facts
+    from reactive_orch.model import Hooks, Middleware
     from reactive_orch.model.awaiter import Awaiter
+    from reactive_orch.model.middleware import Around
     from reactive_orch.model.problems import Problem
 
 
 class Worker:
     """A member of a replica set that runs some projections on a node."""
 
-    def __init__(
-        self, node: Node, replica_set: str, projections: Sequence[Projection], *, until_idle: bool = False
+    def __init__(  # noqa: PLR0913 - a keyword for each thing that can be said about a worker
+        self,
+        node: Node,
+        replica_set: str,
+        projections: Sequence[Projection],
+        *,
+        until_idle: bool = False,
+        middleware: Sequence[Middleware] = (),
+        batch_middleware: Sequence[Middleware] = (),
+        hooks: Sequence[Hooks] = (),
     ) -> None:
         """Prepare; `run` joins.
 
-        `until_idle`: handle what is settled when `run` begins, then leave. Raises ConfigError for what is no node, a
-        bad replica-set name, no projections, or two of one name.
+        `until_idle`: handle what is settled when `run` begins, then leave. `middleware`, `batch_middleware` and `hooks`
+        are of all its projections, outside of what those have themselves. Raises ConfigError for what is no node, a bad
+        replica-set name, no projections, two of one name, and for what is no middleware or no hooks.
         """
         _demand_node(node)
         check_name("replica-set", replica_set)
         self.replica_set = replica_set
         self._node = node
         self._projections = registration.checked(projections)
+        self._around = _checked(around(middleware, batch_middleware, hooks))
         self._runners = Runners()
         self._shutdown = Shutdown(until_idle=until_idle, grace_s=node.config.grace_s)
         self._progress = ProgressWatch(replica_set, node)
         self._membership = Membership(node, replica_set, self._runners, self._shutdown, self._progress.turns)
         self._has_run = False
+
+    @property
+    def node(self) -> Node:
+        """On what it runs."""
+        return self._node
 
     @property
     def member(self) -> MemberId | None:
@@ -204,6 +223,7 @@ class Worker:
 
         interruptions = Interruptions(self._node.watchers.emit, self.replica_set, *projection.subscription)
         subject = Subject(self.replica_set, *projection.subscription)
+        outer = self._around.outside(projection.around)
         return Scope(
             node=self._node,
             replica_set=self.replica_set,
@@ -215,7 +235,16 @@ class Worker:
             serial=Serial(self._node.database, subject, interruptions, self._node.watchers.emit),
             interruptions=interruptions,
             others=others,
+            around=outer,
+            hooked=Hooked(subject, outer.hooks),
         )
+
+
+def _checked(given: Around) -> Around:
+    if wrong := wrong_with(given):
+        msg = f"a worker's {'; '.join(wrong)}"
+        raise ConfigError(msg)
+    return given
 
 
 def _demand_node(node: object) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from reactive_orch.model import Event, Position
+    from reactive_orch.postgres.blocking import BlockingConnection
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.postgres.toolkits import AsyncTransactional, Transactional
     from reactive_orch.typed.handlers import OnBatch, Options, TypedProjection
@@ -171,7 +172,7 @@ class EventTypes:
     ) -> Coroutine[Any, Any, list[Position]]: ...
     @overload
     def append(
-        self, connection: Transactional, events: Sequence[object], expected: int | Expected = ...
+        self, connection: Transactional | BlockingConnection, events: Sequence[object], expected: int | Expected = ...
     ) -> list[Position]: ...
     def append(self, connection: Any, events: Sequence[object], expected: int | Expected = Expected.ANY) -> Any:
         """Append objects, as `reactive_orch.append` does events, of which there may be some among them.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reactive_orch import Config, ConfigError, Node, Worker, projection
+from reactive_orch import Config, ConfigError, Hooks, Node, Worker, projection
 
 CONFIG = Config(database_url="postgresql://ann:hush@127.0.0.1:1/none")
 
@@ -50,3 +50,27 @@ def test_projections_may_come_one_by_one(node: Node) -> None:
     with pytest.raises(ConfigError, match="two projections are named 'orders'"):
         Worker(node, "shop", [*several, orders])
     Worker(node, "shop", [orders])
+
+
+async def _async_middleware(handle: Any) -> Any:
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"middleware": print},
+            "middleware must be a list of functions that take a handler and return one, not <built",
+        ),
+        ({"batch_middleware": ["print"]}, r"batch_middleware must be a list of functions .*, not \('print',\)"),
+        ({"middleware": [_async_middleware]}, "middleware: _async_middleware is async; write a plain `def`"),
+        ({"hooks": [print]}, "hooks must be a list of objects of classes that extend Hooks, not"),
+        ({"hooks": [Hooks]}, "hooks must be a list of objects of classes that extend Hooks, not"),
+    ],
+)
+def test_what_is_no_middleware_and_no_hooks_is_said(node: Node, options: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^a worker's {says}"):
+        Worker(node, "shop", [orders], **options)
+    with pytest.raises(ConfigError, match=f"^projection 'mails': {says}"):
+        projection("mails", **options)(orders.handler)

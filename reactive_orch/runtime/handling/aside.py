@@ -264,6 +264,7 @@ class Aside:
         With an error of a lost worker goes what it has said about the event.
         """
         written: list[_Written] = []
+        scope = self._scope
         async with self._batches() as (connection, batches):
 
             async def last() -> None:
@@ -274,8 +275,9 @@ class Aside:
                 async with batches.batch(swaps):
                     batches.write_last(last)
                     if isinstance(error, KilledProcess):
-                        suspicions = Suspicions(self._scope.replica_set, self._scope.subscription)
+                        suspicions = Suspicions(scope.replica_set, scope.subscription)
                         batches.write_last(partial(suspicions.erase, connection, error.worker, error.lane))
+        scope.hooked.doubt({swap.partition for swap in swaps})  # others may handle what waits, from now on
         return written[0]
 
     @contextlib.asynccontextmanager
@@ -336,6 +338,7 @@ def _tell(
         scope.watchers.emit(AttemptFailed(scope.subject, position, error, alone=True, first=first, attempts=number))
     elif action == "park":
         scope.watchers.emit(KeyParked(scope.subject, position, number, error, first))
+        scope.hooked.parked(position, error)
     else:
         scope.watchers.emit(EventFailed(scope.subject, position, number, error, first))
         msg = (

@@ -29,10 +29,7 @@ class Calls:
         self._timeout_s = scope.timeout_s
         tracing = scope.watchers.tracing
         around = partial(tracing.each, scope.subject) if scope.config.trace_events else None
-        self._plain = Calling(scope.projection, self._timeout_s, around)
-        self._marked = Calling(
-            scope.projection, self._timeout_s, lambda each: markers.around(around(each) if around else each)
-        )
+        self._calling = Calling(scope.projection, self._timeout_s, around, markers.around, scope.around)
         self._called_at: float | None = None
         """Since when handlers have been running, by the monotonic clock."""
 
@@ -49,7 +46,7 @@ class Calls:
             await self._markers.put(events)
         self._called_at = began = time.monotonic()
         try:
-            return await (self._marked if self._markers.on else self._plain)(events, tx)
+            return await self._calling.marked(on=self._markers.on)(events, tx)
         except HandlerFailed as error:
             await self.setbacks.tell(error, events, tx, time.monotonic() - began)
             raise

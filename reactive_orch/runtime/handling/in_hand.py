@@ -132,12 +132,15 @@ class InHand:
                         done = batch.beginning(batch.events.index(live[handled - 1]) + 1)
                         batches.stop_short(done.swaps)
                     self._queue_last(batches, connection, done.events, queued)
-        except HandlerFailed:
-            if len(batch.events) == 1:
+        except BaseException as error:
+            if isinstance(error, HandlerFailed) and len(batch.events) == 1:
                 batches.note_failure(batch.events[0].global_position)
+            self._scope.hooked.doubt({swap.partition for swap in batch.swaps})
             raise
         finally:
             self._tx = None
+        if batches.failing:  # others may handle what waits of these partitions
+            self._scope.hooked.doubt({swap.partition for swap in batch.swaps})
         self._known.moved(done.swaps)
         self._committed(watched.events)
         self.oldest_at = written_at(done.events[-1]) or time.time()
@@ -155,7 +158,12 @@ class InHand:
         handled: Sequence[Event] = ()
         emptied = False
         try:
-            with self.moving([swap]), contextlib.ExitStack() as watching, self._calls.setbacks.strikes():
+            with (
+                self._scope.hooked.visiting(swap.partition),
+                self.moving([swap]),
+                contextlib.ExitStack() as watching,
+                self._calls.setbacks.strikes(),
+            ):
                 async with (
                     self.markers.kept(on=limit == 1),
                     batches.batch([swap]),

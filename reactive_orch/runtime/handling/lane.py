@@ -17,6 +17,7 @@ import anyio
 
 from reactive_orch.core.progress import Progress
 from reactive_orch.errors import Deadlock, HandlerFailed, ProjectionFailed, Superseded, Unavailable
+from reactive_orch.model.middleware import subject
 from reactive_orch.model.reports import Struck
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.faults import is_of_code_alone
@@ -82,6 +83,7 @@ class Lane:
     def take(self, gained: Mapping[Partition, Checkpoint], incarnation: Incarnation) -> None:
         """Begin with partitions where their checkpoints stand, as read in this incarnation."""
         self.progress.take(gained, incarnation)
+        self._scope.hooked.took(gained.keys())
         self.aside.look()
         self.wakeup.set()
 
@@ -93,7 +95,7 @@ class Lane:
         self._leaving.update(self.in_hand.partitions.intersection(lost))
         idle = self.progress.partitions.intersection(lost) - self.in_hand.partitions
         unsaved = self.progress.unsaved(idle) if self.remembers else ()
-        self.progress.drop(idle)
+        _let_go(self._scope, self.progress, idle)
         return unsaved
 
     def hand_over(self, partition: Partition, other: Lane) -> None:
@@ -113,6 +115,7 @@ class Lane:
 
     def invalidate(self) -> None:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
+        self._scope.hooked.lost(self.progress.partitions)
         self.progress.begin(self._scope.database.incarnation)
         self._failures.alone = None
         self._leaving.clear()
@@ -120,6 +123,7 @@ class Lane:
 
     async def run(self) -> None:
         """Run batches for ever. Raises ProjectionFailed when an event has failed for good and that ends the worker."""
+        subject.set(self._scope.subject)
         async with lasting_group() as tasks:
             while True:
                 try:
@@ -266,7 +270,7 @@ class Lane:
     def land(self) -> None:
         """Let the partitions go that were to go when their batch ended."""
         if self._leaving:
-            self.progress.drop(self._leaving)
+            _let_go(self._scope, self.progress, self._leaving & self.progress.partitions)
             self._leaving.clear()
             self._scope.changed()
 
@@ -280,6 +284,11 @@ class Lane:
             if incarnation == self.progress.incarnation:
                 self.progress.swapped(swaps)
         self.land()
+
+
+def _let_go(scope: Scope, progress: Progress, partitions: Collection[Partition]) -> None:
+    progress.drop(partitions)
+    scope.hooked.lost(partitions)
 
 
 def _may_handle(fetched: Fetched, lane: Lane, scope: Scope) -> bool:

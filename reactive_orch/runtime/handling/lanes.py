@@ -27,6 +27,8 @@ class Lanes:
         self._all = [Lane(scope, cache) for cache in caches]
         self._batch_events = scope.config.batch_events
         self._one = scope.projection.exclusive
+        self.hooked = scope.hooked
+        """Who is told of their partitions."""
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._all)

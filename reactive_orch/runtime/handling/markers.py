@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
     from reactive_orch.model import Event, Partition
-    from reactive_orch.model.projections import EventHandler
+    from reactive_orch.model.handlers import EventHandler
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope

@@ -129,6 +129,7 @@ class Runner:
         if resting != self.resting:
             self.resting = resting
             self._scope.watchers.emit(RestChanged(self._scope.subject, resting))
+            self._scope.hooked.paused(resting)
             self.lanes.wake()
 
     async def _halt(self, error: ProjectionFailed, incarnation: Incarnation) -> None:
@@ -160,6 +161,7 @@ class Runner:
                 await self._keep()
         finally:
             self._await_free(frozenset())
+            self._scope.hooked.end()
 
     async def _keep(self) -> None:
         backoff = Backoff(0.05, 5.0)

@@ -9,8 +9,10 @@ from reactive_orch.core import outage
 from reactive_orch.core.fitness import Fitness
 from reactive_orch.core.keys import Policy
 from reactive_orch.core.suspicion import Suspects
+from reactive_orch.model.middleware import ALONE, Around
 from reactive_orch.model.reports import Subject
 from reactive_orch.postgres import checkpoints
+from reactive_orch.runtime.handling.hooked import Hooked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -66,6 +68,10 @@ class Scope:
     """Leave it to the others for a while."""
     suspects: Suspects = field(default_factory=Suspects)
     """Its partitions whose last owner was lost without a word."""
+    around: Around = ALONE
+    """The worker's middleware, and inside it the projection's."""
+    hooked: Hooked = field(default_factory=Hooked)
+    """Those who are told of its partitions."""
 
     @property
     def subject(self) -> Subject:

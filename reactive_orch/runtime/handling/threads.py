@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from reactive_orch.postgres.connection import AnyConnection
 
 LEFT_MOST = 4
-"""So many threads may be left behind of a lane, and as many of its calls with markers; then its handler is not called
-before one of them has ended."""
+"""So many threads may be left behind of a lane besides one; then its handler is not called before one of them has
+ended."""
 
 
 class InThreads:

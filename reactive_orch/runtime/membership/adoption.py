@@ -76,6 +76,9 @@ class Adoption:
     def end(self, outcome: str) -> None:
         """Tell how it ended. Of a resumed one there is nothing to tell: for the replica set nothing has changed."""
         self.done = True
+        if outcome == "acknowledged":
+            for runner in self._runners.by_subscription.values():
+                runner.lanes.hooked.settled()
         if self.resumed:
             return
         steps, acknowledging = self._steps, self._acknowledging
