@@ -1,0 +1,140 @@
+"""The databases of one process of tests: a template, which all processes of a run share, and a copy of it for each test.
+
+All of this goes through one connection, in an event loop of its own in a thread of its own: so it is there for tests on
+any loop, and for those that have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from anyio.from_thread import start_blocking_portal
+
+from reactive_orch.address import in_database
+from reactive_orch.embedded import programs, throwaway
+from reactive_orch.errors import ConfigError
+from reactive_orch.postgres import migrations, testing
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from reactive_orch.postgres.connection import AnyConnection
+
+Tables: TypeAlias = "str | Path | Callable[[Any], Awaitable[object]] | Callable[[str], object]"
+"""What makes a user's own tables: SQL, a file of it, an async function of a connection, or a plain one of a URL."""
+
+_NOT_INSTALLED = (
+    "tests have no PostgreSQL: pip install 'reactive_orch[testing]' for an embedded one, or set DATABASE_URL to one "
+    "whose role may create databases"
+)
+
+
+@contextlib.contextmanager
+def databases(meeting: Path, url: str | None, tables: Tables | Sequence[Tables]) -> Iterator[Databases]:
+    """Have the databases of this process, on the server of `url`, or for None on an embedded one, for the block.
+
+    `meeting` is a folder in which all processes of a run meet. Raises ConfigError, Unavailable, and what `tables` do.
+    """
+    wanted = _checked(tables)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_embedded(meeting)) if url is None else url
+        portal = stack.enter_context(start_blocking_portal())
+        connection = stack.enter_context(portal.wrap_async_context_manager(testing.connected(server)))
+        made = Databases(portal, connection, server, _run_of(meeting))
+        with made.going_on():
+            with throwaway.alone(meeting):
+                made.make_template(wanted)
+            yield made
+
+
+class Databases:
+    """Makes a database for each test, and drops it."""
+
+    def __init__(self, portal: BlockingPortal, connection: AnyConnection, server: str, run: int) -> None:
+        """`run` is the number of the run of tests to which this process belongs."""
+        self._portal, self._connection, self._server, self._run = portal, connection, server, run
+        self._beginning = portal.call(testing.name_beginning, connection)
+        self._template = f"{self._beginning}{run}_template"
+        self._numbers = itertools.count(1)
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Say for the block that the run is going on; before and after, drop what belongs to runs that are over."""
+        self._portal.call(testing.clean, self._connection, self._beginning)
+        self._portal.call(testing.begin, self._connection, self._run)
+        yield
+        self._portal.call(testing.end, self._connection, self._run)
+        self._portal.call(testing.clean, self._connection, self._beginning)
+
+    def make_template(self, tables: Sequence[Tables]) -> None:
+        """Make the template, unless another process of the run has. It gets its name when it is complete."""
+        if not self._portal.call(testing.exists, self._connection, self._template):
+            unfinished = f"{self._template}_unfinished"
+            self._portal.call(testing.drop, self._connection, unfinished)
+            self._portal.call(testing.copy, self._connection, "template1", unfinished)
+            self._fill(in_database(self._server, unfinished), tables)
+            self._portal.call(testing.rename, self._connection, unfinished, self._template)
+
+    def _fill(self, url: str, tables: Sequence[Tables]) -> None:
+        with self._portal.wrap_async_context_manager(testing.connected(url)) as connection:
+            self._portal.call(migrations.migrate, connection)
+            for each in tables:
+                if isinstance(each, str | Path):
+                    sql = each.read_text(encoding="utf-8") if isinstance(each, Path) else each
+                    self._portal.call(connection.execute, sql)
+                elif inspect.iscoroutinefunction(each):
+                    self._portal.call(each, connection)
+                else:
+                    cast("Callable[[str], object]", each)(url)
+
+    @contextlib.contextmanager
+    def another(self) -> Iterator[str]:
+        """Have a copy of the template for the block; yields its URL."""
+        name = f"{self._beginning}{self._run}_{os.getpid()}_{next(self._numbers)}"
+        self._portal.call(testing.copy, self._connection, self._template, name)
+        try:
+            yield in_database(self._server, name)
+        finally:
+            self._portal.call(testing.drop, self._connection, name)
+
+
+@contextlib.contextmanager
+def _embedded(meeting: Path) -> Iterator[str]:
+    try:
+        programs.version()
+    except ConfigError as error:
+        raise ConfigError(_NOT_INSTALLED) from error
+    with throwaway.shared(meeting) as url:
+        yield url
+
+
+def _run_of(meeting: Path) -> int:
+    """Return the number of the run whose processes meet here; the first one draws it."""
+    file = meeting / "reactive_orch-run"
+    with throwaway.alone(meeting):
+        if not file.exists():
+            file.write_text(str(secrets.randbits(31)))
+        return int(file.read_text())
+
+
+def _checked(tables: object) -> list[Tables]:
+    """Return the tables one by one. Raises ConfigError for what is none of what they can be, and a missing file."""
+    listed = list(tables) if isinstance(tables, list | tuple) else [tables]
+    for each in listed:
+        if not (isinstance(each, str | Path) or callable(each)):
+            msg = (
+                "orch_tables returns SQL, the Path of a file of it, a function, or a list of these, and not "
+                f"{type(each).__name__}"
+            )
+            raise ConfigError(msg)
+        if isinstance(each, Path) and not each.is_file():
+            msg = f"orch_tables names {each}, and there is no such file (looked up from {Path.cwd()})"
+            raise ConfigError(msg)
+    return listed
