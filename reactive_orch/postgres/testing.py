@@ -53,24 +53,26 @@ async def savepoint(tx: AnyConnection) -> AsyncIterator[None]:
 
     Raises HandlerFailed when the block cannot be kept, as it has swallowed an error or ended the transaction.
     """
-    begun = tx.transaction()
-    await begun.start()
+    await tx.execute(_SQL.savepoint)
     try:
         yield
+        await _release(tx)
     except Exception:
         if tx.is_in_transaction():
             with contextlib.suppress(asyncpg.InvalidSavepointSpecificationError):  # it is another transaction
-                await begun.rollback()
+                await tx.execute(_SQL.take_back)
         raise
+
+
+async def _release(tx: AnyConnection) -> None:
     try:
-        await begun.commit()
-    except asyncpg.InFailedSQLTransactionError as error:
-        await begun.rollback()
-        msg = "the handler swallowed an error of the database: its batch cannot be committed"
-        raise HandlerFailed(msg) from error
-    except asyncpg.InvalidSavepointSpecificationError as error:
+        await tx.execute(_SQL.release)
+    except asyncpg.InFailedSQLTransactionError:
+        msg = "the handler caught a database error and went on; the database has given up its transaction"
+        raise HandlerFailed(msg) from None
+    except asyncpg.InvalidSavepointSpecificationError:
         msg = "the handler ended the transaction it was given"
-        raise HandlerFailed(msg) from error
+        raise HandlerFailed(msg) from None
 
 
 async def name_beginning(connection: AnyConnection) -> str:

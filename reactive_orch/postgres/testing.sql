@@ -70,3 +70,15 @@ CROSS JOIN LATERAL (
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
   AND c.relnamespace NOT IN (SELECT n.oid FROM pg_catalog.pg_namespace n
                              WHERE n.nspname IN ('pg_catalog', 'information_schema', 'reactive_orch'));
+
+-- name: savepoint
+-- Before a handler is called: where its writes can be taken back to.
+SAVEPOINT reactive_orch_call;
+
+-- name: take_back
+-- After it failed.
+ROLLBACK TO SAVEPOINT reactive_orch_call;
+
+-- name: release
+-- After it succeeded.
+RELEASE SAVEPOINT reactive_orch_call;

@@ -5,6 +5,7 @@ So it imports nothing before a test asks for a fixture: it costs such a run less
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +36,14 @@ def _orch_databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     base = tmp_path_factory.getbasetemp()
     meeting = base.parent if hasattr(request.config, "workerinput") else base  # xdist's processes have one each
     tables = request.getfixturevalue("orch_tables")
-    try:
-        with databases(meeting, _database_url(), tables) as made:
-            yield made
-    except ReactiveOrchError as error:
-        pytest.fail(str(error), pytrace=False)
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(databases(meeting, _database_url(), tables))
+        except ReactiveOrchError as error:
+            made, why = None, str(error)
+        if made is None:  # outside of the handler: one sentence, and nothing that it came from
+            pytest.fail(f"the fixture orch has no database: {why}", pytrace=False)
+        yield made
 
 
 def _database_url() -> str | None:

@@ -17,7 +17,7 @@ def users_own(failure: HandlerFailed | ProjectionFailed) -> BaseException:
     """
     error = failure.__cause__
     if error is None:
-        return failure
+        return failure.with_traceback(None)
     error.add_note(str(failure))
     return error.with_traceback(own_traceback(error))
 

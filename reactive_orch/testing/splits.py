@@ -78,15 +78,17 @@ async def _outcome(
     __tracebackhide__ = True
     tried = tx.transaction()
     await tried.start()
-    for batch in split:
-        failure = await attempt(projection, batch, tx)
-        if failure is not None:
-            error = users_own(failure)
-            error.add_note(f"in {_named(split)}")
-            raise error
-    found = await _read(tx, outcome)
-    await tried.rollback()
-    return found
+    try:
+        for batch in split:
+            failure = await attempt(projection, batch, tx)
+            if failure is not None:
+                error = users_own(failure)
+                error.add_note(f"in {_named(split)}")
+                raise error
+        return await _read(tx, outcome)
+    finally:
+        if tx.is_in_transaction():  # a handler may have ended it, which is the failure then
+            await tried.rollback()
 
 
 async def _read(tx: AnyConnection, outcome: str | Outcome | None) -> Any:
