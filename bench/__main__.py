@@ -31,6 +31,7 @@ NAMES = [
     "idle",
     "rebalance",
     "startup",
+    "kit",
     "readers",
     "memory",
     "frontier",

@@ -1,4 +1,4 @@
-"""The plugin in somebody's project: without configuration, in several processes, on either kind of server, and killed."""
+"""The plugin in somebody's project: without configuration, in several processes, on either kind of server, killed."""
 
 from __future__ import annotations
 
@@ -206,7 +206,9 @@ async def test_a_role_that_may_not_create_databases_is_told(project: Path, empty
         await connection.execute("CREATE ROLE modest LOGIN")
         done = run(project, "-k", "without_a_loop", DATABASE_URL=empty_database.replace("postgres@", "modest@"))
         await connection.execute("DROP ROLE modest")
-    assert sentence(done).startswith("the role of DATABASE_URL may not create databases, and each test needs one: ALTER")
+    assert sentence(done).startswith(
+        "the role of DATABASE_URL may not create databases, and each test needs one: ALTER"
+    )
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def _make_cluster(directory: Path, more: Mapping[str, str]) -> None:
             _check_passable(directory)
             owner = _system_user()
             os.chown(unfinished, owner.pw_uid, owner.pw_gid)
-        settings = [word for name, value in (_SETTINGS | more).items() for word in ("-c", f"{name}={value}")]
+        settings = [word for name, value in {**_SETTINGS, **more}.items() for word in ("-c", f"{name}={value}")]
         locale = ("--encoding=UTF8", "--no-locale")  # the caller's locale may not exist on this system
         _run(_program(directory, "initdb"), "-D", unfinished, "-U", "postgres", "--auth=trust", *locale, *settings)
 

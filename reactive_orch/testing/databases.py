@@ -1,4 +1,4 @@
-"""The databases of one process of tests: a template, which all processes of a run share, and a copy of it for each test.
+"""The databases of one process of tests: a template, which all processes of a run share, and a copy for each test.
 
 All of this goes through one connection, in an event loop of its own in a thread of its own: so it is there for tests on
 any loop, and for those that have none.
@@ -11,9 +11,8 @@ import inspect
 import itertools
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anyio.from_thread import start_blocking_portal
 
@@ -23,11 +22,13 @@ from reactive_orch.errors import ConfigError
 from reactive_orch.postgres import migrations, testing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from anyio.from_thread import BlockingPortal
 
     from reactive_orch.postgres.connection import AnyConnection
 
-Tables: TypeAlias = "str | Path | Callable[[Any], Awaitable[object]] | Callable[[str], object]"
+Tables: TypeAlias = "str | Path | Callable[[Any], object]"
 """What makes a user's own tables: SQL, a file of it, an async function of a connection, or a plain one of a URL."""
 
 _NOT_INSTALLED = (
@@ -92,7 +93,7 @@ class Databases:
                 elif inspect.iscoroutinefunction(each):
                     self._portal.call(each, connection)
                 else:
-                    cast("Callable[[str], object]", each)(url)
+                    each(url)
 
     @contextlib.contextmanager
     def another(self) -> Iterator[str]:
@@ -124,9 +125,9 @@ def _run_of(meeting: Path) -> int:
         return int(file.read_text())
 
 
-def _checked(tables: object) -> list[Tables]:
+def _checked(tables: Tables | Sequence[Tables]) -> Sequence[Tables]:
     """Return the tables one by one. Raises ConfigError for what is none of what they can be, and a missing file."""
-    listed = list(tables) if isinstance(tables, list | tuple) else [tables]
+    listed: Sequence[Any] = tables if isinstance(tables, list | tuple) else [tables]
     for each in listed:
         if not (isinstance(each, str | Path) or callable(each)):
             msg = (

@@ -32,9 +32,7 @@ def as_logged(events: Iterable[Event | NewEvent], *, created_at: datetime | None
     ]
 
 
-def _logged(
-    new: NewEvent, position: Position, versions: Counter[tuple[str, str, str]], created_at: datetime
-) -> Event:
+def _logged(new: NewEvent, position: Position, versions: Counter[tuple[str, str, str]], created_at: datetime) -> Event:
     aggregate = new.bounded_context, new.aggregate_type, new.aggregate_id
     versions[aggregate] += 1
     return Event(

@@ -1,6 +1,6 @@
 """The fixtures, for pytest. This module is loaded into every run of pytest where the package is installed.
 
-So it imports nothing before a test asks for a fixture: it costs such a run less than a millisecond.
+So it imports nothing before a test asks for a fixture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def orch_tables() -> Any:
-    """What makes your own tables, once, before the first test: override it in your conftest.py.
+    """Say what makes your own tables, once, before the first test: override it in your conftest.py.
 
     It returns SQL, the Path of a file of SQL, an async function that gets an asyncpg connection, or a plain function
     that gets the URL of the database; or a list of these.
@@ -59,7 +59,7 @@ def _database_url() -> str | None:
 
 @pytest.fixture
 def orch(_orch_databases: Databases) -> Iterator[Orch]:
-    """A migrated database of this test's own, with your tables, and what a test does with projections on it."""
+    """Have a migrated database of this test's own, with your tables, and what a test does with projections on it."""
     from reactive_orch.testing.orch import Orch
 
     with _orch_databases.another() as url:

@@ -114,7 +114,7 @@ def environment(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         names = {"environ", "environb", "getenv"}.intersection(_imported_from_os(node) or _names(node))
         if names:
-            yield f"{_line(node)}: {names.pop()} used here: cli.py reads it, and the tests' plugin; take the value as an argument"
+            yield f"{_line(node)}: {names.pop()} used here: cli.py reads it, or a test's plugin; take it as an argument"
 
 
 def _imported_from_os(node: ast.AST) -> list[str]:
