@@ -249,6 +249,12 @@ def test_an_address_that_is_none_is_told(tmp_path: Path, address: str, words: st
         raise AssertionError
 
 
+@pytest.fixture
+def made(request: pytest.FixtureRequest) -> Any:
+    """What the fixture `orch` has its databases from."""
+    return request.getfixturevalue("_orch_databases")
+
+
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
@@ -256,12 +262,12 @@ def test_an_address_that_is_none_is_told(tmp_path: Path, address: str, words: st
         (Path("no.sql"), "orch_tables names no.sql, and there is no such file"),
     ],
 )
-def test_what_makes_no_tables_is_told(_orch_databases: Databases, tables: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words), _orch_databases.another(tables):
+def test_what_makes_no_tables_is_told(made: Databases, tables: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words), made.another(tables):
         raise AssertionError
 
 
-async def test_each_test_has_the_tables_that_are_said_for_it(_orch_databases: Databases) -> None:
+async def test_each_test_has_the_tables_that_are_said_for_it(made: Databases) -> None:
     """By module or folder they may be others; of one function, by what it has of its surroundings."""
 
     def making(name: str) -> Any:
@@ -272,8 +278,8 @@ async def test_each_test_has_the_tables_that_are_said_for_it(_orch_databases: Da
 
     for name in ("one", "two"):
         for tables in (f"CREATE TABLE {name} ()", making(name), [making(name), f"CREATE TABLE {name}_more ()"]):
-            with _orch_databases.another(tables) as url:
-                assert await Orch(url).fetch(f"SELECT * FROM {name}") == []
+            with made.another(tables) as url:
+                assert await Orch(url).fetch("SELECT to_regclass($1) IS NOT NULL", name) == [(True,)]
 
 
 def test_without_the_extra_it_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
