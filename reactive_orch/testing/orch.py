@@ -14,7 +14,6 @@ from reactive_orch.appending import append
 from reactive_orch.config import Config
 from reactive_orch.errors import ProjectionFailed
 from reactive_orch.model import NewEvent
-from reactive_orch.postgres import projections as recorded
 from reactive_orch.postgres import rewinds, testing
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
@@ -107,17 +106,7 @@ class Orch:
             error = next(leaves(group))
         else:
             return sum(worker.events_handled.values())
-        if isinstance(error, ProjectionFailed):
-            await self._resume(replica_set, decided)
-            error = users_own(error)
-        raise error
-
-    async def _resume(self, replica_set: str, projections: Iterable[Projection]) -> None:
-        """Let those go on in the next run that were halted in this one."""
-        async with self.connection() as connection:
-            for each in projections:
-                change = recorded.StateChange("running", by="test")
-                await recorded.set_state(connection, replica_set, each.subscription, change)
+        raise users_own(error) if isinstance(error, ProjectionFailed) else error
 
     async def rewind(self, projection: Projection, *, replica_set: str = REPLICA_SET) -> None:
         """Let the next run handle all events again, as replayed ones; the projection's reset hook is called.

@@ -56,11 +56,11 @@ def _or_told(manager: AbstractContextManager[_Entered]) -> Iterator[_Entered]:
     from reactive_orch.errors import ReactiveOrchError
 
     with contextlib.ExitStack() as stack:
-        why = ""
         try:
             entered = stack.enter_context(manager)
         except ReactiveOrchError as error:
             why = str(error)
-        if why:
-            pytest.fail(f"the fixture orch has no database: {why}", pytrace=False)
-        yield entered
+        else:
+            yield entered
+            return
+    pytest.fail(f"the fixture orch has no database: {why}", pytrace=False)
