@@ -32,6 +32,7 @@ NAMES = [
     "idle",
     "rebalance",
     "startup",
+    "kit",
     "readers",
     "memory",
     "frontier",

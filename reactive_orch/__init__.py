@@ -36,6 +36,7 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
                  membership (turns, adoptions, the session), handling (runners, lanes, batches,
                  failing keys) and reading (the follower of the log, windows)
     http         health, metrics, and the page for people
+    testing      for tests of projections: a fixture of pytest, a database for each test, handlers alone
     process      how a process speaks and ends
     commands     a module each; run is the worker. cli chooses one, and is the only reader of the environment
 

@@ -108,6 +108,15 @@ def user_of(uri: str, environment: Mapping[str, str]) -> str:
     return _words_of_uri(uri).get("user") or environment["PGUSER"]
 
 
+def in_database(uri: str, name: str) -> str:
+    """Return the URI of another database of the same server; its name has letters, digits and underscores only."""
+    before, query, words = uri.partition("?")
+    kept = [word for word in words.split("&") if word.partition("=")[0] not in {"dbname", "database"}]
+    server = re.match(r"\w+://[^/]*", before)
+    assert server is not None, "it is a URI"
+    return f"{server[0]}/{name}{query}{'&'.join(kept)}"
+
+
 _URI = re.compile(r"postgres(?:ql)?://(?:([^@/?#]*)@)?([^@/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?")
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::(\d*))?")
 

@@ -83,7 +83,7 @@ def append(
 async def _append(toolkit: AsyncToolkit, columns: Columns, expected: int | Expected) -> list[Position]:
     batch = await toolkit.in_asyncpg()
     positions: list[Position] = []
-    if batch is None or not await put_off(batch, columns, expected):
+    if batch is None or not await put_off(batch, columns, expected, toolkit.ask):
         with with_log():
             async with toolkit.transaction():
                 positions = await perform(append_steps(columns, expected), toolkit.ask)

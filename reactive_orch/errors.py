@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
+    from types import FrameType, TracebackType
 
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 
@@ -257,10 +257,15 @@ def traceback_of(error: BaseException) -> str:
     """
     import traceback  # only where something has failed
 
+    return "".join(traceback.format_exception(type(error), error, own_traceback(error)))[-_TRACEBACK_MOST:]
+
+
+def own_traceback(error: BaseException) -> TracebackType | None:
+    """Return an error's traceback from the first line on that is not this package's; None when all are."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))[-_TRACEBACK_MOST:]
+    return trace
 
 
 _TRACEBACK_MOST = 64_000

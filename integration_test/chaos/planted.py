@@ -176,7 +176,7 @@ def batch_cut_short_sets_partitions_back() -> None:
 
 @_bug
 def put_off_appends_survive_their_savepoint() -> None:
-    async def keep(connection: Any, columns: Any, expected: Any) -> bool:
+    async def keep(connection: Any, columns: Any, expected: Any, _ask: Any) -> bool:
         marks = getattr(connection, "marks", None)
         if marks is None or marks.put_off is None:
             return False

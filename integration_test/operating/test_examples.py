@@ -10,8 +10,9 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import asyncpg
 import pytest
 from aiohttp import web
@@ -259,3 +260,60 @@ async def test_each_replica_set_of_a_process_has_its_own_projection(database: st
     async with connected(database) as connection:
         served = await connection.fetch("SELECT replica_set, name FROM reactive_orch.projections ORDER BY 1")
     assert [tuple(row) for row in served] == [("last_pages", "last_pages"), ("visits", "visits")]
+
+
+async def test_an_article_is_read_by_sqlalchemy_as_soon_as_it_is_handled(database: str) -> None:
+    assert await done("sqlalchemy_shop", database) == ["Shoes [8000, 7500]"]
+
+
+@contextlib.asynccontextmanager
+async def on_the_web(name: str, url: str, said: str) -> AsyncIterator[tuple[Process, str]]:
+    """Serve an example until the block ends; its address is what it says."""
+    process = await example(name, url, PORT="0").start()
+    try:
+        yield process, (await process.said(said))[0]
+        process.send(signal.SIGTERM)
+        await process.wait()
+        assert "Traceback" not in process.tail(), process.tail()
+    finally:
+        await process.end()
+
+
+async def test_fastapi_answers_with_what_a_post_has_changed(database: str) -> None:
+    async with (
+        on_the_web("fastapi_shop", database, r"http://\S+:\d+") as (_, base),
+        aiohttp.ClientSession(base) as client,
+    ):
+
+        async def post(path: str, payload: object = None) -> tuple[int, Any]:
+            async with client.post(path, json=payload) as response:
+                return response.status, await response.json()
+
+        placed = {"customer": "Ada", "total": 120.0}
+        row = {"id": "4711", "customer": "Ada", "total": 120.0, "state": "placed"}
+        assert await post("/purchases/4711", placed) == (201, row)
+        assert (await post("/purchases/4711", placed))[0] == 409
+        assert await post("/purchases/4711/pay") == (200, row | {"state": "paid"})
+        assert (await post("/purchases/4712/pay"))[0] == 409
+        async with client.get("/internal/readyz") as ready:
+            assert ready.status == 200
+
+
+async def test_django_appends_with_its_own_rows_and_the_projection_reads_its_models(database: str) -> None:
+    async with on_the_web("django_shop", database, r"http://\S+") as (_, base), aiohttp.ClientSession(base) as client:
+
+        async def post(order: str) -> int:
+            async with client.post(f"/customers/ada/orders/{order}") as response:
+                return response.status
+
+        assert [await post(order) for order in ("1", "2", "1")] == [202, 202, 409]
+
+        async def shown() -> bool:
+            async with client.get("/orders") as response:
+                orders: dict[str, dict[str, str]] = await response.json()
+            return orders == {key: {"owner": "Ada", "state": "placed"} for key in ("1", "2")}
+
+        await wait_until(shown)
+    async with connected(database) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM django_shop_customer") == 1
+    assert len(await events_of(database, "Delivery")) == 2

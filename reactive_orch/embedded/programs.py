@@ -32,6 +32,11 @@ def folder(copy: Path) -> Path:
     return copy / _WHEEL / f"pginstall{POSTGRES_MAJOR}" / "bin"
 
 
+def installed() -> Path:
+    """Return where the wheel is installed: there the programs are as in a copy. Raises ConfigError without it."""
+    return _wheel_directory().parent
+
+
 def copy_to(copy: Path) -> None:
     """Copy what a server needs, readable by everyone, into `copy`. Raises ConfigError when the wheel is missing."""
     source = _wheel_directory()

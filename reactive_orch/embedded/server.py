@@ -39,7 +39,7 @@ from reactive_orch.embedded import programs
 from reactive_orch.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 SYSTEM_USER = "reactive_orch"
 ROOT_DIRECTORY = Path("/var/lib/reactive_orch")
@@ -94,11 +94,16 @@ def data_directory(directory: Path | None = None) -> Path:
     return (usual if closed is None else ROOT_DIRECTORY) / f"postgres-{programs.POSTGRES_MAJOR}"
 
 
-def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> str:
+def start(
+    directory: Path | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    settings: Mapping[str, str] | None = None,
+) -> str:
     """Return the URI of the running server; start it, and make its cluster, when that has not been done yet.
 
     Blocks: a millisecond when the server runs, some seconds the first time. Any number of processes may call it at
-    once. `say` is told in one line what is made, and where.
+    once. `say` is told in one line what is made, and where. `settings` are more of PostgreSQL's for a new cluster.
 
     Raises ConfigError when there can be no server here, Unavailable when it does not start.
     """
@@ -107,7 +112,7 @@ def start(directory: Path | None = None, *, say: Callable[[str], None] = lambda 
         if not is_running(directory):
             _check_socket_path(directory)
             with _lock(directory):
-                _launch(directory, say)
+                _launch(directory, say, settings or {})
     return uri(directory)
 
 
@@ -202,7 +207,7 @@ def _make_parents(directory: Path) -> None:
         folder.chmod(0o755 if os.geteuid() == 0 else 0o700)  # root's: the system user must get through
 
 
-def _launch(directory: Path, say: Callable[[str], None]) -> None:
+def _launch(directory: Path, say: Callable[[str], None], settings: Mapping[str, str]) -> None:
     """Start the server, and make its cluster if there is none. The caller holds the lock."""
     if _is_listening(directory):
         # It is on its way: its starter has died half-way, or it recovers from a crash.
@@ -211,7 +216,7 @@ def _launch(directory: Path, say: Callable[[str], None]) -> None:
     where = f"{directory}{_why_there(directory)}"
     if _is_to_be_made(directory):
         say(f"making the embedded PostgreSQL {programs.POSTGRES_MAJOR} in {where}{_by_whom()}")
-        _make_cluster(directory)
+        _make_cluster(directory, settings)
     elif directory.parent == ROOT_DIRECTORY:
         say(f"starting the embedded PostgreSQL in {where}")
     _demand_version(directory)
@@ -253,12 +258,41 @@ def _demand_version(directory: Path) -> None:
 
 
 def _program(directory: Path, name: str) -> Path:
-    """Return a program of this data directory's copy; make the copy first if this version's is not there."""
-    copy = directory.with_name(f"{directory.name}-programs-{programs.version()}")
+    return programs.folder(_copy(directory)) / name
+
+
+def copy_beside(directory: Path) -> Path:
+    """Return where the copy of the programs beside a data directory is, whether it is there or not.
+
+    Raises ConfigError when the extra is not installed.
+    """
+    return directory.with_name(f"{directory.name}-programs-{programs.version()}")
+
+
+def _copy(directory: Path) -> Path:
+    """Return this data directory's copy; make it first if this version's is not there."""
+    copy = copy_beside(directory)
     if not copy.exists():
         with _made_whole(copy) as unfinished:
             programs.copy_to(unfinished)
-    return programs.folder(copy) / name
+    return copy
+
+
+def usable_programs() -> Path:
+    """Return a folder with the programs that whoever runs servers here can use: where they are installed, if possible.
+
+    If those are closed to root's system user, the copy beside root's usual data. Raises ConfigError as `start` does.
+    """
+    installed = programs.installed()
+    if os.geteuid() != 0 or _is_open(programs.folder(installed) / "initdb"):
+        return installed
+    directory = data_directory()
+    with _errors_explained(directory), _lock(directory):
+        return _copy(directory)
+
+
+def _is_open(program: Path) -> bool:
+    return bool(program.stat().st_mode & stat.S_IXOTH) and _closed_folder(program) is None
 
 
 @contextlib.contextmanager
@@ -273,13 +307,13 @@ def _made_whole(path: Path) -> Iterator[Path]:
     unfinished.rename(path)
 
 
-def _make_cluster(directory: Path) -> None:
+def _make_cluster(directory: Path, more: Mapping[str, str]) -> None:
     with _made_whole(directory) as unfinished:
         if os.geteuid() == 0:
             _check_passable(directory)
             owner = _system_user()
             os.chown(unfinished, owner.pw_uid, owner.pw_gid)
-        settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = [word for name, value in {**_SETTINGS, **more}.items() for word in ("-c", f"{name}={value}")]
         locale = ("--encoding=UTF8", "--no-locale")  # the caller's locale may not exist on this system
         _run(_program(directory, "initdb"), "-D", unfinished, "-U", "postgres", "--auth=trust", *locale, *settings)
 

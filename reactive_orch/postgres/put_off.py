@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from reactive_orch.postgres import appending
 from reactive_orch.postgres.statements import load_statements
+from reactive_orch.postgres.steps import Statement
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from reactive_orch.model import Expected
     from reactive_orch.postgres.connection import AnyConnection, BatchConnection
+    from reactive_orch.postgres.steps import Rows
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 
@@ -28,12 +32,20 @@ class PutOff(NamedTuple):
     expected: int | Expected
 
 
-async def put_off(connection: AnyConnection, columns: appending.Columns, expected: int | Expected) -> bool:
-    """Keep an append for the end of the batch that this connection is in; False if it is in none."""
+async def put_off(
+    connection: AnyConnection,
+    columns: appending.Columns,
+    expected: int | Expected,
+    ask: Callable[[Statement], Awaitable[Rows]],
+) -> bool:
+    """Keep an append for the end of the batch that this connection is in; False if it is in none.
+
+    `ask` sends statements as the handler's own toolkit does: that one may begin a savepoint only now.
+    """
     marks = getattr(connection, "marks", None)
     if marks is None or marks.put_off is None:
         return False
-    number: int = await connection.fetchval(_SQL.keep)
+    ((number,),) = await ask(Statement(_SQL.keep))
     while marks.put_off and marks.put_off[-1].number >= number:
         marks.put_off.pop()
     marks.put_off.append(PutOff(number, columns, expected))

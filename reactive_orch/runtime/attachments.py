@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from reactive_orch.core.awaiters import awaiter_of
 from reactive_orch.errors import ConfigError
 from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.runtime.membership.leaving import LEAVE_TIMEOUT_S
@@ -64,6 +65,13 @@ class Attachments:
     def __iter__(self) -> Iterator[Attached]:
         """Go over those there are now."""
         return iter(tuple(self._scopes))
+
+    def awaited(self, told: str) -> None:
+        """Tell those who may answer that somebody waits, as a notification has told."""
+        if (awaiter := awaiter_of(told)) is not None:
+            for worker in self:
+                if worker.replica_set == awaiter.replica_set:
+                    worker.awaited(awaiter)
 
     @contextlib.contextmanager
     def holding(self, worker: Attached) -> Iterator[None]:

@@ -16,7 +16,6 @@ import anyio
 
 from reactive_orch.address import database_url
 from reactive_orch.config import Config
-from reactive_orch.core.awaiters import awaiter_of
 from reactive_orch.core.connections import kept_warm, needed
 from reactive_orch.errors import ConfigError, Superseded, Unavailable
 from reactive_orch.model.reports import (
@@ -99,13 +98,13 @@ class Node:
             handler_timeout_s=config.handler_timeout_s,
         )
         self.database.shortage.needs = needed(config.connections_max)
-        emit = self.watchers.emit
+        emit, self._workers = self.watchers.emit, Attachments()
         listeners = Listeners(
             account=Accounts(self.status).of,
             events=self._ring,
             generation=self._generation,
             attention=self._attention,
-            awaited=self._awaited,
+            awaited=self._workers.awaited,
             emit=emit,
             look=self._look,
         )
@@ -117,7 +116,6 @@ class Node:
         """Whether connections for a take-over have been opened."""
         self.alone = anyio.Lock()
         """Held while an event is tried that may end this process: what is in hand then is one of these at most."""
-        self._workers = Attachments()
         self.problems = ProblemWatch(emit)
 
     @property
@@ -150,12 +148,6 @@ class Node:
 
     def _attention(self, replica_set: str) -> None:
         self._wake(replica_set, "heartbeat")
-
-    def _awaited(self, told: str) -> None:
-        if (awaiter := awaiter_of(told)) is not None:
-            for worker in self._workers:
-                if worker.replica_set == awaiter.replica_set:
-                    worker.awaited(awaiter)
 
     def _wake(self, replica_set: str, source: str) -> bool:
         concerned = [worker for worker in self._workers if worker.replica_set == replica_set]

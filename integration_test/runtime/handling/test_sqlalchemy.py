@@ -188,7 +188,6 @@ async def _takes_the_connection(tx: Connection) -> None:
     async with session(tx) as s:
         raw = await (await s.connection()).get_raw_connection()
         assert raw.driver_connection is tx
-        await append(raw.driver_connection, [event("appended", "Other")])
         s.add(Order(id="one"))
 
 
@@ -228,9 +227,28 @@ KEPT: dict[str, tuple[Act, list[str]]] = {
     "rolls back": (_rolls_back, ["after", "by tx"]),
     "suppresses an error in a savepoint": (_suppresses_an_integrity_error, ["one", "three", "two"]),
     "has sessions of its own": (_one_of_its_own_class, ["begun", "committed"]),
-    "appends through it": (_takes_the_connection, ["one"]),
+    "has the connection": (_takes_the_connection, ["one"]),
     "is cut off and goes on": (_cut_off, ["kept"]),
 }
+
+
+@pytest.mark.each_server
+async def test_what_is_appended_through_a_session_is_put_off_and_taken_back_with_it(
+    database: str, log: Connection
+) -> None:
+    async def act(tx: Connection) -> None:
+        async with session(tx) as s:
+            assert await append(s, [event("appended", "Other")]) == []
+            await s.commit()
+            await append(s, [event("rolled back", "Other")])
+            await s.rollback()
+        async with connection(tx) as c:
+            assert await append(c, [event("by Core", "Other")]) == []
+            assert await tx.fetchval("SELECT count(*) FROM reactive_orch.events") == 1
+
+    await _handled(database, log, act)
+    appended = await log.fetch("SELECT aggregate_id FROM reactive_orch.events WHERE event_type = 'Other' ORDER BY 1")
+    assert [row["aggregate_id"] for row in appended] == ["appended", "by Core"]
 
 
 @pytest.mark.each_server
