@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reactive_orch import ConfigError, Event, NewEvent, dead_letters, projection, read_stream
+from reactive_orch import ConfigError, Event, NewEvent, dead_letters, projection, read_stream, subject
 from reactive_orch.errors import HandlerFailed
+from reactive_orch.model.middleware import Around
 from reactive_orch.testing import as_logged, call, each_split
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from integration_test.harness.connections import Connection
-    from reactive_orch import Projection
+    from reactive_orch import Handler, Projection
     from reactive_orch.testing import Orch
 
 LAST_YEAR = datetime(2025, 11, 30, tzinfo=UTC)
@@ -139,6 +140,23 @@ async def test_a_handler_gets_what_passes_its_filter_in_one_transaction(orch: Or
         assert await call(batches, [new(), new()], tx) == 2
         assert await tx.fetchval("SELECT count(*) FROM seen") == 2
     assert await orch.fetch("SELECT * FROM seen") == []
+
+
+async def test_middleware_is_around_a_handler_alone(orch: Orch) -> None:
+    trail: list[str] = []
+
+    def tagged(handler: Handler) -> Handler:
+        async def call_tagged(event: Event, tx: Any) -> None:
+            trail.append(f"{subject.get().projection} {event.event_type}")
+            await handler(event, tx)
+
+        return call_tagged
+
+    surrounded = replace(seen, around=Around(middleware=(tagged,)))
+    async with orch.transaction() as tx:
+        await call(surrounded, [new(), new("Other")], tx)
+    assert trail == ["seen Good", "seen Other"]
+    assert subject.get(None) is None
 
 
 async def test_what_is_to_be_kept_is_committed(orch: Orch) -> None:

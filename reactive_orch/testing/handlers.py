@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reactive_orch.errors import HandlerFailed
-from reactive_orch.model import Event, NewEvent, Projection
+from reactive_orch.model import Event, NewEvent, Projection, subject
 from reactive_orch.model.events import replay_of
+from reactive_orch.model.reports import Subject
 from reactive_orch.postgres.testing import savepoint
 from reactive_orch.runtime.handling.calling import Calling
 from reactive_orch.testing.logged import as_logged
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from reactive_orch.model import Filter
     from reactive_orch.postgres.connection import AnyConnection
 
+REPLICA_SET = "test"
+"""What the subject of a handler alone names."""
+
 TIMEOUT_S = 10.0
 """How long a call may take of a handler that does not say so itself: a test that waits for itself is to end."""
 
@@ -27,9 +31,10 @@ async def call(
 ) -> int:
     """Let a projection handle these events as one batch; return how many its handler got.
 
-    As in a batch, it gets those that pass its filter; with `replayed` as replayed ones, which it gets none of if it was
-    made with `replay=False`. `tx` is a connection inside a transaction, `orch.transaction()` for instance, which goes
-    on in any case: when the handler fails, only what it has written is taken back, and what it raised is raised.
+    As in a batch, its middleware is around it, and it gets those that pass its filter; with `replayed` as replayed
+    ones, which it gets none of if it was made with `replay=False`. `tx` is a connection inside a transaction,
+    `orch.transaction()` for instance, which goes on in any case: when the handler fails, only what it has written is
+    taken back, and what it raised is raised.
 
     Raises TypeError for what is no projection, no event or no connection inside a transaction; HandlerFailed when the
     handler raised nothing and did wrong: it ended the transaction, or swallowed an error of the database.
@@ -46,13 +51,17 @@ async def call(
 
 async def attempt(projection: Projection, events: Sequence[Event], tx: AnyConnection) -> HandlerFailed | None:
     """Let a handler have these events in a savepoint; return how it failed, None if it did not."""
-    calling = Calling(projection, TIMEOUT_S if projection.timeout is None else projection.timeout)
+    timeout_s = TIMEOUT_S if projection.timeout is None else projection.timeout
+    calling = Calling(projection, timeout_s, own=projection.around)
+    handled = subject.set(Subject(REPLICA_SET, *projection.subscription))
     try:
         async with savepoint(tx):
             while events:
                 events = events[await calling(events, tx) :]
     except HandlerFailed as failure:
         return failure
+    finally:
+        subject.reset(handled)
     return None
 
 

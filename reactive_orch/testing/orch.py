@@ -17,7 +17,7 @@ from reactive_orch.model import NewEvent
 from reactive_orch.postgres import rewinds, testing
 from reactive_orch.runtime.node import Node
 from reactive_orch.runtime.worker import Worker
-from reactive_orch.testing.handlers import TIMEOUT_S, demand_projection
+from reactive_orch.testing.handlers import REPLICA_SET, TIMEOUT_S, demand_projection
 from reactive_orch.testing.logged import checked
 from reactive_orch.testing.raising import leaves, users_own
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from reactive_orch.model import Event, OnError, Projection
     from reactive_orch.postgres.connection import AnyConnection
-
-REPLICA_SET = "test"
 
 
 @dataclass(frozen=True, slots=True)
