@@ -43,15 +43,14 @@ async def perform(steps: Steps[T], ask: Callable[[Statement], Awaitable[Rows]]) 
 
 def perform_now(steps: Steps[T], ask: Callable[[Statement], Rows]) -> T:
     """Do the same where nothing is awaited."""
+
+    async def ask_now(statement: Statement) -> Rows:
+        return ask(statement)
+
     try:
-        statement = next(steps)
-        while True:
-            try:
-                rows = ask(statement)
-            except BaseException as error:  # noqa: BLE001 - the steps raise it again, or what it means
-                statement = steps.throw(error)
-            else:
-                statement = steps.send(rows)
-    except StopIteration as end:
+        perform(steps, ask_now).send(None)
+    except StopIteration as end:  # at once, as nothing in it waits
         result: T = end.value
         return result
+    msg = "nothing is awaited"
+    raise AssertionError(msg)
