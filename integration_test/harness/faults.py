@@ -8,6 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from integration_test.harness import poison
 from integration_test.harness.arena import REPLICA_SET
 from integration_test.harness.connections import LOST, connected
@@ -142,7 +144,7 @@ class Faults:
         await self._hold("SELECT 1 FROM reactive_orch.members FOR UPDATE", rng.uniform(0.2, 1.0))
 
     async def _hold(self, sql: str, seconds: float, *args: object) -> None:
-        with contextlib.suppress(*LOST):
+        with contextlib.suppress(*LOST, asyncpg.LockNotAvailableError):  # who has not got it by then holds nothing
             async with connected(self._arena.url) as connection, connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
                 await connection.fetch(sql, *args)

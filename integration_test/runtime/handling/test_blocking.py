@@ -203,9 +203,9 @@ async def test_a_thread_that_hangs_is_cut_off_and_the_others_go_on(database: str
     (failed,) = await dead_letters.listed(log, "test")
     assert "took longer than 0.2 s" in failed.failure.message
     assert "self.released.wait(60)" in failed.failure.traceback, "where it hangs"
-    assert hanging.began == 2, "in its batch, and alone"
+    assert hanging.began in {1, 2}, "in its batch, if there were others in it, and alone"
     await hanging.end()
-    assert [type(error) for error in hanging.raised] == [asyncio.CancelledError] * 2
+    assert [type(error) for error in hanging.raised] == [asyncio.CancelledError] * hanging.began
     assert await log.fetchval("SELECT count(*) FROM cure") == 0
     assert [row["key"] for row in await log.fetch("SELECT key FROM handled ORDER BY key")] == ["k1", "k3"]
     await assert_effects_match_checkpoints(log)

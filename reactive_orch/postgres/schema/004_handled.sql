@@ -18,7 +18,7 @@ $$;
 -- The first of these positions whose event a projection has not handled; NULL if there is none. An event is handled when the
 -- checkpoint of its partition is there and it does not wait with a failing key. With `in_whole` all of the projection has to
 -- be: every partition, and no event up to there waits. A position without an event is not handled, unless in_whole.
-CREATE FUNCTION reactive_orch.first_unhandled(
+CREATE OR REPLACE FUNCTION reactive_orch.first_unhandled(
     in_replica_set text, in_projection text, in_log text, in_positions bigint[], in_whole boolean) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH wanted AS (SELECT w.position FROM unnest(in_positions) AS w(position)),
@@ -56,7 +56,7 @@ $$;
 -- The same; and if there is one, the workers of the replica set are told that this session waits, and for what: for the
 -- partitions of these events, or with NULL for all of them, to be read up to the last of these positions, and saved. They
 -- answer on a channel of the number that the session gives. What they are told only makes them quicker.
-CREATE FUNCTION reactive_orch.await_handled(
+CREATE OR REPLACE FUNCTION reactive_orch.await_handled(
     in_replica_set text, in_projection text, in_log text, in_positions bigint[], in_whole boolean, in_session integer)
 RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -81,7 +81,7 @@ $$;
 -- Why a position is not handled: whether there is such an event, how far its partition is, or with `in_whole` the slowest
 -- one, NULL if no worker has ever run the projection; how many workers run it, and whether it rests; the failing key
 -- with which it waits, and why that fails, without values.
-CREATE FUNCTION reactive_orch.why_unhandled(
+CREATE OR REPLACE FUNCTION reactive_orch.why_unhandled(
     in_replica_set text, in_projection text, in_log text, in_position bigint, in_whole boolean,
     OUT found boolean, OUT checkpoint bigint, OUT workers integer, OUT state text, OUT key_state text, OUT error_type text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
