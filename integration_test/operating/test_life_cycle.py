@@ -23,7 +23,7 @@ from integration_test.harness.in_process import event
 from integration_test.harness.pages import the
 from integration_test.harness.processes import ACCIDENT, ROOT, Process
 from integration_test.harness.waiting import wait_until
-from reactive_orch import Config, ConfigError, Node, Unavailable, Worker, append, projection, running
+from reactive_orch import Config, ConfigError, Hooks, Node, Unavailable, Worker, append, projection, running
 from reactive_orch.http.routes import health_routes
 
 if TYPE_CHECKING:
@@ -280,6 +280,33 @@ async def test_who_waits_in_the_block_learns_of_it(database: str, log: Connectio
     assert task is not None
     assert not task.cancelling()
     assert not worker.node.entered
+
+
+@pytest.mark.usefixtures("unheeded")
+async def test_one_that_fails_as_soon_as_it_begins_is_learnt_of(database: str) -> None:
+    worker = Worker(Node(Config(database_url=database)), "test", [nothing])
+    with pytest.raises(ConfigError, match="a worker runs once"):
+        async with running(worker, worker):
+            await anyio.sleep_forever()
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    assert not worker.node.entered
+
+
+class Exiting(Hooks):
+    def took(self, _subject: object, _partitions: object) -> None:
+        sys.exit(3)
+
+
+@pytest.mark.usefixtures("unheeded")
+async def test_a_hook_that_exits_ends_the_application(database: str, log: Connection) -> None:
+    await append(log, [event("k")])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with running(Worker(Node(Config(database_url=database)), "test", [nothing], hooks=[Exiting()])):
+            await anyio.sleep_forever()
+    assert caught.group_contains(SystemExit)
+    assert await log.fetchval(LEFT)
 
 
 @pytest.mark.usefixtures("unheeded")

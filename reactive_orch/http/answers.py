@@ -10,6 +10,7 @@ import anyio
 
 from reactive_orch.errors import ConfigError
 from reactive_orch.http.health import health_of_all
+from reactive_orch.runtime.worker import demand_workers
 from reactive_orch.telemetry import prometheus
 from reactive_orch.telemetry.registry import REGISTRY
 
@@ -60,9 +61,13 @@ async def _measured(metrics: Measure, accept: str) -> Answer:
     return Answer(200, content_type, body)
 
 
-def answers_of(workers: Sequence[Worker], *, metrics: bool) -> Mapping[str, Ask]:
-    """Return the same for these workers, and for all that this process has counted. Raises ConfigError without any."""
+def answers_of(workers: Sequence[Worker], *, taker: str, metrics: bool) -> Mapping[str, Ask]:
+    """Return the same for these workers, and for all that this process has counted; `taker` was given them.
+
+    Raises ConfigError without any, and for what is no worker.
+    """
     if not workers:
         msg = "pages of health are of workers: name at least one"
         raise ConfigError(msg)
+    demand_workers(taker, workers)
     return answers(lambda: health_of_all(workers), partial(prometheus.page, REGISTRY) if metrics else None)

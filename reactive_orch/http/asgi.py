@@ -25,9 +25,9 @@ def health_app(*workers: Worker, metrics: bool = True) -> Asgi:
 
     It has `/livez`, `/readyz`, `/healthz` and, with `metrics`, `/metrics`, that of all the process. The first three
     answer 200 if each of the workers passes, else 503; their JSON object has the `health` of all in a word, and under
-    `workers` an object for each. Raises ConfigError without workers.
+    `workers` an object for each. Raises ConfigError without workers, and for what is none.
     """
-    pages = answers_of(workers, metrics=metrics)
+    pages = answers_of(workers, taker="health_app", metrics=metrics)
 
     async def app(scope: Message, _receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

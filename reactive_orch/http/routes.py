@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def health_routes(*workers: Worker, metrics: bool = True) -> list[web.RouteDef]:
     """Return routes to add, as `app.add_routes(health_routes(*workers))` does; for a prefix, to a sub-application.
 
-    They are those of `reactive_orch.http.asgi.health_app`. Raises ConfigError without workers.
+    They are those of `reactive_orch.http.asgi.health_app`. Raises ConfigError without workers, and for what is none.
     """
-    return routes(answers_of(workers, metrics=metrics))
+    return routes(answers_of(workers, taker="health_routes", metrics=metrics))
 
 
 def routes(pages: Mapping[str, Ask]) -> list[web.RouteDef]:

@@ -40,6 +40,9 @@ ALONE = Around()
 """Nothing stands around them."""
 
 
+_TOLD = [name for name in vars(Hooks) if not name.startswith("_")]
+
+
 def around(middleware: Any, batch_middleware: Any, hooks: Any) -> Around:
     """Return these as tuples; what is no list stays as it is, for `wrong_with`."""
     given: Any = (tuple(each) if _is_list(each) else each for each in (middleware, batch_middleware, hooks))
@@ -52,16 +55,23 @@ def wrong_with(given: Around) -> list[str]:
     wrong = [text for option, listed in named for text in _wrong_middleware(option, listed)]
     if not (_is_list(given.hooks) and all(isinstance(each, Hooks) for each in given.hooks)):
         wrong.append(f"hooks must be a list of objects of classes that extend Hooks, not {given.hooks!r}")
-    return wrong
+        return wrong
+    return wrong + [
+        f"hooks: {type(each).__name__}.{told} is async; hooks are called at once, so write a plain `def`"
+        for each in given.hooks
+        for told in _TOLD
+        if inspect.iscoroutinefunction(getattr(each, told))
+    ]
 
 
 def _wrong_middleware(option: str, listed: Any) -> list[str]:
     if not (_is_list(listed) and all(map(callable, listed))):
         return [f"{option} must be a list of functions that take a handler and return one, not {listed!r}"]
     return [
-        f"{option}: {each.__name__} is async; write a plain `def` that gets a handler and returns an async function"
+        f"{option}: {getattr(each, '__name__', each)} is async; write a plain `def` that gets a handler and returns an "
+        "async function"
         for each in listed
-        if inspect.iscoroutinefunction(each)
+        if inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(type(each).__call__)
     ]
 
 

@@ -7,21 +7,23 @@ import contextlib
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import anyio
 
 from reactive_orch.errors import ConfigError, named
 from reactive_orch.process.explaining import telling
 from reactive_orch.runtime.cancellation import demand_asyncio
+from reactive_orch.runtime.worker import Worker, demand_workers
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from reactive_orch.runtime.worker import Worker
-
 _logger = logging.getLogger("reactive_orch")
+
+FAILURES = (Exception, BaseExceptionGroup)
+"""What ends a worker; in a group, what a hook's `sys.exit()` raises, too. A cancellation is none."""
 
 
 def running(*workers: Worker) -> AbstractAsyncContextManager[None]:
@@ -34,8 +36,9 @@ def running(*workers: Worker) -> AbstractAsyncContextManager[None]:
     something in it heeds that, as servers do, else the task that has entered the block is cancelled. The end of the
     block raises what the worker failed with, in an exception group; what the block itself raises comes before it.
 
-    Entering raises what a node does: ConfigError, Standby or Unavailable.
+    Entering raises what a node does: ConfigError, Standby or Unavailable. Raises ConfigError for what is no worker.
     """
+    demand_workers("running", workers)
     return _Running(workers)
 
 
@@ -44,7 +47,7 @@ class _Running:
 
     def __init__(self, workers: tuple[Worker, ...]) -> None:
         self._workers = workers
-        self._failures: list[Exception] = []
+        self._failures: list[BaseException] = []
         self._ending = False
         self._cancelled = False
         """For a failure, and not by others: whoever has entered the block."""
@@ -59,7 +62,10 @@ class _Running:
         try:
             await asyncio.wait([begun, self._task], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            await self._end(at_once=True)
+            failed = self._took_back()  # a worker, as soon as it began
+            await self._end(at_once=not failed)
+            if failed:
+                self._raise()
             raise
         if not begun.done():
             await self._task  # it raises why
@@ -71,12 +77,15 @@ class _Running:
         if error is not None and not (self._took_back() and isinstance(error, asyncio.CancelledError)):
             return  # that it is raised goes on
         if self._failures:
-            raise self._failures[0] if len(self._failures) == 1 else ExceptionGroup("workers failed", self._failures)
+            self._raise()
+
+    def _raise(self) -> Never:
+        raise self._failures[0] if len(self._failures) == 1 else BaseExceptionGroup("workers failed", self._failures)
 
     async def _run(self, begun: asyncio.Future[None]) -> None:
         try:
             await self._serve(begun)
-        except Exception as error:  # of a node, or of whatever comes first
+        except FAILURES as error:  # of a node, or of whatever comes first
             if not begun.done():
                 raise
             self._fail(error)
@@ -97,10 +106,10 @@ class _Running:
     async def _work(self, worker: Worker) -> None:
         try:
             await worker.run()
-        except Exception as error:  # noqa: BLE001 - the others are to leave in good order
+        except FAILURES as error:  # the others are to leave in good order
             self._fail(error, worker.replica_set)
 
-    def _fail(self, error: Exception, replica_set: str = "") -> None:
+    def _fail(self, error: BaseException, replica_set: str = "") -> None:
         """Say it, and have the application end."""
         self._failures.append(error)
         told = telling(error)

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 LOOP_LOOK_S = 0.25
 LOOP_DELAY_REPORTED_S = 1.0
 PROGRESS_LOOK_S = 1.0
+_BUSY = contextlib.AsyncExitStack()
+"""In the place of a node's own while it is being entered or left."""
 REOPEN_MOST_S = 0.5
 """While the database is away one connection of a process tries again as often as this: the others wait for it."""
 
@@ -126,7 +128,7 @@ class Node:
     @property
     def entered(self) -> bool:
         """Whether it is connected and follows its logs: its block is entered and has not been left."""
-        return self._stack is not None
+        return self._stack not in (None, _BUSY)
 
     def status(self) -> Status:
         """Return how this process and its workers stand; from memory, in any thread.
@@ -167,7 +169,7 @@ class Node:
 
         Raises ConfigError when the node is not entered, or is left meanwhile: the worker is cancelled then.
         """
-        if self._stack is None:
+        if not self.entered:
             msg = "a worker runs on a node that has been entered: async with node, then run its workers inside"
             raise ConfigError(msg)
         self.watchers.emit(WorkerStarted(worker.replica_set))
@@ -183,8 +185,10 @@ class Node:
         if self._stack is not None:
             msg = "this node has been entered already: leave it first, or make another one"
             raise ConfigError(msg)
-        self._prepare()
+        self._stack = _BUSY
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(setattr, self, "_stack", None)
+            self._prepare()
             await self.database.open()
             stack.push_async_callback(self.database.close)
             self.logs.update({log.name: self._follower(log) for log in await self._checked()})
@@ -195,6 +199,7 @@ class Node:
             stack.callback(self.watchers.emit, NodeStopped(self.status))
             self.database.admission.on_lost.append(self._look)
             await stack.enter_async_context(self._background())
+            stack.push_async_callback(self._workers.end)
             self._stack = stack.pop_all()
         return self
 
@@ -215,9 +220,8 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """End the workers that still run, stop following, close the connections."""
-        stack, self._stack = self._stack, None
+        stack, self._stack = self._stack, _BUSY
         assert stack is not None, "it was entered"
-        await self._workers.end()
         return await stack.__aexit__(kind, error, trace)
 
     @contextlib.asynccontextmanager

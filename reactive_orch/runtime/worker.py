@@ -247,6 +247,14 @@ def _checked(given: Around) -> Around:
     return given
 
 
+def demand_workers(taker: str, workers: Sequence[object]) -> None:
+    """Raise ConfigError if something of what the function `taker` was given is no worker."""
+    for each in workers:
+        if not isinstance(each, Worker):
+            msg = f"{taker} takes workers, of a list of them {taker}(*workers), not {type(each).__name__}"
+            raise ConfigError(msg)
+
+
 def _demand_node(node: object) -> None:
     if not isinstance(node, Node):
         msg = f"a worker runs on a node: Worker(Node(config), …), not {type(node).__name__}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from reactive_orch import Config, ConfigError, Hooks, Node, Worker, projection
+from reactive_orch import Config, ConfigError, Hooks, Node, Worker, projection, running
+from reactive_orch.http.asgi import health_app
+from reactive_orch.http.routes import health_routes
 
 CONFIG = Config(database_url="postgresql://ann:hush@127.0.0.1:1/none")
 
@@ -56,6 +59,15 @@ async def _async_middleware(handle: Any) -> Any:
     return handle
 
 
+class _AsyncMiddleware:
+    async def __call__(self, handle: Any) -> Any:
+        return handle
+
+
+class _AsyncHooks(Hooks):
+    async def lost(self, subject: Any, partitions: Any) -> None: ...  # type: ignore[override]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -67,6 +79,9 @@ async def _async_middleware(handle: Any) -> Any:
         ({"middleware": [_async_middleware]}, "middleware: _async_middleware is async; write a plain `def`"),
         ({"hooks": [print]}, "hooks must be a list of objects of classes that extend Hooks, not"),
         ({"hooks": [Hooks]}, "hooks must be a list of objects of classes that extend Hooks, not"),
+        ({"middleware": [partial(_async_middleware, None)]}, "middleware: functools.partial.* is async"),
+        ({"middleware": [_AsyncMiddleware()]}, "middleware: <.*_AsyncMiddleware object .* is async"),
+        ({"hooks": [_AsyncHooks()]}, "hooks: _AsyncHooks.lost is async; hooks are called at once, so write a plain"),
     ],
 )
 def test_what_is_no_middleware_and_no_hooks_is_said(node: Node, options: Any, says: str) -> None:
@@ -74,3 +89,10 @@ def test_what_is_no_middleware_and_no_hooks_is_said(node: Node, options: Any, sa
         Worker(node, "shop", [orders], **options)
     with pytest.raises(ConfigError, match=f"^projection 'mails': {says}"):
         projection("mails", **options)(orders.handler)
+
+
+@pytest.mark.parametrize("taker", [running, health_app, health_routes])
+def test_what_is_no_worker_is_said(node: Node, taker: Any) -> None:
+    for wrong in ([Worker(node, "shop", [orders])], node):
+        with pytest.raises(ConfigError, match=rf"^{taker.__name__} takes workers, .* {type(wrong).__name__}$"):
+            taker(wrong)

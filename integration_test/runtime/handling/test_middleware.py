@@ -227,6 +227,23 @@ async def test_one_that_does_not_wait_for_the_handler_commits_nothing(database: 
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.parametrize("around", ["handlers", "batches"])
+async def test_a_call_that_nobody_awaits_is_a_failure(database: str, around: str) -> None:
+    """As where `await` is missing, and where a task has not begun it: nothing is passed over by a slip."""
+
+    def forgetting(handle: Handler) -> Handler:
+        async def forgot(events: Any, tx: Any) -> None:
+            coroutine: Any = handle(events, tx)
+            coroutine.close()  # or Python warns
+
+        return forgot
+
+    both = ([forgetting], []) if around == "handlers" else ([], [forgetting])
+    handled, failed, _ = await _run(database, *both)
+    assert (handled, len(failed)) == ([], EVENTS)
+    assert "await it" in failed[1]
+
+
 async def test_a_batch_that_ends_early_commits_what_it_has(database: str) -> None:
     sizes: list[int] = []
 

@@ -499,6 +499,30 @@ async def test_a_node_may_be_entered_again_after_a_failure(cluster: Cluster, dat
         await assert_each_once(connection)
 
 
+async def test_a_node_is_not_entered_while_it_is_being_entered_or_left(database: str) -> None:
+    node = Node(Config(database_url=database))
+    begun, end, leaving = (asyncio.Event() for _ in range(3))
+
+    async def enter() -> None:
+        async with node:
+            begun.set()
+            await end.wait()
+            leaving.set()
+
+    first = asyncio.create_task(enter())
+    await asyncio.sleep(0)
+    with pytest.raises(ConfigError, match="entered already"):
+        await enter()
+    await begun.wait()
+    end.set()
+    await leaving.wait()
+    assert (node.entered, first.done()) == (False, False)
+    with pytest.raises(ConfigError, match="entered already"):
+        await enter()
+    await first
+    await enter()
+
+
 def test_a_node_and_its_workers_may_be_made_before_any_loop(database: str) -> None:
     node = Node(Config(database_url=database))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reactive_orch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from reactive_orch.model import Handler, Middleware
 
@@ -30,14 +30,17 @@ def wrapped(handler: Handler, middleware: Sequence[Middleware]) -> Handler:
     ended: list[BaseException] = []
     """What the last call has not ended well with; empty if it has, or was not made."""
 
-    async def innermost(events: Any, tx: Any) -> None:
-        ended[:] = [NotEnded()]
+    async def called(events: Any, tx: Any) -> None:
         try:
             await handler(events, tx)
         except BaseException as error:
             ended[:] = [error]
             raise
         ended.clear()
+
+    def innermost(events: Any, tx: Any) -> Coroutine[Any, Any, None]:
+        ended[:] = [NotEnded()]  # here, where it is called: `await` may be missing, or a task not have begun
+        return called(events, tx)
 
     outermost: Handler = innermost
     for each in reversed(middleware):
