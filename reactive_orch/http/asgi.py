@@ -30,6 +30,9 @@ def health_app(*workers: Worker, metrics: bool = True) -> Asgi:
     pages = answers_of(workers, taker="health_app", metrics=metrics)
 
     async def app(scope: Message, _receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": "pages of health are read by HTTP"})
+            return
         if scope["type"] != "http":
             msg = f"pages of health are read by HTTP, not by {scope['type']}"
             raise RuntimeError(msg)

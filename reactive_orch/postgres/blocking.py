@@ -48,9 +48,12 @@ class BlockingConnection:
     """
 
     def __init__(self, tx: AnyConnection) -> None:
-        """Lend a connection that the running task has."""
+        """Lend a connection that the running task has. Raises RuntimeError in another loop than the connection's."""
         self._tx = tx
         self._loop = asyncio.get_running_loop()
+        if getattr(tx, "_loop", self._loop) is not self._loop:  # asyncpg would crash the process
+            msg = "a blocking handler was called in another event loop than its worker's: await it where middleware is"
+            raise RuntimeError(msg)
         self._thread = threading.get_ident()
         self._asked: asyncio.Queue[_Request | _End] = asyncio.Queue()
         self._closed: Callable[[], BaseException] | None = None

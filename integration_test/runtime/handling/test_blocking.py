@@ -8,6 +8,7 @@ import contextvars
 import gc
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,12 +22,14 @@ from integration_test.harness.in_process import event, failure, run_until_idle, 
 from integration_test.harness.waiting import wait_until
 from reactive_orch import BlockingConnection, Event, Projection, append, dead_letters
 from reactive_orch import projection as make_projection
+from reactive_orch.model.middleware import Around
 from reactive_orch.runtime.handling import threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from integration_test.harness.connections import Connection
+    from reactive_orch import Handler
 
     Act = Callable[[BlockingConnection], object]
 
@@ -245,3 +248,19 @@ async def test_after_its_call_a_connection_is_of_no_use(database: str, log: Conn
     await run_until_idle(database, acting(kept.append), retries=0)
     with pytest.raises(RuntimeError, match="the call of the handler that this connection was lent to has ended"):
         await asyncio.to_thread(kept[0].execute, "SELECT 1")
+
+
+async def test_a_middleware_that_calls_it_in_another_loop_fails_the_event(database: str, log: Connection) -> None:
+    """Asyncpg's connection would be used from two threads, and the process would crash."""
+
+    def elsewhere(handler: Handler) -> Handler:
+        async def call(events: Any, tx: Connection) -> None:
+            await asyncio.to_thread(lambda: asyncio.run(handler(events, tx)))  # type: ignore[arg-type]
+
+        return call
+
+    await append(log, [event("k1")])
+    one = acting(lambda tx: tx.execute("SELECT 1"))
+    await run_until_idle(database, replace(one, around=Around(middleware=(elsewhere,))), retries=0)
+    (failed,) = await dead_letters.listed(log, "test")
+    assert "in another event loop than its worker's" in failed.failure.message
