@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from reactive_orch.errors import ConfigError, HandlerFailed, MissingRight
+from reactive_orch.errors import ConfigError, HandlerFailed
 from reactive_orch.model import OWN_LOG, Event
 from reactive_orch.postgres.connecting import CONNECT_TIMEOUT_S, Connector
 from reactive_orch.postgres.connection import BatchConnection
-from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.faults import one_line, translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ async def copy(connection: AnyConnection, source: str, name: str) -> None:
 
     Raises ConfigError when the role may not, Unavailable when the connection is lost.
     """
-    try:
-        with translated():
+    with translated():
+        try:
             await connection.execute(await connection.fetchval(_SQL.create, name, source))
-    except MissingRight as error:
-        raise ConfigError(_MAY_NOT_CREATE.format(error)) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise ConfigError(_MAY_NOT_CREATE.format(one_line(error))) from error
 
 
 async def rename(connection: AnyConnection, name: str, to: str) -> None:
