@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import weakref
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from reactive_orch.errors import ConfigError
-from reactive_orch.postgres.connection import drop, in_cache, is_closed, is_connection
+from reactive_orch.postgres.connection import drop, in_cache, is_closed, is_connection, itself
 from reactive_orch.postgres.pool import CLEANUP_TIMEOUT_S
 from reactive_orch.postgres.statements import load_statements
 
@@ -53,6 +54,7 @@ __all__ = ["connection", "session"]
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
 _JSON_OIDS = (114, 3802)
 """Of json and jsonb."""
+_HAS_BEGUN = "the transaction of a handler has begun: it can get no isolation level or other property now"
 
 
 @contextlib.asynccontextmanager
@@ -145,8 +147,7 @@ class _Lent:
 
     def transaction(self, **options: Any) -> _Savepoint:
         if any(options.values()):
-            msg = "the transaction of a handler has begun: it can get no isolation level or other property now"
-            raise InvalidRequestError(msg)
+            raise InvalidRequestError(_HAS_BEGUN)
         return _Savepoint(self)
 
     async def prepare(self, query: str, *, name: str | None = None) -> Any:  # noqa: ARG002 - as the dialect calls it
@@ -159,22 +160,40 @@ class _Lent:
         """Leave the connection open: it is the handler's."""
 
 
+_open: weakref.WeakKeyDictionary[object, list[object]] = weakref.WeakKeyDictionary()
+"""Connection → a mark of each savepoint that is open on it, the last one last. They have one name."""
+
+
 class _Savepoint:
     """A transaction of the dialect's, noted while it is open."""
 
     def __init__(self, lent: _Lent) -> None:
         self._lent = lent
+        self._mark = object()
+        self._open = _open.setdefault(itself(lent.tx), [])
 
     async def start(self) -> None:
         await self._lent.tx.execute(_SQL.set_savepoint)
+        self._open.append(self._mark)
         self._lent.savepoint = self
 
     async def commit(self) -> None:
+        if self._mark not in self._open[-1:]:
+            msg = (
+                "sessions and connections on one tx are nested: one that was opened earlier ends its transaction when "
+                "those of later ones have ended, and takes them back with its own"
+            )
+            raise InvalidRequestError(msg)
         await self._lent.tx.execute(_SQL.release)
+        self._open.pop()
         self._lent.savepoint = None
 
     async def rollback(self) -> None:
-        await self._lent.tx.execute(_SQL.take_back)
+        """Take back what was done since, by later ones too. Where the handler has ended its transaction nothing is."""
+        while self._mark in self._open:
+            if self._lent.tx.is_in_transaction():
+                await self._lent.tx.execute(_SQL.take_back)
+            self._open.pop()
         self._lent.savepoint = None
 
 
@@ -231,6 +250,10 @@ class _Dialect(PGDialect_asyncpg):
 
     async def setup_asyncpg_jsonb_codec(self, conn: Any) -> None:
         """Set none."""
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:  # noqa: ARG002 - as SQLAlchemy calls it
+        """Refuse any, AUTOCOMMIT too: what a block has done could not be taken back then."""
+        raise InvalidRequestError(_HAS_BEGUN)
 
     def get_driver_connection(self, connection: Any) -> Any:
         """Return the handler's connection: whoever asks for it finds the batch."""

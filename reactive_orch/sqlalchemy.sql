@@ -1,5 +1,5 @@
--- The savepoint that a session or a connection of SQLAlchemy has for its transaction. Blocks are nested, so one name is
--- enough: PostgreSQL takes it for the last one.
+-- The savepoint that a session or a connection of SQLAlchemy has for its transaction. One name is enough, as
+-- PostgreSQL takes it for the last one, and only the last one is ended.
 
 -- name: set_savepoint
 -- Its beginning.

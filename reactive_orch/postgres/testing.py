@@ -109,12 +109,13 @@ async def exists(connection: AnyConnection, name: str) -> bool:
 async def copy(connection: AnyConnection, source: str, name: str) -> None:
     """Make a database as a copy of another one, to which nobody is connected.
 
-    Raises ConfigError when the role may not.
+    Raises ConfigError when the role may not, Unavailable when the connection is lost.
     """
-    try:
-        await connection.execute(await connection.fetchval(_SQL.create, name, source))
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise ConfigError(_MAY_NOT_CREATE.format(one_line(error))) from error
+    with translated():
+        try:
+            await connection.execute(await connection.fetchval(_SQL.create, name, source))
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise ConfigError(_MAY_NOT_CREATE.format(one_line(error))) from error
 
 
 async def rename(connection: AnyConnection, name: str, to: str) -> None:

@@ -19,8 +19,9 @@ from anyio.from_thread import start_blocking_portal
 
 from reactive_orch.address import database_url, in_database
 from reactive_orch.embedded import programs, throwaway
-from reactive_orch.errors import ConfigError
+from reactive_orch.errors import ConfigError, Unavailable
 from reactive_orch.postgres import migrations, testing
+from reactive_orch.postgres.faults import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,14 +71,16 @@ class Databases:
         self._portal.call(testing.clean, self._connection, self._beginning)
         self._portal.call(testing.begin, self._connection, self._run)
         yield
-        self._portal.call(testing.end, self._connection, self._run)
-        self._portal.call(testing.clean, self._connection, self._beginning)
+        with _or_left_behind():
+            self._portal.call(testing.end, self._connection, self._run)
+            self._portal.call(testing.clean, self._connection, self._beginning)
 
     @contextlib.contextmanager
     def another(self, tables: Tables | Sequence[Tables]) -> Iterator[str]:
         """Have a new database with these tables for the block; yields its URL.
 
-        Raises ConfigError for what makes no tables, and when the role may not create databases; and what `tables` do.
+        Raises ConfigError for what makes no tables, and when the role may not create databases; Unavailable when the
+        server has gone meanwhile; and what `tables` do.
         """
         template = self._template(_checked(tables))
         name = f"{self._beginning}{self._run}_{os.getpid()}_{next(self._numbers)}"
@@ -85,7 +88,8 @@ class Databases:
         try:
             yield in_database(self._server, name)
         finally:
-            self._portal.call(testing.drop, self._connection, name)
+            with _or_left_behind():
+                self._portal.call(testing.drop, self._connection, name)
 
     def _template(self, tables: Sequence[Tables]) -> str:
         """Return the template with these tables; the first of all processes that asks for it makes it.
@@ -116,6 +120,13 @@ class Databases:
                     self._portal.call(each, connection)
                 else:
                     each(url)
+
+
+@contextlib.contextmanager
+def _or_left_behind() -> Iterator[None]:
+    """Clean up in the block, unless the connection is lost: what is left then is dropped by the next run."""
+    with contextlib.suppress(Unavailable), translated():
+        yield
 
 
 def _named(environment: Mapping[str, str]) -> str | None:

@@ -85,7 +85,7 @@ class Orch:
 
         Nothing is tried again, whatever a projection says. With `halt` what a handler raises is raised, and the next
         run begins with that event; with `park` its key waits and all others go on, and the next run tries it only if
-        `dead_letters.retry` asks for that. What handlers append meanwhile is for the next run.
+        `dead_letters.retry` asks for that. What handlers append meanwhile may be handled, too, or be for the next run.
 
         Raises what the handler raised; ProjectionFailed when it raised nothing and did wrong, as one that takes too
         long; TypeError for what is no projection; ConfigError for two of one name, another filter, or none at all.

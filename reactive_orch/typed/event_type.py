@@ -86,7 +86,7 @@ class EventType:
         if self._id_from is None:
             return None
         named = getattr(value, self._id_from)
-        if not isinstance(named, str | int | UUID):
+        if not isinstance(named, str | int | UUID) or isinstance(named, bool):
             where, what = f"{self.cls.__qualname__}.{self._id_from}", type(named).__name__
             msg = f"{where}: an aggregate id is text, a whole number or a UUID, not {what}"
             raise TypeError(msg)

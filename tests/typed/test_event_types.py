@@ -238,6 +238,7 @@ def test_the_aggregate_is_taken_from_the_class(order_id: object) -> None:
             Shipped(None),
             "Shipped.order_id: an aggregate id is text",
         ),
+        ({"aggregate_type": "Order", "id_from": "order_id"}, Shipped(True), "a UUID, not bool"),  # noqa: FBT003
         ({"aggregate_type": "Order", "id_from": "order_id"}, Shipped(""), "Placed: nobody says its aggregate"),
         ({}, LINE, r'Line is no class of this registry: write @events\("…"\) above it'),
         ({}, {"a": 1}, "dict is no class of this registry"),

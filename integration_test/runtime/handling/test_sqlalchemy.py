@@ -299,17 +299,59 @@ async def _asks_for_another_isolation(tx: Connection) -> None:
         await c.execute(insert(Order).values(id="one"))
 
 
+async def _suppresses_an_error_with_autocommit(tx: Connection) -> None:
+    with contextlib.suppress(ValueError):
+        async with connection(tx) as c:
+            await c.execution_options(isolation_level="AUTOCOMMIT")
+            await c.execute(insert(Order).values(id="one"))
+            raise ValueError
+
+
+async def _commits_an_earlier_one_first(tx: Connection) -> None:
+    async with connection(tx) as earlier, connection(tx) as later:
+        await earlier.execute(insert(Order).values(id="earlier"))
+        await later.execute(insert(Order).values(id="later"))
+        await earlier.commit()
+        await later.rollback()
+
+
+async def _ends_blocks_in_another_order_than_their_transactions_began(tx: Connection) -> None:
+    async with session(tx) as outer:
+        async with session(tx) as inner:
+            inner.add(Order(id="inner"))
+            await inner.flush()
+            outer.add(Order(id="outer"))
+            await outer.flush()
+        await outer.rollback()
+
+
 FAILURES: dict[str, tuple[Act, str]] = {
     "an integrity error": (_raises_an_integrity_error, "IntegrityError: .*ForeignKeyViolation"),
     "an error that was suppressed": (_goes_on_after_an_error, "InFailedSQLTransaction"),
     "a COMMIT as text": (
         _ends_the_transaction,
-        "ProgrammingError|DBAPIError|may not end the transaction|ended the transaction",
+        "may not end the transaction|ended the transaction",
     ),
     "a time-out that was swallowed": (_swallows_a_time_out_in_a_session, "PendingRollbackError"),
     "the time-out of a handler": (_takes_too_long, "took longer than 0.5 s"),
     "another isolation": (_asks_for_another_isolation, "can get no isolation level"),
+    "AUTOCOMMIT": (_suppresses_an_error_with_autocommit, "can get no isolation level"),
+    "a commit of an earlier one": (_commits_an_earlier_one_first, "are nested"),
+    "blocks that are not nested": (_ends_blocks_in_another_order_than_their_transactions_began, "are nested"),
 }
+
+
+async def _takes_back_an_earlier_one(tx: Connection) -> None:
+    async with connection(tx) as earlier, connection(tx) as later:
+        await earlier.execute(insert(Order).values(id="earlier"))
+        await later.execute(insert(Order).values(id="later"))
+        await earlier.rollback()
+        await later.rollback()
+        await earlier.execute(insert(Order).values(id="kept"))
+
+
+async def test_a_rollback_takes_back_what_began_later(database: str, log: Connection) -> None:
+    assert await _handled(database, log, _takes_back_an_earlier_one) == ["kept"]
 
 
 @pytest.mark.each_server
