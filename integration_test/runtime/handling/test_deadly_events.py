@@ -268,18 +268,34 @@ async def test_batches_whose_owner_was_not_lost_put_no_marker(database: str) -> 
         )
 
 
+@pytest.mark.parametrize("swallows", [False, True])
 @pytest.mark.parametrize("batch", [False, True])
-async def test_an_event_that_ends_its_connection_is_parked(database: str, *, batch: bool) -> None:
+async def test_an_event_that_ends_its_connection_is_parked(database: str, *, batch: bool, swallows: bool) -> None:
     async def ending(tx: Connection) -> None:
         async with connected(database) as other:
             await other.execute("SELECT pg_terminate_backend($1)", await tx.fetchval("SELECT pg_backend_pid()"))
-        await tx.execute("SELECT 1")
+        with contextlib.suppress(*[Exception] * swallows):
+            await tx.execute("SELECT 1")
 
     async with prepared(database) as connection:
         await append(connection, [event(f"k{n % 5}", "Bad" if n == 12 else "Good") for n in range(40)])
         await run_until_idle(database, acting_at_bad_events(ending, batch=batch))
         (key,) = await keys_of(connection)
         assert (key.state, key.failure.error_type, key.first_position) == ("parked", "KilledConnection", 13)
+        await wait_accounted(connection)
+        await assert_accounted(connection)
+
+
+async def test_a_call_of_asyncpgs_that_breaks_its_connection_and_is_swallowed_is_parked(database: str) -> None:
+    async def breaking(tx: Connection) -> None:
+        with contextlib.suppress(TypeError):
+            await tx.execute(5)  # type: ignore[arg-type]
+
+    async with prepared(database) as connection:
+        await append(connection, [event(f"k{n % 5}", "Bad" if n == 12 else "Good") for n in range(40)])
+        await run_until_idle(database, acting_at_bad_events(breaking, batch=False))
+        (key,) = await keys_of(connection)
+        assert (key.state, key.first_position) == ("parked", 13)
         await wait_accounted(connection)
         await assert_accounted(connection)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reactive_orch.errors import HandlerFailed
+from reactive_orch.errors import HandlerFailed, Unavailable
 from reactive_orch.runtime.handling.calling import BATCH_S, Calling
 from reactive_orch.runtime.handling.setbacks import Setbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from reactive_orch.model import Event
     from reactive_orch.postgres.connection import AnyConnection
@@ -32,6 +33,8 @@ class Calls:
         self._calling = Calling(scope.projection, self._timeout_s, around, markers.around, scope.around)
         self._called_at: float | None = None
         """Since when handlers have been running, by the monotonic clock."""
+        self._returned: tuple[Sequence[Event], float] | None = None
+        """The events of the batch in hand, once their calls have returned, and how long these have taken."""
 
     def run(self, now: float) -> bool:
         """Tell whether handlers are running, and not for longer than they may."""
@@ -46,9 +49,29 @@ class Calls:
             await self._markers.put(events)
         self._called_at = began = time.monotonic()
         try:
-            return await self._calling.marked(on=self._markers.on)(events, tx)
+            handled = await self._calling.marked(on=self._markers.on)(events, tx)
         except HandlerFailed as error:
             await self.setbacks.tell(error, events, tx, time.monotonic() - began)
             raise
+        else:
+            self._returned = events, time.monotonic() - began
+            return handled
         finally:
             self._called_at = None
+
+    def _begin(self) -> None:
+        self._returned = None
+
+    @contextlib.asynccontextmanager
+    async def losses(self) -> AsyncIterator[None]:
+        """Count it when the connection of the block's batch is lost after its calls have returned.
+
+        A handler may have swallowed what told of it. Raises as `Setbacks.lost` does.
+        """
+        self._begin()
+        try:
+            yield
+        except Unavailable as error:
+            if self._returned is not None:
+                await self.setbacks.lost(error, *self._returned)
+            raise

@@ -117,6 +117,7 @@ class InHand:
                 self._calls.setbacks.strikes(),
             ):
                 async with (
+                    self._calls.losses(),
                     self.markers.kept(on=self._scope.suspects.concern(batch.events)),
                     batches.batch(batch.swaps, lambda: done is batch and goes_on()),
                     self.markers.gone_with(batches, connection),
@@ -165,6 +166,7 @@ class InHand:
                 self._calls.setbacks.strikes(),
             ):
                 async with (
+                    self._calls.losses(),
                     self.markers.kept(on=limit == 1),
                     batches.batch([swap]),
                     self.markers.gone_with(batches, connection),

@@ -82,6 +82,13 @@ class Setbacks:
             self._in_a_row += 1
             raise SETBACKS[kind](described(cause)) from cause
 
+    async def lost(self, error: Unavailable, events: Sequence[Event], took_s: float) -> None:
+        """Count a loss that was found only when the batch was to end. Raises as `tell` does."""
+        failed = HandlerFailed(described(error), 0 if len(events) == 1 else None)
+        failed.__cause__ = error
+        await self._demand_time_left(failed, took_s)
+        self._note_loss(failed, events)
+
     def _note_loss(self, error: HandlerFailed, events: Sequence[Event]) -> None:
         position = events[error.index or 0].global_position
         self._lost_at = (position, self._lost_at[1] + 1 if self._lost_at[0] == position else 1)
