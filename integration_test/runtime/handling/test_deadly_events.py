@@ -268,8 +268,10 @@ async def test_batches_whose_owner_was_not_lost_put_no_marker(database: str) -> 
         )
 
 
-@pytest.mark.parametrize("swallows", [False, True])
-@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "swallows"),
+    [(False, False), (True, False), (False, True), pytest.param(True, True, marks=pytest.mark.thorough)],
+)
 async def test_an_event_that_ends_its_connection_is_parked(database: str, *, batch: bool, swallows: bool) -> None:
     async def ending(tx: Connection) -> None:
         async with connected(database) as other:
