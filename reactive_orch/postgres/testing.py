@@ -20,7 +20,7 @@ from reactive_orch.postgres.faults import one_line, translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
     from reactive_orch.model import Position
@@ -128,21 +128,14 @@ async def drop(connection: AnyConnection, name: str) -> None:
     await connection.execute(await connection.fetchval(_SQL.drop, name))
 
 
-async def close_log(connection: AnyConnection) -> Position:
-    """Let nobody else append before the caller's transaction ends; return the last event's position, 0 for none."""
-    await connection.execute(_SQL.close_log)
-    last: Position = await connection.fetchval(_SQL.last)
-    return last
+async def set_created_at(connection: AnyConnection, positions: Sequence[Position], created_at: datetime) -> None:
+    """Let the events at these positions have been created then."""
+    await connection.execute(_SQL.created_at, positions, created_at)
 
 
-async def set_created_at(connection: AnyConnection, after: Position, created_at: datetime) -> None:
-    """Let the events after a position have been created then."""
-    await connection.execute(_SQL.created_at, after, created_at)
-
-
-async def events_after(connection: AnyConnection, position: Position) -> list[Event]:
-    """Return the events of the own log after a position, in order."""
-    return [Event(*row) for row in await connection.fetch(_SQL.after, OWN_LOG, position)]
+async def events_at(connection: AnyConnection, positions: Sequence[Position]) -> list[Event]:
+    """Return the events of the own log at these positions, in order."""
+    return [Event(*row) for row in await connection.fetch(_SQL.at, OWN_LOG, positions)]
 
 
 async def all_rows(connection: AnyConnection) -> list[Any]:

@@ -34,25 +34,17 @@ SELECT pg_catalog.format('ALTER DATABASE %I RENAME TO %I', $1::text, $2::text);
 -- What drops database $1, whoever is connected.
 SELECT pg_catalog.format('DROP DATABASE IF EXISTS %I WITH (FORCE)', $1::text);
 
--- name: close_log
--- Let nobody else append before this transaction ends.
-LOCK TABLE reactive_orch.events IN SHARE ROW EXCLUSIVE MODE;
-
--- name: last
--- The last event's position; 0 when there is none. Nobody can append now.
-SELECT coalesce((SELECT e.global_position FROM reactive_orch.events e ORDER BY e.global_position DESC LIMIT 1), 0);
-
 -- name: created_at
--- Events after position $1 were created at $2.
-UPDATE reactive_orch.events SET created_at = $2::timestamptz WHERE global_position > $1::bigint;
+-- The events at positions $1 were created at $2.
+UPDATE reactive_orch.events SET created_at = $2::timestamptz WHERE global_position = ANY ($1::bigint[]);
 
--- name: after
--- The events of log $1 after position $2, in order.
+-- name: at
+-- The events of log $1 at positions $2, in order.
 SELECT e.global_position, e.partition, e.bounded_context, e.aggregate_type, e.aggregate_id, e.aggregate_version,
        e.event_id, e.event_type, e.event_version, e.payload, e.trace_id, e.correlation_id, e.causation_id,
        e.metadata::text, e.created_at, e.partition_key
 FROM reactive_orch.event_log e
-WHERE e.log = $1::text AND e.global_position > $2::bigint
+WHERE e.log = $1::text AND e.global_position = ANY ($2::bigint[])
 ORDER BY e.global_position;
 
 -- name: reading_all

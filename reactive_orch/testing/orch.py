@@ -68,11 +68,10 @@ class Orch:
         """
         wanted = checked(events, "given", NewEvent)
         async with self.transaction(keep=True) as tx:
-            last = await testing.close_log(tx)
-            await append(tx, wanted)
+            positions = await append(tx, wanted)
             if created_at is not None:
-                await testing.set_created_at(tx, last, created_at)
-            return await testing.events_after(tx, last)
+                await testing.set_created_at(tx, positions, created_at)
+            return await testing.events_at(tx, positions)
 
     async def run(
         self,
