@@ -124,6 +124,8 @@ async def test_each_handler_gets_objects_of_its_classes(database: str, connectio
     assert await events.append(connection, [Paid(order_id="3"), other], Expected.ANY) == [3, 4]
     with pytest.raises(TypeError, match="is no class of this registry"):
         await events.append(connection, [object()])
+    with pytest.raises(TypeError, match="append takes a list of objects"):
+        await events.append(connection, Paid(order_id="3"))  # type: ignore[call-overload]
     await run_until_idle(database, of_each())
     assert await noted(connection) == [("1", "ada 7"), ("2", "Shipped False"), ("3", "Paid False")]
     (stored,) = await read_stream(connection, "Order", "1")

@@ -156,3 +156,6 @@ if not TYPE_CHECKING:  # else type checkers would believe that every name exists
             raise AttributeError(msg)
         globals()[name] = value = getattr(import_module(f"{__name__}.{module}"), name)
         return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -59,11 +59,13 @@ _LIKE_THEM = frozenset({"sslpassword", "sslcertmode"})
 def database_url(text: str, environment: Mapping[str, str] | None) -> str:
     """Return the URI of an address: a postgresql:// URI, or libpq's `key=value` words.
 
+    One that names SQLAlchemy's driver (postgresql+asyncpg://) is the same without it.
+
     Of the environment it reads PGSERVICE, PGSERVICEFILE, PGSYSCONFDIR, HOME and PGUSER, as libpq does; asyncpg reads
     the other variables. None: there is none to be read, and asyncpg says who the user is. A URI that asyncpg reads as
     libpq does is returned as it is. Raises ConfigError when the text is neither, or asks for what cannot be.
     """
-    text = text.strip()
+    text = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", text.strip())
     if re.match(r"postgres(ql)?://", text):
         asked = _words_of_uri(text)
         words = _resolved(asked, environment)

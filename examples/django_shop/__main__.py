@@ -58,6 +58,7 @@ async def main() -> None:
     os.environ["DATABASE_URL"] = await prepared(Path(__file__).with_name("tables.sql"))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "examples.django_shop.settings")
     async with worker(), web(int(os.environ.get("PORT", "8000"))) as port:
+        print(__doc__, flush=True)
         print(f"http://127.0.0.1:{port}", flush=True)
         await stop.wait()
 

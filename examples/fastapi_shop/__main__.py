@@ -20,6 +20,7 @@ from examples.fastapi_shop.app import application
 async def main() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     url = await prepared(Path(__file__).with_name("tables.sql"))
+    print(__doc__, flush=True)
     config = uvicorn.Config(application(url), port=int(os.environ.get("PORT", "8000")))
     await uvicorn.Server(config).serve()
 

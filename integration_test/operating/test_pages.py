@@ -316,6 +316,14 @@ async def test_sessions_write_and_another_driver_takes_over(database: str, log: 
     assert [row["status"] for row in await log.fetch("SELECT status FROM orders")] == ["OrderShipped"]
     assert await log.fetchval("SELECT count(*) FROM reactive_orch.failing_keys") == 0
     await _run(tmp_path, database, "write_invoices.py")
+    _write(tmp_path, "place.py", the("async def place(session: AsyncSession", SQLALCHEMY))
+    words = [sys.executable, *shlex.split(worker)[1:], "--http", "127.0.0.1:0"]
+    command = ["env", "-C", str(tmp_path), f"PYTHONPATH={ROOT}", *words]
+    process = await Process("serving", command, {"DATABASE_URL": database}).start()
+    try:
+        assert await _run(tmp_path, database, "place.py") == "OrderPlaced\n"
+    finally:
+        await process.end()
     assert await log.fetchval("SELECT count(*) FROM invoices_to_write") == 0
     assert await log.fetchval("SELECT order_id FROM invoices") == "1"
 

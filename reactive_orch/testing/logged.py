@@ -64,6 +64,9 @@ def checked(events: Iterable[_Event], taker: str, *kinds: type) -> tuple[_Event,
     found = tuple(events)
     for number, event in enumerate(found, 1):
         if not isinstance(event, kinds):
-            msg = f"{taker} takes events ({names}), and number {number} is of type {type(event).__name__}"
+            msg = (
+                f"{taker} takes events ({names}), and number {number} is of type {type(event).__name__}; "
+                "of an object of an event class EventTypes.new makes one"
+            )
             raise TypeError(msg)
     return found

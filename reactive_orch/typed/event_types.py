@@ -181,6 +181,9 @@ class EventTypes:
         """
         from reactive_orch.appending import append
 
+        if isinstance(events, NewEvent) or type(events) in self._by_class:
+            msg = f"append takes a list of objects: append(connection, [{type(events).__name__}(…), …])"
+            raise TypeError(msg)
         made = [each if isinstance(each, NewEvent) else self.new(each) for each in events]
         return append(connection, made, expected)
 

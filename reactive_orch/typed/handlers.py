@@ -15,6 +15,7 @@ from reactive_orch.model import Event, Projection, projection
 from reactive_orch.model.projections import called, is_async, takes
 
 if TYPE_CHECKING:
+    from reactive_orch.model import Hooks, Middleware
     from reactive_orch.model.projections import OnError, ResetHook, Start
     from reactive_orch.typed.event_type import EventType
 
@@ -25,7 +26,7 @@ D = TypeVar("D")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-Compiled = Callable[[Any, Any], Awaitable[None]]
+Compiled = Callable[[Any, Any], Any]
 """Takes what a plain handler takes: an event, or a batch of them, and the transaction."""
 
 
@@ -42,6 +43,10 @@ class Options(TypedDict, total=False):
     start: Start
     replay: bool
     exclusive: bool
+    blocking: bool
+    middleware: Sequence[Middleware]
+    batch_middleware: Sequence[Middleware]
+    hooks: Sequence[Hooks]
 
 
 class On(Protocol[T]):
@@ -53,15 +58,21 @@ class On(Protocol[T]):
     def __call__(
         self, handler: Callable[[T, Any, Event], Awaitable[None]], /
     ) -> Callable[[T, Any, Event], Awaitable[None]]: ...
+    @overload
+    def __call__(self, handler: Callable[[T, Any], None], /) -> Callable[[T, Any], None]: ...
+    @overload
+    def __call__(self, handler: Callable[[T, Any, Event], None], /) -> Callable[[T, Any, Event], None]: ...
 
 
 class OnBatch(Protocol[T_co]):
     """Takes a handler of many events, and makes it a projection."""
 
     @overload
-    def __call__(self, handler: Callable[[Sequence[T_co], Any], Awaitable[None]], /) -> Projection: ...
+    def __call__(self, handler: Callable[[Sequence[T_co], Any], Awaitable[None] | None], /) -> Projection: ...
     @overload
-    def __call__(self, handler: Callable[[Sequence[T_co], Any, Sequence[Event]], Awaitable[None]], /) -> Projection: ...
+    def __call__(
+        self, handler: Callable[[Sequence[T_co], Any, Sequence[Event]], Awaitable[None] | None], /
+    ) -> Projection: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +96,20 @@ class TypedProjection(Projection):
     def on(self, *classes: type[Any]) -> Any:
         """Let an async function `(object, tx)` or `(object, tx, event)` handle the events of these classes.
 
+        With `blocking=True` a plain function.
+
         Where a module is imported, before a worker has the projection: the projection's filter are the types that are
         handled, and is recorded. Raises ConfigError for a class that is not registered or is handled already, for one
         that cannot be decoded, for a gap between upcasters, and for a function that is no such handler.
         """
         types = _ready(self.name, classes, self.known)
 
-        def decorate(handler: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
             for each in types:
                 if each.name in self.handlers:
                     msg = f"projection {self.name!r}: {each.name} has a handler already, so {called(handler)} has none"
                     raise ConfigError(msg)
-                self.handlers[each.name] = _compiled(self.name, handler, each.decode)
+                self.handlers[each.name] = _compiled(self.name, handler, each.decode, blocking=self.blocking)
             only = replace(self.filter, event_types=tuple(sorted(self.handlers)))
             object.__setattr__(self, "filter", only)  # it is being made still: workers take it as it is then
             return handler
@@ -112,8 +125,12 @@ def dispatching(name: str, known: Callable[[Any], EventType], options: Options) 
     async def dispatch(event: Event, tx: Any) -> None:
         await _for(event, handlers)(event, tx)
 
-    dispatch.__name__ = name
-    plain = projection(name, **options)(dispatch)
+    def dispatch_now(event: Event, tx: Any) -> None:
+        _for(event, handlers)(event, tx)
+
+    called_by_lanes: Callable[..., Any] = dispatch_now if options.get("blocking") else dispatch
+    called_by_lanes.__name__ = name
+    plain = projection(name, **options)(called_by_lanes)
     inherited = {each.name: getattr(plain, each.name) for each in fields(plain)}
     inherited["filter"] = replace(plain.filter, event_types=())
     return TypedProjection(**inherited, known=known, handlers=handlers)
@@ -129,14 +146,19 @@ def batching(
     def decode(events: Sequence[Event]) -> list[Any]:
         return [_for(event, decoders)(event) for event in events]
 
-    def decorate(handler: Callable[..., Awaitable[None]]) -> Projection:
-        compiled = _compiled(name, handler, decode)
+    def decorate(handler: Callable[..., Any]) -> Projection:
+        blocking = bool(options.get("blocking"))
+        compiled = _compiled(name, handler, decode, blocking=blocking)
 
         async def handle(events: Sequence[Event], tx: Any) -> None:
             await compiled(events, tx)
 
-        handle.__name__ = getattr(handler, "__name__", name)
-        return projection(name, batch=True, event_types=list(decoders), **options)(handle)
+        def handle_now(events: Sequence[Event], tx: Any) -> None:
+            compiled(events, tx)
+
+        called_by_lanes: Callable[..., Any] = handle_now if blocking else handle
+        called_by_lanes.__name__ = getattr(handler, "__name__", name)
+        return projection(name, batch=True, event_types=list(decoders), **options)(called_by_lanes)
 
     return decorate
 
@@ -163,13 +185,14 @@ def _ready(name: str, classes: Sequence[type[Any]], known: Callable[[Any], Event
     return types
 
 
-def _compiled(name: str, handler: Callable[..., Awaitable[None]], decode: Callable[[Any], Any]) -> Compiled:
+def _compiled(name: str, handler: Callable[..., Any], decode: Callable[[Any], Any], *, blocking: bool) -> Compiled:
     """Return a handler of events that decodes them first; whether the other one wants them, too, is asked once."""
-    if is_async(handler) and takes(handler, 2):
+    if is_async(handler) != blocking and takes(handler, 2):
         return lambda events, tx: handler(decode(events), tx)
-    if is_async(handler) and takes(handler, 3):
+    if is_async(handler) != blocking and takes(handler, 3):
         return lambda events, tx: handler(decode(events), tx, events)
-    msg = f"projection {name!r}: {called(handler)} is no async function that takes (object, tx) or (object, tx, event)"
+    kind = "plain function, as blocking=True wants," if blocking else "async function"
+    msg = f"projection {name!r}: {called(handler)} is no {kind} that takes (object, tx) or (object, tx, event)"
     raise ConfigError(msg)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reactive_orch import ConfigError, EventTypes, Projection, Undecodable
+from reactive_orch import ConfigError, EventTypes, Projection, Undecodable, projection
 from reactive_orch.model import Filter
 from reactive_orch.model.events import replay_of
+from reactive_orch.typed.handlers import Options
 from tests.typed.test_event_types import event
 
 if TYPE_CHECKING:
@@ -150,3 +152,25 @@ wrongly: Any = events
 def test_a_mistake_is_told_at_import_with_the_projection(mistake: Callable[[], object], says: str) -> None:
     with pytest.raises(ConfigError, match=f"projection 'orders': {says}"):
         mistake()
+
+
+def test_what_may_be_said_of_a_projection_may_be_said_of_a_typed_one() -> None:
+    own = set(inspect.signature(projection).parameters) - {"name", "batch", "event_types"}
+    assert set(Options.__annotations__) == own
+
+
+def test_plain_functions_are_handlers_of_a_blocking_projection() -> None:
+    labels = events.projection("labels", blocking=True)
+    seen: list[Placed] = []
+
+    @labels.on(Placed)
+    def note(placed: Placed, _tx: Any) -> None:
+        seen.append(placed)
+
+    with pytest.raises(ConfigError, match=r"is no plain function, as blocking=True wants, that takes"):
+
+        @labels.on(Paid)
+        async def pay(_paid: Paid, _tx: Any) -> None: ...
+
+    labels.handler(PLACED, None)  # type: ignore[arg-type]
+    assert seen == [Placed("1")]
