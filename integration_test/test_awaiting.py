@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import random
+import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +25,7 @@ from reactive_orch import (
     NewEvent,
     Node,
     NotHandled,
+    Unavailable,
     Worker,
     append,
     awaiting,
@@ -29,6 +33,7 @@ from reactive_orch import (
     handled,
     projection,
 )
+from reactive_orch.postgres import handled as handled_in_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -288,3 +293,34 @@ async def test_the_connection_is_left_as_it_was(connection: Connection) -> None:
         await handled(connection, "shop", "orders", position, timeout=60)
     assert await connection.fetch("SELECT pg_listening_channels()") == []
     assert not connection.is_in_transaction()
+
+
+async def test_workers_are_told_by_the_clock_and_of_one_session(database: str, connection: Connection) -> None:
+    """A lane that has read so far answers at once: told after each answer, it would answer for ever."""
+    told: list[str] = []
+    async with serving(database, orders, retries=0), connected(database) as listener:
+        await listener.add_listener("reactive_orch_awaited", lambda *heard: told.append(heard[3]))
+        bad, other = await append(connection, [order(1, "bad"), order(2)])
+        await handled(connection, "shop", "orders", other)
+        for _ in range(2):
+            with pytest.raises(NotHandled, match="is parked after ValueError"):
+                await handled(connection, "shop", "orders", bad, timeout=0.7)
+        await listener.fetchval("SELECT 1")
+    assert len(told) < 10  # at 0 s and 0.25 s of each
+    assert len({json.loads(each)[3] for each in told}) == 1
+
+
+async def test_a_database_that_does_not_answer_is_not_waited_for(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handled_in_postgres, "ANSWER_TIMEOUT_S", 0.2)
+    (position,) = await append(connection, [order(1)])
+    async with connected(database) as frozen:
+        backend = frozen.get_server_pid()
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(Unavailable):
+                    await handled(frozen, "shop", "orders", position, timeout=0.1)
+        finally:
+            os.kill(backend, signal.SIGCONT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -47,7 +46,8 @@ async def handled(  # noqa: PLR0913 - which position of what, and for how long
 
     Raises NotHandled after `timeout` seconds, saying how far the projection is and why; TypeError for another
     connection, or what is no position; ValueError for one that is closed or in a transaction, and for a time-out that
-    is none; ConfigError for a bad name, or where there is no schema; Unavailable when the connection is lost.
+    is none; ConfigError for a bad name, or where there is no schema; Unavailable when the connection is lost, or the
+    database does not answer for 10 s.
     """
     positions = _positions(position)
     _demand(replica_set, projection, timeout)
@@ -57,14 +57,21 @@ async def handled(  # noqa: PLR0913 - which position of what, and for how long
 
 
 async def _wait(connection: AnyConnection, wanted: Wanted, timeout_s: float) -> None:
-    ends, session, pause_s = time.monotonic() + timeout_s, secrets.randbelow(SESSIONS), LOOK_AGAIN_S
+    # Of a connection, not of a wait: a pooler, or a cancelled LISTEN, may leave the channel behind.
+    session = connection.get_server_pid() % SESSIONS
+    tell_at, pause_s = time.monotonic(), LOOK_AGAIN_S
+    ends = tell_at + timeout_s
     async with listening(connection, session) as answered:
-        while (position := await first_unhandled(connection, wanted, session)) is not None:
-            left_s = ends - time.monotonic()
-            if left_s <= 0:
+        while True:
+            # Only by the clock, not after each answer: a lane that has read far enough answers at once, and would again.
+            if tell := (now := time.monotonic()) >= tell_at:
+                tell_at, pause_s = now + pause_s, min(pause_s * 2, LOOK_AGAIN_MOST_S)
+            position = await first_unhandled(connection, wanted, session if tell else None)
+            if position is None:
+                return
+            if (now := time.monotonic()) >= ends:
                 raise await _given_up(connection, wanted, position, timeout_s)
-            await answered.wait(min(pause_s, left_s))
-            pause_s = min(pause_s * 2, LOOK_AGAIN_MOST_S)
+            await answered.wait(min(tell_at, ends) - now)
 
 
 async def _given_up(connection: AnyConnection, wanted: Wanted, position: Position, timeout_s: float) -> NotHandled:

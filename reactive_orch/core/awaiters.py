@@ -32,7 +32,7 @@ def awaiter_of(told: str) -> Awaiter | None:
         replica_set, projection, log, session, position, partitions = json.loads(told)
         only = None if partitions is None else frozenset(map(int, partitions))
         awaiter = Awaiter(str(replica_set), Subscription(str(projection), str(log)), int(session), int(position), only)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return awaiter if 0 <= awaiter.session < SESSIONS else None
 

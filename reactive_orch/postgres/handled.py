@@ -58,7 +58,7 @@ class Answered:
 async def listening(connection: AnyConnection, session: int) -> AsyncIterator[Answered]:
     """Hear what workers answer to this number, while the block runs."""
     channel, answered = f"{HANDLED_CHANNELS}{session}", Answered()
-    with translated():
+    with translated(), anyio.fail_after(ANSWER_TIMEOUT_S):
         await connection.add_listener(channel, answered)
     try:
         yield answered
@@ -67,8 +67,8 @@ async def listening(connection: AnyConnection, session: int) -> AsyncIterator[An
             await connection.remove_listener(channel, answered)
 
 
-async def first_unhandled(connection: AnyConnection, wanted: Wanted, session: int) -> Position | None:
-    """Return the first of the positions that is not handled; None if all are. Workers are told who waits."""
+async def first_unhandled(connection: AnyConnection, wanted: Wanted, session: int | None) -> Position | None:
+    """Return the first of the positions that is not handled; None if all are. Workers are told that this session waits."""
     arguments = wanted.replica_set, *wanted.subscription, list(wanted.positions), wanted.whole, session
     with translated():
         found: Position | None = await connection.fetchval(_SQL.await_handled, *arguments, timeout=ANSWER_TIMEOUT_S)
