@@ -19,7 +19,9 @@ from integration_test.harness.connections import connected
 from reactive_orch import ConfigError, Conflict, Expected, NewEvent, append, read_stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
     from integration_test.harness.connections import Connection
 
@@ -271,3 +273,42 @@ async def test_a_database_without_a_log_is_named(empty_database: str, kind: str)
             ConfigError, match="no log in the database of this connection: run `python -m reactive_orch"
         ):
             await awaited(append(connection, [order()]))
+
+
+@pytest.fixture
+def django(database: str) -> Iterator[BaseDatabaseWrapper]:
+    """Django's connection, one that is kept from request to request."""
+    from django.conf import settings
+    from django.db.utils import ConnectionHandler
+
+    if not settings.configured:
+        settings.configure()
+    url = sqlalchemy.make_url(database)
+    where = {"HOST": url.host, "PORT": url.port, "USER": url.username, "NAME": url.database}
+    made = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", "CONN_MAX_AGE": None, **where}})
+    yield made["default"]
+    made.close_all()
+
+
+def test_django_connects_anew_when_its_connection_was_lost(database: str, django: BaseDatabaseWrapper) -> None:
+    from django.db import OperationalError
+
+    append(django, [order(1)])
+    with psycopg.connect(database, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [django.connection.info.backend_pid])
+    with pytest.raises(OperationalError):
+        append(django, [order(2)])
+    django.close_if_unusable_or_obsolete()  # as at the end of each request
+    assert append(django, [order(3)])
+
+
+def test_what_django_will_roll_back_is_refused(django: BaseDatabaseWrapper) -> None:
+    from django.db.transaction import TransactionManagementError
+
+    append(django, [order(1)])
+    django.in_atomic_block = django.needs_rollback = True  # as an inner atomic(savepoint=False) that has failed
+    with pytest.raises(TransactionManagementError):
+        append(django, [order(2)])
+    django.in_atomic_block = django.needs_rollback = False
+    with pytest.raises(Conflict, match="is at version 1, not at 0"):
+        append(django, [order(1)], Expected.NO_STREAM)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import random
+import signal
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +25,7 @@ from reactive_orch import (
     NewEvent,
     Node,
     NotHandled,
+    Unavailable,
     Worker,
     append,
     awaiting,
@@ -29,6 +33,7 @@ from reactive_orch import (
     handled,
     projection,
 )
+from reactive_orch.postgres import handled as handled_in_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -213,6 +218,9 @@ async def test_a_key_that_fails_is_named_and_what_is_discarded_is_no_more_waited
         await handled(connection, "shop", "orders", other)
         assert await reason(connection, bad) == "its key is parked after ValueError"
         assert await reason(connection, after) == "its key is parked after ValueError"
+        async with asyncio.timeout(30):  # it takes a person: nobody waits that long
+            with pytest.raises(NotHandled, match="its key is parked"):
+                await handled(connection, "shop", "orders", after, timeout=600)
         assert await reason(connection, other, whole=True) == (
             "a key with an event up to there is parked after ValueError"
         )
@@ -266,8 +274,10 @@ async def test_sqlalchemy_on_asyncpg_will_do(database: str, connection: Connecti
 
 async def test_bad_input_is_refused_in_words(database: str, connection: Connection) -> None:
     async with await psycopg.AsyncConnection.connect(database) as other:
-        with pytest.raises(TypeError, match="handled takes a connection of asyncpg, or of SQLAlchemy on asyncpg"):
+        with pytest.raises(TypeError, match="SQLAlchemy on asyncpg: others do not hear while they wait"):
             await handled(other, "shop", "orders", 1)
+    with psycopg.connect(database) as blocking, pytest.raises(TypeError, match="others do not hear while they wait"):
+        _ = handled(blocking, "shop", "orders", 1)  # type: ignore[arg-type]  # at once: nobody awaits what is not async
     with pytest.raises(TypeError, match=r"handled takes a connection of .*, not NoneType"):
         await handled(None, "shop", "orders", 1)  # type: ignore[arg-type]
     async with connection.transaction():
@@ -288,3 +298,34 @@ async def test_the_connection_is_left_as_it_was(connection: Connection) -> None:
         await handled(connection, "shop", "orders", position, timeout=60)
     assert await connection.fetch("SELECT pg_listening_channels()") == []
     assert not connection.is_in_transaction()
+
+
+async def test_workers_are_told_by_the_clock_and_of_one_session(database: str, connection: Connection) -> None:
+    """A lane that has read so far answers at once: told after each answer, it would answer for ever."""
+    told: list[str] = []
+    async with serving(database, orders, retries=0), connected(database) as listener:
+        await listener.add_listener("reactive_orch_awaited", lambda *heard: told.append(heard[3]))
+        bad, other = await append(connection, [order(1, "bad"), order(2)])
+        await handled(connection, "shop", "orders", other)
+        for _ in range(2):
+            with pytest.raises(NotHandled, match="is parked after ValueError"):
+                await handled(connection, "shop", "orders", bad, timeout=0.7)
+        await listener.fetchval("SELECT 1")
+    assert len(told) < 10  # at 0 s and 0.25 s of each
+    assert len({json.loads(each)[3] for each in told}) == 1
+
+
+async def test_a_database_that_does_not_answer_is_not_waited_for(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handled_in_postgres, "ANSWER_TIMEOUT_S", 0.2)
+    (position,) = await append(connection, [order(1)])
+    async with connected(database) as frozen:
+        backend = frozen.get_server_pid()
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(Unavailable):
+                    await handled(frozen, "shop", "orders", position, timeout=0.1)
+        finally:
+            os.kill(backend, signal.SIGCONT)

@@ -92,7 +92,7 @@ async def _append(toolkit: AsyncToolkit, columns: Columns, expected: int | Expec
 
 
 def _append_now(toolkit: SyncToolkit, columns: Columns, expected: int | Expected) -> list[Position]:
-    with with_log(), toolkit.transaction():
+    with toolkit.transaction(), with_log():  # in this order: Django has errors of its own outside
         positions = perform_now(append_steps(columns, expected), toolkit.ask)
     _emit(Appended(len(positions)))
     return positions

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from reactive_orch.core.awaiters import SESSIONS, reason
+from reactive_orch.core.awaiters import SESSIONS, reason, takes_a_person
 from reactive_orch.errors import NotHandled
 from reactive_orch.model import OWN_LOG, Subscription, check_name
 from reactive_orch.model.awaiter import Wanted
@@ -16,75 +15,99 @@ from reactive_orch.postgres.handled import first_unhandled, listening, standing
 from reactive_orch.postgres.toolkits import SyncToolkit, toolkit_of
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
     from reactive_orch.model import Position
+    from reactive_orch.model.awaiter import Standing
     from reactive_orch.postgres.connection import AnyConnection
-    from reactive_orch.postgres.toolkits import AsyncTransactional
+    from reactive_orch.postgres.toolkits import AsyncToolkit, AsyncTransactional
+
+_ACCEPTED = "a connection of asyncpg, or a connection or session of SQLAlchemy on asyncpg"
 
 LOOK_AGAIN_S, LOOK_AGAIN_MOST_S = 0.25, 2.0
 """Without an answer it looks after a while, and after twice as long each time, up to this: an answer may be lost, with
 the connection of the worker that would give it, say."""
 
 
-async def handled(  # noqa: PLR0913 - which position of what, and for how long
+def handled(  # noqa: PLR0913 - which position of what, and for how long
     connection: AnyConnection | AsyncTransactional,
     replica_set: str,
     projection: str,
     position: Position | Iterable[Position],
     *,
-    timeout: float = 10.0,  # noqa: ASYNC109 - as asyncpg's own; it is part of the answer
+    timeout: float = 10.0,
     whole: bool = False,
-) -> None:
-    """Return when a projection has handled the event at a position, or the events at several, as `append` returns them.
+) -> Coroutine[Any, Any, None]:
+    """Wait until a projection has handled the event at a position, or those at several, as `append` returns them.
 
     And with each, all events before it of the same key. `whole`: all events up to there, whatever their keys, so that
     no partition of the projection is behind. What the projection's filter leaves out, or what somebody has skipped or
-    discarded, counts as handled.
+    discarded, counts as handled. To be awaited: `await handled(…)`.
 
-    `connection` is one of asyncpg's, of SQLAlchemy's on asyncpg too, in no transaction: one waits for what others
-    commit, and for what has been committed. It is used as long as this waits. A worker that has read so far answers at
-    once; a pooler that shares sessions among transactions lets no answer through, and then it is looked every 0.25 to
-    2 s.
+    `connection` is one of asyncpg's, or a connection or session of SQLAlchemy's on asyncpg, in no transaction: one
+    waits for what others commit, and for what has been committed. It is used as long as this waits. A worker that has
+    read so far answers at once; a pooler that shares sessions among transactions lets no answer through, and then it is
+    looked every 0.25 to 2 s.
 
-    Raises NotHandled after `timeout` seconds, saying how far the projection is and why; TypeError for another
-    connection, or what is no position; ValueError for one that is closed or in a transaction, and for a time-out that
-    is none; ConfigError for a bad name, or where there is no schema; Unavailable when the connection is lost.
+    Raises NotHandled after `timeout` seconds, saying how far the projection is and why; sooner where it takes a person:
+    the event's key is parked, the projection is paused or halted. Raises TypeError for another connection, or what is
+    no position; ValueError for one that is closed or in a transaction, and for a time-out that is none; ConfigError for
+    a bad name, or where there is no schema; Unavailable when the connection is lost, or the database does not answer
+    for 10 s.
     """
     positions = _positions(position)
     _demand(replica_set, projection, timeout)
-    own = await _own(connection)
-    if positions:
-        await _wait(own, Wanted(replica_set, Subscription(projection, OWN_LOG), tuple(positions), whole), timeout)
+    toolkit = toolkit_of(connection, "handled", _ACCEPTED)
+    if isinstance(toolkit, SyncToolkit):
+        raise _no_listener()
+    return _handled(toolkit, Wanted(replica_set, Subscription(projection, OWN_LOG), tuple(positions), whole), timeout)
+
+
+async def _handled(toolkit: AsyncToolkit, wanted: Wanted, timeout_s: float) -> None:
+    connection = await toolkit.in_asyncpg()
+    if connection is None:
+        raise _no_listener()
+    if connection.is_in_transaction():
+        msg = "handled takes a connection that is in no transaction: commit first, what is not committed nobody handles"
+        raise ValueError(msg)
+    if wanted.positions:
+        await _wait(connection, wanted, timeout_s)
 
 
 async def _wait(connection: AnyConnection, wanted: Wanted, timeout_s: float) -> None:
-    ends, session, pause_s = time.monotonic() + timeout_s, secrets.randbelow(SESSIONS), LOOK_AGAIN_S
+    began = time.monotonic()
+    ends = began + timeout_s
+    # Of a connection, not of a wait: a pooler, or a cancelled LISTEN, may leave the channel behind.
+    session = connection.get_server_pid() % SESSIONS
     async with listening(connection, session) as answered:
-        while (position := await first_unhandled(connection, wanted, session)) is not None:
-            left_s = ends - time.monotonic()
-            if left_s <= 0:
-                raise await _given_up(connection, wanted, position, timeout_s)
-            await answered.wait(min(pause_s, left_s))
-            pause_s = min(pause_s * 2, LOOK_AGAIN_MOST_S)
+        for pause_s in _pauses():
+            # Workers are told by the clock: a lane that has read far enough answers at once, and would again and again.
+            position = await first_unhandled(connection, wanted, session)
+            look_again_at = min(time.monotonic() + pause_s, ends)
+            while position is not None and await answered.before(look_again_at):
+                position = await first_unhandled(connection, wanted, None)
+            if position is None:
+                return
+            found = await standing(connection, wanted, position)
+            if time.monotonic() >= ends or takes_a_person(found):
+                raise _given_up(wanted, position, found, time.monotonic() - began)
 
 
-async def _given_up(connection: AnyConnection, wanted: Wanted, position: Position, timeout_s: float) -> NotHandled:
-    why = reason(await standing(connection, wanted, position), position, whole=wanted.whole)
+def _pauses() -> Iterator[float]:
+    pause_s = LOOK_AGAIN_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 2, LOOK_AGAIN_MOST_S)
+
+
+def _given_up(wanted: Wanted, position: Position, found: Standing, after_s: float) -> NotHandled:
     projection, replica_set = wanted.subscription.projection, wanted.replica_set
     what = f"position {position} is not handled by projection {projection!r} of replica set {replica_set!r}"
-    return NotHandled(f"{what} after {timeout_s:g} s", why)
+    return NotHandled(f"{what} after {after_s:.2g} s", reason(found, position, whole=wanted.whole))
 
 
-async def _own(connection: AnyConnection | AsyncTransactional) -> AnyConnection:
-    """Return the connection of asyncpg's. Raises TypeError and ValueError."""
-    toolkit = toolkit_of(connection, "handled")
-    own = None if isinstance(toolkit, SyncToolkit) else await toolkit.in_asyncpg()
-    if own is None:
-        msg = "handled takes a connection of asyncpg, or of SQLAlchemy on asyncpg: others do not hear while they wait"
-        raise TypeError(msg)
-    if own.is_in_transaction():
-        msg = "handled takes a connection that is in no transaction: commit first, what is not committed nobody handles"
-        raise ValueError(msg)
-    return own
+def _no_listener() -> TypeError:
+    return TypeError(f"handled takes {_ACCEPTED}: others do not hear while they wait")
 
 
 def _positions(position: Position | Iterable[Position]) -> list[Position]:

@@ -32,7 +32,7 @@ def awaiter_of(told: str) -> Awaiter | None:
         replica_set, projection, log, session, position, partitions = json.loads(told)
         only = None if partitions is None else frozenset(map(int, partitions))
         awaiter = Awaiter(str(replica_set), Subscription(str(projection), str(log)), int(session), int(position), only)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return awaiter if 0 <= awaiter.session < SESSIONS else None
 
@@ -67,6 +67,11 @@ class Awaiters:
                 del self._until[session]
                 served.append(awaiter)
         return served
+
+
+def takes_a_person(standing: Standing) -> bool:
+    """Tell whether a position will not be handled before somebody acts."""
+    return standing.key_state == "parked" or standing.state in {"paused", "halted"}
 
 
 def reason(standing: Standing, position: Position, *, whole: bool) -> str:

@@ -7,6 +7,7 @@ look.
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,18 +48,20 @@ class Answered:
         """Hear an answer."""
         self._event.set()
 
-    async def wait(self, most_s: float) -> None:
-        """Return when it is answered, or after so many seconds."""
-        with anyio.move_on_after(most_s):
+    async def before(self, ends: float) -> bool:
+        """Tell, when it is answered or at a time of the monotonic clock, whether it has been."""
+        with anyio.move_on_after(ends - time.monotonic()):
             await self._event.wait()
+        answered = self._event.is_set()
         self._event = anyio.Event()
+        return answered
 
 
 @contextlib.asynccontextmanager
 async def listening(connection: AnyConnection, session: int) -> AsyncIterator[Answered]:
     """Hear what workers answer to this number, while the block runs."""
     channel, answered = f"{HANDLED_CHANNELS}{session}", Answered()
-    with translated():
+    with translated(), anyio.fail_after(ANSWER_TIMEOUT_S):
         await connection.add_listener(channel, answered)
     try:
         yield answered
@@ -67,8 +70,8 @@ async def listening(connection: AnyConnection, session: int) -> AsyncIterator[An
             await connection.remove_listener(channel, answered)
 
 
-async def first_unhandled(connection: AnyConnection, wanted: Wanted, session: int) -> Position | None:
-    """Return the first of the positions that is not handled; None if all are. Workers are told who waits."""
+async def first_unhandled(connection: AnyConnection, wanted: Wanted, session: int | None) -> Position | None:
+    """Return the first of the positions that is not handled; None if all are. `session`: workers hear that it waits."""
     arguments = wanted.replica_set, *wanted.subscription, list(wanted.positions), wanted.whole, session
     with translated():
         found: Position | None = await connection.fetchval(_SQL.await_handled, *arguments, timeout=ANSWER_TIMEOUT_S)

@@ -2,7 +2,7 @@
 
 -- name: await_handled
 -- The first of the positions $4 that is not handled by projection $2 of replica set $1 on log $3, NULL if all are; $5: all of
--- the projection is meant. Tells the workers that somebody waits, whom they answer by the number $6.
+-- the projection is meant. Tells the workers that somebody waits, whom they answer by the number $6; NULL: they are not told.
 SELECT reactive_orch.await_handled($1::text, $2::text, $3::text, $4::bigint[], $5::boolean, $6::integer);
 
 -- name: why_unhandled

@@ -17,7 +17,7 @@ import asyncpg
 from reactive_orch.postgres.connection import is_closed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from reactive_orch.postgres.connection import AnyConnection
@@ -71,12 +71,12 @@ class SyncToolkit(ABC):
         """Be in a transaction: the caller's, or one of our own where there is none."""
 
 
-def toolkit_of(connection: Any, taker: str = "append") -> AsyncToolkit | SyncToolkit:
+def toolkit_of(connection: Any, taker: str = "append", accepted: str = ACCEPTED) -> AsyncToolkit | SyncToolkit:
     """Return how to use a connection. Raises TypeError for what is none, ValueError for one that is closed."""
     made = _toolkit_of(connection)
     if made is None:
         what = f"{_home(connection)}.{type(connection).__name__}".removeprefix("builtins.")
-        msg = f"{taker} takes {ACCEPTED}, not {what}{_hint(connection)}"
+        msg = f"{taker} takes {accepted}, not {what}{_hint(connection)}"
         raise TypeError(msg)
     if _is_gone(connection):
         msg = f"{taker} takes an open connection: this {type(connection).__name__} is closed, or given back to its pool"
@@ -242,12 +242,26 @@ async def _itself(connection: Any) -> Any:
     return connection
 
 
-def _of_django(connection: Any) -> _Psycopg:
+class _Django(_Psycopg):
+    """Errors are Django's own: so it hears that the connection is lost, and connects anew for the next request."""
+
+    def __init__(self, wrapper: Any) -> None:
+        super().__init__(wrapper.connection)
+        self._wrapper = wrapper
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._wrapper.validate_no_broken_transaction()
+        with self._wrapper.wrap_database_errors, super().transaction():
+            yield
+
+
+def _of_django(connection: Any) -> _Django:
     connection.ensure_connection()
     if "psycopg.Connection" not in _names(type(connection.connection)):
         msg = "append takes Django's connection to PostgreSQL by psycopg 3"
         raise TypeError(msg)
-    return _Psycopg(connection.connection)
+    return _Django(connection)
 
 
 _ASYNCPG = asyncpg.Connection, asyncpg.pool.PoolConnectionProxy

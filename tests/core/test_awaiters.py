@@ -34,6 +34,7 @@ def test_it_is_told_in_json() -> None:
         *('["a","b","c",null,1,null]', '["a","b","c",1,"x",null]', '["a","b","c",1,1,["x"]]'),
         *('["a","b","c",-1,1,null]', f'["a","b","c",{SESSIONS},1,null]', '["a","b","c",1,1e999,null]'),
         '["a","b","c",1,1,7]',
+        pytest.param("[" * 7990, id="too deep"),
     ],
 )
 def test_what_cannot_be_tells_nothing(told: str) -> None:

@@ -55,7 +55,8 @@ $$;
 
 -- The same; and if there is one, the workers of the replica set are told that this session waits, and for what: for the
 -- partitions of these events, or with NULL for all of them, to be read up to the last of these positions, and saved. They
--- answer on a channel of the number that the session gives. What they are told only makes them quicker.
+-- answer on a channel of the number that the session gives; with NULL they are told nothing. What they are told only makes
+-- them quicker.
 CREATE OR REPLACE FUNCTION reactive_orch.await_handled(
     in_replica_set text, in_projection text, in_log text, in_positions bigint[], in_whole boolean, in_session integer)
 RETURNS bigint
@@ -64,7 +65,7 @@ DECLARE
     first bigint := reactive_orch.first_unhandled(in_replica_set, in_projection, in_log, in_positions, in_whole);
     told text;
 BEGIN
-    IF first IS NOT NULL THEN
+    IF first IS NOT NULL AND in_session IS NOT NULL THEN
         told := json_build_array(
             in_replica_set, in_projection, in_log, in_session, (SELECT max(w.position) FROM unnest(in_positions) AS w(position)),
             CASE WHEN NOT in_whole THEN (
