@@ -13,7 +13,7 @@ from examples.common import prepared, run
 from examples.copying.projections import copied, one_by_one
 from reactive_orch import Config, NewEvent, Node, Projection, Worker, append
 
-READINGS, SENSORS = 10_000, 50
+READINGS, SENSORS = 3_000, 50
 OTHERS = "SELECT count(*) FROM (SELECT * FROM hours EXCEPT SELECT * FROM hours_one_by_one) AS others"
 
 

@@ -1,5 +1,8 @@
 -- For applications that wait until what they have appended is handled.
 
+-- To look at the bodies of functions takes locks of the tables in them, for which whoever has locked the log is waited for.
+SET LOCAL check_function_bodies = off;
+
 -- append() returns positions. Who may look up versions for it may read those, too, by columns or not at all before.
 DO $$
 DECLARE
