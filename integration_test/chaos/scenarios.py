@@ -449,17 +449,20 @@ async def newcomer_after_an_outage(stage: Stage) -> None:
     async with Proxy(arena.url) as one, Proxy(arena.url) as other:
         for proxy in (one, other):
             await (await arena.start(url=proxy.url())).said(ADOPTED)
-        cost, lasted_s = await _joins_in_an_outage(arena, (one, other))
-        while lasted_s > GIVEN_UP_AFTER_S:
+        for _ in range(OUTAGES_MOST):
             cost, lasted_s = await _joins_in_an_outage(arena, (one, other))
-        if cost != 1:
+            if lasted_s <= GIVEN_UP_AFTER_S:
+                break
+        if cost != 1 and lasted_s <= GIVEN_UP_AFTER_S:
             raise Caught(Finding("generations", f"a newcomer's join cost {cost} generations"))
         await arena.stop_workers()
 
 
 GIVEN_UP_AFTER_S = 5.0
-"""A connection that is silent for 6 s is given up, and then its owner is expelled with good reason. So a longer outage,
-on a busy machine, proves nothing, and there is another one."""
+"""A connection that is silent for 6 s is given up, and then its owner is expelled with good reason. So an outage that takes
+longer with all that follows, on a busy machine, proves nothing, and there is another one."""
+OUTAGES_MOST = 6
+"""A machine on which all of these take too long proves nothing at all."""
 _ALL_STALE = "SELECT bool_and(clock_timestamp() - m.heartbeat_at > m.stale_after) FROM reactive_orch.members m"
 
 
@@ -477,9 +480,9 @@ async def _joins_in_an_outage(arena: Arena, proxies: tuple[Proxy, Proxy]) -> tup
     await _rises(arena, _GENERATION, 1, "the newcomer has joined")
     for proxy in proxies:
         proxy.flow()
-    lasted_s = time.monotonic() - began
     await newcomer.said(ADOPTED)
     await arena.settle(3)
+    lasted_s = time.monotonic() - began
     cost = await arena.value(_GENERATION) - before
     newcomer.send(signal.SIGTERM)
     await newcomer.wait(20)
