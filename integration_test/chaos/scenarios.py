@@ -459,8 +459,8 @@ async def newcomer_after_an_outage(stage: Stage) -> None:
 
 
 GIVEN_UP_AFTER_S = 5.0
-"""A connection that is silent for 6 s is given up, and then its owner is expelled with good reason. So an outage that takes
-longer with all that follows, on a busy machine, proves nothing, and there is another one."""
+"""A connection that is silent for 6 s is given up, and then its owner is expelled with good reason. So an outage that
+takes longer with all that follows, on a busy machine, proves nothing, and there is another one."""
 OUTAGES_MOST = 6
 """A machine on which all of these take too long proves nothing at all."""
 _ALL_STALE = "SELECT bool_and(clock_timestamp() - m.heartbeat_at > m.stale_after) FROM reactive_orch.members m"

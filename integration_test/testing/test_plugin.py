@@ -164,7 +164,6 @@ def test_the_pages_project_is_tested(tmp_path: Path) -> None:
     assert "3 passed" in done.said
 
 
-@pytest.mark.each_server
 async def test_on_a_server_that_is_named_nothing_stays(project: Path, empty_database: str) -> None:
     async with connected(empty_database) as connection:
         await connection.execute("CREATE ROLE maker LOGIN CREATEDB")
