@@ -15,6 +15,7 @@ from reactive_orch.model.names import check_name
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from reactive_orch.model.events import Event
     from reactive_orch.model.handlers import BatchHandler, BlockingHandler, EventHandler, Middleware
     from reactive_orch.model.hooks import Hooks
 
@@ -36,6 +37,14 @@ class Filter:
     aggregate_types: tuple[str, ...] | None = None
     bounded_contexts: tuple[str, ...] | None = None
     event_types: tuple[str, ...] | None = None
+
+    def passes(self, event: Event) -> bool:
+        """Tell whether it lets an event pass, as SQL would: these columns are compared byte by byte there."""
+        return (
+            (self.aggregate_types is None or event.aggregate_type in self.aggregate_types)
+            and (self.bounded_contexts is None or event.bounded_context in self.bounded_contexts)
+            and (self.event_types is None or event.event_type in self.event_types)
+        )
 
     @property
     def lets_all_pass(self) -> bool:

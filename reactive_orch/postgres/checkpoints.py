@@ -114,8 +114,11 @@ class Batches:
         self._ends_at, self._last = (), []
         try:
             with translated():
-                await self._begin()
-                await self._swap(swaps)
+                if not self._begun and cast("BatchConnection", self._connection).begin_with(_SQL.swap):
+                    await self._begin_by(self._swap(swaps))
+                else:
+                    await self._begin()
+                    await self._swap(swaps)
         except BaseException:
             await self._roll_back()
             raise
@@ -173,14 +176,20 @@ class Batches:
 
     async def _begin(self) -> None:
         if not self._begun:
-            try:
-                # Only handlers' statements get the handlers' long time-out.
-                await self._connection.execute(_SQL.begin, timeout=STATEMENT_TIMEOUT_S)
-            except BaseException:
-                drop(self._connection)  # whether it has begun, neither asyncpg nor we know
-                raise
-            self._begun = True
-            self._nest()
+            # Only handlers' statements get the handlers' long time-out.
+            await self._begin_by(self._connection.execute(_SQL.begin, timeout=STATEMENT_TIMEOUT_S))
+
+    async def _begin_by(self, beginning: Awaitable[object]) -> None:
+        """Begin the transaction by what is awaited."""
+        self._begun = True
+        self._nest()
+        try:
+            await beginning
+        except Superseded:
+            raise  # it has begun, and the rows stand elsewhere
+        except BaseException:
+            drop(self._connection)  # whether it has begun, neither asyncpg nor we know
+            raise
 
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
         assert self._begun, "a batch has begun"

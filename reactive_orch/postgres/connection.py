@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -76,6 +77,18 @@ _own_types: dict[tuple[object, frozenset[int]], Any] = {}
 """Version of the server, oids → what asyncpg has to know of these types."""
 
 
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+_BEGIN = (
+    _message(b"P", b"\0BEGIN READ WRITE\0" + struct.pack("!h", 0))
+    + _message(b"B", b"\0\0" + struct.pack("!hhh", 0, 0, 0))
+    + _message(b"E", b"\0" + struct.pack("!i", 0))
+)
+"""Parse, Bind and Execute, without the Sync that would ask for an answer: that of the next statement asks for both."""
+
+
 class _NothingSent:
     """In place of a statement with which asyncpg looks types up: if that has no name, it has replaced another."""
 
@@ -93,10 +106,25 @@ class BatchConnection(_Connection):
     add_log_listener = _changing("add_log_listener")
     add_termination_listener = _changing("add_termination_listener")
     _transport: asyncio.Transport
+    _protocol: Any
+    _stmt_cache: Any
+    _query_loggers: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.marks = BatchMarks()
+
+    def begin_with(self, query: str) -> bool:
+        """Send BEGIN READ WRITE, to be executed in the round trip of this query, which must be the next thing sent.
+
+        Nothing is sent, and False returned, if it has not been prepared here: that takes a round trip of its own.
+        asyncpg passes over the answers to what comes before a prepared statement, as it may have to parse that anew.
+        """
+        statement = query, self._protocol.get_record_class(), False
+        known = self._stmt_cache.has(statement) and not self._query_loggers
+        if known:
+            self._transport.write(_BEGIN)
+        return known
 
     def nest(self) -> None:
         """Make savepoints of whatever asyncpg is asked for as a transaction: it does not know of our own BEGIN."""

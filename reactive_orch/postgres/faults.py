@@ -180,6 +180,17 @@ SETBACKS: dict[Kind, type[ReactiveOrchError]] = {
 """What a batch is ended with whose handler is not to blame, by the kind of the error it met."""
 
 
+def of_a_value(error: Exception) -> Exception | None:
+    """Return what a value that cannot be read may have brought about, None if it is something else.
+
+    The server has the same word, an internal error, for some damaged values and for some stale plans.
+    """
+    if not isinstance(error, ReactiveOrchError):
+        return error
+    cause = error.__cause__
+    return cause if isinstance(cause, asyncpg.InternalServerError) else None
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turn asyncpg's exceptions into ours, keeping them as the cause.

@@ -9,19 +9,27 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reactive_orch.model import OWN_LOG, Event, Holder, LogName, Position
-from reactive_orch.postgres.faults import translated
+from reactive_orch.model import OWN_LOG, Event, Holder, LogName, Partition, Position
+from reactive_orch.postgres.faults import of_a_value, translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    import asyncpg
 
     from reactive_orch.postgres.connection import AnyConnection
+
+FRESH_MOST, FRESH_BYTES = 100, 16_384
+"""A look brings the events of at most so many positions along, none that is larger."""
 
 RUN_ROWS_MAX = 1000
 """How far one look follows the run without gaps while writers hold the frontier."""
 
 _SQL = load_statements(Path(__file__).with_suffix(".sql"))
+
+_BYTES = len(Event._fields)
+"""The column after those of an event."""
 
 _event: Callable[[Iterable[Any]], Event] = functools.partial(tuple.__new__, Event)
 """What Event._make does, without a Python frame for each row; the statements name the columns in the order of Event."""
@@ -47,6 +55,30 @@ async def observe(connection: AnyConnection, log: LogName) -> Look:
         row = await connection.fetchrow(_SQL.observe, log)
     assert row is not None, "observe_log returns one row"
     return Look(*row)
+
+
+async def look(
+    connection: AnyConnection, log: LogName, after: Position, partitions: Collection[Partition]
+) -> tuple[Look, Sequence[Event] | None]:
+    """Look at a log as `observe` does; return what these partitions have between `after` and the head as well.
+
+    None instead of the events where they are not settled yet, too many or too large, or cannot be read.
+    """
+    values = (log, after, FRESH_MOST, sorted(partitions), FRESH_BYTES)
+    try:
+        with translated():
+            rows = await connection.fetch(_SQL.look, *values)
+    except Exception as error:
+        if of_a_value(error) is None:
+            raise
+        return await observe(connection, log), None
+    seen = Look(*rows[0][_BYTES + 1 :])
+    return seen, _fresh(rows) if seen.flaw is None and not seen.holders and seen.head - after <= FRESH_MOST else None
+
+
+def _fresh(rows: Sequence[asyncpg.Record]) -> Sequence[Event] | None:
+    found = [row for row in rows if row[0] is not None]
+    return None if any(row[_BYTES] is None for row in found) else [_event(row[:_BYTES]) for row in found]
 
 
 async def arm(connection: AnyConnection, log: LogName, for_s: float) -> str | None:

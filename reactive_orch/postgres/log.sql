@@ -2,6 +2,17 @@
 -- Steps one and two of the frontier: the head, then who may still write at or below it; last, whether it is sound.
 SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log($1::text);
 
+-- name: look
+-- The same, and, if nobody may write at or below the head and it is at most $3 positions further than $2, the events of
+-- partitions $4 in between: step three, with a snapshot of its own, of those that are not larger than $5 bytes.
+SELECT f.*, o.head, o.holders, o.prepared, o.disarmed, o.queue, o.flaw
+FROM reactive_orch.observe_log($1::text) o
+LEFT JOIN LATERAL reactive_orch.fresh_events(
+    $1::text, $2::bigint,
+    CASE WHEN o.holders = '{}' AND o.flaw IS NULL AND o.head - $2::bigint BETWEEN 1 AND $3::integer THEN o.head END,
+    $4::smallint[], $5::bigint) f ON true
+ORDER BY f.global_position;
+
 -- name: run_end
 -- The end of log $1's run without gaps directly after $2, looking at no more than $4 positions up to $3; NULL for none.
 -- The n-th row of the run is at $2 + n, so no row of it lies beyond $2 + $4; a LIMIT would leave that to the planner.

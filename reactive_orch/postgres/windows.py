@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from reactive_orch.errors import HandlerFailed, ReactiveOrchError, Superseded, Unreadable, named
+from reactive_orch.errors import HandlerFailed, Superseded, Unreadable, named
 from reactive_orch.model import Event, Filter, LogName, Position, Window
-from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.faults import of_a_value, translated
 from reactive_orch.postgres.statements import load_statements
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def read_window(connection: AnyConnection, log: LogName, window: Window, w
         try:
             return await _read(connection, log, window, wanted, limit)
         except Exception as error:
-            reason = _of_a_value(error)
+            reason = of_a_value(error)
             if reason is None:
                 raise
             if limit == 1:
@@ -82,7 +82,7 @@ async def read_at(connection: AnyConnection, log: LogName, positions: Sequence[P
         with translated():
             rows = await connection.fetch(_SQL.read_large, log, positions, WINDOW_BYTES_MAX, timeout=READ_TIMEOUT_S)
     except Exception as error:
-        reason = _of_a_value(error)
+        reason = of_a_value(error)
         if reason is None:
             raise
         told = len(positions) == 1 and not isinstance(reason, asyncpg.PostgresError)  # which ends the transaction
@@ -108,7 +108,7 @@ async def any_passes(connection: AnyConnection, log: LogName, wanted: Filter) ->
         with translated():
             found: bool | None = await connection.fetchval(_SQL.any_passes, log, *_filters(wanted), LOOKED_AT)
     except Exception as error:
-        if _of_a_value(error) is None:
+        if of_a_value(error) is None:
             raise
         return True
     return found is not False
@@ -167,18 +167,7 @@ async def _spoiled_column(connection: AnyConnection, log: LogName, position: Pos
             with translated():
                 await connection.fetch(_SQL.read_column, log, position, column, timeout=READ_TIMEOUT_S)
         except Exception as error:
-            if _of_a_value(error) is None:
+            if of_a_value(error) is None:
                 raise
             return column  # whatever the error is: it comes with this column
     return None
-
-
-def _of_a_value(error: Exception) -> Exception | None:
-    """Return what a value that cannot be read may have brought about, None if it is something else.
-
-    The server has the same word, an internal error, for some damaged values and for some stale plans.
-    """
-    if not isinstance(error, ReactiveOrchError):
-        return error
-    cause = error.__cause__
-    return cause if isinstance(cause, asyncpg.InternalServerError) else None

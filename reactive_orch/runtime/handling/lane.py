@@ -9,6 +9,7 @@ doubt it forgets them all, and its runner loads them again from the checkpoints 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from reactive_orch.runtime.backoff import Pauses
 from reactive_orch.runtime.cancellation import lasting_group, outlive
 from reactive_orch.runtime.handling.answers import Answers
 from reactive_orch.runtime.handling.aside import Aside, demand_room
+from reactive_orch.runtime.handling.ear import Ear
 from reactive_orch.runtime.handling.failures import Failures
 from reactive_orch.runtime.handling.in_hand import InHand
 from reactive_orch.runtime.handling.lane_windows import LaneWindows
@@ -33,6 +35,7 @@ from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from contextlib import AbstractContextManager
 
     from anyio.abc import TaskGroup
 
@@ -235,17 +238,15 @@ class Lane:
         self.land()
 
     async def _rest(self) -> None:
-        # Without partitions an advance is of no use: each would wake this lane, and have the follower look again. But
-        # while nothing is known of the log, its first advance says that it is.
-        if self.progress.partitions or self._scope.follower.settled is None:
-            self._scope.follower.call(self.wakeup)
         settled = self._scope.follower.settled_in(self.progress.incarnation)
         if settled is not None and not self.aside.retrying:  # what is tried again may be what has ended a process
             await self.in_hand.markers.forget(self.progress.partitions)
         self._scope.idle()
         save_in_s = SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None
         pauses_s = [pause_s for pause_s in (save_in_s, self.aside.due_in_s) if pause_s is not None]
-        await self.wakeup.wait(min(pauses_s, default=None))
+        # Until what it passes over is to be saved, too, a lane may rest on; whoever waits for an answer wakes it.
+        with _told(self, self._scope, rests_on=save_in_s is not None and not self.answers):
+            await self.wakeup.wait(min(pauses_s, default=None))
         if settled is not None:  # up to here nothing has waited
             self.in_hand.oldest_at = time.time()
 
@@ -284,6 +285,19 @@ class Lane:
             if incarnation == self.progress.incarnation:
                 self.progress.swapped(swaps)
         self.land()
+
+
+def _told(lane: Lane, scope: Scope, *, rests_on: bool) -> AbstractContextManager[None]:
+    """Let the lane learn of more events. Without partitions an advance is of no use.
+
+    But while nothing is known of the log, its first advance says that it is.
+    """
+    if lane.progress.partitions:
+        pass_over = (lambda fetched: lane.passed(fetched, lane.plan(fetched))) if rests_on else None
+        return scope.follower.waiters.told(Ear(lane.progress.read_to.keys(), lane.windows, lane.wakeup, pass_over))
+    if scope.follower.settled is None:
+        scope.follower.call(lane.wakeup)
+    return contextlib.nullcontext()
 
 
 def _let_go(scope: Scope, progress: Progress, partitions: Collection[Partition]) -> None:

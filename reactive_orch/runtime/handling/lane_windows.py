@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Window
     from reactive_orch.runtime.handling.failures import Failures
     from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.reading.fresh import Fresh
     from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
 
 
@@ -34,7 +35,8 @@ class LaneWindows:
         self.pace = Pace(scope.config.batch_events)
         """How large a batch may be."""
         self._subject, self._emit = scope.subject, scope.watchers.emit
-        self._prefetcher = Prefetcher(scope.follower, scope.projection.filter, cache, self._subject, self._emit)
+        self._wanted = scope.projection.filter
+        self._prefetcher = Prefetcher(scope.follower, self._wanted, cache, self._subject, self._emit)
         self._cut_off_again = Backoff(0.001, 1.0)
 
     @property
@@ -73,6 +75,15 @@ class LaneWindows:
         if settled is not None and not fetched.events and self._progress.widest(window):
             return await self._prefetcher.past_gap(fetched, settled)
         return fetched
+
+    def among(self, fresh: Fresh) -> Fetched | None:
+        """Return what is to be read next if all of it is among these events."""
+        window = self.window()
+        return None if window is None else fresh.fetched(window, self._wanted, self._progress.read_to)
+
+    def give(self, fetched: Fetched) -> None:
+        """Have this window when it is read."""
+        self._prefetcher.give(fetched)
 
     async def ahead(self) -> Fetched | None:
         """Return the next window if it was read ahead: without a connection that others may wait for."""

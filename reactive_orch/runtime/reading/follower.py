@@ -18,6 +18,7 @@ from reactive_orch.model.reports import ConnectionLost, FollowerWoke
 from reactive_orch.postgres import log, log_check
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.interruptions import Interruptions
+from reactive_orch.runtime.reading.fresh import Fresh
 from reactive_orch.runtime.reading.hold_watch import HoldWatch
 from reactive_orch.runtime.reading.log_rules import LogRules
 from reactive_orch.runtime.reading.ringing import Ringing
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Holder, Log, LogState, Position
+    from reactive_orch.model import Holder, Log, LogName, LogState, Partition, Position
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
@@ -52,7 +53,8 @@ class LogFollower:
         """How many processes read this log, as far as known: the more, the less often each looks while nobody rings."""
         self.interruptions = Interruptions(emit)
         self._emit = emit
-        self._waiters = Waiters()
+        self.waiters = Waiters()
+        """Who waits for it to grow."""
         self.ringing = Ringing(log.name, self.wakeup, listening, emit)
         self._hold = HoldWatch(log.name, emit)
         self._rules = LogRules(log.name)
@@ -91,17 +93,17 @@ class LogFollower:
 
     def call(self, wakeup: Wakeup) -> None:
         """Set this wake-up once, at the next advance."""
-        self._waiters.call(wakeup)
+        self.waiters.call(wakeup)
 
     def look(self, wakeup: Wakeup) -> None:
         """Look at once, and set this wake-up then."""
-        self._waiters.ask(wakeup)
+        self.waiters.ask(wakeup)
         self.wake()
 
     def wake(self) -> None:
         """Look even if nobody waits: a look was asked for, or the connection was lost or is back."""
         self.wakeup.set()
-        self._waiters.hurry()
+        self.waiters.hurry()
 
     async def run(self) -> None:
         """Follow the log for ever. Raises UnsafeLog or another ConfigError when it may not be read."""
@@ -157,7 +159,7 @@ class LogFollower:
         self.ringing.begin()
         self._hold.forget()
         await self._look(connection)
-        self._waiters.advanced()
+        self.waiters.advanced()
         await self._rules.record(connection, self._frontier.settled)
 
     async def _wait(self, connection: BatchConnection, looked_again: Backoff) -> None:
@@ -183,9 +185,9 @@ class LogFollower:
 
         Who reads a long backlog wants no more for a while, but relies on the rules.
         """
-        while not self._waiters.want_more:
+        while not self.waiters.want_more:
             async with self.database.resting.rests(connection):
-                if await self._waiters.wanted(self._rules.due_s):
+                if await self.waiters.wanted(self._rules.due_s):
                     return
             await self._check(connection)
 
@@ -196,7 +198,7 @@ class LogFollower:
         if self._rules.overdue:
             await self._check(connection)
         began, before = time.monotonic(), self._frontier.settled
-        look, frontier = await self._observe(connection)
+        look, fresh, frontier = await self._observe(connection)
         if frontier.waiting:
             frontier = frontier.extend(await log.run_end(connection, self.log.name, frontier.settled, look.head))
         self._frontier = frontier
@@ -204,23 +206,37 @@ class LogFollower:
         if frontier.settled > before or not frontier.waiting:
             self._hold.released(frontier.settled)
         if frontier.settled > before:
-            self._waiters.advanced()
+            self.waiters.advanced(fresh)
         self._looked_at = began
-        self._waiters.looked()
+        self.waiters.looked()
         if frontier.waiting:
             await self._hold.look(connection, frontier.settled)
         if not self._rules.due_s:  # only now, so that in steady traffic no event waits for it
             await self._check(connection)
 
-    async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Frontier]:
-        look = await log.observe(connection, self.log.name)
+    async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Fresh | None, Frontier]:
+        # While so much is written that nobody rings, who reads is busy, and reads for himself.
+        partitions = self.waiters.read_partitions if self.ringing.armed else frozenset()
+        look, fresh = await _seen(connection, self.log.name, self._frontier.settled, partitions)
         if look.flaw is not None:
             await self._check(connection)
             raise UnsafeLog(log_check.of_flaw(look.flaw))
         try:
             holders, prepared = frozenset(look.holders), frozenset(look.prepared)
             seen = Observation(look.head, holders, prepared, connection.marks.incarnation)
-            return look, self._frontier.observe(seen)
+            return look, fresh, self._frontier.observe(seen)
         except UnsafeLog:
             await log_check.renew_identity(connection, self.log.name)
             raise
+
+
+async def _seen(
+    connection: BatchConnection, name: LogName, low: Position, partitions: frozenset[Partition]
+) -> tuple[log.Look, Fresh | None]:
+    """Look at a log, and bring along what these partitions have behind `low`, if that is settled."""
+    if not partitions:
+        return await log.observe(connection, name), None
+    look, events = await log.look(connection, name, low, partitions)
+    if events is None:
+        return look, None
+    return look, Fresh(partitions, low, look.head, events, connection.marks.incarnation)

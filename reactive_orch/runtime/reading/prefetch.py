@@ -54,6 +54,11 @@ class Prefetcher:
             self._guess = self._begin(window)
             tasks.start_soon(self._read_guess, self._guess)
 
+    def give(self, fetched: Fetched) -> None:
+        """Have this window when it is asked for."""
+        self._guess = Fetch(fetched.window, under_way=True, fetched=fetched)
+        self._guess.arrived.set()
+
     async def read(self, window: Window) -> Fetched:
         """Return this window, or its beginning if that was read ahead. Raises Unavailable, Superseded or Unreadable."""
         fetched = await self.ahead(window) or await self._cached(window)
