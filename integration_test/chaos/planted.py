@@ -39,6 +39,7 @@ from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.serial import Serial
 from reactive_orch.runtime.membership.session import Session
 from reactive_orch.runtime.membership.trust import Trust
+from reactive_orch.runtime.reading.fresh import Fresh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -222,7 +223,7 @@ def _unwitnessed() -> None:
 def frontier_reads_the_holders_before_the_head() -> None:
     _unwitnessed()
 
-    async def observe(connection: Any, name: str) -> log.Look:
+    async def observe(connection: Any, name: str, *_: Any) -> log.Look:
         with translated():
             holders = await connection.fetchrow(_HOLDERS, name)
             await anyio.sleep(0.002)  # as a busy machine makes: the bug must not hide on a quiet one
@@ -236,8 +237,7 @@ def frontier_reads_the_holders_before_the_head() -> None:
 def frontier_trusts_the_head() -> None:
     _unwitnessed()
 
-    async def observe(connection: Any, name: str) -> log.Look:
-        del name
+    async def observe(connection: Any, *_: Any) -> log.Look:
         with translated():
             head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
         return log.Look(head, [], [], disarmed=False, queue=0)
@@ -250,8 +250,8 @@ def frontier_blind_to_prepared_transactions() -> None:
     _unwitnessed()
     original = log.observe
 
-    async def observe(connection: Any, name: str) -> log.Look:
-        look = await original(connection, name)
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        look = await original(connection, *wanted)
         running = [holder for holder in look.holders if holder not in look.prepared]
         return look._replace(holders=running, prepared=[])
 
@@ -262,8 +262,30 @@ def frontier_blind_to_prepared_transactions() -> None:
 def flaw_ignored_in_the_look() -> None:
     original = log.observe
 
-    async def observe(connection: Any, name: str) -> log.Look:
-        return (await original(connection, name))._replace(flaw=None)
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        return (await original(connection, *wanted))._replace(flaw=None)
+
+    _put(log, "observe", observe)
+
+
+@_bug
+def fresh_events_taken_for_all_there_is() -> None:
+    _put(Fresh, "_has", lambda *_: True)
+
+
+@_bug
+def fresh_events_read_with_the_looks_snapshot() -> None:
+    """See `schema`."""
+
+
+@_bug
+def fresh_events_read_while_others_may_commit() -> None:
+    sql = log._SQL
+    _put(sql, "look", _replaced(sql.look, "o.holders = '{}' AND", ""))
+    original = log.observe
+
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        return (await original(connection, *wanted))._replace(holders=[], prepared=[])
 
     _put(log, "observe", observe)
 
@@ -703,5 +725,6 @@ _IN_THE_SCHEMA = {
     free_lock_trusted_after_a_restart.__name__: _any_free_lock_proves_death,
     sealed_by_whoever_says_so.__name__: _sealed_by_any_word,
     handled_to_not_kept.__name__: _rewind_with("greatest(c.handled_to, c.position)", "c.position"),
+    fresh_events_read_with_the_looks_snapshot.__name__: lambda _: "ALTER FUNCTION reactive_orch.fresh_events STABLE",
     unhandled_events_forgotten.__name__: _rewind_with("(u.position <= c.position OR estranged)", "true"),
 }

@@ -22,7 +22,7 @@ import time
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypeVar, cast
 
 import anyio
 import asyncpg
@@ -114,11 +114,7 @@ class Batches:
         self._ends_at, self._last = (), []
         try:
             with translated():
-                if not self._begun and cast("BatchConnection", self._connection).begin_with(_SQL.swap):
-                    await self._begin_by(self._swap(swaps))
-                else:
-                    await self._begin()
-                    await self._swap(swaps)
+                await self._swap(swaps)
         except BaseException:
             await self._roll_back()
             raise
@@ -179,16 +175,16 @@ class Batches:
             # Only handlers' statements get the handlers' long time-out.
             await self._begin_by(self._connection.execute(_SQL.begin, timeout=STATEMENT_TIMEOUT_S))
 
-    async def _begin_by(self, beginning: Awaitable[object]) -> None:
+    async def _begin_by(self, beginning: Awaitable[_T]) -> _T:
         """Begin the transaction by what is awaited."""
         self._begun = True
         self._nest()
         try:
-            await beginning
-        except Superseded:
-            raise  # it has begun, and the rows stand elsewhere
+            return await beginning
+        except asyncpg.PostgresError:
+            raise  # the server has answered: asyncpg knows whether it has begun
         except BaseException:
-            drop(self._connection)  # whether it has begun, neither asyncpg nor we know
+            drop(self._connection)
             raise
 
     async def _finish(self, goes_on: Callable[[], bool]) -> None:
@@ -223,7 +219,11 @@ class Batches:
     async def _swap(self, swaps: Sequence[Swap]) -> None:
         began = time.perf_counter()
         self._token = _new_token()
-        moved = await _move(self._connection, self._of, swaps, self._token)
+        beginning = not self._begun and cast("BatchConnection", self._connection).begin_with(_SQL.swap)
+        if not beginning:
+            await self._begin()
+        moving = _move(self._connection, self._of, swaps, self._token)
+        moved = await (self._begin_by(moving) if beginning else moving)
         self._transaction, self.failing = moved.transaction, moved.failing
         self.swap_s = time.perf_counter() - began
         _demand_all(self._of, swaps, moved.swapped)
@@ -270,6 +270,7 @@ async def save(connection: AnyConnection, replica_set: str, subscription: Subscr
     _demand_all(of, swaps, moved.swapped)
 
 
+_T = TypeVar("_T")
 _Key: TypeAlias = tuple[str, str, LogName]
 """Replica set, projection, log: whose checkpoints."""
 

@@ -16,8 +16,6 @@ from reactive_orch.postgres.statements import load_statements
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    import asyncpg
-
     from reactive_orch.postgres.connection import AnyConnection
 
 FRESH_MOST, FRESH_BYTES = 100, 16_384
@@ -47,38 +45,37 @@ class Look(NamedTuple):
     """How many writers wait for another's bell to have rung."""
     flaw: str | None = None
     """The rule of the log that is broken, looked up last: then nothing that was seen may be used."""
+    fresh: Sequence[Event] | None = None
+    """What those who wait have up to the head, if that is settled; None if they are to read it themselves."""
 
 
-async def observe(connection: AnyConnection, log: LogName) -> Look:
-    """Look at a log: steps one and two of the frontier."""
+async def observe(
+    connection: AnyConnection, log: LogName, after: Position = 0, partitions: Collection[Partition] = ()
+) -> Look:
+    """Look at a log: steps one and two of the frontier; with partitions step three for them, behind `after`.
+
+    The events are left out where they are not settled yet, too many or too large, or cannot be read.
+    """
+    if partitions:
+        try:
+            return await _look(connection, log, after, partitions)
+        except Exception as error:
+            if of_a_value(error) is None:
+                raise
     with translated():
         row = await connection.fetchrow(_SQL.observe, log)
     assert row is not None, "observe_log returns one row"
     return Look(*row)
 
 
-async def look(
-    connection: AnyConnection, log: LogName, after: Position, partitions: Collection[Partition]
-) -> tuple[Look, Sequence[Event] | None]:
-    """Look at a log as `observe` does; return what these partitions have between `after` and the head as well.
-
-    None instead of the events where they are not settled yet, too many or too large, or cannot be read.
-    """
-    values = (log, after, FRESH_MOST, sorted(partitions), FRESH_BYTES)
-    try:
-        with translated():
-            rows = await connection.fetch(_SQL.look, *values)
-    except Exception as error:
-        if of_a_value(error) is None:
-            raise
-        return await observe(connection, log), None
-    seen = Look(*rows[0][_BYTES + 1 :])
-    return seen, _fresh(rows) if seen.flaw is None and not seen.holders and seen.head - after <= FRESH_MOST else None
-
-
-def _fresh(rows: Sequence[asyncpg.Record]) -> Sequence[Event] | None:
+async def _look(connection: AnyConnection, log: LogName, after: Position, partitions: Collection[Partition]) -> Look:
+    with translated():
+        rows = await connection.fetch(_SQL.look, log, after, FRESH_MOST, sorted(partitions), FRESH_BYTES)
+    look = Look(*rows[0][_BYTES + 2 :])
     found = [row for row in rows if row[0] is not None]
-    return None if any(row[_BYTES] is None for row in found) else [_event(row[:_BYTES]) for row in found]
+    if not rows[0]["brought"] or any(row["bytes"] is None for row in found):
+        return look
+    return look._replace(fresh=[_event(row[:_BYTES]) for row in found])
 
 
 async def arm(connection: AnyConnection, log: LogName, for_s: float) -> str | None:

@@ -5,12 +5,10 @@ SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe
 -- name: look
 -- The same, and, if nobody may write at or below the head and it is at most $3 positions further than $2, the events of
 -- partitions $4 in between: step three, with a snapshot of its own, of those that are not larger than $5 bytes.
-SELECT f.*, o.head, o.holders, o.prepared, o.disarmed, o.queue, o.flaw
+SELECT f.*, h.high IS NOT NULL AS brought, o.head, o.holders, o.prepared, o.disarmed, o.queue, o.flaw
 FROM reactive_orch.observe_log($1::text) o
-LEFT JOIN LATERAL reactive_orch.fresh_events(
-    $1::text, $2::bigint,
-    CASE WHEN o.holders = '{}' AND o.flaw IS NULL AND o.head - $2::bigint BETWEEN 1 AND $3::integer THEN o.head END,
-    $4::smallint[], $5::bigint) f ON true
+CROSS JOIN LATERAL (SELECT CASE WHEN o.holders = '{}' AND o.flaw IS NULL AND o.head - $2::bigint <= $3::integer THEN o.head END AS high) h
+LEFT JOIN LATERAL reactive_orch.fresh_events($1::text, $2::bigint, h.high, $4::smallint[], $5::bigint) f ON true
 ORDER BY f.global_position;
 
 -- name: run_end

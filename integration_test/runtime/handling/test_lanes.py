@@ -21,11 +21,14 @@ from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.runtime.backoff import Backoff, Pauses
 from reactive_orch.runtime.handling import failures, lane
 from reactive_orch.runtime.reading.follower import LogFollower
+from reactive_orch.runtime.reading.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractContextManager
 
     from integration_test.harness.connections import Connection
+    from reactive_orch.runtime.handling.ear import Ear
     from reactive_orch.runtime.wakeup import Wakeup
 
 LANES = 4
@@ -261,10 +264,14 @@ VALUES ('Key', $1, 1000000, 'Fresh')
 
 async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The catch-up lane, mostly, and all lanes of a worker that stands by."""
-    asked: list[Wakeup] = []
-    call = LogFollower.call
+    asked: list[object] = []
+    told, call = Waiters.told, LogFollower.call
 
-    def counted(self: LogFollower, wakeup: Wakeup) -> None:
+    def counted(self: Waiters, reader: Ear) -> AbstractContextManager[None]:
+        asked.append(reader.wakeup)
+        return told(self, reader)
+
+    def called(self: LogFollower, wakeup: Wakeup) -> None:
         if self.settled is not None:
             asked.append(wakeup)
         call(self, wakeup)
@@ -273,7 +280,8 @@ async def test_lanes_without_partitions_ask_for_no_looks(database: str, monkeypa
     async def quick(event: Event, tx: Connection) -> None:
         pass
 
-    monkeypatch.setattr(LogFollower, "call", counted)
+    monkeypatch.setattr(Waiters, "told", counted)
+    monkeypatch.setattr(LogFollower, "call", called)
     async with connected(database) as connection, serving(database, quick) as worker:
         for n in range(1, 11):
             await append_events(connection, 1)

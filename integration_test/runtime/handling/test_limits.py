@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,8 @@ async def test_until_idle_ends_with_the_reason(database: str, monkeypatch: pytes
     async with prepared(database) as connection:
         await append(connection, [event(f"k{n}", "Bad") for n in range(10)])
         failed = await failure(database, poisoned, on_error="park")
-        assert "3 keys wait behind failed events, and no more than 2" in str(failed)
+        # Both lanes park, and may find it out together.
+        assert re.search("[34] keys wait behind failed events, and no more than 2", str(failed))
         await assert_accounted(connection)
 
 

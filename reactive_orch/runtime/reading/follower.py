@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from reactive_orch.incarnation import Incarnation
-    from reactive_orch.model import Holder, Log, LogName, LogState, Partition, Position
+    from reactive_orch.model import Holder, Log, LogState, Position
     from reactive_orch.model.reports import Emit
     from reactive_orch.postgres.connection import BatchConnection
     from reactive_orch.postgres.database import Database
@@ -217,26 +217,16 @@ class LogFollower:
     async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Fresh | None, Frontier]:
         # While so much is written that nobody rings, who reads is busy, and reads for himself.
         partitions = self.waiters.read_partitions if self.ringing.armed else frozenset()
-        look, fresh = await _seen(connection, self.log.name, self._frontier.settled, partitions)
+        low, incarnation = self._frontier.settled, connection.marks.incarnation
+        look = await log.observe(connection, self.log.name, low, partitions)
         if look.flaw is not None:
             await self._check(connection)
             raise UnsafeLog(log_check.of_flaw(look.flaw))
         try:
             holders, prepared = frozenset(look.holders), frozenset(look.prepared)
-            seen = Observation(look.head, holders, prepared, connection.marks.incarnation)
-            return look, fresh, self._frontier.observe(seen)
+            frontier = self._frontier.observe(Observation(look.head, holders, prepared, incarnation))
         except UnsafeLog:
             await log_check.renew_identity(connection, self.log.name)
             raise
-
-
-async def _seen(
-    connection: BatchConnection, name: LogName, low: Position, partitions: frozenset[Partition]
-) -> tuple[log.Look, Fresh | None]:
-    """Look at a log, and bring along what these partitions have behind `low`, if that is settled."""
-    if not partitions:
-        return await log.observe(connection, name), None
-    look, events = await log.look(connection, name, low, partitions)
-    if events is None:
-        return look, None
-    return look, Fresh(partitions, low, look.head, events, connection.marks.incarnation)
+        fresh = None if look.fresh is None else Fresh(partitions, low, look.head, look.fresh, incarnation)
+        return look, fresh, frontier
