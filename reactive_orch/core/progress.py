@@ -75,6 +75,8 @@ class Progress:
     read_to: dict[Partition, Position] = field(default_factory=dict)
     replays_to: Position = 0
     """Where the furthest of the partitions it had since it began had stood before it was rewound."""
+    _in_order: tuple[Partition, ...] | None = None
+    """The partitions in order, once somebody has asked, until they are others."""
     _stretch: float = 1
     """By how much the window is wider than batch size ÷ share: doubled by each window that brings few events, halved
     by each whose first half fills the batch; where the own partitions are the busy ones it falls below 1."""
@@ -101,12 +103,14 @@ class Progress:
     def take(self, checkpoints: Mapping[Partition, Checkpoint], incarnation: Incarnation = NEVER) -> None:
         """Begin with partitions where their checkpoints stand, as read in this incarnation."""
         demand_same(self.incarnation, incarnation)
+        self._in_order = None
         self.saved.update(checkpoints)
         self.read_to.update((partition, row.position) for partition, row in checkpoints.items())
         self.replays_to = max(self.replays_to, *(row.handled_to for row in checkpoints.values()), 0)
 
     def drop(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions."""
+        self._in_order = None
         for partition in partitions:
             self.saved.pop(partition, None)
             self.read_to.pop(partition, None)
@@ -114,6 +118,7 @@ class Progress:
     def move(self, partitions: Collection[Partition], other: Progress) -> None:
         """Hand partitions to another lane of this incarnation as they stand, unsaved reading included."""
         demand_same(self.incarnation, other.incarnation)
+        other._in_order = None
         for partition in partitions:
             other.saved[partition] = self.saved[partition]
             other.read_to[partition] = self.read_to[partition]
@@ -126,8 +131,15 @@ class Progress:
         if low is None or low >= settled:
             return None
         high = min(settled, low + self._span())
-        behind = sorted(partition for partition, read_to in self.read_to.items() if read_to < high)
-        return self._window(tuple(behind), low, high, limit)
+        return self._window(self._behind(high), low, high, limit)
+
+    def _behind(self, high: Position) -> tuple[Partition, ...]:
+        """Return the partitions that have not been read up to there, in order: mostly all of them."""
+        if max(self.read_to.values()) >= high:
+            return tuple(sorted(partition for partition, read_to in self.read_to.items() if read_to < high))
+        if self._in_order is None:
+            self._in_order = tuple(sorted(self.read_to))
+        return self._in_order
 
     def following(self, window: Window, end: Position, settled: Position) -> Window | None:
         """Return what is likely to be asked for once this window has been passed up to `end`.
@@ -172,7 +184,7 @@ class Progress:
         events that a partition already has behind it.
         """
         demand_same(self.incarnation, window.incarnation)
-        covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
+        covered = self._covered(window)
         if len(covered) < len(window.partitions) or max(covered.values()) > window.low:
             ahead = (e for e in events if e.partition in covered and e.global_position > covered[e.partition])
             events = tuple(ahead)  # a handler gets them, and may not take any of them out
@@ -180,9 +192,15 @@ class Progress:
         swaps = tuple(Swap(p, self.saved[p], end) for p in touched)
         return Batch(events, swaps, covered, self.incarnation, replays_to=self.replays_to)
 
+    def _covered(self, window: Window) -> dict[Partition, Position]:
+        """Return those of a window's partitions that have been read to where it begins, and up to where; mostly all."""
+        if window.partitions == self._in_order and min(self.read_to.values()) >= window.low:
+            return dict(self.read_to)
+        return {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
+
     def unread(self, window: Window, partition: Partition, position: Position) -> Batch:
         """Return the batch of the window's first event, which cannot be read."""
-        covered = {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
+        covered = self._covered(window)
         swaps = (
             (Swap(partition, self.saved[partition], position),) if covered.get(partition, position) < position else ()
         )
@@ -194,9 +212,12 @@ class Progress:
         A partition that came, or came back further behind, after the batch was planned stays where it is.
         """
         demand_same(self.incarnation, window.incarnation, batch.incarnation)
-        for partition, planned in batch.read_to.items():
-            if (now := self.read_to.get(partition, -1)) >= planned:
-                self.read_to[partition] = max(now, end)
+        if batch.read_to == self.read_to and max(self.read_to.values(), default=end) <= end:
+            self.read_to.update(dict.fromkeys(self.read_to, end))  # what the loop does, for all of them at once
+        else:
+            for partition, planned in batch.read_to.items():
+                if (now := self.read_to.get(partition, -1)) >= planned:
+                    self.read_to[partition] = max(now, end)
         self.swapped(batch.swaps)
         if self.widest(window) and end >= window.high:
             self._widen()
@@ -210,6 +231,11 @@ class Progress:
         for swap in swaps:
             if swap.partition in self.saved:
                 self.saved[swap.partition] = swap.expected._replace(position=swap.target)
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether anything has been read without finding an event, and is not saved."""
+        return any(self.read_to[partition] > row.position for partition, row in self.saved.items())
 
     def unsaved(self, partitions: Iterable[Partition]) -> tuple[Swap, ...]:
         """Return the swaps that save what has been read of these partitions without finding an event."""

@@ -242,7 +242,7 @@ class Lane:
         if settled is not None and not self.aside.retrying:  # what is tried again may be what has ended a process
             await self.in_hand.markers.forget(self.progress.partitions)
         self._scope.idle()
-        save_in_s = SAVE_EVERY_S if self.progress.unsaved(self.progress.partitions) else None
+        save_in_s = SAVE_EVERY_S if self.progress.has_unsaved else None
         pauses_s = [pause_s for pause_s in (save_in_s, self.aside.due_in_s) if pause_s is not None]
         # Until what it passes over is to be saved, too, a lane may rest on; whoever waits for an answer wakes it.
         with _told(self, self._scope, rests_on=save_in_s is not None and not self.answers):
@@ -292,7 +292,7 @@ def _told(lane: Lane, scope: Scope, *, rests_on: bool) -> AbstractContextManager
 
     But while nothing is known of the log, its first advance says that it is.
     """
-    if lane.progress.partitions:
+    if lane.progress.saved:
         pass_over = (lambda fetched: lane.passed(fetched, lane.plan(fetched))) if rests_on else None
         return scope.follower.waiters.told(Ear(lane.progress.read_to.keys(), lane.windows, lane.wakeup, pass_over))
     if scope.follower.settled is None:
