@@ -25,7 +25,7 @@ from reactive_orch.model.keys import Key
 from reactive_orch.postgres import appending as pg_appending
 from reactive_orch.postgres import checkpoints, dead_letters, log, log_check, membership, put_off, windows
 from reactive_orch.postgres.admission import Admission
-from reactive_orch.postgres.channels import EVENTS_CHANNEL, GENERATIONS_CHANNEL
+from reactive_orch.postgres.channels import AWAITED_CHANNEL, EVENTS_CHANNEL, GENERATIONS_CHANNEL
 from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.connection import BatchConnection
 from reactive_orch.postgres.dead_letters import FailingKeys
@@ -630,7 +630,7 @@ def _added_later(session: Session) -> Callable[..., Any]:
                         await add(channel, callback)
 
         async def add_listener(channel: str, callback: Any) -> None:
-            assert channel in {EVENTS_CHANNEL, GENERATIONS_CHANNEL}
+            assert channel in {EVENTS_CHANNEL, GENERATIONS_CHANNEL, AWAITED_CHANNEL}
             task = asyncio.create_task(later(channel, callback))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

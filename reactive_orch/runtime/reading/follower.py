@@ -215,8 +215,7 @@ class LogFollower:
             await self._check(connection)
 
     async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Fresh | None, Frontier]:
-        # While so much is written that nobody rings, who reads is busy, and reads for himself.
-        partitions = self.waiters.read_partitions if self.ringing.armed else frozenset()
+        partitions = self.waiters.read_partitions
         low, incarnation = self._frontier.settled, connection.marks.incarnation
         look = await log.observe(connection, self.log.name, low, partitions)
         if look.flaw is not None:
