@@ -184,7 +184,7 @@ class Progress:
         events that a partition already has behind it.
         """
         demand_same(self.incarnation, window.incarnation)
-        covered = self._covered(window)
+        covered = _covered(self.read_to, self._in_order, window)
         if len(covered) < len(window.partitions) or max(covered.values()) > window.low:
             ahead = (e for e in events if e.partition in covered and e.global_position > covered[e.partition])
             events = tuple(ahead)  # a handler gets them, and may not take any of them out
@@ -192,15 +192,9 @@ class Progress:
         swaps = tuple(Swap(p, self.saved[p], end) for p in touched)
         return Batch(events, swaps, covered, self.incarnation, replays_to=self.replays_to)
 
-    def _covered(self, window: Window) -> dict[Partition, Position]:
-        """Return those of a window's partitions that have been read to where it begins, and up to where; mostly all."""
-        if window.partitions == self._in_order and min(self.read_to.values()) >= window.low:
-            return dict(self.read_to)
-        return {p: self.read_to[p] for p in window.partitions if self.read_to.get(p, -1) >= window.low}
-
     def unread(self, window: Window, partition: Partition, position: Position) -> Batch:
         """Return the batch of the window's first event, which cannot be read."""
-        covered = self._covered(window)
+        covered = _covered(self.read_to, self._in_order, window)
         swaps = (
             (Swap(partition, self.saved[partition], position),) if covered.get(partition, position) < position else ()
         )
@@ -244,3 +238,12 @@ class Progress:
             for partition in sorted(partitions)
             if partition in self.saved and self.read_to[partition] > self.saved[partition].position
         )
+
+
+def _covered(
+    read_to: Mapping[Partition, Position], in_order: tuple[Partition, ...] | None, window: Window
+) -> dict[Partition, Position]:
+    """Return those of a window's partitions that have been read to where it begins, and up to where; mostly all."""
+    if window.partitions == in_order and min(read_to.values()) >= window.low:
+        return dict(read_to)
+    return {p: read_to[p] for p in window.partitions if read_to.get(p, -1) >= window.low}

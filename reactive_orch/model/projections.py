@@ -82,6 +82,8 @@ class Projection:
     log: LogName = OWN_LOG
     blocking: bool = False
     """The handler is a plain function: it is called in a thread, with a `BlockingConnection`."""
+    group: str | None = None
+    """With which others it handles new events in one transaction, where it may. None: alone."""
     around: Around = ALONE
     """Middleware around its handler and its batches, the outermost first; and the hooks that are told of its
     partitions."""
@@ -118,6 +120,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
     replay: bool = True,
     exclusive: bool = False,
     blocking: bool = False,
+    group: str | None = None,
     middleware: Sequence[Middleware] = (),
     batch_middleware: Sequence[Middleware] = (),
     hooks: Sequence[Hooks] = (),
@@ -148,6 +151,7 @@ def projection(  # noqa: PLR0913 - a keyword for each thing that can be said abo
         made = Projection(
             *(name, handler, batch, only, concurrency, retries, timeout, on_error, reset, start, replay, exclusive),
             blocking=blocking,
+            group=group,
             around=around(middleware, batch_middleware, hooks),
         )
         _check_options(made)
@@ -200,6 +204,10 @@ def _rules(made: Projection) -> list[tuple[bool, str]]:
         (
             on_error is not None and on_error not in get_args(OnError),
             f"on_error must be {' or '.join(get_args(OnError))}, not {on_error!r}",
+        ),
+        (
+            made.group is not None and not _is_name(made.group),
+            f"group must be a name, not {made.group!r}",
         ),
         (
             made.reset is not None and not (is_async(made.reset) and takes(made.reset, 1)),

@@ -75,6 +75,8 @@ class Batches:
     A batch that is followed at once by another one commits and begins the next in one round trip.
     """
 
+    swap_statement = _SQL.swap
+
     def __init__(self, connection: AnyConnection, replica_set: str, subscription: Subscription) -> None:
         """Begin nothing yet."""
         self._connection = connection
@@ -219,14 +221,17 @@ class Batches:
     async def _swap(self, swaps: Sequence[Swap]) -> None:
         began = time.perf_counter()
         self._token = _new_token()
-        beginning = not self._begun and cast("BatchConnection", self._connection).begin_with(_SQL.swap)
+        beginning = not self._begun and cast("BatchConnection", self._connection).begin_with(self.swap_statement)
         if not beginning:
             await self._begin()
-        moving = _move(self._connection, self._of, swaps, self._token)
+        moving = self._move(swaps, self._token)
         moved = await (self._begin_by(moving) if beginning else moving)
         self._transaction, self.failing = moved.transaction, moved.failing
         self.swap_s = time.perf_counter() - began
         _demand_all(self._of, swaps, moved.swapped)
+
+    async def _move(self, swaps: Sequence[Swap], token: str) -> Moved:
+        return await _move(self._connection, self._of, swaps, token)
 
     def _sealing(self, text: str) -> str:
         """Put the transaction's id and the token into the text: several statements at once take no parameters."""
@@ -279,7 +284,7 @@ def _key(replica_set: str, subscription: Subscription) -> _Key:
     return replica_set, subscription.projection, subscription.log
 
 
-class _Moved(NamedTuple):
+class Moved(NamedTuple):
     """What a swap has done."""
 
     swapped: int
@@ -296,7 +301,7 @@ def _new_token() -> str:
 
 async def _move(
     connection: AnyConnection, of: _Key, swaps: Sequence[Swap], token: str, *, alone: bool = False
-) -> _Moved:
+) -> Moved:
     """Run the swap; with `alone` it seals itself."""
     partitions, expected, targets = zip(*swaps, strict=True) if swaps else ((), (), ())
     positions, epochs = list(map(_POSITION, expected)), list(map(_EPOCH, expected))
@@ -304,7 +309,7 @@ async def _move(
     values = (*of, partitions, positions, epochs, targets, seal, token if alone else None)
     row = await connection.fetchrow(_SQL.swap, *values, timeout=STATEMENT_TIMEOUT_S)
     assert row is not None, "an aggregate returns one row"
-    return _Moved(*row[:3])
+    return Moved(*row[:3])
 
 
 def _demand_all(of: _Key, swaps: Sequence[Swap], swapped: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from reactive_orch.core import generation
@@ -20,6 +21,7 @@ from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.scope import Scope
 from reactive_orch.runtime.handling.serial import Serial
+from reactive_orch.runtime.handling.together import groups_of
 from reactive_orch.runtime.interruptions import Interruptions
 from reactive_orch.runtime.membership import registration
 from reactive_orch.runtime.membership.shutdown import Shutdown
@@ -142,8 +144,11 @@ class Worker:
 
     def _prepare(self, accepted: Collection[Subscription]) -> None:
         """Make the runners; those of what is not accepted do nothing. Raises ConfigError as `check_left` does."""
-        caches = caches_of(self._projections)
-        self._runners.add(Runner(self._scope(p), caches[p.subscription]) for p in self._projections)
+        caches, groups = caches_of(self._projections), groups_of(self._projections)
+        self._runners.together = frozenset(chain.from_iterable(groups.values()))
+        self._runners.add(
+            Runner(self._scope(p), caches[p.subscription], groups.get(p.subscription, ())) for p in self._projections
+        )
         for each in self._runners.by_subscription.keys() - accepted:
             self._runners.give_up(each)
         self._shutdown.check_left(len(accepted), self._refused)
@@ -155,6 +160,8 @@ class Worker:
         async with lasting_group() as tasks:
             for runner in (*self._runners.by_subscription.values(), *self._runners.out.values()):
                 tasks.start_soon(self._shutdown.watching, runner.run, name=f"{runner.run.__module__}.Runner.run")
+            for together in self._runners.together:
+                tasks.start_soon(self._shutdown.watching, together.run)
             tasks.start_soon(self._membership.watch.run, self._node.database)
             accepted = [p for p in self._projections if p.subscription in self._runners.by_subscription]
             tasks.start_soon(registration.tell_unmatched, self._node, self.replica_set, accepted)

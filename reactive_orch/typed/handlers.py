@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     replay: bool
     exclusive: bool
     blocking: bool
+    group: str | None
     middleware: Sequence[Middleware]
     batch_middleware: Sequence[Middleware]
     hooks: Sequence[Hooks]

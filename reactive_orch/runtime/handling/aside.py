@@ -66,7 +66,7 @@ class Aside:
 
     def __init__(self, scope: Scope, progress: Progress, in_hand: InHand, failures: Failures) -> None:
         """Know of none yet; `failures` tells which event is to be set aside."""
-        self._scope, self._progress, self._in_hand, self._failures = scope, progress, in_hand, failures
+        self._scope, self._progress, self._in_hand, self.failures = scope, progress, in_hand, failures
         self._keys = FailingKeys(scope.replica_set, scope.subscription)
         self._failing = 0
         self._look_at = 0.0
@@ -88,12 +88,12 @@ class Aside:
     @property
     def retrying(self) -> bool:
         """Whether a failing key is to be tried again, as far as is known; not when all of them wait for somebody."""
-        return self._failures.alone is not None or (self._expects and bool(self._progress.partitions))
+        return self.failures.alone is not None or (self._expects and bool(self._progress.partitions))
 
     @property
     def due_in_s(self) -> float | None:
         """In how many seconds something is to be done, 0 or less at once; None: nothing that is known of."""
-        if self._failures.alone is not None:
+        if self.failures.alone is not None:
             return 0.0
         known = self._look_at < math.inf and self._progress.partitions
         return max(self._look_at, self._not_before) - time.monotonic() if known else None
@@ -115,8 +115,8 @@ class Aside:
 
     async def step(self) -> None:
         """Do what is due first, if anything is. Raises ProjectionFailed for an event that is given up, not parked."""
-        if self._failures.alone is not None:
-            await self._set_aside(self._failures.alone)
+        if self.failures.alone is not None:
+            await self._set_aside(self.failures.alone)
             return
         said = self._said
         async with self._scope.database.coordination(self._progress.incarnation) as connection:
@@ -141,7 +141,7 @@ class Aside:
 
     async def _set_aside(self, failed: Failed) -> None:
         """Let a failed event wait, and with it its key, if it is still this lane's; its batch passes it."""
-        self._failures.alone = None
+        self.failures.alone = None
         if not failed.stands(self._progress):
             return
         attempt, action = self._judged(0, 0, failed.error)
@@ -155,8 +155,8 @@ class Aside:
             self.look()
         if failed.window.incarnation == self._progress.incarnation:  # else all was forgotten just after it was written
             self._progress.passed(failed.window, failed.position, failed.batch)
-            self._failures.committed()
-            self._failures.passed()
+            self.failures.committed()
+            self.failures.passed()
         if waiting is not None:
             _tell(self._scope, failed.position, failed.error, (attempt, action), first=failed.first)
             self._note(failed.position, failed.error)
@@ -171,7 +171,7 @@ class Aside:
             write = partial(self._keys.set_aside, position=failed.position, attempt=attempt)
             return await self._write(failed, write, failed.error)
         except HandlerFailed as unwritten:
-            if self._failures.attempts.count <= self._scope.policy.retries:
+            if self.failures.attempts.count <= self._scope.policy.retries:
                 raise
             msg = (
                 f"projection {self._scope.projection.name!r} failed at event position {failed.position}, and the event "

@@ -11,6 +11,7 @@ from reactive_orch.core.replays import marked
 from reactive_orch.errors import HandlerFailed
 from reactive_orch.model.events import written_at
 from reactive_orch.model.keys import key_of
+from reactive_orch.model.middleware import subject
 from reactive_orch.model.reports import BatchEnded
 from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.connection import drop
@@ -193,6 +194,36 @@ class InHand:
             self._tx = None
         self._committed(handled)
         return len(handled), emptied
+
+    @contextlib.contextmanager
+    def sharing(self, batch: Batch, tx: AnyConnection) -> Iterator[None]:
+        """Have a batch in hand whose transaction is that of others as well; told of when the block has committed it."""
+        self._tx, self.waiting = tx, None
+        self.oldest_at = written_at(batch.events[0]) or self.oldest_at
+        try:
+            with self.moving(batch.swaps), self._watched(batch.events) as watched:
+                try:
+                    yield
+                except BaseException:
+                    watched.events = ()  # each is handled again, alone, and told of then
+                    self._scope.hooked.doubt({swap.partition for swap in batch.swaps})
+                    raise
+        finally:
+            self._tx = None
+
+    async def call(self, events: Sequence[Event], tx: AnyConnection) -> int:
+        """Call the handler in a transaction that is shared, and return as `Calls` does."""
+        token = subject.set(self._subject)
+        try:
+            return await self._calls(events, tx)
+        finally:
+            subject.reset(token)
+
+    def shared(self, batch: Batch) -> None:
+        """Note that a batch which was shared is committed."""
+        self._known.moved(batch.swaps)
+        self._committed(batch.events)
+        self.oldest_at = written_at(batch.events[-1]) or time.time()
 
     def _committed(self, handled: Sequence[Event]) -> None:
         self._calls.setbacks.over()

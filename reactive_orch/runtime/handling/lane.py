@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import Checkpoint, Partition, Swap, Window
     from reactive_orch.postgres.checkpoints import Batches
     from reactive_orch.postgres.connection import AnyConnection
+    from reactive_orch.runtime.handling.ear import Group
     from reactive_orch.runtime.handling.scope import Scope
     from reactive_orch.runtime.reading.window_cache import Fetched, WindowCache
 
@@ -66,17 +67,19 @@ class Lane:
         self.answers = Answers(scope, self.progress, self.wakeup)
         self._leaving: set[Partition] = set()
         """Partitions of the batch in hand that are to be let go when it ends."""
-        self._failures = Failures(scope)
-        self.aside = Aside(scope, self.progress, self.in_hand, self._failures)
+        failures = Failures(scope)
+        self.aside = Aside(scope, self.progress, self.in_hand, failures)
         self.trials = Trials(scope, self.progress, self.aside, partial(_try_next, self, scope))
-        self.windows = LaneWindows(scope, self.progress, self._failures, cache)
+        self.windows = LaneWindows(scope, self.progress, failures, cache)
+        self.group: Group | None = None
+        """Those with whom it handles fresh events, if its projection belongs to some."""
         self._pauses = Pauses(contended_most_s=1.0)
         self._saved_at = time.monotonic()
 
     @property
     def failing_since(self) -> float | None:
         """When the handler first failed at an event that this lane still has before it; None if it has none."""
-        return self._failures.since(self.progress.read_to)
+        return self.aside.failures.since(self.progress.read_to)
 
     @property
     def remembers(self) -> bool:
@@ -120,7 +123,7 @@ class Lane:
         """Drop everything remembered of the database: in doubt, the checkpoints know."""
         self._scope.hooked.lost(self.progress.partitions)
         self.progress.begin(self._scope.database.incarnation)
-        self._failures.alone = None
+        self.aside.failures.alone = None
         self._leaving.clear()
         self._scope.changed()
 
@@ -154,13 +157,14 @@ class Lane:
             self.land()
             if not is_of_code_alone(error):
                 await self._scope.database.renew()
-            if self._failures.alone is None:
-                await self._failures.narrow(error)
+            if self.aside.failures.alone is None:
+                await self.aside.failures.narrow(error)
         except ProjectionFailed as error:
             self.land()
             await self._scope.halt(error, self.progress.incarnation)
 
     async def _step(self, tasks: TaskGroup) -> None:
+        await _leave(self.group)
         if self.windows.pace.linger_s:
             await anyio.sleep(self.windows.pace.linger_s)
             self.windows.pace.linger_s = 0.0
@@ -173,7 +177,7 @@ class Lane:
             await self.answers.give(self._save)
         if (resting := self._scope.resting()) is not None:
             # What has failed in an outage, and were set aside after it, might be parked after all: it is tried again.
-            self._failures.alone = None
+            self.aside.failures.alone = None
             pause_s = await self.trials.pause_s(resting)
             self._scope.idle()
             await self.wakeup.wait(min(pause_s, SAVE_EVERY_S))
@@ -234,7 +238,7 @@ class Lane:
         """Note that a window, or as much of it as this batch has, is behind."""
         end = fetched.end if batch.cut_at is None else batch.cut_at
         self.progress.passed(fetched.window, end, batch)
-        self._failures.passed()
+        self.aside.failures.passed()
         self.land()
 
     async def _rest(self) -> None:
@@ -256,12 +260,12 @@ class Lane:
             self._scope.suspects.demand_unhurt(batch)
             done = await self.in_hand.handle(batches, connection, batch, self._goes_on)
         except HandlerFailed as error:
-            self._failures.failed(window, batch, error, self.progress.read_to)
+            self.aside.failures.failed(window, batch, error, self.progress.read_to)
             raise
         full = len(batch.events) >= self.windows.limit
         self.windows.pace.committed(len(done.events), len(batch.events), swap_s=batches.swap_s, full=full)
         self.progress.batch_events = self.windows.pace.events
-        self._failures.committed()
+        self.aside.failures.committed()
         self._pauses.reset()
         if self._scope.suspects.concern(done.events):
             behind = self._scope.suspects.passed(len(done.events), window.partitions)
@@ -287,6 +291,12 @@ class Lane:
         self.land()
 
 
+async def _leave(group: Group | None) -> None:
+    """Have a lane back from those with whom it handles fresh events."""
+    if group is not None:
+        await group.leave()
+
+
 def _told(lane: Lane, scope: Scope, *, rests_on: bool) -> AbstractContextManager[None]:
     """Let the lane learn of more events. Without partitions an advance is of no use.
 
@@ -294,7 +304,8 @@ def _told(lane: Lane, scope: Scope, *, rests_on: bool) -> AbstractContextManager
     """
     if lane.progress.saved:
         pass_over = (lambda fetched: lane.passed(fetched, lane.plan(fetched))) if rests_on else None
-        return scope.follower.waiters.told(Ear(lane.progress.read_to.keys(), lane.windows, lane.wakeup, pass_over))
+        ear = Ear(lane.progress.read_to.keys(), lane.windows, lane.wakeup, pass_over, lane.group)
+        return scope.follower.waiters.told(ear)
     if scope.follower.settled is None:
         scope.follower.call(lane.wakeup)
     return contextlib.nullcontext()

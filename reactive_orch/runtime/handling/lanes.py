@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reactive_orch.core.dealing import deal
 from reactive_orch.runtime.handling.lane import Lane
+from reactive_orch.runtime.handling.together import Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Position, Swap
     from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.handling.together import Together
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
 
 class Lanes:
     """The ordinary ones, and the one for what is far behind."""
 
-    def __init__(self, scope: Scope, caches: Sequence[WindowCache]) -> None:
-        """Make a lane for each cache, without partitions; the last is the catch-up lane."""
+    def __init__(self, scope: Scope, caches: Sequence[WindowCache], groups: Sequence[Together] = ()) -> None:
+        """Make a lane for each cache, without partitions; the last is the catch-up lane, which belongs to no group."""
         self._all = [Lane(scope, cache) for cache in caches]
+        for lane, together in zip(self._all, groups, strict=False):
+            lane.group = Member(lane, scope, together)
         self._batch_events = scope.config.batch_events
         self._one = scope.projection.exclusive
         self.hooked = scope.hooked

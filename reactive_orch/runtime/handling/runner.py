@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from reactive_orch.model.membership import Resting
     from reactive_orch.postgres.connection import AnyConnection
     from reactive_orch.runtime.handling.scope import Scope
+    from reactive_orch.runtime.handling.together import Together
     from reactive_orch.runtime.reading.window_cache import WindowCache
 
 
@@ -44,8 +45,11 @@ HALT_AGAIN_S = 1.0
 class Runner:
     """Runs one projection, on one log, for one worker."""
 
-    def __init__(self, scope: Scope, caches: Sequence[WindowCache]) -> None:
-        """Start without partitions. `scope.changed` is called after each round, reconciled or not."""
+    def __init__(self, scope: Scope, caches: Sequence[WindowCache], groups: Sequence[Together] = ()) -> None:
+        """Start without partitions. `groups` handle its lanes' events together with those of other runners.
+
+        `scope.changed` is called after each round, reconciled or not.
+        """
         self.wakeup = Wakeup()
         self.assigned: frozenset[Partition] = frozenset()
         """The partitions it is to hold."""
@@ -66,7 +70,7 @@ class Runner:
             halt=scope.halt if scope.until_idle else self._halt,
             step_down=partial(step_down, scope, self.standing, self.wakeup),
         )
-        self.lanes = Lanes(self._scope, caches)
+        self.lanes = Lanes(self._scope, caches, groups)
         scope.watchers.emit(RunnerStarted(scope.subject))
         self._saving = False
         self._row_awaited: tuple[float, Partition] | None = None

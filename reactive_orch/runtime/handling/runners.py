@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from reactive_orch.model import LogName, Partition, Position, Subscription
     from reactive_orch.model.membership import Resting
     from reactive_orch.runtime.handling.runner import Runner
+    from reactive_orch.runtime.handling.together import Together
 
 
 class Out(dict["Subscription", "Runner"]):
@@ -67,6 +68,8 @@ class Runners:
         self.by_subscription: dict[Subscription, Runner] = {}
         self.out = Out()
         """Those that do nothing."""
+        self.together: frozenset[Together] = frozenset()
+        """What handles lanes of several of them together."""
 
     def add(self, runners: Iterable[Runner]) -> None:
         """Take these in."""

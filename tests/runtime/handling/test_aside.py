@@ -35,7 +35,7 @@ def failed(lane: Lane) -> None:
     """Let the event at position 1 of partition 0 have failed alone."""
     batch = Batch((), (Swap(0, STOOD, 1),), {0: 0}, NOW)
     alone = Failed(Window((0,), 0, 1, 1, incarnation=NOW), batch, 1, HandlerFailed("no"), first=True)
-    lane._failures.alone = alone  # noqa: SLF001 - as a batch of one that has failed leaves it
+    lane.aside.failures.alone = alone  # as a batch of one that has failed leaves it
 
 
 async def test_a_partition_that_went_while_a_connection_was_awaited_is_not_written_to(
