@@ -19,7 +19,7 @@ from reactive_orch.core import generation as core
 from reactive_orch.core.dealing import FAR_BEHIND_BATCHES
 from reactive_orch.core.progress import Batch, Progress
 from reactive_orch.core.suspicion import Suspects
-from reactive_orch.errors import Superseded
+from reactive_orch.errors import HandlerFailed, Superseded
 from reactive_orch.model import Checkpoint, MemberId, Owners, Reason, Subscription, Swap
 from reactive_orch.model.keys import Key
 from reactive_orch.postgres import appending as pg_appending
@@ -30,13 +30,16 @@ from reactive_orch.postgres.checkpoints import Batches
 from reactive_orch.postgres.connection import BatchConnection
 from reactive_orch.postgres.dead_letters import FailingKeys
 from reactive_orch.postgres.faults import translated
+from reactive_orch.postgres.shared_batches import SharedBatches
 from reactive_orch.runtime.handling import in_hand, lanes
 from reactive_orch.runtime.handling.calling import Calling
+from reactive_orch.runtime.handling.in_hand import InHand
 from reactive_orch.runtime.handling.lane import Lane
 from reactive_orch.runtime.handling.markers import Markers
 from reactive_orch.runtime.handling.runner import Runner
 from reactive_orch.runtime.handling.runners import Runners
 from reactive_orch.runtime.handling.serial import Serial
+from reactive_orch.runtime.handling.together import Together
 from reactive_orch.runtime.membership.session import Session
 from reactive_orch.runtime.membership.trust import Trust
 from reactive_orch.runtime.reading.fresh import Fresh
@@ -288,6 +291,48 @@ def fresh_events_read_while_others_may_commit() -> None:
         return (await original(connection, *wanted))._replace(holders=[], prepared=[])
 
     _put(log, "observe", observe)
+
+
+@_bug
+def group_goes_on_without_who_has_failed() -> None:
+    call = InHand.call
+
+    async def going_on(self: InHand, events: Any, tx: Any) -> int:
+        with contextlib.suppress(HandlerFailed):
+            return await call(self, events, tx)
+        return len(events)
+
+    _put(InHand, "call", going_on)
+
+
+@_bug
+def group_ignores_a_short_count() -> None:
+    move = SharedBatches._move
+
+    async def moved(self: SharedBatches, swaps: Any, token: str) -> Any:
+        return (await move(self, swaps, token))._replace(swapped=len(swaps))
+
+    _put(SharedBatches, "_move", moved)
+
+
+@_bug
+def group_moves_one_projection_alone() -> None:
+    init = SharedBatches.__init__
+
+    def of_the_first(self: SharedBatches, connection: Any, replica_set: str, parts: Any) -> None:
+        init(self, connection, replica_set, parts)
+        self._projections = [self._projections[0]] * len(self._projections)
+
+    group_ignores_a_short_count()
+    _put(SharedBatches, "__init__", of_the_first)
+
+
+@_bug
+def group_handles_beside_a_lane_that_is_awake() -> None:
+    async def at_once(self: Together, member: Any) -> None:
+        del self, member
+
+    _put(Together, "leave", at_once)
 
 
 @_bug

@@ -190,6 +190,7 @@ class Arena:
             points.RULES: rules,
             points.SEED: str(self.rng.random()),
             points.CALM: str(self.calm),
+            test_projections.GROUP: "together" if self._numbers % 2 else "",
             **self.env,
             **(env or {}),
         }

@@ -30,6 +30,10 @@ SLEEP = "REACTIVE_ORCH_TEST_SLEEP"
 CURED = "REACTIVE_ORCH_TEST_CURED"
 """Variable: if set, `failing` does not fail any more."""
 
+GROUP = "REACTIVE_ORCH_TEST_GROUP"
+"""Variable: the group of those that a storm has; default none."""
+_group = os.environ.get(GROUP) or None
+
 POISON = "Poison"
 """The type of event that `failing` fails at."""
 
@@ -135,7 +139,7 @@ async def record(tx: Connection, name: str, event: Event, *, replica_set: str = 
 def recorder(name: str, *, replica_set: str = "", worker: str = "") -> Projection:
     """Return a projection of any name that records each event; for workers inside the test's own process."""
 
-    @projection(name)
+    @projection(name, group=_group)
     async def recorded(event: Event, tx: Connection) -> None:
         await record(tx, name, event, replica_set=replica_set, worker=worker)
 
@@ -160,7 +164,7 @@ async def record_many(tx: Connection, name: str, events: Sequence[Event]) -> Non
     )
 
 
-@projection("handled_in_batches", batch=True)
+@projection("handled_in_batches", batch=True, group=_group)
 async def handled_in_batches(events: Sequence[Event], tx: Connection) -> None:
     await record_many(tx, "handled_in_batches", events)
 
@@ -193,7 +197,7 @@ async def failing(event: Event, tx: Connection) -> None:
         raise RuntimeError(msg)
 
 
-@projection("poisoned")
+@projection("poisoned", group=_group)
 async def poisoned(event: Event, tx: Connection) -> None:
     """Fail at poison until there is a row in `cure`."""
     await record(tx, "poisoned", event)
@@ -202,7 +206,7 @@ async def poisoned(event: Event, tx: Connection) -> None:
         raise RuntimeError(msg)
 
 
-@projection("sharing", batch=True)
+@projection("sharing", batch=True, group=_group)
 async def sharing(events: Sequence[Event], tx: Connection) -> None:
     """Move amounts from one customer's balance to another's: events of any keys write the same rows, in any order."""
     await record_many(tx, "sharing", events)

@@ -8,10 +8,12 @@ WITH sent AS (
          AS s(projection, partition, expected, epoch, target)
 ), locked AS MATERIALIZED (
     SELECT c.projection, c.partition, c.position, c.epoch
-    FROM reactive_orch.checkpoints c
-    JOIN sent s ON s.projection = c.projection AND s.partition = c.partition
-    WHERE c.replica_set = $1::text AND c.log = $2::text
-    ORDER BY c.projection, c.partition FOR NO KEY UPDATE OF c SKIP LOCKED
+    FROM (SELECT s.projection, s.partition FROM sent s ORDER BY s.projection, s.partition) s
+    CROSS JOIN LATERAL (
+        SELECT c.projection, c.partition, c.position, c.epoch
+        FROM reactive_orch.checkpoints c
+        WHERE c.replica_set = $1::text AND c.projection = s.projection AND c.log = $2::text AND c.partition = s.partition
+        FOR NO KEY UPDATE SKIP LOCKED) c
 ), swapped AS (
     UPDATE reactive_orch.checkpoints c SET position = s.target, seal = $8::bytea
     FROM locked l
