@@ -494,6 +494,24 @@ async def test_a_connection_lost_in_a_handler_is_replaced(database: str) -> None
         await checked(connection)
 
 
+async def test_no_handler_is_called_after_one_that_has_lost_the_connection_and_returned(database: str) -> None:
+    called: list[int] = []
+
+    @make_projection("handled")
+    async def losing(e: Event, tx: Connection) -> None:
+        called.append(e.global_position)
+        if len(called) == 1:
+            tx.terminate()
+        else:
+            await record(tx, "handled", e)
+
+    async with prepared(database) as connection:
+        await append(connection, [event(f"k{n}") for n in range(4)])
+        await run_until_idle(database, losing)
+        assert called[1] == called[0]
+        await checked(connection)
+
+
 @pytest.mark.parametrize("at", ["a statement", "an await", "a standstill"])
 async def test_a_handler_that_outlasts_the_servers_limit_has_failed(database: str, cluster: Cluster, at: str) -> None:
     if int(cluster.version) < 17:
