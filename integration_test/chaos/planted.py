@@ -222,7 +222,7 @@ def _unwitnessed() -> None:
 def frontier_reads_the_holders_before_the_head() -> None:
     _unwitnessed()
 
-    async def observe(connection: Any, name: str) -> log.Look:
+    async def observe(connection: Any, name: str, *_: Any) -> log.Look:
         with translated():
             holders = await connection.fetchrow(_HOLDERS, name)
             await anyio.sleep(0.002)  # as a busy machine makes: the bug must not hide on a quiet one
@@ -236,8 +236,7 @@ def frontier_reads_the_holders_before_the_head() -> None:
 def frontier_trusts_the_head() -> None:
     _unwitnessed()
 
-    async def observe(connection: Any, name: str) -> log.Look:
-        del name
+    async def observe(connection: Any, *_: Any) -> log.Look:
         with translated():
             head = await connection.fetchval("SELECT coalesce(max(global_position), 0) FROM reactive_orch.events")
         return log.Look(head, [], [], disarmed=False, queue=0)
@@ -250,10 +249,24 @@ def frontier_blind_to_prepared_transactions() -> None:
     _unwitnessed()
     original = log.observe
 
-    async def observe(connection: Any, name: str) -> log.Look:
-        look = await original(connection, name)
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        look = await original(connection, *wanted)
         running = [holder for holder in look.holders if holder not in look.prepared]
         return look._replace(holders=running, prepared=[])
+
+    _put(log, "observe", observe)
+
+
+@_bug
+def run_with_a_gap_taken_for_whole() -> None:
+    _unwitnessed()
+    original = log.observe
+
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        look = await original(connection, *wanted)
+        with translated():
+            seen = await connection.fetchval("SELECT max(global_position) FROM reactive_orch.events")
+        return look._replace(holders=[], prepared=[]) if seen == look.head else look
 
     _put(log, "observe", observe)
 
@@ -262,8 +275,8 @@ def frontier_blind_to_prepared_transactions() -> None:
 def flaw_ignored_in_the_look() -> None:
     original = log.observe
 
-    async def observe(connection: Any, name: str) -> log.Look:
-        return (await original(connection, name))._replace(flaw=None)
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        return (await original(connection, *wanted))._replace(flaw=None)
 
     _put(log, "observe", observe)
 

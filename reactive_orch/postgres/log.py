@@ -41,11 +41,11 @@ class Look(NamedTuple):
     """The rule of the log that is broken, looked up last: then nothing that was seen may be used."""
 
 
-async def observe(connection: AnyConnection, log: LogName) -> Look:
-    """Look at a log: steps one and two of the frontier."""
+async def observe(connection: AnyConnection, log: LogName, settled: Position) -> Look:
+    """Look at a log: steps one and two of the frontier, behind the position up to which it is known to be settled."""
     with translated():
-        row = await connection.fetchrow(_SQL.observe, log)
-    assert row is not None, "observe_log returns one row"
+        row = await connection.fetchrow(_SQL.observe, log, settled)
+    assert row is not None, "observe_log_from returns one row"
     return Look(*row)
 
 

@@ -1,6 +1,7 @@
 -- name: observe
--- Steps one and two of the frontier: the head, then who may still write at or below it; last, whether it is sound.
-SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log($1::text);
+-- Steps one and two of the frontier: the head, then who may still write above $2, which is settled, and not above the head;
+-- last, whether the log is sound.
+SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log_from($1::text, $2::bigint);
 
 -- name: run_end
 -- The end of log $1's run without gaps directly after $2, looking at no more than $4 positions up to $3; NULL for none.

@@ -213,7 +213,7 @@ class LogFollower:
             await self._check(connection)
 
     async def _observe(self, connection: BatchConnection) -> tuple[log.Look, Frontier]:
-        look = await log.observe(connection, self.log.name)
+        look = await log.observe(connection, self.log.name, self._frontier.settled)
         if look.flaw is not None:
             await self._check(connection)
             raise UnsafeLog(log_check.of_flaw(look.flaw))
