@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration_test.harness.databases import connected
+from integration_test.harness.connections import connected
 from reactive_orch.model import OWN_LOG
 from reactive_orch.postgres import log
 
