@@ -36,6 +36,7 @@ NAMES = [
     "readers",
     "memory",
     "frontier",
+    "many_locks",
     "plans",
     "pure_core",
     "typed",

@@ -101,7 +101,7 @@ async def _catch_up(
     projection = replace(noop_batch, name=name)
     progress = Progress(batch_events, PARTITIONS)
     progress.take(await checkpoints.load_free(connection, "hot", projection, range(PARTITIONS)))
-    head = (await log.observe(connection, OWN_LOG)).head
+    head = (await log.observe(connection, OWN_LOG, 0)).head
     times = []
     async with database.processing() as own, checkpoints.Batches(own, "hot", projection.subscription) as batches:
         while (window := progress.window(head, batch_events)) is not None:

@@ -34,17 +34,17 @@ async def turns(scene: Scene) -> dict[str, list[list[float]]]:
         Child("workers", url=worker_url, replica_set="latency", names=["clock"]) as worker,
     ):
         await worker.ask("start")
-        await _turn(floor_url, floor)
-        await _turn(worker_url, worker)
+        await turn(floor_url, floor)
+        await turn(worker_url, worker)
         for _ in range(max(scene.scaled(scene.repeat * 3), 3)):
-            parts["floor"].append((await _turn(floor_url, floor))["called"])
-            answer = await _turn(worker_url, worker)
+            parts["floor"].append((await turn(floor_url, floor))["called"])
+            answer = await turn(worker_url, worker)
             parts["called"].append(answer["called"])
             parts["committed"].append(answer["committed"])
     return parts
 
 
-async def _turn(url: str, child: Child) -> dict[str, list[float]]:
+async def turn(url: str, child: Child) -> dict[str, list[float]]:
     """Write for two seconds; return the delays in milliseconds, from the moment COMMIT was sent."""
     # Without waiting for the flush: it would be most of every figure, on either side.
     async with connected(url, synchronous_commit="off") as connection:

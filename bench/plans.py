@@ -156,7 +156,7 @@ async def _others(connection: Any, end: int) -> list[tuple[str, Cost]]:
 def statements(end: int) -> list[tuple[str, tuple[object, ...]]]:
     """Return the statements other than ordinary window reads, by file and name, with what they are given."""
     found: list[tuple[str, tuple[object, ...]]] = [
-        ("log.observe", (OWN_LOG,)),
+        ("log.observe", (OWN_LOG, end)),
         ("log.run_end", (OWN_LOG, end // 2, end, log.RUN_ROWS_MAX)),
         ("windows.read_large", (OWN_LOG, _array(tuple(range(1, end, end // BATCH))), 8 << 20)),
         ("checkpoints.swap", ("r7", "p", OWN_LOG, ALL, ZEROS, ZEROS, ONES, b"", None)),

@@ -27,6 +27,7 @@ SCENARIO_OF = {
     "frontier_reads_the_holders_before_the_head": "commits_out_of_order",
     "frontier_trusts_the_head": "commits_out_of_order",
     "frontier_blind_to_prepared_transactions": "commits_out_of_order",
+    "run_with_a_gap_taken_for_whole": "commits_out_of_order",
     "memory_kept_across_a_lost_connection": "older_state",
     "backlog_dealt_among_fresh_events": "backlog",
     "distance_measured_from_a_neighbour": "backlog",

@@ -262,6 +262,20 @@ def frontier_blind_to_prepared_transactions() -> None:
 
 
 @_bug
+def run_with_a_gap_taken_for_whole() -> None:
+    _unwitnessed()
+    original = log.observe
+
+    async def observe(connection: Any, *wanted: Any) -> log.Look:
+        look = await original(connection, *wanted)
+        with translated():
+            seen = await connection.fetchval("SELECT max(global_position) FROM reactive_orch.events")
+        return look._replace(holders=[], prepared=[]) if seen == look.head else look
+
+    _put(log, "observe", observe)
+
+
+@_bug
 def flaw_ignored_in_the_look() -> None:
     original = log.observe
 

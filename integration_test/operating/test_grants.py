@@ -176,9 +176,9 @@ async def _no_backend(connection: Connection, pid: int) -> bool:
 async def test_a_worker_sees_that_another_has_disarmed_the_bell(owner: Connection, database: str) -> None:
     async with connected(_as("worker", database)) as worker:
         await owner.execute("SELECT reactive_orch.arm_bell('events', 20000)")
-        assert not (await log.observe(worker, OWN_LOG)).disarmed
+        assert not (await log.observe(worker, OWN_LOG, 0)).disarmed
         await owner.execute("SELECT reactive_orch.arm_bell('events', 0)")
-        assert (await log.observe(worker, OWN_LOG)).disarmed
+        assert (await log.observe(worker, OWN_LOG, 0)).disarmed
 
 
 async def test_a_worker_finds_where_to_begin(owner: Connection, database: str) -> None:

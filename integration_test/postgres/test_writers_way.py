@@ -75,7 +75,7 @@ async def test_appends_go_on_whatever_is_wrong_with_the_bell_and_migrate_mends_i
         assert await writer.fetchval(INSERT)
         await connection.execute(damage)
         assert await writer.fetchval(INSERT)
-        await log.observe(writer, OWN_LOG)
+        await log.observe(writer, OWN_LOG, 0)
         await log.arm(writer, OWN_LOG, 0)
         assert await log.arm(writer, OWN_LOG, ARM_S), "whoever would sleep is told why nobody will ring"
         assert await writer.fetchval(INSERT)
@@ -118,7 +118,7 @@ async def test_after_the_promotion_of_a_standby_that_was_there_at_migrate_append
             await writer.fetchval(INSERT)
             silence = await log.arm(writer, OWN_LOG, ARM_S)
             assert silence is None or "XX000" in silence, "unreadable, unless its page was written by chance"
-            await log.observe(writer, OWN_LOG)
+            await log.observe(writer, OWN_LOG, 0)
             await writer.fetchval(INSERT)
             assert await migrations.migrate(writer) == ["made anew: the bell"]
             assert await rings(standby.url("unlogged"), writer)

@@ -50,27 +50,28 @@ class Look(NamedTuple):
 
 
 async def observe(
-    connection: AnyConnection, log: LogName, after: Position = 0, partitions: Collection[Partition] = ()
+    connection: AnyConnection, log: LogName, settled: Position, partitions: Collection[Partition] = ()
 ) -> Look:
-    """Look at a log: steps one and two of the frontier; with partitions step three for them, behind `after`.
+    """Look at a log: steps one and two of the frontier, behind the position up to which it is known to be settled.
 
-    The events are left out where they are not settled yet, too many or too large, or cannot be read.
+    With partitions step three for them; their events are left out where they are not settled yet, too many or too
+    large, or cannot be read.
     """
     if partitions:
         try:
-            return await _look(connection, log, after, partitions)
+            return await _look(connection, log, settled, partitions)
         except Exception as error:
             if of_a_value(error) is None:
                 raise
     with translated():
-        row = await connection.fetchrow(_SQL.observe, log)
-    assert row is not None, "observe_log returns one row"
+        row = await connection.fetchrow(_SQL.observe, log, settled)
+    assert row is not None, "observe_log_from returns one row"
     return Look(*row)
 
 
-async def _look(connection: AnyConnection, log: LogName, after: Position, partitions: Collection[Partition]) -> Look:
+async def _look(connection: AnyConnection, log: LogName, settled: Position, partitions: Collection[Partition]) -> Look:
     with translated():
-        rows = await connection.fetch(_SQL.look, log, after, FRESH_MOST, sorted(partitions), FRESH_BYTES)
+        rows = await connection.fetch(_SQL.look, log, settled, FRESH_MOST, sorted(partitions), FRESH_BYTES)
     look = Look(*rows[0][_BYTES + 2 :])
     found = [row for row in rows if row[0] is not None]
     if not rows[0]["brought"] or any(row["bytes"] is None for row in found):

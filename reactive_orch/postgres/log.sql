@@ -1,12 +1,13 @@
 -- name: observe
--- Steps one and two of the frontier: the head, then who may still write at or below it; last, whether it is sound.
-SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log($1::text);
+-- Steps one and two of the frontier: the head, then who may still write above $2, which is settled, and not above the head;
+-- last, whether the log is sound.
+SELECT head, holders, prepared, disarmed, queue, flaw FROM reactive_orch.observe_log_from($1::text, $2::bigint);
 
 -- name: look
 -- The same, and, if nobody may write at or below the head and it is at most $3 positions further than $2, the events of
 -- partitions $4 in between: step three, with a snapshot of its own, of those that are not larger than $5 bytes.
 SELECT f.*, h.high IS NOT NULL AS brought, o.head, o.holders, o.prepared, o.disarmed, o.queue, o.flaw
-FROM reactive_orch.observe_log($1::text) o
+FROM reactive_orch.observe_log_from($1::text, $2::bigint) o
 CROSS JOIN LATERAL (SELECT CASE WHEN o.holders = '{}' AND o.flaw IS NULL AND o.head - $2::bigint <= $3::integer THEN o.head END AS high) h
 LEFT JOIN LATERAL reactive_orch.fresh_events($1::text, $2::bigint, h.high, $4::smallint[], $5::bigint) f ON true
 ORDER BY f.global_position;

@@ -328,8 +328,8 @@ async def test_while_much_is_written_a_reader_gathers(
     """Each look and its batch cost the writers something; whether one of them holds the frontier or not."""
     looks: list[log.Look] = []
 
-    async def counted(connection: Any, name: str) -> log.Look:
-        looks.append(await observe(connection, name))
+    async def counted(connection: Any, *wanted: Any) -> log.Look:
+        looks.append(await observe(connection, *wanted))
         return looks[-1]
 
     observe = log.observe
@@ -383,7 +383,7 @@ async def test_a_reader_asleep_hears_that_another_has_disarmed_the_bell(database
 async def test_a_bell_that_was_never_set_counts_as_armed(database: str) -> None:
     async with connected(database) as connection, connected(database) as ear:
         assert await connection.fetchval("SELECT pg_sequence_last_value('reactive_orch.bell'::regclass)") is None
-        assert not (await log.observe(connection, OWN_LOG)).disarmed
+        assert not (await log.observe(connection, OWN_LOG, 0)).disarmed
         heard: list[object] = []
         await ear.add_listener(EVENTS_CHANNEL, lambda *_: heard.append(1))
         await connection.fetchval(INSERT)

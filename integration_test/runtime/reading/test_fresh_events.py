@@ -82,7 +82,8 @@ async def _committed_when_the_look_has_begun(database: str, monkeypatch: pytest.
     """The statement's own snapshot is older than the event, the head is not."""
     waiting = "(SELECT pg_advisory_xact_lock_shared(77)::text AS waited OFFSET 0) gate CROSS JOIN LATERAL "
     look = log._SQL.look.replace(  # noqa: SLF001 - a gate where there is none
-        "reactive_orch.observe_log($1::text)", f"{waiting}reactive_orch.observe_log($1::text || left(gate.waited, 0))"
+        "reactive_orch.observe_log_from($1::text,",
+        f"{waiting}reactive_orch.observe_log_from($1::text || left(gate.waited, 0),",
     )
     assert waiting in look
     monkeypatch.setattr(log._SQL, "look", look)  # noqa: SLF001

@@ -17,7 +17,7 @@ GRANT SELECT, UPDATE ON reactive_orch.log_witness TO :role;
 GRANT SELECT ON SEQUENCE reactive_orch.events_global_position_seq TO :role;
 GRANT USAGE ON SEQUENCE reactive_orch.member_ids TO :role;
 GRANT SELECT, UPDATE ON SEQUENCE reactive_orch.bell TO :role;
-GRANT EXECUTE ON FUNCTION reactive_orch.log_is_veiled, reactive_orch.log_identity, reactive_orch.read_up_to, reactive_orch.log_differs_at, reactive_orch.renew_log_identity, reactive_orch.settled_end, reactive_orch.witness_log, reactive_orch.observe_log, reactive_orch.fresh_events TO :role;
+GRANT EXECUTE ON FUNCTION reactive_orch.log_is_veiled, reactive_orch.log_identity, reactive_orch.read_up_to, reactive_orch.log_differs_at, reactive_orch.renew_log_identity, reactive_orch.settled_end, reactive_orch.witness_log, reactive_orch.observe_log, reactive_orch.observe_log_from, reactive_orch.fresh_events TO :role;
 GRANT EXECUTE ON FUNCTION reactive_orch.notify, reactive_orch.trigger_rings, reactive_orch.arm_bell TO :role;
 GRANT EXECUTE ON FUNCTION reactive_orch.position_before, reactive_orch.position_now, reactive_orch.start_position, reactive_orch.register_projections, reactive_orch.give_up_projection, reactive_orch.take_up_projection, reactive_orch.propose_again TO :role;
 GRANT EXECUTE ON FUNCTION reactive_orch.lock_namespace, reactive_orch.join_replica_set, reactive_orch.resume_members, reactive_orch.await_death, reactive_orch.terminate_backends, reactive_orch.living_members, reactive_orch.died_giving, reactive_orch.change_generation, reactive_orch.acknowledge TO :role;
