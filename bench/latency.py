@@ -44,14 +44,14 @@ async def turns(scene: Scene) -> dict[str, list[list[float]]]:
     return parts
 
 
-async def turn(url: str, child: Child) -> dict[str, list[float]]:
+async def turn(url: str, child: Child, per_s: float = EVENTS_PER_S) -> dict[str, list[float]]:
     """Write for two seconds; return the delays in milliseconds, from the moment COMMIT was sent."""
     # Without waiting for the flush: it would be most of every figure, on either side.
     async with connected(url, synchronous_commit="off") as connection:
         sent: dict[str, int] = {}
         began = time.monotonic()
-        for n in range(int(EVENTS_PER_S * TURN_S)):
-            await asyncio.sleep(max(began + n / EVENTS_PER_S - time.monotonic(), 0))
+        for n in range(int(per_s * TURN_S)):
+            await asyncio.sleep(max(began + n / per_s - time.monotonic(), 0))
             transaction = connection.transaction()
             await transaction.start()
             position = await connection.fetchval(INSERT)

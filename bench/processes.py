@@ -26,7 +26,7 @@ import asyncpg
 from bench import projections
 from reactive_orch import Config, Node, Projection, Worker
 from reactive_orch.cli import COLLECT_AFTER
-from reactive_orch.runtime.handling import lane
+from reactive_orch.runtime.handling import in_hand, lane
 from reactive_orch.runtime.reading import window_cache
 
 if TYPE_CHECKING:
@@ -122,20 +122,24 @@ class Workers:
         self._together = anyio.Event()
         gc.set_threshold(*COLLECT_AFTER)
         logging.getLogger("reactive_orch").addHandler(logging.NullHandler())  # what fails on purpose is not to be said
-        original = lane.Lane.handle
+        committed, handle = in_hand.InHand._committed, lane.Lane.handle  # noqa: SLF001 - nothing else tells of commits
 
-        async def noting(one: lane.Lane, batches: Any, connection: Any, window: Any, batch: Any) -> Any:
-            done = await original(one, batches, connection, window, batch)
-            self._note(done.events)
-            if "several_0" in names:
-                self._batches.append((batches.swap_s * 1000, len(done.events)))
+        def noting(one: in_hand.InHand, handled: Sequence[Event]) -> None:
+            committed(one, handled)
+            self._note(handled)
+
+        async def timing(one: lane.Lane, batches: Any, connection: Any, window: Any, batch: Any) -> Any:
+            done = await handle(one, batches, connection, window, batch)
+            self._batches.append((batches.swap_s * 1000, len(done.events)))
             return done
 
-        lane.Lane.handle = noting  # type: ignore[method-assign, assignment]
+        in_hand.InHand._committed = noting  # type: ignore[method-assign, assignment]  # noqa: SLF001
+        if "several_0" in names:
+            lane.Lane.handle = timing  # type: ignore[method-assign, assignment]
 
     def _note(self, events: Sequence[Event]) -> None:
         self._last_ns = time.monotonic_ns()
-        if "clock" in self._names:
+        if {"clock", "apart_0", "together_0"} & set(self._names):
             self._committed.update((event.global_position, self._last_ns) for event in events)
 
     async def run(self, tasks: TaskGroup) -> None:
@@ -222,6 +226,11 @@ class Workers:
         called, projections.called = projections.called, {}
         committed, self._committed = self._committed, {}
         return {"called": called, "committed": committed}
+
+    async def processor_s(self) -> float:
+        """Return how many seconds of a processor this process has used."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
 
     async def batches(self) -> list[tuple[float, int]]:
         """Return of each batch since the last time how long its swap took, in milliseconds, and how many its events."""

@@ -145,3 +145,17 @@ def several(count: int) -> list[Projection]:
 
 several_0, several_1, several_2, several_3, several_4 = several(5)
 several_5, several_6, several_7, several_8, several_9 = several(10)[5:]
+
+
+def many(name: str, count: int, group: str | None) -> dict[str, Projection]:
+    """Return that many that note when they were called."""
+
+    async def called_at(event: Event, tx: Any) -> None:  # noqa: ARG001
+        called.setdefault(event.global_position, time.monotonic_ns())
+
+    return {f"{name}_{n}": projection(f"{name}_{n}", group=group)(called_at) for n in range(count)}
+
+
+MANY = 50
+globals().update(many("apart", MANY, None))
+globals().update(many("together", MANY, "read-models"))
