@@ -27,6 +27,7 @@ NAMES = [
     "shared_rows",
     "failing_keys",
     "lanes",
+    "late",
     "append",
     "bell",
     "idle",
