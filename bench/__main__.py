@@ -28,6 +28,7 @@ NAMES = [
     "failing_keys",
     "lanes",
     "together",
+    "late",
     "append",
     "bell",
     "idle",

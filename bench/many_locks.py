@@ -47,7 +47,7 @@ async def measure(scene: Scene) -> Section:
 
 async def _one(url: str, worker: Child, reader: Any, figures: dict[str, list[float]]) -> None:
     called, whole, holders = figures.values()
-    called.append(median((await turn(url, worker))["called"]))
+    called.append(median([delay.sent for delay in (await turn(url, worker))["called"]]))
     head = await reader.fetchval("SELECT head FROM reactive_orch.observe_log('events')")
     whole.append(await _looks(reader, "SELECT * FROM reactive_orch.observe_log_from('events', $1)", head - 1))
     holders.append(await _looks(reader, "SELECT * FROM reactive_orch.observe_log('events') WHERE $1::bigint > 0", head))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
+UVLOOP = "uvloop==0.23.0"
 
 _SETTINGS = {
     "fsync": "on",
@@ -46,6 +47,10 @@ class Server(Cluster):
             settings["shared_preload_libraries"] = "pg_stat_statements"
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+    def socket_url(self, url: str) -> str:
+        """Return the URL of the same database over the Unix socket."""
+        return f"postgresql://postgres@/{url.rpartition('/')[2]}?host={self.directory}&port={self.port}"
 
     @property
     def programs(self) -> Path:
@@ -92,6 +97,15 @@ class Scene:
     def drop(self, url: str) -> None:
         """Drop a database."""
         self.server.drop_database(url.rpartition("/")[2])
+
+
+def loops() -> dict[str, dict[str, str]]:
+    """Return the environments of processes on asyncio's own loop and on uvloop, which is kept beside what is installed."""
+    target = ROOT / ".bench" / "uvloop"
+    if not target.exists():
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        subprocess.run([*pip, "--target", str(target), UVLOOP], check=True)  # noqa: S603
+    return {"": {}, "uvloop": {"UVLOOP": "1", "PYTHONPATH": str(target)}}
 
 
 def migrated(url: str) -> str:

@@ -49,12 +49,12 @@ async def _delays(scene: Scene, name: str) -> tuple[list[list[float]], list[floa
     names = [f"{name}_{n}" for n in range(MANY)]
     async with Child("workers", url=url, replica_set=name, names=names) as worker:
         await worker.ask("start")
-        await turn(url, worker, PER_S)
+        await turn(url, worker, per_s=PER_S)
         for _ in range(max(scene.scaled(scene.repeat), 3)):
             before = await worker.ask("processor_s")
-            answer = await turn(url, worker, PER_S)
+            answer = await turn(url, worker, per_s=PER_S)
             used_s = await worker.ask("processor_s") - before
-            delays.append(answer["committed"])
+            delays.append([delay.sent for delay in answer["committed"]])
             cpu_ms.append(used_s * 1000 / len(answer["committed"]))
     scene.drop(url)
     return delays, cpu_ms
