@@ -302,9 +302,14 @@ def _told(lane: Lane, scope: Scope, *, rests_on: bool) -> AbstractContextManager
 
     But while nothing is known of the log, its first advance says that it is.
     """
+
+    def pass_over(fetched: Fetched) -> None:
+        lane.passed(fetched, lane.plan(fetched))
+        scope.idle()
+
     if lane.progress.saved:
-        pass_over = (lambda fetched: lane.passed(fetched, lane.plan(fetched))) if rests_on else None
-        ear = Ear(lane.progress.read_to.keys(), lane.windows, lane.wakeup, pass_over, lane.group)
+        passing = pass_over if rests_on else None
+        ear = Ear(lane.progress.read_to.keys(), lane.windows, lane.wakeup, passing, lane.group)
         return scope.follower.waiters.told(ear)
     if scope.follower.settled is None:
         scope.follower.call(lane.wakeup)

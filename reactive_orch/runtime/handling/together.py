@@ -170,6 +170,7 @@ class Together:
         resting = [each for each in self._taken if each.lane.windows.window() is None]
         for each in resting:
             del self._taken[each]
+            each.scope.idle()
         self._part(() if resting else self._taken)
 
     async def _handle(self, parts: Sequence[_Part], connection: AnyConnection) -> None:
