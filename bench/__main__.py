@@ -30,6 +30,7 @@ NAMES = [
     "append",
     "bell",
     "idle",
+    "partitions",
     "rebalance",
     "startup",
     "kit",

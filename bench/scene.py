@@ -94,10 +94,10 @@ class Scene:
         self.server.drop_database(url.rpartition("/")[2])
 
 
-def migrated(url: str) -> str:
-    """Create the schema and what the measurements write to."""
+def migrated(url: str, *options: str) -> str:
+    """Create the schema, with options of `migrate`, and what the measurements write to."""
     subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url],
+        [sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url, *options],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
