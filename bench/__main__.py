@@ -32,6 +32,7 @@ NAMES = [
     "append",
     "bell",
     "idle",
+    "partitions",
     "rebalance",
     "startup",
     "kit",

@@ -108,10 +108,10 @@ def loops() -> dict[str, dict[str, str]]:
     return {"": {}, "uvloop": {"UVLOOP": "1", "PYTHONPATH": str(target)}}
 
 
-def migrated(url: str) -> str:
-    """Create the schema and what the measurements write to."""
+def migrated(url: str, *options: str) -> str:
+    """Create the schema, with options of `migrate`, and what the measurements write to."""
     subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url],
+        [sys.executable, "-m", "reactive_orch", "migrate", "--database-url", url, *options],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
