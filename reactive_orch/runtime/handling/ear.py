@@ -22,9 +22,11 @@ class Group(Protocol):
     @property
     def has_it(self) -> bool:
         """Whether it has the lane now."""
+        ...
 
     def takes(self, fetched: Fetched) -> bool:
         """Take the lane, which is to handle this, if that may be."""
+        ...
 
     async def leave(self) -> None:
         """Give the lane back, when the batch in hand is over."""

@@ -51,6 +51,8 @@ class Reader(Protocol):
     @property
     def partitions(self) -> AbstractSet[Partition]:
         """What it reads."""
+        ...
 
     def hear(self, fresh: Fresh | None) -> bool:
         """Learn that more is settled, and the events of it if they are known; return whether it waits on."""
+        ...
