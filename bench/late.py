@@ -1,7 +1,7 @@
 """Fresh events for one projection while ten others, in the same worker, begin with the log: what `large` has, in short.
 
 One projection stands at the end of the log and handles what is fresh; a worker runs it alone, then another one runs it
-beside ten that begin at the beginning. Measured from when all ten have begun until they have all passed what was there.
+beside ten that begin at the beginning. Measured from when all ten have begun until the first of them is through.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EVENTS_PER_S = 50
 TURN_S = 2.0
-SETTLE_S = 0.2
+SETTLE_S = 0.1
 """How long a turn waits for its last event."""
 INSERT = (
     "INSERT INTO reactive_orch.events (aggregate_type, aggregate_id, aggregate_version, event_type) "
@@ -95,7 +95,7 @@ async def _turns(scene: Scene, env: Mapping[str, str], *, socket: bool) -> Turns
         Child("workers", env, url=worker_url, replica_set="latency", names=["clock"]) as worker,
     ):
         await worker.ask("start")
-        for n in range(max(scene.scaled(scene.repeat * 2), 3) + 1):
+        for n in range(max(scene.scaled(scene.repeat), 2) + 1):
             both = await turn(floor_url, floor, _turn_s(scene)), await turn(worker_url, worker, _turn_s(scene))
             if n:
                 parts["floor"].append(both[0]["called"])

@@ -109,6 +109,7 @@ def project(tmp_path: Path) -> Path:
     files = {
         "shop/projections.py": the('@projection("balances"', PROJECTIONS),
         "mails.py": the('@projection("mails", timeout=5', PROJECTIONS),
+        "models.py": the('group="read-models"', PROJECTIONS),
         "orders.py": the('@projection("order_status"', README).replace('"order_status"', '"orders"'),
         "pay.py": the('asyncio.run(pay("4713"))', APPENDING),
         "basket.py": the("INSERT INTO baskets", APPENDING),
@@ -124,16 +125,20 @@ def project(tmp_path: Path) -> Path:
 async def test_python_blocks_do_their_work(database: str, project: Path) -> None:
     connection = await asyncpg.connect(database)
     await connection.execute(the("CREATE TABLE balances", PROJECTIONS) + "CREATE TABLE mails (order_id text)")
+    await connection.execute("CREATE TABLE last_events (order_id text PRIMARY KEY, kind text)")
+    await connection.execute("CREATE TABLE event_counts (kind text PRIMARY KEY, events bigint)")
     await connection.execute("CREATE TABLE orders (id text, status text); INSERT INTO orders VALUES ('4713')")
     await connection.execute(the("VALUES ('Order', '4712'", APPENDING))
     await _run(project, database, "pay.py")
     worker = the("--projection shop.projections", PROJECTIONS).rstrip() + UNTIL_IDLE
-    await _shell(project, database, f"{worker} --projection mails --projection orders")
+    await _shell(project, database, f"{worker} --projection mails --projection orders --projection models")
     orders = await connection.fetch("SELECT order_id, status FROM order_status ORDER BY 1")
     assert [tuple(row) for row in orders] == [("4712", "OrderPlaced"), ("4713", "OrderPaid")]
     assert await connection.fetchval("SELECT total FROM balances") == 80
     assert await connection.fetchval("SELECT count(*) FROM search_index") == 2
     assert await connection.fetchval("SELECT count(*) FROM mails") == 2
+    assert await connection.fetchval("SELECT count(*) FROM last_events") == 2
+    assert await connection.fetchval("SELECT sum(events) FROM event_counts") == 2
     assert await connection.fetchval("SELECT status FROM orders") == "OrderPaid"
     assert await _run(project, database, "again.py") == "0 keys tried, 0 have failed again\n"
 
