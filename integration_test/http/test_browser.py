@@ -146,7 +146,7 @@ async def test_what_would_be_markup_is_text(database: str) -> None:
             assert not await violations(page)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.thorough)])
 async def test_it_is_for_everybody(database: str, scheme: str) -> None:
     async with (
         prepared(database),

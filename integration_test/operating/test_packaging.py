@@ -103,6 +103,7 @@ def _installed(place: Path, python: str, *what: str) -> Path:
     return place / "venv/bin"
 
 
+@pytest.mark.thorough
 def test_a_worker_runs_from_the_wheel_alone(built: Built, place: Path, empty_database: str) -> None:
     """What it needs is lent by the environment of the tests; so this needs no network."""
     programs = _installed(place, sys.executable, "--offline", "--no-deps", str(built.wheel))

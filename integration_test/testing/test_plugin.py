@@ -136,6 +136,7 @@ def data_of(url: str) -> Path:
     return Path(url.partition("host=")[2].partition("&")[0])
 
 
+@pytest.mark.thorough
 async def test_a_project_without_configuration_runs_in_several_processes(project: Path) -> None:
     done = run(project, "-n", "2")
     assert done.code == 0, done.said
@@ -164,6 +165,7 @@ def test_the_pages_project_is_tested(tmp_path: Path) -> None:
     assert "3 passed" in done.said
 
 
+@pytest.mark.thorough
 async def test_on_a_server_that_is_named_nothing_stays(project: Path, empty_database: str) -> None:
     async with connected(empty_database) as connection:
         await connection.execute("CREATE ROLE maker LOGIN CREATEDB")

@@ -94,13 +94,22 @@ async def test_a_new_event_is_handled_by_all_in_one_transaction(database: str, o
         await _once(connection)
 
 
-async def test_those_with_other_filters_or_lanes_share_nothing(database: str) -> None:
-    projections = [_made("handled"), _made("b", aggregate_types=["Adversity"]), _made("c", concurrency=2), _made("d")]
+async def test_whoever_wants_other_events_shares_those_with_more_lanes_do_not(database: str) -> None:
+    projections = [_made("handled"), _made("b", event_types=["Good"]), _made("c", concurrency=2), _made("d")]
     async with prepared(database) as connection:
         async with _serving(database, projections):
-            await _append(connection, *["Good"] * 6)
-        assert {("b",), ("c",), ("d", "handled")} <= await _who_shared(connection) <= {*ALONE, ("d", "handled")}
-        await _once(connection)
+            for event_type in ("Good", "Other", "Good", "Other", "Good", "Other"):
+                await _append(connection, event_type, names=("handled", "c", "d"))
+            await wait_until(partial(_handled, connection, "b", 3), what="it has those that it wants")
+        shared = {("c",), ("d", "handled"), ("b", "d", "handled")}
+        assert shared <= await _who_shared(connection) <= {*ALONE, *shared}
+        for name in ("handled", "c", "d"):
+            await assert_effects_match_checkpoints(connection, name)
+        await checked(connection, "handled", "c", "d")
+
+
+async def _handled(connection: Connection, name: str, count: int) -> bool:
+    return bool(await connection.fetchval("SELECT count(*) FROM public.handled WHERE projection = $1", name) == count)
 
 
 ALONE = {(name,) for name in NAMES}

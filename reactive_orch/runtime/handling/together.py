@@ -78,18 +78,25 @@ class Member:
             or scope.suspects.found
         )
 
-    def batch(self, fetched: Fetched) -> Batch | None:
-        """Return what the lane handles of a window, if it wants to read the same next, or further."""
-        mine, read = self.lane.windows.window(), fetched.window
-        if mine is None or not self.may or replace(mine, high=read.high) != read or mine.high < read.high:
+    async def read(self) -> Fetched | None:
+        """Read on; None at the end of the log, and where the lane is to see to it."""
+        window = self.lane.windows.window()
+        return None if window is None else await self.lane.windows.read(window)
+
+    def part(self, fetched: Fetched | None) -> _Part | None:
+        """Return what the lane handles of a window, if it still wants to read that next, or more."""
+        mine = self.lane.windows.window()
+        if fetched is None or mine is None or not self.may:
             return None
-        return self.lane.plan(fetched)
+        begins = replace(mine, high=fetched.window.high) == fetched.window and mine.high >= fetched.window.high
+        return _Part(self, fetched, self.lane.plan(fetched)) if begins else None
 
 
 class _Part(NamedTuple):
     """What one lane has of a batch."""
 
     member: Member
+    fetched: Fetched
     batch: Batch
 
 
@@ -142,36 +149,27 @@ class Together:
                     self._over.set()
 
     async def _round(self) -> None:
-        """Handle one window with all that want it; whoever has read all there is rests on."""
-        first = next(iter(self._taken))
-        fetched = self._taken[first] or await self._read(first)
-        if fetched is None:
-            self._let_rest()
+        """Handle the next window of each; whoever has read all there is rests on."""
+        brought = {each: fetched or await each.read() for each, fetched in tuple(self._taken.items())}
+        self._let_rest()
+        going = [each for each in brought if each in self._taken]  # others may have been taken since
+        if not going:
             return
-        self._taken = dict.fromkeys(self._taken)
-        database, incarnation = first.scope.database, fetched.window.incarnation
-        async with database.processing(incarnation, fetched.events[0].global_position) as connection:
+        database = going[0].scope.database
+        async with database.processing(database.incarnation) as connection:
             # Only now: partitions may have gone meanwhile.
-            parts = [_Part(each, batch) for each in self._taken if (batch := each.batch(fetched)) is not None]
-            self._part(self._taken.keys() - {each.member for each in parts})
+            parts = [part for each in going if (part := each.part(brought[each])) is not None]
+            self._part(set(going) - {each.member for each in parts})
+            self._taken.update((each.member, None) for each in parts)
             await self._handle([each for each in parts if each.batch.events], connection)
-        for each in parts:
-            each.member.lane.passed(fetched, each.batch)
-
-    async def _read(self, first: Member) -> Fetched | None:
-        window = first.lane.windows.window()
-        fetched = None if window is None else await first.lane.windows.read(window)
-        if fetched is not None and not fetched.events:
-            raise _Apart
-        return fetched
+            for each in parts:
+                each.member.lane.passed(each.fetched, each.batch)
 
     def _let_rest(self) -> None:
         """Give back those that have read all there is: they sleep on, and hear of the next events as others do."""
-        resting = [each for each in self._taken if each.lane.windows.window() is None]
-        for each in resting:
+        for each in [each for each in self._taken if each.lane.windows.window() is None]:
             del self._taken[each]
             each.scope.idle()
-        self._part(() if resting else self._taken)
 
     async def _handle(self, parts: Sequence[_Part], connection: AnyConnection) -> None:
         if not parts:
@@ -216,11 +214,11 @@ async def _call(parts: Sequence[_Part], connection: AnyConnection, batches: Shar
 
 
 def groups_of(projections: Iterable[Projection]) -> Mapping[Subscription, Sequence[Together]]:
-    """Return for each projection that belongs to a group what handles its lanes together with those of its equals.
+    """Return for each projection of a group what handles its lanes together with those of the others.
 
-    Equals read the same events with as many lanes. One that runs in threads, or on one worker alone, has none.
+    Of those that read the same log with as many lanes. One that runs in threads, or on one worker alone, has none.
     """
     grouped = [each for each in projections if each.group is not None and not each.blocking and not each.exclusive]
-    kinds = {each.subscription: (each.group, each.log, each.filter, each.concurrency) for each in grouped}
+    kinds = {each.subscription: (each.group, each.log, each.concurrency) for each in grouped}
     made = {kind: [Together() for _ in range(kind[-1])] for kind in set(kinds.values())}
     return {subscription: made[kind] for subscription, kind in kinds.items()}
