@@ -21,18 +21,17 @@ from integration_test.harness.connections import connected, prepared
 from integration_test.harness.in_process import event, serving
 from integration_test.harness.projections import record
 from integration_test.harness.waiting import TimedOut, wait_until
-from reactive_orch import Event, Projection, Superseded, append, projection
+from reactive_orch import Event, Projection, Worker, append, projection
 from reactive_orch.model import OWN_LOG, Subscription
 from reactive_orch.model.middleware import subject
-from reactive_orch.postgres.checkpoints import Batches
+from reactive_orch.postgres import checkpoints
 from reactive_orch.postgres.projections import StateChange, set_state
-from reactive_orch.runtime.handling import together
+from reactive_orch.runtime.handling import lane, together
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from integration_test.harness.connections import Connection
-    from reactive_orch import Worker
 
 NAMES = ("handled", "b", "c", "d")
 
@@ -242,29 +241,28 @@ async def test_checkpoints_of_one_alone_are_caught(database: str, plant: Callabl
 
 
 async def _woken_in_the_middle(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each lane is woken while the group has its event in hand."""
-    swap = Batches._swap  # noqa: SLF001 - what a lane does in vain shows nowhere else
-    workers: list[Worker] = []
-    in_vain: list[Superseded] = []
+    """Each lane is woken while the group has its event in hand, and saves before it does anything else."""
+    invalidate, workers, in_doubt = lane.Lane.invalidate, list[Worker](), list[lane.Lane]()
 
-    async def swaps(self: Batches, moves: Any) -> None:
-        try:
-            await swap(self, moves)
-        except Superseded as error:
-            in_vain.append(error)
-            raise
+    def invalidated(own: lane.Lane) -> None:
+        in_doubt.append(own)
+        invalidate(own)
 
     async def wake(_: Event, __: Any) -> None:
         workers[0].wake("test")
-        await anyio.sleep(0.02)
+        await anyio.sleep(0.05)
 
-    monkeypatch.setattr(Batches, "_swap", swaps)
     async with prepared(database) as connection:
         async with _serving(database, _all(**dict.fromkeys(NAMES, wake))) as worker:
             workers.append(worker)
-            await _append(connection, *["Good"] * 8)
-            assert sum(count == 1 for count in (await _transactions(connection)).values()) >= 6
-            assert in_vain == []
+            await _append(connection, "Good", "Good")
+            monkeypatch.setattr(lane, "SAVE_EVERY_S", 0.0)
+            monkeypatch.setattr(lane.Lane, "invalidate", invalidated)
+            for _ in range(8):
+                await append(connection, [event("same partition")])
+                for name in NAMES:
+                    await wait_handled(connection, name)
+            assert in_doubt == []
         await _once(connection)
 
 
@@ -278,6 +276,41 @@ async def test_one_that_does_not_is_caught(
     plant("group_handles_beside_a_lane_that_is_awake")
     with _found():
         await _woken_in_the_middle(database, monkeypatch)
+
+
+async def test_lanes_that_have_saved_come_together_again_though_events_came_meanwhile(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All save at the same moment, and each then reads for itself what has come."""
+    monkeypatch.setattr(lane, "SAVE_EVERY_S", 0.2)
+    save, held = checkpoints.save, anyio.Event()
+    saved: set[str] = set()
+
+    async def saves(connection: Any, replica_set: str, of: Subscription, swaps: Any) -> None:
+        await save(connection, replica_set, of, swaps)
+        saved.add(of.projection)
+        await held.wait()
+
+    async with prepared(database) as connection:
+        async with _serving(database, _all()):
+            await _append(connection, *["Good"] * 3)
+            monkeypatch.setattr(checkpoints, "save", saves)
+            await wait_until(partial(_is, lambda: saved == set(NAMES)), what="all are saving")
+            await append(connection, [event("meanwhile")])
+            held.set()
+            for name in NAMES:
+                await wait_handled(connection, name)
+            assert (await _transactions(connection))[4] == 1
+        await _once(connection)
+
+
+async def test_handlers_that_take_long_together_stay_apart(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "BATCH_S", 0.0)
+    async with prepared(database) as connection:
+        async with _serving(database, _all()):
+            await _append(connection, *["Good"] * 4)
+        assert set((await _transactions(connection)).values()) == {len(NAMES)}
+        await _once(connection)
 
 
 async def test_one_that_is_paused_rests_while_the_others_go_on_together(database: str) -> None:

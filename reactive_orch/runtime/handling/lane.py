@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from reactive_orch.core.pace import Pace
     from reactive_orch.core.progress import Batch
     from reactive_orch.incarnation import Incarnation
     from reactive_orch.model import Checkpoint, Partition, Swap, Window
@@ -165,9 +166,7 @@ class Lane:
 
     async def _step(self, tasks: TaskGroup) -> None:
         await _leave(self.group)
-        if self.windows.pace.linger_s:
-            await anyio.sleep(self.windows.pace.linger_s)
-            self.windows.pace.linger_s = 0.0
+        await _linger(self.windows.pace)
         if not self.remembers:
             self.invalidate()
         if self._save_is_due():
@@ -193,7 +192,9 @@ class Lane:
         fetched = await self.windows.read(window)
         if fetched is None or not self.remembers or fetched.window.incarnation != self.progress.incarnation:
             return
-        if fetched.events:
+        if fetched.events and self.group is not None and self.group.takes(fetched):
+            await self._rest()  # the others have it in hand meanwhile
+        elif fetched.events:
             await self._work_off(tasks, fetched)
         else:
             self.passed(fetched, self.plan(fetched))
@@ -289,6 +290,13 @@ class Lane:
             if incarnation == self.progress.incarnation:
                 self.progress.swapped(swaps)
         self.land()
+
+
+async def _linger(pace: Pace) -> None:
+    """Wait, if that is due, so that more events share a batch."""
+    if pace.linger_s:
+        await anyio.sleep(pace.linger_s)
+        pace.linger_s = 0.0
 
 
 async def _leave(group: Group | None) -> None:

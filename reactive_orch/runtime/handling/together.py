@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -21,6 +21,8 @@ from reactive_orch.errors import ReactiveOrchError, Superseded
 from reactive_orch.postgres.shared_batches import SharedBatches
 from reactive_orch.runtime.backoff import Backoff
 from reactive_orch.runtime.cancellation import outlive
+from reactive_orch.runtime.handling.calling import BATCH_S
+from reactive_orch.runtime.reading.window_cache import Fetch
 from reactive_orch.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -42,13 +44,15 @@ class _Apart(ReactiveOrchError):
     """What cannot be done together: each does it alone."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Member:
     """A lane, as one of those that are handled together."""
 
     lane: Lane
     scope: Scope
     together: Together
+    alone: bool = False
+    """Its next window it handles by itself, as that could not be done together."""
 
     @property
     def has_it(self) -> bool:
@@ -56,8 +60,10 @@ class Member:
         return self.together.has(self)
 
     def takes(self, fetched: Fetched) -> bool:
-        """Take the lane, which is to handle this, if that may be."""
-        return self.may and self.together.take(self, fetched)
+        """Take the lane, which is to handle this, if that may be: not what is only a part of what there is."""
+        alone, self.alone = self.alone, False
+        all_there_is = fetched.end == self.scope.follower.settled
+        return not alone and all_there_is and self.may and self.together.take(self, fetched)
 
     async def leave(self) -> None:
         """Give the lane back, when the batch in hand is over."""
@@ -73,6 +79,7 @@ class Member:
             or lane.aside.due
             or lane.aside.retrying
             or lane.aside.failing
+            or lane.failing_since is not None
             or lane.windows.pace.linger_s
             or scope.serial.on
             or scope.suspects.found
@@ -86,10 +93,9 @@ class Member:
     def part(self, fetched: Fetched | None) -> _Part | None:
         """Return what the lane handles of a window, if it still wants to read that next, or more."""
         mine = self.lane.windows.window()
-        if fetched is None or mine is None or not self.may:
+        if fetched is None or mine is None or not self.may or not Fetch(mine).begins(fetched.window):
             return None
-        begins = replace(mine, high=fetched.window.high) == fetched.window and mine.high >= fetched.window.high
-        return _Part(self, fetched, self.lane.plan(fetched)) if begins else None
+        return _Part(self, fetched, self.lane.plan(fetched)) if mine.high >= fetched.window.high else None
 
 
 class _Part(NamedTuple):
@@ -142,17 +148,17 @@ class Together:
                     await self._round()
                 except asyncio.CancelledError as error:
                     outlive(error)
-                    self._part(self._taken)
+                    self._give_up(doubt=True)
                 except ReactiveOrchError as error:
-                    self._give_up(error)
+                    self._give_up(doubt=isinstance(error, Superseded))
                 finally:
                     self._over.set()
 
     async def _round(self) -> None:
         """Handle the next window of each; whoever has read all there is rests on."""
         brought = {each: fetched or await each.read() for each, fetched in tuple(self._taken.items())}
-        self._let_rest()
-        going = [each for each in brought if each in self._taken]  # others may have been taken since
+        self._let_rest([each for each, fetched in brought.items() if fetched is None])
+        going = [each for each, fetched in brought.items() if fetched is not None]
         if not going:
             return
         database = going[0].scope.database
@@ -165,11 +171,13 @@ class Together:
             for each in parts:
                 each.member.lane.passed(each.fetched, each.batch)
 
-    def _let_rest(self) -> None:
+    def _let_rest(self, members: Sequence[Member]) -> None:
         """Give back those that have read all there is: they sleep on, and hear of the next events as others do."""
-        for each in [each for each in self._taken if each.lane.windows.window() is None]:
+        resting = [each for each in members if each.lane.windows.window() is None]
+        for each in resting:
             del self._taken[each]
             each.scope.idle()
+        self._part(set(members) - set(resting))
 
     async def _handle(self, parts: Sequence[_Part], connection: AnyConnection) -> None:
         if not parts:
@@ -188,11 +196,12 @@ class Together:
             each.member.lane.in_hand.shared(each.batch)
             each.member.lane.aside.failures.committed()
 
-    def _give_up(self, error: ReactiveOrchError) -> None:
-        """Let each handle its events alone, for a while. After a doubt each forgets what it knows (protocol 3.8)."""
+    def _give_up(self, *, doubt: bool) -> None:
+        """Let each handle its events alone, for a while. In doubt each forgets what it knows (protocol 3.8)."""
         self._apart_until = time.monotonic() + self._pauses.next_s()
-        if isinstance(error, Superseded):
-            for each in self._taken:
+        for each in self._taken:
+            each.alone = True
+            if doubt:
                 each.lane.invalidate()
         self._part(self._taken)
 
@@ -204,10 +213,16 @@ class Together:
 
 
 async def _call(parts: Sequence[_Part], connection: AnyConnection, batches: SharedBatches) -> None:
-    """Call the handlers one after the other. Raises _Apart when one has to let events wait, or takes too long."""
+    """Call the handlers one after the other.
+
+    Raises _Apart when one has to let events wait, and when they take longer than a batch may: rows are locked for all.
+    """
     if batches.failing:
         raise _Apart
+    ends = time.monotonic() + BATCH_S
     for each in parts:
+        if time.monotonic() > ends:
+            raise _Apart
         handled = await each.member.lane.in_hand.call(each.batch.events, connection)
         if handled < len(each.batch.events):
             raise _Apart
