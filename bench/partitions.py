@@ -63,13 +63,17 @@ def _worker(url: str) -> Child:
 
 async def _idle(scene: Scene, urls: dict[int, str]) -> dict[int, float]:
     """Return the transactions a second of each database while nothing is written, from another database."""
-    await asyncio.sleep(6)  # what was read without an event is saved within five seconds
     seconds = scene.scaled(IDLE_S, 5)
     names = {count: url.rpartition("/")[2] for count, url in urls.items()}
     async with connected(scene.database()) as connection:
+        await connection.execute("ALTER SYSTEM SET autovacuum = off")  # its own transactions are counted, too
+        await connection.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(6)  # what was read without an event is saved within five seconds
         before = {count: await connection.fetchval(TRANSACTIONS, name) for count, name in names.items()}
         await asyncio.sleep(seconds)
         after = {count: await connection.fetchval(TRANSACTIONS, name) for count, name in names.items()}
+        await connection.execute("ALTER SYSTEM RESET autovacuum")
+        await connection.execute("SELECT pg_reload_conf()")
     return {count: (after[count] - before[count]) / seconds for count in names}
 
 

@@ -6,14 +6,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from integration_test.chaos.run import Options, storm
 
 if TYPE_CHECKING:
     from integration_test.harness.cluster import Cluster
 
-pytestmark = pytest.mark.each_server
 
 SECONDS = 18.0
 SEED = 11

@@ -99,6 +99,7 @@ def written(path: Path, content: Iterable[str]) -> Path:
     return path
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nothing else tells the memory of one process")
 async def test_memory_does_not_grow_with_the_input(database: str, tmp_path: Path) -> None:
     few, many = (written(tmp_path / f"{count}", lines(count, note=8_000)) for count in (1_000, 10_000))

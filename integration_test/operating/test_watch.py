@@ -192,6 +192,7 @@ async def test_in_a_pipe_it_says_when_the_database_is_away_and_back(database: st
         assert len([line for line in said if "the database is not reachable: " in line]) == 1
 
 
+@pytest.mark.thorough
 async def test_in_a_pipe_it_says_why_it_sees_nothing_and_when_that_changes(database: str, cluster: Cluster) -> None:
     name = urlsplit(database).path.removeprefix("/")
     async with started("watch", "--database-url", database) as process, connected(cluster.url("postgres")) as owner:

@@ -35,7 +35,7 @@ async def _shell(command: str, *, closed: str) -> tuple[int | None, bytes]:
     return process.returncode, said
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", thorough(">&-"), thorough(">&- 2>&-")])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", thorough("2>&-"), thorough(">&-"), thorough(">&- 2>&-")])
 async def test_closed_streams_are_no_error(closed: str, database: str) -> None:
     worker = f"--replica-set test --until-idle --http 127.0.0.1:0 --database-url {database}"
     for command in (worker, f"status --database-url {database}", f"migrate --database-url {database}"):
