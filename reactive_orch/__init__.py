@@ -33,8 +33,8 @@ Rooms, from the bottom; imports go down only, and contracts in the checks say so
     sqlalchemy   its sessions, in the transaction of a handler
     looking      how it all stands, seen from outside again and again: for `watch` and the page
     runtime      where they meet: Worker is what an application holds, Node what a process has once; between them
-                 membership (turns, adoptions, the session), handling (runners, lanes, batches,
-                 failing keys) and reading (the follower of the log, windows)
+                 membership (turns, adoptions, the session), handling (runners, lanes, groups,
+                 batches, failing keys) and reading (the follower of the log, windows)
     http         health, metrics, and the page for people
     testing      for tests of projections: a fixture of pytest, a database for each test, handlers alone
     process      how a process speaks and ends
